@@ -1,0 +1,67 @@
+"""Fusion Hub: two registered images in, one image out.
+
+    from fusion_hub import DiffFuseNetPipeline
+
+    pipe = DiffFuseNetPipeline.from_pretrained("difffusenet-msrs")
+    fused = pipe(visible="street.png", infrared="street_ir.png").images[0]
+
+Public names are imported when they are first used, so `import fusion_hub` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "DiffFuseNetModel": "models.difffusenet",
+    "DiffFuseNetPipeline": "pipelines.difffusenet",
+    "FusionImageProcessor": "image_processor",
+    "FusionOutput": "pipelines.fusion_pipeline",
+    "FusionPipeline": "pipelines.fusion_pipeline",
+    "PairedDataset": "data",
+    "PretrainedInfo": "pretrained",
+    "evaluate_pair": "metrics",
+    "list_models": "pretrained",
+}
+"""Each public name and the module that defines it. Published checkpoints import these names: they do not change."""
+
+_SUBMODULES = ("metrics", "pretrained")
+
+__all__ = [
+    "DiffFuseNetModel",
+    "DiffFuseNetPipeline",
+    "FusionImageProcessor",
+    "FusionOutput",
+    "FusionPipeline",
+    "PairedDataset",
+    "PretrainedInfo",
+    "evaluate_pair",
+    "list_models",
+    "metrics",
+    "pretrained",
+]
+
+if TYPE_CHECKING:
+    from . import metrics, pretrained
+    from .data import PairedDataset
+    from .image_processor import FusionImageProcessor
+    from .metrics import evaluate_pair
+    from .models.difffusenet import DiffFuseNetModel
+    from .pipelines.difffusenet import DiffFuseNetPipeline
+    from .pipelines.fusion_pipeline import FusionOutput, FusionPipeline
+    from .pretrained import PretrainedInfo, list_models
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

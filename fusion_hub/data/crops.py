@@ -1,0 +1,283 @@
+"""Training crops as a pure function of the global sample number.
+
+Which pair, where, mirrored or turned: all of it follows from `(seed, number)` alone. Resuming, the number of
+processes, of workers and the batch size therefore never change what the model sees at a given sample.
+"""
+
+import csv
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import Dataset
+
+from fusion_hub.data.pairs import Pair, PairedDataset
+from fusion_hub.data.pictures import READ_ERRORS
+
+_LOG = logging.getLogger(__name__)
+
+ATTEMPTS = 8  # draws before a flat crop is accepted
+
+
+@dataclass(frozen=True)
+class CropSource:
+    """One paired set to train on.
+
+    Args:
+        source: anything that `PairedDataset.open` understands, apart from streams.
+        split: its split, where it has several.
+        weight: how often this set is drawn, relative to the others. None: its number of pairs, so that each pair of all
+            sets is equally likely.
+        exclude: a CSV file with the columns dataset and name; the names listed for this dataset are left out.
+        dataset: the name under which `exclude` lists this set. None: any part of the path that the file has as a
+            dataset, as `msrs` in `data/msrs/train`.
+    """
+
+    source: Any
+    split: str | None = None
+    weight: float | None = None
+    exclude: str | Path | None = None
+    dataset: str | None = None
+
+    def open(self) -> PairedDataset:
+        """The pairs that may be used. Raises `ValueError` for a stream and where nothing is left."""
+        pairs = PairedDataset.open(self.source, self.split)
+        if pairs.length is None:
+            raise ValueError(f"{pairs.description} is streamed; crops need random access: open it without streaming")
+        if self.exclude is not None:
+            pairs = pairs.exclude(self._excluded(Path(self.exclude)))
+        if not len(pairs):
+            raise ValueError(f"{self.source}: {self.exclude} excludes every pair")
+        return pairs
+
+    def _excluded(self, file: Path) -> set[str]:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            if not {"dataset", "name"} <= set(reader.fieldnames or ()):
+                raise ValueError(f"{file} has the columns {reader.fieldnames}; it needs dataset and name")
+            rows = [(row["dataset"], row["name"]) for row in reader]
+        if self.dataset is not None:
+            known = {self.dataset}
+        else:
+            known = set(Path(self.source).parts) if isinstance(self.source, str | Path) else set()
+            if not known:
+                raise ValueError(f"exclude={str(file)!r} with a source that has no path: give dataset=, its name there")
+        if not known & {dataset for dataset, _ in rows}:
+            _LOG.warning(
+                "%s lists no dataset named like %s: nothing is excluded; see CropSource.dataset", file, self.source
+            )
+        return {name for dataset, name in rows if dataset in known}
+
+
+class PairCrops(Dataset[dict[str, torch.Tensor]]):
+    """Random luminance crops from weighted paired sets; sample `number` is always the same crop.
+
+    Args:
+        sources: the sets to draw from.
+        crop_size: side of the square crop in pixels. Pairs that are smaller are padded by reflection.
+        seed: at least 0.
+        length: number of samples, such as steps x batch size.
+        cache: keep the 8-bit luminance of every pair that was used in memory (0.6 MB for a 640x480 pair). Forked
+            workers share what `preload` has read before, and nothing that is read later.
+        min_std: a crop whose visible or infrared standard deviation (range [0, 1]) is below this is drawn again, up to
+            eight times.
+        flip: mirror left-right and top-bottom, each half of the time.
+        rotate: turn by 0, 90, 180 or 270 degrees.
+        scale_jitter: (smallest, largest) factor in (0, 1] by which the scene is shrunk, antialiased; None leaves it.
+        swap_probability: how often visible and infrared change places.
+        gain_jitter: each picture is multiplied by a factor from [1 - g, 1 + g] and clipped to 1.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[CropSource],
+        crop_size: int,
+        seed: int,
+        length: int,
+        *,
+        cache: bool = True,
+        min_std: float = 4 / 255,
+        flip: bool = True,
+        rotate: bool = True,
+        scale_jitter: tuple[float, float] | None = None,
+        swap_probability: float = 0.0,
+        gain_jitter: float = 0.0,
+    ) -> None:
+        _check_arguments(sources, crop_size, seed, length, scale_jitter, swap_probability, gain_jitter)
+        self.crop_size, self.seed, self.length = crop_size, seed, length
+        self.cache, self.min_std, self.flip, self.rotate = cache, min_std, flip, rotate
+        self.scale_jitter, self.swap_probability, self.gain_jitter = scale_jitter, swap_probability, gain_jitter
+        self.sets = [source.open() for source in sources]
+        weights = [
+            len(s) if source.weight is None else source.weight for s, source in zip(self.sets, sources, strict=True)
+        ]
+        if sum(weights) <= 0 or min(weights) < 0:
+            raise ValueError(f"the weights of the sources are {weights}; they must be at least 0, one of them above")
+        self._upper = np.cumsum(np.asarray(weights, dtype=np.float64)) / sum(weights)
+        self._luminance: dict[tuple[int, int], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int | tuple[int, int]) -> dict[str, torch.Tensor]:
+        """Sample `number`, or `(number, crop_size)` from a sampler that changes the size during training."""
+        number, crop_size = number if isinstance(number, tuple) else (number, self.crop_size)
+        if not 0 <= number < self.length:
+            raise IndexError(f"sample {number} of {self.length}")
+        return self.sample(number, crop_size)
+
+    def sample(self, number: int, crop_size: int) -> dict[str, torch.Tensor]:
+        """The crop that belongs to `number`.
+
+        Returns:
+            `visible` and `infrared`: (1, crop_size, crop_size) float32 in [0, 1]; `sample`: the number, int64.
+        """
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number])))
+        for _ in range(ATTEMPTS):
+            crop = self._draw(rng, crop_size)
+            if min(crop[0].std(), crop[1].std()) >= 255 * self.min_std:
+                break
+        visible, infrared = (np.divide(band, 255, dtype=np.float32) for band in self._turn(rng, crop))
+        if self.gain_jitter:
+            gains = rng.uniform(1 - self.gain_jitter, 1 + self.gain_jitter, size=2).astype(np.float32)
+            visible, infrared = np.minimum(visible * gains[0], 1), np.minimum(infrared * gains[1], 1)
+        if self.swap_probability and rng.random() < self.swap_probability:
+            visible, infrared = infrared, visible
+        return {
+            "visible": torch.from_numpy(visible)[None],
+            "infrared": torch.from_numpy(infrared)[None],
+            "sample": torch.tensor(number, dtype=torch.int64),
+        }
+
+    def preload(self, threads: int = 2, progress: bool = True) -> "PairCrops":
+        """Read every pair into memory now, and return the dataset. Raises `ValueError` for the first bad pair."""
+        from tqdm import tqdm
+
+        if not self.cache:
+            raise ValueError("preload needs cache=True")
+        places = [(which, index) for which, pairs in enumerate(self.sets) for index in range(len(pairs))]
+        with ThreadPoolExecutor(threads) as pool:
+            jobs = pool.map(lambda place: self._stack(*place), places)
+            for _ in tqdm(jobs, total=len(places), desc="reading pairs", unit="pair", disable=not progress):
+                pass
+        return self
+
+    def _draw(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """A crop (2, size, size), uint8, visible first, from a random place in a random pair."""
+        which = int(np.searchsorted(self._upper, rng.random(), side="right"))
+        stack = self._stack(which, int(rng.integers(len(self.sets[which]))))
+        factor = rng.uniform(*self.scale_jitter) if self.scale_jitter else 1.0
+        stack = _reflect_to(stack, size)
+        height, width = stack.shape[1:]
+        side = min(round(size / factor), height, width)  # region of the picture that becomes the crop
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        region = stack[:, top : top + side, left : left + side]
+        if side == size:
+            return region
+        # Pillow's bicubic widens its kernel when it shrinks, so this is antialiased.
+        shrunk = [Image.fromarray(band).resize((size, size), Image.Resampling.BICUBIC) for band in region]
+        return np.stack([np.asarray(band) for band in shrunk])
+
+    def _turn(self, rng: np.random.Generator, crop: np.ndarray) -> np.ndarray:
+        mirror_rows, mirror_columns = rng.random(2) < 0.5
+        turns = int(rng.integers(4))
+        if self.flip:
+            crop = crop[:, :: -1 if mirror_rows else 1, :: -1 if mirror_columns else 1]
+        return np.ascontiguousarray(np.rot90(crop, turns if self.rotate else 0, axes=(1, 2)))
+
+    def _stack(self, which: int, index: int) -> np.ndarray:
+        """Luminance of one pair, (2, H, W) uint8, visible first."""
+        stack = self._luminance.get((which, index))
+        if stack is None:
+            stack = _read_pair(self.sets[which][index], self.sets[which].description)
+            if self.cache:
+                self._luminance[which, index] = stack
+        return stack
+
+
+def luminance(picture: Image.Image | np.ndarray, stretch: bool = False) -> np.ndarray:
+    """BT.601 full-range luminance, (H, W) uint8, upright (EXIF), of a picture in any of Pillow's modes or an array.
+
+    Args:
+        picture: PIL image; or array (H, W), (H, W, 1|3|4) of uint8, uint16 or float in [0, 1].
+        stretch: map the smallest and largest value of a picture of more than 8 bits to 0 and 255. Thermal counts use a
+            small part of their 16 bits, of which 8 bits of the full range would leave nothing.
+
+    Raises:
+        ValueError: not a picture, or it has values that are not finite.
+    """
+    if isinstance(picture, Image.Image):
+        picture = ImageOps.exif_transpose(picture)
+        if not picture.mode.startswith(("I", "F")):
+            # Pillow's L is BT.601 rounded; through RGB where the mode has a palette, alpha or other colours.
+            colour = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+            return np.array(colour.convert("L"))
+    values = np.asarray(picture)
+    if values.ndim == 3 and values.shape[2] in (1, 3, 4):
+        weights = np.array([0.299, 0.587, 0.114]) if values.shape[2] > 1 else np.ones(1)
+        deep = values.dtype
+        values = values[..., : len(weights)].astype(np.float64) @ weights
+    elif values.ndim == 2:
+        deep, values = values.dtype, values.astype(np.float64)
+    else:
+        raise ValueError(f"an array of shape {values.shape} is no picture; give (H, W) or (H, W, 1|3|4)")
+    if not np.isfinite(values).all():
+        raise ValueError("the picture has values that are not finite")
+    if deep == np.uint8:
+        low, high = 0.0, 255.0
+    elif stretch:
+        low, high = float(values.min()), float(values.max())
+    else:  # "I" is what Pillow makes of some 16-bit files
+        low, high = 0.0, 1.0 if deep.kind == "f" else 65535.0
+    scaled = (values - low) * (255 / max(high - low, 1e-12))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _read_pair(pair: Pair, where: str) -> np.ndarray:
+    try:
+        visible, infrared = luminance(pair.visible), luminance(pair.infrared, stretch=True)
+    except READ_ERRORS as error:
+        raise ValueError(f"{where}: pair {pair.name!r} cannot be read: {error}. {_ADVICE}") from error
+    if visible.shape != infrared.shape:
+        sizes = " and ".join(f"{w}x{h}" for h, w in (visible.shape, infrared.shape))
+        raise ValueError(f"{where}: the pictures of pair {pair.name!r} are {sizes}; they must be registered. {_ADVICE}")
+    return np.stack([visible, infrared])
+
+
+_ADVICE = "PairedDataset.check() lists all such pairs, PairedDataset.exclude(names) leaves them out"
+
+
+def _reflect_to(stack: np.ndarray, size: int) -> np.ndarray:
+    """Pad (2, H, W) by reflection, evenly on both sides, to at least `size` pixels each way."""
+    missing = [max(size - extent, 0) for extent in stack.shape[1:]]
+    if not any(missing):
+        return stack
+    return np.pad(stack, [(0, 0), *((m // 2, m - m // 2) for m in missing)], mode="reflect")
+
+
+def _check_arguments(
+    sources: Sequence[CropSource],
+    crop_size: int,
+    seed: int,
+    length: int,
+    scale_jitter: tuple[float, float] | None,
+    swap_probability: float,
+    gain_jitter: float,
+) -> None:
+    if not sources:
+        raise ValueError("sources is empty; give at least one CropSource")
+    for name, value, least in (("crop_size", crop_size, 1), ("seed", seed, 0), ("length", length, 0)):
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
+    if scale_jitter is not None and not 0 < scale_jitter[0] <= scale_jitter[1] <= 1:
+        raise ValueError(f"scale_jitter is {scale_jitter}; give (smallest, largest) with 0 < smallest <= largest <= 1")
+    if not 0 <= swap_probability <= 1:
+        raise ValueError(f"swap_probability is {swap_probability}; it must be in [0, 1]")
+    if not 0 <= gain_jitter < 1:
+        raise ValueError(f"gain_jitter is {gain_jitter}; it must be in [0, 1)")

@@ -1,0 +1,213 @@
+"""The layouts in which people keep pairs: two folders, a metadata file, a list. All end as a list of `Pair`s."""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fusion_hub.data.pictures import ImageSource, Pair
+from fusion_hub.data.report import Findings, some
+
+VISIBLE_NAMES = ("visible", "vis", "vi", "rgb", "color", "colour", "crop_lr_visible", "ct", "pet", "spect")
+INFRARED_NAMES = ("infrared", "ir", "inf", "thermal", "lwir", "tir", "nir", "cropinfrared", "mri")
+NAME_COLUMNS = ("name", "id", "stem")
+EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".pgm", ".ppm", ".pnm"))
+METADATA_FILES = ("metadata.csv", "metadata.jsonl")
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def open_folder(root: Path, split: str | None) -> tuple[list[Pair], Findings, str]:
+    """Pairs below `root`: `root/vis`, `root/SPLIT/vis` or `root/vis/SPLIT`, or the same with a metadata file."""
+    if split is None:
+        if _has_layout(root):
+            return _open_layout(root, None)
+        inside = [folder for folder in _folders(root) if _has_layout(folder)]
+        if len(inside) > 1:
+            raise ValueError(f"{root} has the splits {', '.join(f.name for f in inside)}: choose one with split=")
+        return _open_layout(inside[0] if inside else root, None)
+    below = subfolder(root, split)
+    if below is not None:
+        return _open_layout(below, None)
+    if _has_layout(root) and root.resolve().name.lower() == split.lower():
+        return _open_layout(root, None)
+    if all(_named(_folders(root), names) for names in (VISIBLE_NAMES, INFRARED_NAMES)):
+        return _open_layout(root, split)
+    raise ValueError(f"{root} has no split {split!r}; the folders there: {some([f.name for f in _folders(root)])}")
+
+
+def _open_layout(folder: Path, split: str | None) -> tuple[list[Pair], Findings, str]:
+    for file_name in METADATA_FILES:
+        if (folder / file_name).is_file():
+            return *_pair_metadata(folder / file_name), str(folder)
+    names = [f.name for f in _folders(folder)]
+    visible = folder / choose_name(names, VISIBLE_NAMES, "visible", str(folder), "folder")
+    infrared = folder / choose_name(names, INFRARED_NAMES, "infrared", str(folder), "folder")
+    if split is not None:
+        visible_split, infrared_split = subfolder(visible, split), subfolder(infrared, split)
+        if visible_split is None or infrared_split is None:
+            raise ValueError(f"{folder} has no split {split!r}: neither {folder / split} nor {visible / split} exists")
+        visible, infrared = visible_split, infrared_split
+    return *pair_folders(visible, infrared), str(folder if split is None else folder / f"*/{split}")
+
+
+def pair_folders(visible_dir: Path, infrared_dir: Path) -> tuple[list[Pair], Findings]:
+    """Pairs of equal stems; a stem that occurs twice in one folder is left out, since nobody can say which is meant."""
+    findings = Findings()
+    visible, infrared = _by_stem(visible_dir), _by_stem(infrared_dir)
+    for folder, stems in ((visible_dir, visible), (infrared_dir, infrared)):
+        if not stems:
+            inside = some([f.name for f in _folders(folder)])
+            raise ValueError(f"{folder} holds no image ({', '.join(sorted(EXTENSIONS))}). Folders in it: {inside}")
+    pairs = []
+    for stem in sorted(visible.keys() | infrared.keys(), key=_natural):
+        files = visible.get(stem, []), infrared.get(stem, [])
+        if any(len(same) > 1 for same in files):
+            findings.ambiguous += [f"{stem} ({', '.join(f.name for f in same)})" for same in files if len(same) > 1]
+        elif not files[1]:
+            findings.missing_infrared.append(stem)
+        elif not files[0]:
+            findings.missing_visible.append(stem)
+        else:
+            pairs.append(Pair(stem, files[0][0], files[1][0]))
+    return pairs, findings
+
+
+def _pair_metadata(file: Path) -> tuple[list[Pair], Findings]:
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        if file.suffix == ".csv":
+            rows = list(csv.DictReader(stream))
+        else:
+            rows = [json.loads(line) for line in stream if line.strip()]
+    columns = list(dict.fromkeys(key for row in rows for key in row if key is not None))
+    visible = choose_name(columns, VISIBLE_NAMES, "visible", str(file), "column")
+    infrared = choose_name(columns, INFRARED_NAMES, "infrared", str(file), "column")
+    name = next((c for c in columns if c.lower() in NAME_COLUMNS), None)
+    pairs, findings = [], Findings()
+    listed: set[Path] = set()
+    for number, row in enumerate(rows, start=1):
+        files = [_inside(file.parent, row.get(c), f"{file}, row {number}, {c}") for c in (visible, infrared)]
+        listed.update(files)
+        pair = Pair(safe_name(str((name and row.get(name)) or files[0].stem)), *files)
+        if not files[0].is_file():
+            findings.missing_visible.append(f"{pair.name} ({row[visible]})")
+        if not files[1].is_file():
+            findings.missing_infrared.append(f"{pair.name} ({row[infrared]})")
+        if files[0].is_file() and files[1].is_file():
+            pairs.append(pair)
+    for folder in sorted({f.parent for f in listed if f.parent.is_dir()}):
+        findings.unlisted += sorted(str(f.relative_to(file.parent)) for f in _images(folder) if f not in listed)
+    _refuse_repeated(pairs, f"{file}: add a name column with different names")
+    return pairs, findings
+
+
+def _inside(folder: Path, value: Any, where: str) -> Path:
+    """`folder/value`, which must stay inside the folder: metadata may come from strangers."""
+    text = str(value or "")
+    parts = PurePosixPath(text.replace("\\", "/"))
+    if not text or parts.is_absolute() or PureWindowsPath(text).drive or ".." in parts.parts:
+        raise ValueError(f"{where}: {text!r} must be a path below {folder}, without '..' and not absolute")
+    return folder / parts
+
+
+def list_pairs(items: Sequence[Any]) -> list[Pair]:
+    pairs = []
+    for number, item in enumerate(items):
+        where = f"pair {number} of the list"
+        if isinstance(item, Pair):
+            pairs.append(item)
+            continue
+        if isinstance(item, Mapping):
+            if not {"visible", "infrared"} <= item.keys():
+                raise ValueError(f"{where} has the keys {some(list(item))}; it needs 'visible' and 'infrared'")
+            visible, infrared, name = item["visible"], item["infrared"], item.get("name")
+        elif isinstance(item, list | tuple) and len(item) == 2:
+            (visible, infrared), name = item, None
+        else:
+            raise TypeError(f"{where} is a {type(item).__name__}; give (visible, infrared) or a dict with these keys")
+        visible, infrared = _list_source(visible, f"{where}, visible"), _list_source(infrared, f"{where}, infrared")
+        stem = visible.stem if isinstance(visible, Path) else f"{number:06d}"
+        pairs.append(Pair(safe_name(str(stem if name is None else name)), visible, infrared))
+    _refuse_repeated(pairs, "the list: give the pairs as dicts with different 'name's")
+    return pairs
+
+
+def _list_source(value: Any, where: str) -> ImageSource:
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    if isinstance(value, Image.Image | np.ndarray) or callable(value):
+        return value
+    raise TypeError(f"{where} is a {type(value).__name__}; give a path, a PIL image or a numpy array")
+
+
+def _refuse_repeated(pairs: Sequence[Pair], where: str) -> None:
+    seen: set[str] = set()
+    repeated = [pair.name for pair in pairs if pair.name in seen or seen.add(pair.name)]  # type: ignore[func-returns-value]
+    if repeated:
+        raise ValueError(f"the same name for several pairs: {some(repeated)}. In {where}")
+
+
+# --- small things ----------------------------------------------------------------------------------------------------
+
+
+def choose_name(seen: Sequence[str], understood: Sequence[str], role: str, where: str, kind: str) -> str:
+    """The one folder or column among `seen` that plays `role`."""
+    matches = [name for name in seen if name.lower().removesuffix("_file_name") in understood]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        advice = "give the two folders as a tuple" if kind == "folder" else "rename or remove all but one"
+        raise ValueError(f"{where}: several {kind}s may be the {role} one: {', '.join(matches)}; {advice}")
+    suffix = " (or each with _file_name)" if kind == "column" else ""
+    raise ValueError(
+        f"{where}: no {role} {kind}. Seen: {some(seen)}. Understood, in any case: "
+        f"visible: {', '.join(VISIBLE_NAMES)}; infrared: {', '.join(INFRARED_NAMES)}{suffix}. "
+        + ("Rename it, or give a tuple (visible_dir, infrared_dir)" if kind == "folder" else "Rename it")
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def subfolder(folder: Path, name: str) -> Path | None:
+    return next((entry for entry in _folders(folder) if entry.name.lower() == name.lower()), None)
+
+
+def _named(folders: Sequence[Path], understood: Sequence[str]) -> list[Path]:
+    return [folder for folder in folders if folder.name.lower() in understood]
+
+
+def _has_layout(folder: Path) -> bool:
+    inside = _folders(folder)
+    has_bands = bool(_named(inside, VISIBLE_NAMES) and _named(inside, INFRARED_NAMES))
+    return has_bands or any((folder / name).is_file() for name in METADATA_FILES)
+
+
+def _images(folder: Path) -> list[Path]:
+    files = (f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS and not f.name.startswith("."))
+    return sorted(f for f in files if f.is_file())
+
+
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    stems: dict[str, list[Path]] = {}
+    for file in _images(folder):
+        stems.setdefault(file.stem, []).append(file)
+    return stems
+
+
+def _natural(name: str) -> list[str | int]:
+    """Sort key that puts `2` before `10`: text and numbers alternate, text first."""
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", name))]
+
+
+def safe_name(name: str) -> str:
+    """A name that is a plain file stem: results are written as `<name>.png`, and the name may come from strangers."""
+    return re.sub(r"[/\\\x00-\x1f]", "_", name).lstrip(".") or "_"

@@ -1,0 +1,170 @@
+"""How much edge there is, and how much of it comes from the sources: SF, AG, EI, Qabf, Nabf, Labf.
+
+Every function takes `(B, 1, H, W)` tensors with grey values 0..255 (any real dtype, any device), computes in double
+precision and returns a `(B,)` double tensor. Qabf and Nabf compare gradients for exact equality, so they are well
+defined for integer values only: round to 8 bit first.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusion_hub.metrics._common import IMAGE, require_side
+
+__all__ = [
+    "average_gradient",
+    "edge_intensity",
+    "edge_intensity_quarter",
+    "edge_preservation",
+    "edge_preservation_source",
+    "fusion_artefacts",
+    "fusion_loss",
+    "sobel",
+    "spatial_frequency",
+]
+
+
+def sobel(image: Tensor, padding: str) -> tuple[Tensor, Tensor]:
+    """Horizontal and vertical Sobel responses with weights 1 2 1, same size, in double precision.
+
+    `padding` is a mode of `torch.nn.functional.pad`: constant (zeros), replicate or reflect. Exact for integers.
+    """
+    x = F.pad(image.double(), (1, 1, 1, 1), mode=padding)
+    rows = x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]
+    columns = x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]
+    return rows[..., 2:] - rows[..., :-2], columns[..., 2:, :] - columns[..., :-2, :]
+
+
+def spatial_frequency(fused: Tensor) -> Tensor:
+    """SF: root of the mean squared horizontal plus mean squared vertical differences (Eskicioglu and Fisher, 1995).
+
+    Each mean runs over the differences that exist; a side of one pixel has none and adds nothing.
+    """
+    fused = fused.double()
+    total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
+    for dim in (2, 3):
+        if fused.shape[dim] > 1:
+            total = total + fused.diff(dim=dim).square().mean(IMAGE)
+    return total.sqrt()
+
+
+def average_gradient(fused: Tensor) -> Tensor:
+    """AG: mean over all pixels of sqrt((Gx^2 + Gy^2) / 2), central differences, one-sided at the border (Cui, 2015).
+
+    The MATLAB suites divide by (H - 1)(W - 1) instead of H W: multiply by H W / ((H - 1)(W - 1)) to compare.
+    """
+    fused = fused.double()
+    squares = torch.zeros_like(fused)
+    for dim in (2, 3):
+        if fused.shape[dim] > 1:
+            squares = squares + torch.gradient(fused, dim=dim)[0].square()
+    return (squares / 2).sqrt().mean(IMAGE)
+
+
+def edge_intensity(fused: Tensor) -> Tensor:
+    """EI: mean Sobel strength, integer weights, border replicated (Rajalingam and Priya, 2018)."""
+    sx, sy = sobel(fused, "replicate")
+    return torch.hypot(sx, sy).mean(IMAGE)
+
+
+def edge_intensity_quarter(fused: Tensor) -> Tensor:
+    """EI with Sobel weights divided by 4, exactly `edge_intensity / 4`: the form of RED's table."""
+    return edge_intensity(fused) / 4
+
+
+def _strength_and_angle(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Sobel strength, and angle arctan(sy / sx) with pi/2 where sx is 0. The border is padded with zeros.
+
+    sy points up here, as in the common programs: the sign matters, since only one of +-pi/2 is used.
+    """
+    sx, sy = sobel(image, "constant")
+    vertical = sx == 0
+    angle = torch.where(vertical, math.pi / 2, torch.atan(-sy / sx.where(~vertical, 1.0)))
+    return (sx.square() + sy.square()).sqrt(), angle
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """Smaller over larger of two strengths, 0 where the larger is 0."""
+    larger = torch.maximum(a, b)
+    return torch.minimum(a, b) / larger.where(larger > 0, 1.0)
+
+
+def _preserved(source: tuple[Tensor, Tensor], fused: tuple[Tensor, Tensor]) -> Tensor:
+    """Q^XF of Xydeas and Petrovic for each pixel, from (strength, angle) of a source and of the fused image."""
+    (g_x, angle_x), (g_f, angle_f) = source, fused
+    # Equal strengths give the strength itself, not 1, in every common program. On 0..255 data that is at least 1.
+    strength = torch.where(g_x == g_f, g_f, _ratio(g_x, g_f))
+    orientation = 1 - (angle_x - angle_f).abs() / (math.pi / 2)  # not wrapped: -1..1
+    q_strength = 0.9994 * torch.sigmoid(15 * (strength - 0.5))
+    q_orientation = 0.9879 * torch.sigmoid(22 * (orientation - 0.8))
+    return q_strength * q_orientation
+
+
+def edge_preservation(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+    """Qabf: share of the sources' edge strength that the fused image keeps, 0..1 (Xydeas and Petrovic, 2000).
+
+    sum(Q^AF g_A + Q^BF g_B) / sum(g_A + g_B). Two black sources give nan
+    (0/0); the frame of zeros around any other source is an edge.
+    """
+    edges = _strength_and_angle(fused)
+    kept = weight = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
+    for image in (infrared, visible):
+        source = _strength_and_angle(image)
+        kept = kept + (_preserved(source, edges) * source[0]).sum(IMAGE)
+        weight = weight + source[0].sum(IMAGE)
+    return kept / weight
+
+
+def edge_preservation_source(fused: Tensor, source: Tensor) -> Tensor:
+    """Qabf for one source alone: sum(Q^XF g_X) / sum(g_X), 0..1. A black source gives nan."""
+    edges = _strength_and_angle(source)
+    return (_preserved(edges, _strength_and_angle(fused)) * edges[0]).sum(IMAGE) / edges[0].sum(IMAGE)
+
+
+def _petrovic_losses(fused: Tensor, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Per-pixel weighted loss, mask of artefact pixels, and sum of the weights (Petrovic and Xydeas, 2005).
+
+    Other constants, border and angle than Qabf: see the definitions in the documentation of the metrics.
+    """
+
+    def edges(image: Tensor) -> tuple[Tensor, Tensor]:
+        gv, gh = (s / 8 for s in sobel(image, "reflect"))
+        angle = torch.where(gv == 0, 0.0, torch.atan(gv / gh))  # gv / 0 is infinite: pi/2 with its sign
+        return (gv.square() + gh.square()).sqrt(), angle
+
+    g_f, angle_f = edges(fused)
+    loss = torch.zeros_like(g_f)
+    weights = torch.zeros_like(g_f)
+    artefact = torch.ones_like(g_f, dtype=torch.bool)
+    for image in (infrared, visible):
+        g_x, angle_x = edges(image)
+        orientation = ((angle_x - angle_f).abs() - math.pi / 2).abs() * (2 / math.pi)
+        q_strength = 0.9999 * torch.sigmoid(19 * (_ratio(g_x, g_f) - 0.5))
+        q_orientation = 0.9995 * torch.sigmoid(22 * (orientation - 0.5))
+        weight = torch.where(g_x >= 2, g_x.pow(1.5), 0.001)
+        loss = loss + (1 - (q_strength * q_orientation).sqrt()) * weight
+        weights = weights + weight
+        artefact = artefact & (g_f > g_x)  # an edge stronger than in either source was made by the fusion
+    return loss, artefact, weights.sum(IMAGE)
+
+
+def fusion_artefacts(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+    """Nabf: weighted loss where the fused edge is stronger than both sources', 0..1 (Shreyamsha Kumar, 2013).
+
+    Smaller is better. Both sides must have at least 2 pixels (mirrored border).
+    """
+    require_side("Nabf", fused, 2)
+    loss, artefact, weight = _petrovic_losses(fused, visible, infrared)
+    return (loss * artefact).sum(IMAGE) / weight
+
+
+def fusion_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+    """Labf: weighted loss at the other pixels, 0..1 (Petrovic and Xydeas, 2005). Smaller is better.
+
+    Qabf of the same authors, Labf and Nabf add up to 1. Both sides must have at least 2 pixels (mirrored border).
+    """
+    require_side("Labf", fused, 2)
+    loss, artefact, weight = _petrovic_losses(fused, visible, infrared)
+    return (loss * ~artefact).sum(IMAGE) / weight

@@ -1,0 +1,190 @@
+"""What the grey values tell: entropy, mutual information, cross entropy, and feature mutual information.
+
+Every function takes `(B, 1, H, W)` tensors with grey values 0..255 (any real dtype, any device), computes in double
+precision and returns a `(B,)` double tensor. Histograms have one bin for each of the 256 integer levels; values that
+are not integers are rounded to the nearest level.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusion_hub.metrics._common import require_side
+
+__all__ = [
+    "cross_entropy",
+    "entropy",
+    "feature_mutual_information",
+    "feature_mutual_information_dct",
+    "mutual_information",
+    "mutual_information_bits",
+    "normalised_mutual_information",
+]
+
+LEVELS = 256
+FMI_WINDOW = 3
+
+
+def _levels(image: Tensor) -> Tensor:
+    """Grey levels as integers, `(B, H * W)`."""
+    return image.double().round().clamp(0, LEVELS - 1).long().flatten(1)
+
+
+def _shares(codes: Tensor, bins: int) -> Tensor:
+    """Share of the pixels in each of `bins` bins, `(B, bins)`, from integer codes `(B, N)`."""
+    batch, pixels = codes.shape
+    offset = torch.arange(batch, device=codes.device).unsqueeze(1) * bins
+    counts = torch.bincount((codes + offset).flatten(), minlength=batch * bins)
+    return counts.view(batch, bins).double() / pixels
+
+
+def _nats(p: Tensor) -> Tensor:
+    """Shannon entropy of distributions in the last dimension; empty bins count as 0 exactly."""
+    return -torch.special.xlogy(p, p).sum(-1)
+
+
+def _entropies(fused: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """H(source), H(fused) and H(source, fused) in nats, `(B,)` each."""
+    x, f = _levels(source), _levels(fused)
+    joint = _shares(x * LEVELS + f, LEVELS * LEVELS)
+    marginals = joint.view(-1, LEVELS, LEVELS)
+    return _nats(marginals.sum(2)), _nats(marginals.sum(1)), _nats(joint)
+
+
+def entropy(fused: Tensor) -> Tensor:
+    """EN: Shannon entropy of the grey values in bits, 0..8 (Roberts, van Aardt and Ahmed, 2008)."""
+    return _nats(_shares(_levels(fused), LEVELS)) / math.log(2)
+
+
+def mutual_information(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+    """MI: I(infrared; fused) + I(visible; fused) in nats (Qu, Zhang and Yan, 2002), as in CDDFuse-style tables."""
+    total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
+    for source in (infrared, visible):
+        h_source, h_fused, h_joint = _entropies(fused, source)
+        total = total + h_source + h_fused - h_joint
+    return total
+
+
+def mutual_information_bits(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+    """MI in bits, 0..16: `mutual_information` divided by ln 2."""
+    return mutual_information(fused, visible, infrared) / math.log(2)
+
+
+def normalised_mutual_information(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+    """NMI: 2 * sum over both sources of I(X; F) / (H(X) + H(F)), 0..2 (Hossny, Nahavandi and Creighton, 2008).
+
+    The stretch of the original program to 0..255 only renames grey levels, so it is left out. A constant source and
+    a constant fused image together give 0 for that source.
+    """
+    total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
+    for source in (infrared, visible):
+        h_source, h_fused, h_joint = _entropies(fused, source)
+        own = h_source + h_fused
+        total = total + 2 * (own - h_joint) / own.where(own > 0, 1.0)
+    return total
+
+
+def cross_entropy(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+    """CE: mean over both sources of sum p_X log2(p_X / p_F) over levels present in both images; smaller is better.
+
+    This is the form of the VIFB suite. It is not a true divergence: levels that only one image has are skipped.
+    """
+    p_fused = _shares(_levels(fused), LEVELS)
+    total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
+    for source in (infrared, visible):
+        p = _shares(_levels(source), LEVELS)
+        both = (p > 0) & (p_fused > 0)
+        ratio = torch.where(both, p / p_fused.where(both, 1.0), 1.0)
+        total = total + (p * ratio.log2()).sum(1)
+    return total / 2
+
+
+def feature_mutual_information(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+    """FMI_gray: mutual information of 3x3 windows of grey values, 0..1 (Haghighat, Aghagolzadeh and Seyedarabi, 2011;
+    Fast-FMI of Haghighat and Razian, 2014). Both sides must have at least 3 pixels.
+    """
+    fused = fused.double()
+    return (_fmi(infrared.double(), fused) + _fmi(visible.double(), fused)) / 2
+
+
+def feature_mutual_information_dct(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+    """FMI_dct: as `feature_mutual_information`, on the orthonormal 2-D DCT of each whole image."""
+    return feature_mutual_information(_dct2(fused), _dct2(visible), _dct2(infrared))
+
+
+def _dct2(image: Tensor) -> Tensor:
+    """Orthonormal two-dimensional DCT-II of `(B, 1, H, W)` as two matrix products."""
+    image = image.double()
+
+    def basis(n: int) -> Tensor:
+        k = torch.arange(n, dtype=torch.float64, device=image.device)
+        matrix = torch.cos(math.pi / n * (k + 0.5) * k.unsqueeze(1)) * math.sqrt(2 / n)
+        matrix[0] /= math.sqrt(2)
+        return matrix
+
+    return basis(image.shape[-2]) @ image @ basis(image.shape[-1]).T
+
+
+def _fmi(source: Tensor, fused: Tensor, chunk: int = 1 << 14) -> Tensor:
+    """Mean over all 3x3 windows of 2 I / (H(source) + H(fused)), `(B,)`; at most `chunk` windows at a time."""
+    require_side("FMI", fused, FMI_WINDOW)
+    windows_x = F.unfold(source.mT, FMI_WINDOW)  # transposed: each window is read column by column, (B, 9, L)
+    windows_f = F.unfold(fused.mT, FMI_WINDOW)
+    total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
+    for x, f in zip(windows_x.split(chunk, dim=2), windows_f.split(chunk, dim=2), strict=True):
+        total = total + _window_information(x, f).sum(1)
+    return total / windows_f.shape[2]
+
+
+def _window_distribution(window: Tensor) -> Tensor:
+    """Each window `(B, 9, L)` stretched to 0..1 (ones where constant) and divided by its sum."""
+    low, high = window.amin(1, keepdim=True), window.amax(1, keepdim=True)
+    flat = high == low
+    stretched = torch.where(flat, 1.0, (window - low) / (high - low).where(~flat, 1.0))
+    return stretched / stretched.sum(1, keepdim=True)
+
+
+def _window_information(x: Tensor, f: Tensor) -> Tensor:
+    """Normalised mutual information of windows `(B, 9, L)` -> `(B, L)`, with the joint distribution of Fast-FMI.
+
+    The joint distribution is a mixture of the independent one and the Frechet bound that has the sign of the
+    correlation; the weight phi makes its covariance that of the two windows. The lower bound for two windows is the
+    upper bound for one of them and the other read backwards, so only the upper one, min(P_i, Q_j), is written out.
+    """
+    identical = (x == f).all(1)
+    p, q = _window_distribution(x), _window_distribution(f)
+
+    # Zero at rounding level, so that a constant window has correlation 0 and not noise over noise.
+    p_centred, q_centred = p - p.mean(1, keepdim=True), q - q.mean(1, keepdim=True)
+    scale = (p_centred.square().sum(1) * q_centred.square().sum(1)).sqrt()
+    correlation = torch.where(scale > 1e-20, (p_centred * q_centred).sum(1) / scale.where(scale > 0, 1.0), 0.0)
+    q = torch.where((correlation < 0).unsqueeze(1), q.flip(1), q)
+
+    p_sum, q_sum = p.cumsum(1), q.cumsum(1)
+    spread = -p_sum.sum(1) * q_sum.sum(1)  # sum over i, j of min(P_i, Q_j) - P_i Q_j
+    for j in range(9):
+        spread += torch.minimum(p_sum, q_sum[:, j : j + 1]).sum(1)
+    phi = correlation.abs() * _position_deviation(p) * _position_deviation(q) / spread
+    phi = torch.where((correlation != 0) & (spread > 0), phi, 0.0).unsqueeze(1)
+
+    # The second difference of min(P_i, Q_j) is the overlap of the intervals [P_i-1, P_i] and [Q_j-1, Q_j].
+    p_start, q_start = p_sum - p, q_sum - q
+    joint_entropy = torch.zeros_like(correlation)
+    for j in range(9):
+        one = slice(j, j + 1)
+        overlap = torch.minimum(p_sum, q_sum[:, one]) - torch.maximum(p_start, q_start[:, one])
+        joint = phi * overlap.clamp_(min=0) + (1 - phi) * p * q[:, one]
+        joint_entropy -= torch.special.xlogy(joint, joint.abs()).sum(1)
+
+    own = _nats(p.mT) + _nats(q.mT)
+    information = torch.where(own > 0, 2 * (own - joint_entropy) / own.where(own > 0, 1.0), 0.0)
+    return torch.where(identical, 1.0, information)
+
+
+def _position_deviation(share: Tensor) -> Tensor:
+    """Standard deviation of the position 1..9 under each distribution `(B, 9, L)`, `(B, L)`."""
+    position = torch.arange(1, 10, dtype=share.dtype, device=share.device).view(1, 9, 1)
+    mean = (position * share).sum(1)
+    return ((position.square() * share).sum(1) - mean.square()).clamp(min=0).sqrt()

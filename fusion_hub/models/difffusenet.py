@@ -1,0 +1,317 @@
+"""DiffFuseNet: two registered luminance images to one, by diffusion on shallow features and fusion of wavelet bands.
+
+An independent implementation after the published description (Wang, Li, Yang, Xu, Lv, Liu: "DiffFuseNet:
+Infrared-visible image fusion via diffusion-guided feature alignment and feature consistency alignment", Pattern
+Recognition 180, 2026, 114259). Not the authors' code or weights; where the description is silent the choice is ours.
+
+Reads top to bottom in the order of the data: pixels -> shallow features -> D2FE -> EDFD -> Haar bands -> coupling ->
+cross-frequency attention -> band fusion -> reconstruction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from .decoupling import FeatureDecoupling
+from .feature_diffusion import (
+    ConditionalDenoiser,
+    FeatureInjection,
+    ShallowEncoder,
+    add_noise,
+    clean_estimate,
+    noise_estimate,
+)
+from .frequency import (
+    BandFusion,
+    CrossFrequencyAddition,
+    CrossFrequencyAttention,
+    InvertibleCoupling,
+    haar_analysis,
+    haar_synthesis,
+)
+
+DIFFFUSENET_VARIANTS: dict[str, dict[str, Any]] = {
+    "tiny": {"feature_channels": 16, "denoiser_channels": (24, 48, 64), "num_mid_blocks": 1, "num_coupling": 1},
+    "small": {"feature_channels": 24, "denoiser_channels": (32, 64, 96), "num_mid_blocks": 1, "num_coupling": 1},
+    "base": {"feature_channels": 32, "denoiser_channels": (32, 64, 128), "num_mid_blocks": 1, "num_coupling": 2},
+    "large": {"feature_channels": 64, "denoiser_channels": (64, 128, 192), "num_mid_blocks": 2, "num_coupling": 2},
+}
+"""Named sizes: the keyword arguments of `DiffFuseNetModel` that differ from its defaults."""
+
+
+@dataclass
+class FusionFeatures:
+    """What the stages before reconstruction hand on; training reads it, inference does not.
+
+    Attributes:
+        shallow: clean features F_0 of both images, visible first, `(2B, C, h, w)` with h = H / patch_size.
+        enhanced: denoised features F^De, same shape.
+        specific: visible-specific and infrared-specific features of EDFD, each `(B, C, h, w)`.
+        low: low bands of both images, visible first, `(2B, C, h/2, w/2)`; features `(2B, C, h, w)` without Haar.
+        high: high bands `(2B, 3C, h/2, w/2)`; None without Haar.
+    """
+
+    shallow: Tensor
+    enhanced: Tensor
+    specific: tuple[Tensor, Tensor]
+    low: Tensor
+    high: Tensor | None
+
+
+class DiffFuseNetModel(ModelMixin, ConfigMixin):
+    """The network: `(B, 1, H, W)` visible luminance and infrared in [0, 1] to `(B, 1, H, W)` fused, not clamped.
+
+    Works at 1/`patch_size` of the image: pixels are moved to channels first and back last. That leaves the convolutions
+    their arithmetic and takes most of the full-size element-wise passes away, which dominate the time on a CPU.
+
+    Args:
+        in_channels: channels of each image; 1, the luminance.
+        patch_size: space-to-depth factor before the encoder; 1 is the description's full-size encoder.
+        feature_channels: C, even.
+        denoiser_channels: U-Net widths at 1/2, 1/4 and 1/8 of the feature size.
+        num_mid_blocks: residual blocks at the U-Net's bottom.
+        num_coupling: invertible coupling steps on the wavelet bands.
+        coupling_expansion: hidden width of the coupling functions over their input.
+        num_train_timesteps: T.
+        beta_schedule: a name that diffusers' `DDIMScheduler` knows.
+        prediction_type: `"v_prediction"` or `"epsilon"`.
+        inference_timestep: t at which the fusion path evaluates the denoiser.
+        residual_scale: bound of the residual that D2FE adds to both images.
+        attention_window: side of the windows, in band pixels, over which high-band energy is pooled.
+        use_d2fe: ablation; False passes the shallow features and the images on unchanged.
+        use_edfd: ablation; False takes the mean as shared and each image's own features as specific.
+        frequency: `"haar_inn"`, `"haar"` (no coupling) or `"none"` (fusion of features, no bands, no attention).
+        cross_frequency: `"attention"` or `"add"`.
+
+    Raises:
+        ValueError: for an unknown `prediction_type`, `frequency` or `cross_frequency`, or odd `feature_channels`.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 1,
+        patch_size: int = 2,
+        feature_channels: int = 32,
+        denoiser_channels: Sequence[int] = (32, 64, 128),
+        num_mid_blocks: int = 1,
+        num_coupling: int = 2,
+        coupling_expansion: int = 1,
+        num_train_timesteps: int = 1000,
+        beta_schedule: str = "squaredcos_cap_v2",
+        prediction_type: str = "v_prediction",
+        inference_timestep: int = 40,
+        residual_scale: float = 0.1,
+        attention_window: int = 16,
+        use_d2fe: bool = True,
+        use_edfd: bool = True,
+        frequency: str = "haar_inn",
+        cross_frequency: str = "attention",
+    ) -> None:
+        super().__init__()
+        _check_choice("prediction_type", prediction_type, ("v_prediction", "epsilon"))
+        _check_choice("frequency", frequency, ("haar_inn", "haar", "none"))
+        _check_choice("cross_frequency", cross_frequency, ("attention", "add"))
+        if feature_channels % 2:
+            raise ValueError(f"feature_channels must be even, got {feature_channels}")
+        channels, pixels = feature_channels, in_channels * patch_size**2
+
+        # Plain numbers: a buffer would be rounded by `.to(bfloat16)` (0.998 becomes 0.996).
+        self.alphas_cumprod: list[float] = self.build_scheduler().alphas_cumprod.tolist()
+
+        self.encoder = ShallowEncoder(pixels, channels)
+        if use_d2fe:
+            self.denoiser = ConditionalDenoiser(channels, denoiser_channels, num_mid_blocks)
+            self.injection = FeatureInjection(channels, pixels, residual_scale)
+        if use_edfd:
+            self.decoupling = FeatureDecoupling(channels)
+        self.project_features = nn.Conv2d(2 * channels, channels, 1)
+        self.project_pixels = nn.Conv2d(pixels, channels, 3, padding=1)
+
+        if frequency == "haar_inn":
+            self.coupling = nn.ModuleList(
+                InvertibleCoupling(4 * channels, coupling_expansion) for _ in range(num_coupling)
+            )
+        if frequency != "none":
+            attention = cross_frequency == "attention"
+            self.band_attention = (
+                CrossFrequencyAttention(channels, attention_window) if attention else CrossFrequencyAddition(channels)
+            )
+            self.fuse_high = BandFusion(3 * channels)
+        self.fuse_low = BandFusion(channels)
+
+        self.trunk = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+        )
+        self.fusion_head = nn.Conv2d(channels, 2 * pixels, 3, padding=1)
+        self.reconstruction_head = nn.Conv2d(channels, pixels, 3, padding=1)
+        # Training starts at the mean of both images.
+        nn.init.zeros_(self.fusion_head.weight)
+        nn.init.zeros_(self.fusion_head.bias)
+
+    def build_scheduler(self) -> DDIMScheduler:
+        """The noise schedule of the config, as a pipeline component."""
+        return DDIMScheduler(
+            num_train_timesteps=self.config.num_train_timesteps,
+            beta_schedule=self.config.beta_schedule,
+            prediction_type=self.config.prediction_type,
+            clip_sample=False,
+        )
+
+    @property
+    def multiple(self) -> int:
+        """Height and width must be multiples of this: the patch, then three halvings in the U-Net."""
+        return self.config.patch_size * 8
+
+    @property
+    def tile_multiple(self) -> int:
+        """Tiles whose origins are multiples of this see the same U-Net and pooling grids as the whole image."""
+        return self.config.patch_size * max(8, 2 * self.config.attention_window)
+
+    @property
+    def receptive_margin(self) -> int:
+        """Pixels from a cut edge beyond which the output no longer depends on the cut, rounded up to the grid.
+
+        The sum of the U-Net's reach (about 8 + 4 + 8 * 2 (num_mid_blocks + 1) feature pixels and their alignment), the
+        attention window with its interpolation (3/2 windows of two feature pixels), and the 3x3 layers around them.
+        """
+        unet = 24 + 16 * (self.config.num_mid_blocks + 1) if self.config.use_d2fe else 0
+        bands = 2 * (2 * self.config.attention_window + 4 * self.config.num_coupling + 4)
+        return self.config.patch_size * (unet + bands + 12)
+
+    def forward(
+        self,
+        visible: Tensor,
+        infrared: Tensor,
+        timesteps: Sequence[int] | None = None,
+        alphas_cumprod: Tensor | Sequence[float] | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Fuse.
+
+        Args:
+            visible: `(B, 1, H, W)` luminance in [0, 1], H and W multiples of `multiple`.
+            infrared: `(B, 1, H, W)` in [0, 1].
+            timesteps: descending DDIM steps for the denoiser; None is `[config.inference_timestep]`.
+            alphas_cumprod: a scheduler's, `(T,)`; None is that of the model's own schedule.
+            noise: `(2B, C, H / patch_size, W / patch_size)` unit Gaussian, visible first. None passes the clean
+                features as F_t: the output is deterministic.
+
+        Returns:
+            `(B, 1, H, W)` fused luminance, in the dtype of `visible`, not clamped.
+
+        Raises:
+            ValueError: if the shapes differ or are not multiples of `multiple`.
+        """
+        features = self.analyse(visible, infrared, timesteps, alphas_cumprod, noise)
+        fused, _ = self.fuse(features, visible, infrared)
+        return fused
+
+    def analyse(
+        self,
+        visible: Tensor,
+        infrared: Tensor,
+        timesteps: Sequence[int] | None = None,
+        alphas_cumprod: Tensor | Sequence[float] | None = None,
+        noise: Tensor | None = None,
+    ) -> FusionFeatures:
+        """Everything up to the bands of each image. Arguments as in `forward`."""
+        self._check_images(visible, infrared)
+        pixels = F.pixel_unshuffle(torch.cat([visible, infrared]), self.config.patch_size)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        shallow = enhanced = self.encoder(pixels)
+        if self.config.use_d2fe:
+            enhanced = self.denoise(shallow, timesteps, alphas_cumprod, noise)
+            residual = self.injection(*enhanced.chunk(2))
+            pixels = pixels + torch.cat([residual, residual])  # eq. 6, the same residual for both images
+        low, high, specific = self._bands(enhanced, pixels)
+        return FusionFeatures(shallow, enhanced, specific, low, high)
+
+    def denoise(
+        self,
+        shallow: Tensor,
+        timesteps: Sequence[int] | None = None,
+        alphas_cumprod: Tensor | Sequence[float] | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Clean estimate F^De of the features `(B, C, h, w)` by DDIM (Song et al., 2021), first timestep to 0."""
+        timesteps = [self.config.inference_timestep] if timesteps is None else list(timesteps)
+        schedule = self.alphas_cumprod if alphas_cumprod is None else alphas_cumprod
+        levels = [float(schedule[step]) for step in timesteps] + [1.0]
+        current = shallow if noise is None else add_noise(shallow, noise.to(shallow.dtype), levels[0])
+        for step, level, next_level in zip(timesteps, levels, levels[1:], strict=False):
+            prediction = self.denoiser(current, torch.full((len(current),), step, device=current.device))
+            clean = clean_estimate(current, prediction, level, self.config.prediction_type)
+            if next_level < 1.0:
+                eps = noise_estimate(current, prediction, level, self.config.prediction_type)
+                clean = add_noise(clean, eps, next_level)
+            current = clean
+        return current
+
+    def fuse(self, features: FusionFeatures, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse the bands and reconstruct: F = s V + (1 - s) I + r.
+
+        Returns:
+            The fused image `(B, 1, H, W)` and the share s of the visible image in (0, 1), same shape.
+        """
+        bands = self.fuse_low(*features.low.chunk(2))
+        if features.high is not None:
+            bands = haar_synthesis(bands, self.fuse_high(*features.high.chunk(2)))
+        logit, residual = self._to_pixels(self.fusion_head(self.trunk(bands))).to(visible.dtype).chunk(2, dim=1)
+        share = torch.sigmoid(logit)
+        return torch.lerp(infrared, visible, share) + residual, share
+
+    def reconstruct(self, features: FusionFeatures) -> Tensor:
+        """Stage I: each image from its own bands, `(2B, 1, H, W)`, visible first."""
+        bands = features.low if features.high is None else haar_synthesis(features.low, features.high)
+        return self._to_pixels(self.reconstruction_head(self.trunk(bands)))
+
+    def _bands(self, enhanced: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
+        visible, infrared = enhanced.chunk(2)
+        if self.config.use_edfd:
+            shared, *specific = self.decoupling(visible, infrared)
+        else:
+            shared, specific = (visible + infrared) * 0.5, [visible, infrared]
+        joint = torch.cat(
+            [torch.cat([shared, shared]), torch.cat(specific)], dim=1
+        )  # `repeat` would lose channels_last
+        projected = self.project_features(joint) + self.project_pixels(pixels)
+        if self.config.frequency == "none":
+            return projected, None, (specific[0], specific[1])
+        low, high = haar_analysis(projected)
+        if self.config.frequency == "haar_inn":
+            bands = torch.cat([low, high], dim=1)
+            for step in self.coupling:
+                bands = step(bands)
+            low, high = bands.split([low.shape[1], high.shape[1]], dim=1)
+        low, high = self.band_attention(low, high)
+        return low, high, (specific[0], specific[1])
+
+    def _to_pixels(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(x, self.config.patch_size)
+
+    def _check_images(self, visible: Tensor, infrared: Tensor) -> None:
+        if visible.shape != infrared.shape or visible.ndim != 4 or visible.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"visible {tuple(visible.shape)} and infrared {tuple(infrared.shape)} must both be "
+                f"(B, {self.config.in_channels}, H, W) of one size"
+            )
+        if visible.shape[2] % self.multiple or visible.shape[3] % self.multiple:
+            raise ValueError(
+                f"height and width must be multiples of {self.multiple}, got {tuple(visible.shape[2:])}: pad first, as "
+                "DiffFuseNetPipeline does"
+            )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

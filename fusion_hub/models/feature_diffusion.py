@@ -1,0 +1,205 @@
+"""D2FE, diffusion-driven feature enhancement: a diffusion model over shallow features, used in one step.
+
+After the published description of DiffFuseNet (Wang et al., Pattern Recognition 180, 2026, 114259): shared two-layer
+encoder, forward noise (eq. 2), a light conditional U-Net that predicts the noise (eq. 20), one clean estimate, feature
+fusion (eq. 5) and residual injection into both images (eq. 6). Layer sizes are ours.
+
+All statistics are local. The description names GroupNorm; its means over the whole image differ between a tile, a crop
+and a frame. `LocalGroupNorm` takes them over the channels of a group at one pixel.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LocalGroupNorm(nn.Module):
+    """Normalise each pixel's channel vector `(B, C, H, W)` to zero mean and unit variance, then scale and shift.
+
+    Statistics are computed in float32. Without `affine` the output keeps unit variance, which is what keeps the
+    features from collapsing to a constant under the diffusion and consistency losses.
+    """
+
+    def __init__(self, channels: int, affine: bool = True, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.channels, self.eps = channels, eps
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        return F.layer_norm(x, (self.channels,), self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+class ShallowEncoder(nn.Module):
+    """Two convolutions shared by both modalities: `(B, C_in, H, W)` pixels to `(B, C, H, W)` unit-variance features."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.norm_in = LocalGroupNorm(channels)
+        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm_out = LocalGroupNorm(channels, affine=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.norm_out(self.conv_out(F.gelu(self.norm_in(self.conv_in(pixels)))))
+
+
+class TimestepEmbedding(nn.Module):
+    """Sinusoidal embedding of a timestep (Vaswani et al., 2017) and a two-layer network, `(B,)` to `(B, 64)`."""
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        self.channels = channels
+        self.linear_1 = nn.Linear(channels, channels)
+        self.linear_2 = nn.Linear(channels, channels)
+
+    def forward(self, timestep: Tensor) -> Tensor:
+        half = self.channels // 2
+        frequency = torch.exp(torch.arange(half, device=timestep.device) * (-math.log(10_000.0) / half))
+        angle = timestep.float()[:, None] * frequency[None]
+        embedding = torch.cat([angle.sin(), angle.cos()], dim=1).to(self.linear_1.weight.dtype)
+        return F.silu(self.linear_2(F.silu(self.linear_1(embedding))))
+
+
+class ConditionalResidualBlock(nn.Module):
+    """Two 3x3 convolutions; the timestep scales and shifts the normalised features (FiLM)."""
+
+    def __init__(self, channels: int, embedding_channels: int = 64) -> None:
+        super().__init__()
+        self.norm_1 = LocalGroupNorm(channels)
+        self.conv_1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm_2 = LocalGroupNorm(channels, affine=False)
+        self.film = nn.Linear(embedding_channels, 2 * channels)
+        self.conv_2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv_2.weight)
+        nn.init.zeros_(self.conv_2.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
+        hidden = self.norm_2(self.conv_1(F.silu(self.norm_1(x))))
+        return x + self.conv_2(F.silu(torch.addcmul(shift, hidden, 1 + scale)))
+
+
+class ConditionalDenoiser(nn.Module):
+    """Light U-Net over noisy features at 1/2, 1/4 and 1/8 of their size.
+
+    Args:
+        channels: feature channels, in and out.
+        widths: channels `(d1, d2, d3)` at 1/2, 1/4 and 1/8.
+        num_mid_blocks: residual blocks at 1/8, where parameters are cheap per pixel.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], num_mid_blocks: int) -> None:
+        super().__init__()
+        d1, d2, d3 = widths
+        self.time = TimestepEmbedding()
+        self.conv_in = nn.Conv2d(4 * channels, d1, 1)
+        self.down_1 = nn.Conv2d(d1, d2, 3, stride=2, padding=1)
+        self.block_1 = ConditionalResidualBlock(d2)
+        self.down_2 = nn.Conv2d(d2, d3, 3, stride=2, padding=1)
+        self.mid = nn.ModuleList(ConditionalResidualBlock(d3) for _ in range(num_mid_blocks))
+        self.up_2 = nn.Conv2d(d3 + d2, d2, 1)
+        self.block_2 = ConditionalResidualBlock(d2)
+        self.up_1 = nn.Conv2d(d2 + d1, d1, 3, padding=1)
+        self.conv_out = nn.Conv2d(d1, 4 * channels, 1)
+        self.skip = nn.Conv2d(channels, channels, 1, bias=False)
+        self.skip_gain = nn.Linear(64, channels)
+        for layer in (self.conv_out, self.skip_gain):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, noisy: Tensor, timestep: Tensor) -> Tensor:
+        """Predict v or the noise.
+
+        Args:
+            noisy: `(B, C, H, W)` noisy features F_t, H and W multiples of 8.
+            timestep: `(B,)` steps in [0, T).
+
+        Returns:
+            `(B, C, H, W)`; zero at initialisation.
+        """
+        embedding = self.time(timestep)
+        half = self.conv_in(F.pixel_unshuffle(noisy, 2).contiguous(memory_format=torch.channels_last))
+        quarter = self.block_1(self.down_1(F.silu(half)), embedding)
+        eighth = self.down_2(F.silu(quarter))
+        for block in self.mid:
+            eighth = block(eighth, embedding)
+        quarter = self.up_2(torch.cat([F.interpolate(eighth, scale_factor=2.0, mode="nearest"), quarter], dim=1))
+        quarter = self.block_2(quarter, embedding)
+        half = self.up_1(torch.cat([F.interpolate(quarter, scale_factor=2.0, mode="nearest"), half], dim=1))
+        out = F.pixel_shuffle(self.conv_out(F.silu(half)), 2)
+        # The narrow path cannot carry the noise of all channels at full size; a linear skip with a gain for each
+        # timestep can.
+        return torch.addcmul(out, self.skip(noisy), self.skip_gain(embedding)[:, :, None, None])
+
+
+def add_noise(features: Tensor, noise: Tensor, alpha_bar: Tensor | float) -> Tensor:
+    """F_t = sqrt(abar_t) F_0 + sqrt(1 - abar_t) eps (eq. 2); `alpha_bar` a number or `(B, 1, 1, 1)`."""
+    signal, sigma = _signal_and_sigma(alpha_bar)
+    return features * signal + noise * sigma
+
+
+def clean_estimate(noisy: Tensor, prediction: Tensor, alpha_bar: Tensor | float, prediction_type: str) -> Tensor:
+    """The clean features that a prediction at one timestep implies.
+
+    F_0 = (F_t - sqrt(1 - abar_t) eps) / sqrt(abar_t), the solution of eq. 2, or in the v form of Salimans and Ho (2022)
+    F_0 = sqrt(abar_t) F_t - sqrt(1 - abar_t) v.
+
+    Args:
+        noisy: `(B, C, H, W)` features F_t.
+        prediction: `(B, C, H, W)` the network's eps or v.
+        alpha_bar: cumulative signal share in (0, 1], a number or broadcastable to `(B, 1, 1, 1)`.
+        prediction_type: `"epsilon"` or `"v_prediction"`.
+    """
+    signal, sigma = _signal_and_sigma(alpha_bar)
+    if prediction_type == "epsilon":
+        return (noisy - prediction * sigma) / signal
+    return noisy * signal - prediction * sigma
+
+
+def noise_estimate(noisy: Tensor, prediction: Tensor, alpha_bar: Tensor | float, prediction_type: str) -> Tensor:
+    """The noise that a prediction implies: the prediction itself, or eps = sqrt(abar_t) v + sqrt(1 - abar_t) F_t."""
+    if prediction_type == "epsilon":
+        return prediction
+    signal, sigma = _signal_and_sigma(alpha_bar)
+    return prediction * signal + noisy * sigma
+
+
+def _signal_and_sigma(alpha_bar: Tensor | float) -> tuple[Tensor | float, Tensor | float]:
+    if isinstance(alpha_bar, Tensor):
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    return math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+
+
+class FeatureInjection(nn.Module):
+    """Feature fusion (eq. 5) and the bounded residual that both images receive (eq. 6).
+
+        w = sigmoid(Conv1x1(GELU(Norm(Conv1x1([F_V, F_I])))))
+        r = residual_scale * tanh(Conv1x1(w * (F_V + F_I) / 2))
+
+    The projection starts at zero: training begins with the images as they are.
+    """
+
+    def __init__(self, channels: int, pixel_channels: int, residual_scale: float) -> None:
+        super().__init__()
+        self.residual_scale = residual_scale
+        self.weight = nn.Sequential(
+            nn.Conv2d(2 * channels, channels, 1),
+            LocalGroupNorm(channels),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 1),
+            nn.Sigmoid(),
+        )
+        self.project = nn.Conv2d(channels, pixel_channels, 1)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, visible: Tensor, infrared: Tensor) -> Tensor:
+        """Two `(B, C, H, W)` feature maps to the residual `(B, pixel_channels, H, W)` in +-residual_scale."""
+        weight = self.weight(torch.cat([visible, infrared], dim=1))
+        fused = weight * ((visible + infrared) * 0.5)
+        return self.residual_scale * torch.tanh(self.project(fused))

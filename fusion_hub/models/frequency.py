@@ -1,0 +1,203 @@
+"""Frequency decomposition: one-level Haar transform, invertible coupling, bidirectional cross-frequency attention.
+
+After the published description of DiffFuseNet (Wang et al., Pattern Recognition 180, 2026, 114259). The coupling is the
+affine coupling of invertible networks (Dinh et al., Real NVP, 2017) in the order that the description states; the 1x1
+mixing before it is Glow's (Kingma and Dhariwal, 2018) in its triangular form: invertible by construction.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def haar_analysis(x: Tensor) -> tuple[Tensor, Tensor]:
+    """One level of the orthonormal Haar transform, by strided slices.
+
+    Args:
+        x: `(B, C, H, W)` with even H and W, any float dtype.
+
+    Returns:
+        The low band `(B, C, H/2, W/2)` and the high bands `(B, 3C, H/2, W/2)` in the order horizontal, vertical,
+        diagonal detail. The sum of squares of both equals that of `x`.
+
+    Raises:
+        ValueError: if H or W is odd.
+    """
+    if x.shape[-2] % 2 or x.shape[-1] % 2:
+        raise ValueError(
+            f"haar_analysis needs even height and width, got {tuple(x.shape[-2:])}: pad to a multiple of 2"
+        )
+    top_left, top_right = x[..., 0::2, 0::2], x[..., 0::2, 1::2]
+    bottom_left, bottom_right = x[..., 1::2, 0::2], x[..., 1::2, 1::2]
+    top_sum, top_difference = top_left + top_right, top_left - top_right
+    bottom_sum, bottom_difference = bottom_left + bottom_right, bottom_left - bottom_right
+    low = (top_sum + bottom_sum) * 0.5
+    horizontal = (top_difference + bottom_difference) * 0.5
+    vertical = (top_sum - bottom_sum) * 0.5
+    diagonal = (top_difference - bottom_difference) * 0.5
+    return low, torch.cat([horizontal, vertical, diagonal], dim=1)
+
+
+def haar_synthesis(low: Tensor, high: Tensor) -> Tensor:
+    """Inverse of `haar_analysis`.
+
+    Args:
+        low: `(B, C, H, W)`.
+        high: `(B, 3C, H, W)`.
+
+    Returns:
+        `(B, C, 2H, 2W)` in the dtype of `low`, `channels_last` where `low` is.
+
+    Raises:
+        ValueError: if `high` does not have three times the channels of `low`.
+    """
+    if high.shape[1] != 3 * low.shape[1]:
+        raise ValueError(f"haar_synthesis needs high bands with {3 * low.shape[1]} channels, got {high.shape[1]}")
+    # Pixels are interleaved with the channels last: whole channel vectors are copied, and the result is channels_last.
+    low = low.permute(0, 2, 3, 1) * 0.5
+    horizontal, vertical, diagonal = (high.permute(0, 2, 3, 1) * 0.5).chunk(3, dim=3)
+    left_top, left_bottom = low + vertical, low - vertical
+    right_top, right_bottom = horizontal + diagonal, horizontal - diagonal
+    top = torch.stack([left_top + right_top, left_top - right_top], dim=3)
+    bottom = torch.stack([left_bottom + right_bottom, left_bottom - right_bottom], dim=3)
+    batch, height, width, channels = low.shape
+    out = torch.stack([top, bottom], dim=2).reshape(batch, 2 * height, 2 * width, channels)
+    return out.permute(0, 3, 1, 2)
+
+
+class InvertibleMixing(nn.Module):
+    """1x1 channel mixing `W = L (U + diag(exp(s)))` with unit lower `L` and strictly upper `U`; starts as identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.lower = nn.Parameter(torch.zeros(channels, channels))
+        self.upper = nn.Parameter(torch.zeros(channels, channels))
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """The two triangular factors in float32, each `(C, C)`."""
+        identity = torch.eye(len(self.log_scale), device=self.lower.device)
+        lower = torch.tril(self.lower.float(), -1) + identity
+        upper = torch.triu(self.upper.float(), 1) + torch.diag(torch.exp(self.log_scale.float()))
+        return lower, upper
+
+    def forward(self, x: Tensor) -> Tensor:
+        lower, upper = self.factors()
+        return F.conv2d(x, (lower @ upper).to(x.dtype)[:, :, None, None])
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undo `forward` by two triangular solves; `(B, C, H, W)` to the same shape."""
+        lower, upper = self.factors()
+        flat = y.float().flatten(2)
+        flat = torch.linalg.solve_triangular(lower, flat, upper=False, unitriangular=True)
+        return torch.linalg.solve_triangular(upper, flat, upper=True).view(y.shape).to(y.dtype)
+
+
+class CouplingFunction(nn.Sequential):
+    """Phi_k of the coupling: 1x1, GELU, depthwise 3x3, GELU, 1x1; the last starts at zero."""
+
+    def __init__(self, channels: int, expansion: int) -> None:
+        hidden = channels * expansion
+        super().__init__(
+            nn.Conv2d(channels, hidden, 1),
+            nn.GELU(),
+            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+            nn.GELU(),
+            nn.Conv2d(hidden, channels, 1),
+        )
+        nn.init.zeros_(self[-1].weight)
+        nn.init.zeros_(self[-1].bias)
+
+
+class InvertibleCoupling(nn.Module):
+    """Affine coupling on the wavelet bands, `(B, C, H, W)` to the same shape, C even.
+
+        z2' = z2 + Phi1(z1)
+        z1' = z1 * exp(Phi2(z2')) + Phi3(z2')
+
+    The exponent passes through tanh, so a step scales by 1/e to e. Starts as identity. The model calls only the forward
+    direction; `inverse` proves that nothing is lost.
+    """
+
+    def __init__(self, channels: int, expansion: int = 1) -> None:
+        super().__init__()
+        half = channels // 2
+        self.mixing = InvertibleMixing(channels)
+        self.phi1 = CouplingFunction(half, expansion)
+        self.phi2 = CouplingFunction(half, expansion)
+        self.phi3 = CouplingFunction(half, expansion)
+
+    def forward(self, bands: Tensor) -> Tensor:
+        z1, z2 = self.mixing(bands).chunk(2, dim=1)
+        z2 = z2 + self.phi1(z1)
+        z1 = z1 * torch.exp(torch.tanh(self.phi2(z2))) + self.phi3(z2)
+        return torch.cat([z1, z2], dim=1)
+
+    def inverse(self, bands: Tensor) -> Tensor:
+        """The bands that `forward` was given."""
+        z1, z2 = bands.chunk(2, dim=1)
+        z1 = (z1 - self.phi3(z2)) * torch.exp(-torch.tanh(self.phi2(z2)))
+        z2 = z2 - self.phi1(z1)
+        return self.mixing.inverse(torch.cat([z1, z2], dim=1))
+
+
+class CrossFrequencyAttention(nn.Module):
+    """Low band -> high bands by spatial attention, high bands -> low band by channel attention.
+
+        A  = 2 sigmoid(Conv7x7([mean_c L, max_c L]) + Conv1x1(L)),  H' = H * A, one map for each detail direction
+        a  = 2 sigmoid(MLP(mean |H|)),                              L' = L * a
+
+    Both gates start at 1 and both read the incoming bands. The mean of |H| is the energy of a high band (its plain mean
+    is near 0). It is taken over windows of `window` x `window` and interpolated, not over the whole image: then a tile
+    and the whole image see the same gate, and so do a training crop and a full frame.
+    """
+
+    def __init__(self, channels: int, window: int = 16) -> None:
+        super().__init__()
+        self.window = window
+        self.spatial_pooled = nn.Conv2d(2, 3, 7, padding=3, bias=False)
+        self.spatial_direct = nn.Conv2d(channels, 3, 1)
+        self.channel = nn.Sequential(
+            nn.Conv2d(3 * channels, channels // 2, 1), nn.GELU(), nn.Conv2d(channels // 2, channels, 1)
+        )
+        for layer in (self.spatial_pooled, self.spatial_direct, self.channel[-1]):
+            nn.init.zeros_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Gate `(B, C, H, W)` by `(B, 3C, H, W)` and the other way round; shapes stay."""
+        pooled = torch.cat([low.mean(dim=1, keepdim=True), low.amax(dim=1, keepdim=True)], dim=1)
+        spatial = 2 * torch.sigmoid(self.spatial_pooled(pooled) + self.spatial_direct(low))
+        energy = F.avg_pool2d(high.abs(), self.window, ceil_mode=True, count_include_pad=False)
+        channel = 2 * torch.sigmoid(self.channel(energy))
+        channel = F.interpolate(channel, scale_factor=self.window, mode="bilinear", align_corners=False)
+        channel = channel[..., : low.shape[-2], : low.shape[-1]]
+        directions = [band * spatial[:, k : k + 1] for k, band in enumerate(high.chunk(3, dim=1))]
+        return low * channel, torch.cat(directions, dim=1)
+
+
+class CrossFrequencyAddition(nn.Module):
+    """The ablation of `CrossFrequencyAttention`: the bands are added to each other element by element."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(3 * channels, channels, 1)
+
+    def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """`(B, C, H, W)` and `(B, 3C, H, W)` to the same shapes."""
+        return low + self.project(high), high + torch.cat([low, low, low], dim=1)
+
+
+class BandFusion(nn.Module):
+    """One band of both sources to one fused band: 1x1 convolution and a depthwise 3x3 residual."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(2 * channels, channels, 1)
+        self.local = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, visible: Tensor, infrared: Tensor) -> Tensor:
+        """Two `(B, C, H, W)` to one."""
+        fused = self.mix(torch.cat([visible, infrared], dim=1))
+        return fused + self.local(fused)

@@ -1,0 +1,48 @@
+"""DiffFuseNet as a pipeline: the network, its noise schedule, and the image processor's settings."""
+
+from typing import cast
+
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor
+
+from ..image_processor import FusionImageProcessor, InfraredRange
+from ..models.difffusenet import DiffFuseNetModel
+from ..tiling import Window
+from .fusion_pipeline import FusionPipeline, Sampling, pair_noise
+
+
+class DiffFuseNetPipeline(FusionPipeline):
+    """Fuse visible with infrared images, or MRI with CT, PET or SPECT images, by DiffFuseNet.
+
+    Args:
+        model: the network.
+        scheduler: diffusers' `DDIMScheduler` with the schedule that the model was trained with; the fusion path needs
+            its `alphas_cumprod` only.
+        infrared_range: default of the argument of the same name in the call; stored with the weights.
+    """
+
+    def __init__(
+        self,
+        model: DiffFuseNetModel,
+        scheduler: DDIMScheduler,
+        infrared_range: str | tuple[float, float] | list[float] = "auto",  # diffusers cannot check a Literal
+    ) -> None:
+        super().__init__()
+        self.register_modules(model=model, scheduler=scheduler)
+        self.register_to_config(infrared_range=infrared_range)
+        rule = tuple(infrared_range) if isinstance(infrared_range, list) else infrared_range  # JSON knows no tuples
+        self.image_processor = FusionImageProcessor(infrared_range=cast(InfraredRange, rule))
+
+    def fuse_luminance(self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling) -> Tensor:
+        device, dtype, config = self._execution_device, self.model.dtype, self.model.config
+        noise = None
+        if sampling.noise_strength > 0 and config.use_d2fe:
+            noise = pair_noise(sampling.seeds, config.feature_channels, window, config.patch_size)
+            noise = (noise * sampling.noise_strength).to(device, dtype)
+        return self.model(
+            visible.to(device, dtype),
+            infrared.to(device, dtype),
+            timesteps=sampling.timesteps,
+            alphas_cumprod=self.scheduler.alphas_cumprod,
+            noise=noise,
+        )

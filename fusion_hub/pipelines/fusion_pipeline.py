@@ -1,0 +1,417 @@
+"""The one `__call__` of every fusion model: any two images in, one fused image out.
+
+Colour, padding, tiles, batches, noise and progress live here; a subclass adds its components and one method that runs
+its network on a luminance pair.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from ..image_processor import FusionImageProcessor, InfraredRange, PairContext, crop_to, pad_to_multiple
+from ..tiling import Window, run_tiled
+from .loading import PortablePipeline
+
+WHOLE_IMAGE_LIMIT = 1536 * 1536  # pixels up to which an image is not cut into tiles by itself
+AUTOMATIC_TILE = 768  # an 8192 x 8192 pair stays below 3 GiB of memory in all
+MAX_WAITING = 16  # preprocessed pairs that wait for others of their size
+NOISE_BLOCK = 64  # feature cells
+OUTPUT_TYPES = ("pil", "np", "pt")
+RESCALES = ("none", "minmax")
+
+
+@dataclass
+class FusionOutput(BaseOutput):
+    """Output of a fusion pipeline.
+
+    Attributes:
+        images: one fused image for each pair, in the order of the input, each of the size and colour of its visible
+            image. `output_type="pil"`: list of PIL images. `"np"`: float32 array `(B, H, W, C)` in [0, 1]. `"pt"`:
+            float32 tensor `(B, C, H, W)` in [0, 1]. If the images of a batch differ in shape, `"np"` gives a list of
+            `(H, W, C)` arrays and `"pt"` a list of `(C, H, W)` tensors. C: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
+    """
+
+    images: Any
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the diffusion model inside a fusion network is evaluated.
+
+    Attributes:
+        timesteps: descending steps.
+        noise_strength: scale of the noise that is added; 0 is deterministic.
+        seeds: of each image of the batch.
+    """
+
+    timesteps: tuple[int, ...]
+    noise_strength: float
+    seeds: tuple[int, ...]
+
+
+class Tiling(NamedTuple):
+    """Side of the tiles and what neighbours share, in pixels; a side of 0 stands for the whole image."""
+
+    tile: int
+    overlap: int
+
+
+class Job(NamedTuple):
+    """A preprocessed pair that waits for others of its size."""
+
+    position: int
+    visible: Tensor
+    infrared: Tensor
+    context: PairContext
+    seed: int
+
+
+class FusionPipeline(PortablePipeline):
+    """Base class of the fusion pipelines; `FusionPipeline.from_pretrained` loads any of them.
+
+    A subclass registers a component `model`, sets `image_processor` and implements [`fuse_luminance`]. Of the model
+    this class needs `multiple`, `tile_multiple`, `receptive_margin` (in pixels) and `config.inference_timestep`.
+    """
+
+    model_cpu_offload_seq = "model"  # type: ignore[assignment]  # diffusers declares its default, None
+    model: Any
+    image_processor: FusionImageProcessor
+
+    def fuse_luminance(self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling) -> Tensor:
+        """Fuse one luminance pair.
+
+        Args:
+            visible: `(B, 1, h, w)` float32 in [0, 1] on the CPU, a whole padded image or a tile of it.
+            infrared: same shape and range.
+            window: where in the padded image the tile lies.
+            sampling: timesteps, noise strength and one seed for each image.
+
+        Returns:
+            `(B, 1, h, w)`, not clamped, any floating dtype and device.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement fuse_luminance")
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        visible: Any,
+        infrared: Any,
+        *,
+        num_inference_steps: int = 1,
+        noise_strength: float = 0.0,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        tile: int | None = None,
+        tile_overlap: int | None = None,
+        batch_size: int | None = None,
+        infrared_range: InfraredRange | None = None,
+        rescale: Literal["none", "minmax"] = "none",
+        output_type: Literal["pil", "np", "pt"] = "pil",
+        return_dict: bool = True,
+    ) -> FusionOutput:
+        """Fuse one pair of registered images, or a list of pairs.
+
+        Args:
+            visible: the image that gives colour, size and bit depth: path, PIL image, array `(H, W[, C])`, tensor
+                `(C, H, W)`; or a list of them, or a batch `(B, H, W, C)` / `(B, C, H, W)`. Pairs may differ in size.
+                PET, SPECT and CT go in here.
+            infrared: likewise, as many as `visible`, each of the size of its partner. MRI goes in here.
+            num_inference_steps: evaluations of the diffusion model, evenly spaced from the model's `inference_timestep`
+                down.
+            noise_strength: scale of the Gaussian noise added to the features, 0 to 1. 0: the output is deterministic.
+            generator: where the noise comes from; a list has one for each pair. Not drawn from without noise.
+            tile: side of the tiles in pixels. None: automatic, whole images up to 1536 x 1536 pixels, tiles of about
+                768 beyond. 0: never tiles.
+            tile_overlap: pixels that neighbouring tiles share; None: the reach of the network, a quarter tile at most.
+            batch_size: pairs of equal size in one evaluation; None: as many as fit in 1536 x 1536 pixels.
+            infrared_range: how infrared values become [0, 1]: `"auto"`, `"dtype"`, `"minmax"`, `"percentile"` or
+                `(low, high)`, see [`FusionImageProcessor`]; None: the pipeline's own.
+            rescale: `"none"` or `"minmax"`, which stretches each fused luminance to [0, 1].
+            output_type: `"pil"`, `"np"` or `"pt"`.
+            return_dict: False returns the tuple `(images,)`.
+
+        Returns:
+            [`FusionOutput`], or a tuple with `return_dict=False`.
+
+        Raises:
+            TypeError, ValueError: for arguments or images that cannot be used; the message names the argument, its
+                value and the fix.
+
+        Examples:
+            >>> from fusion_hub import DiffFuseNetPipeline
+            >>> pipe = DiffFuseNetPipeline.from_pretrained("difffusenet-msrs")
+            >>> pipe("street.png", "street_ir.png").images[0].save("fused.png")
+        """
+        # 0. Check inputs.
+        pairs = _as_pairs(visible, infrared)
+        self.check_inputs(
+            len(pairs),
+            num_inference_steps,
+            noise_strength,
+            generator,
+            tile,
+            tile_overlap,
+            batch_size,
+            rescale,
+            output_type,
+        )
+
+        # 1. One seed for each pair, drawn in their order whatever the batches will be.
+        seeds = draw_seeds(generator, len(pairs)) if noise_strength > 0 else [0] * len(pairs)
+        timesteps = self.get_timesteps(num_inference_steps)
+
+        # 2. Preprocess pair by pair, fuse as soon as enough pairs of one size wait, put results in their places.
+        images: list[Any] = [None] * len(pairs)
+        with self.progress_bar(total=len(pairs)) if len(pairs) > 1 else nullcontext() as bar:
+            for jobs in self._batches(pairs, seeds, batch_size, infrared_range):
+                sampling = Sampling(timesteps, noise_strength, tuple(job.seed for job in jobs))
+                fused = self._fuse(jobs, sampling, tile, tile_overlap, show_progress=len(pairs) == 1)
+                positions, contexts = [job.position for job in jobs], [job.context for job in jobs]
+                jobs.clear()  # a very large pair is no longer needed while its output is made
+                outputs = self.image_processor.postprocess(fused, contexts, output_type=output_type, rescale=rescale)
+                for position, image in zip(positions, outputs, strict=True):
+                    images[position] = image
+                if bar is not None:
+                    bar.update(len(positions))
+
+        # 3. Offload all models.
+        self.maybe_free_model_hooks()
+
+        collected = _stack(images, output_type)
+        # Typed for the default, so that callers need no cast.
+        return FusionOutput(images=collected) if return_dict else (collected,)  # type: ignore[return-value]
+
+    def check_inputs(
+        self,
+        num_pairs: int,
+        num_inference_steps: int,
+        noise_strength: float,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        tile: int | None,
+        tile_overlap: int | None,
+        batch_size: int | None,
+        rescale: str,
+        output_type: str,
+    ) -> None:
+        """Raise an error that names the argument, the value and the fix, before any work is done."""
+        last = self.model.config.inference_timestep
+        if not _is_int(num_inference_steps) or not 1 <= num_inference_steps <= max(last, 1):
+            raise ValueError(
+                f"num_inference_steps={num_inference_steps!r} must be a whole number from 1 to {max(last, 1)}, the "
+                "inference_timestep of the model"
+            )
+        if isinstance(noise_strength, bool) or not 0 <= noise_strength <= 1:
+            raise ValueError(f"noise_strength={noise_strength!r} must be from 0 (deterministic) to 1")
+        _check_generators(generator, num_pairs)
+        if batch_size is not None and (not _is_int(batch_size) or batch_size < 1):
+            raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1, or None for automatic")
+        if rescale not in RESCALES:
+            raise ValueError(f"rescale={rescale!r} is unknown: use one of {', '.join(RESCALES)}")
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type={output_type!r} is unknown: use one of {', '.join(OUTPUT_TYPES)}")
+        self._check_tiling(tile, tile_overlap)
+
+    def get_timesteps(self, num_inference_steps: int) -> tuple[int, ...]:
+        """Evenly spaced steps from the model's `inference_timestep` down; 0, the clean end, is left out."""
+        first = self.model.config.inference_timestep
+        return tuple(first - first * i // num_inference_steps for i in range(num_inference_steps))
+
+    def _check_tiling(self, tile: int | None, tile_overlap: int | None) -> None:
+        grid = self.model.tile_multiple
+        if tile is not None and (not _is_int(tile) or (tile != 0 and tile < 4 * grid)):
+            raise ValueError(
+                f"tile={tile!r} must be a whole number of at least {4 * grid} pixels for this model, 0 for no tiles, "
+                "or None for automatic"
+            )
+        if tile_overlap is None:
+            return
+        side = _round_down(tile, grid) if tile else self._automatic_tile()
+        if not _is_int(tile_overlap) or not 0 <= tile_overlap < side // 2:
+            raise ValueError(
+                f"tile_overlap={tile_overlap!r} must be a whole number from 0 to {side // 2 - 1}, less than half "
+                f"of the tile of {side} pixels"
+            )
+
+    def _automatic_tile(self) -> int:
+        return _round_up(AUTOMATIC_TILE, self.model.tile_multiple)
+
+    def _tiling(self, height: int, width: int, tile: int | None, tile_overlap: int | None) -> Tiling:
+        """Geometry for an image of this size. Tiles start on the grid of the model's pooling."""
+        grid = self.model.tile_multiple
+        whole = tile == 0 or (tile is None and height * width <= WHOLE_IMAGE_LIMIT)
+        side = self._automatic_tile() if tile is None else _round_down(tile, grid)
+        if whole or max(height, width) <= side:
+            return Tiling(0, 0)
+        if tile_overlap is None:
+            # The default is the reach of the network but not more than a quarter of a tile: what lies at the end of the
+            # reach has next to no influence, and more overlap would multiply the work.
+            tile_overlap = min(_round_up(self.model.receptive_margin, grid), _round_down(side // 4, grid))
+        return Tiling(side, tile_overlap)
+
+    def _batches(
+        self,
+        pairs: Sequence[tuple[Any, Any]],
+        seeds: Sequence[int],
+        batch_size: int | None,
+        infrared_range: InfraredRange | None,
+    ) -> Iterator[list[Job]]:
+        """Preprocess pair by pair and hand on batches of one size, so that few pairs are in memory at a time."""
+        waiting: dict[tuple[int, ...], list[Job]] = {}
+        for position, (pair, seed) in enumerate(zip(pairs, seeds, strict=True)):
+            try:
+                visible, infrared, contexts = self.image_processor.preprocess(*pair, infrared_range=infrared_range)
+            except (TypeError, ValueError, OSError) as error:
+                if len(pairs) > 1:
+                    error.add_note(f"This is pair {position} of {len(pairs)}.")
+                raise
+            # Of one size, and of one number of channels, so that the results can be one array.
+            kind = (*visible.shape[-2:], contexts[0].channels)
+            jobs = waiting.setdefault(kind, [])
+            jobs.append(Job(position, visible, infrared, contexts[0], seed))
+            full = batch_size or max(1, WHOLE_IMAGE_LIMIT // visible[0].numel())
+            del visible, infrared
+            if len(jobs) >= full:
+                yield waiting.pop(kind)
+            elif sum(map(len, waiting.values())) >= MAX_WAITING:
+                yield waiting.pop(max(waiting, key=lambda kind: len(waiting[kind])))
+        yield from waiting.values()
+
+    def _fuse(
+        self, jobs: Sequence[Job], sampling: Sampling, tile: int | None, tile_overlap: int | None, show_progress: bool
+    ) -> Tensor:
+        """Pad, fuse whole or in tiles, crop: `(B, 1, H, W)` float32 on the CPU."""
+        visible, size = pad_to_multiple(_concatenate([job.visible for job in jobs]), self.model.multiple)
+        infrared, _ = pad_to_multiple(_concatenate([job.infrared for job in jobs]), self.model.multiple)
+        height, width = visible.shape[-2:]
+        side, overlap = self._tiling(height, width, tile, tile_overlap)
+
+        def fuse_window(visible: Tensor, infrared: Tensor, window: Window) -> Tensor:
+            return self.fuse_luminance(visible, infrared, window, sampling).to("cpu", torch.float32)
+
+        if side == 0:
+            fused = fuse_window(visible, infrared, Window(0, 0, height, width))
+        else:
+            fused = run_tiled(
+                fuse_window,
+                visible,
+                infrared,
+                tile=side,
+                overlap=overlap,
+                multiple=self.model.tile_multiple,
+                # With that much overlap the result is exactly that of the whole image; with less, fade.
+                margin=self.model.receptive_margin if overlap >= 2 * self.model.receptive_margin else None,
+                progress=self.progress_bar if show_progress else None,
+            )
+        return crop_to(fused, size)
+
+
+def draw_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:
+    """One seed for each image: from its own generator, or in order from a shared one (None: torch's global one)."""
+    generators = [generator] * count if generator is None or isinstance(generator, torch.Generator) else generator
+    return [
+        int(torch.randint(2**62, (1,), generator=source, device=source.device if source is not None else "cpu"))
+        for source in generators
+    ]
+
+
+def block_noise(
+    seed: int, stream: int, channels: int, top: int, left: int, height: int, width: int, block: int = NOISE_BLOCK
+) -> Tensor:
+    """Unit Gaussian noise of one window of an endless plane, the same for a cell whatever window shows it.
+
+    The plane is made of square blocks, each seeded by its own place, so that tiles agree where they overlap and a run
+    in tiles draws what a run on the whole image draws.
+
+    Args:
+        seed: of the image, not negative.
+        stream: tells planes of one image apart, such as those of its two modalities.
+        channels: C.
+        top, left, height, width: the window in feature cells, not negative.
+        block: side of a block.
+
+    Returns:
+        `(C, height, width)` float32 on the CPU.
+    """
+    first_row, first_column = top // block, left // block
+    last_row, last_column = (top + height - 1) // block, (left + width - 1) // block
+    plane = np.empty(
+        (channels, (last_row - first_row + 1) * block, (last_column - first_column + 1) * block), dtype=np.float32
+    )
+    for row in range(first_row, last_row + 1):
+        for column in range(first_column, last_column + 1):
+            rows = slice((row - first_row) * block, (row - first_row + 1) * block)
+            columns = slice((column - first_column) * block, (column - first_column + 1) * block)
+            random = np.random.default_rng((seed, stream, row, column))
+            plane[:, rows, columns] = random.standard_normal((channels, block, block), dtype=np.float32)
+    y, x = top - first_row * block, left - first_column * block
+    return torch.from_numpy(plane[:, y : y + height, x : x + width])
+
+
+def pair_noise(seeds: Sequence[int], channels: int, window: Window, patch: int) -> Tensor:
+    """Noise for the features of a batch of pairs: `(2B, channels, h / patch, w / patch)`, all visible images first."""
+    top, left, height, width = (value // patch for value in (window.top, window.left, window.height, window.width))
+    return torch.stack(
+        [block_noise(seed, stream, channels, top, left, height, width) for stream in (0, 1) for seed in seeds]
+    )
+
+
+def _as_pairs(visible: Any, infrared: Any) -> list[tuple[Any, Any]]:
+    visible_list, infrared_list = _as_list(visible), _as_list(infrared)
+    if len(visible_list) != len(infrared_list):
+        raise ValueError(
+            f"visible has {len(visible_list)} image(s) and infrared has {len(infrared_list)}: give one infrared image "
+            "for each visible image, in the same order"
+        )
+    if not visible_list:
+        raise ValueError("visible and infrared are empty lists: give at least one pair")
+    return list(zip(visible_list, infrared_list, strict=True))
+
+
+def _as_list(images: Any) -> list[Any]:
+    if isinstance(images, list | tuple):
+        return list(images)
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        return list(images)
+    return [images]
+
+
+def _stack(images: list[Any], output_type: str) -> Any:
+    """A batch array or tensor where all shapes agree, else the list."""
+    if output_type == "pil" or len({image.shape for image in images}) > 1:
+        return images
+    if len(images) == 1:
+        return images[0][None]  # a view: a very large image is not copied
+    return np.stack(images) if output_type == "np" else torch.stack(images)
+
+
+def _concatenate(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def _check_generators(generator: Any, num_pairs: int) -> None:
+    if generator is None or isinstance(generator, torch.Generator):
+        return
+    if not isinstance(generator, list | tuple) or not all(isinstance(one, torch.Generator) for one in generator):
+        raise TypeError(f"generator={generator!r} must be a torch.Generator, a list of them, or None")
+    if len(generator) != num_pairs:
+        raise ValueError(
+            f"generator is a list of {len(generator)} for {num_pairs} pair(s): give one for each pair, or a single one"
+        )
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _round_down(value: int, multiple: int) -> int:
+    return value // multiple * multiple
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return math.ceil(value / multiple) * multiple

@@ -1,0 +1,115 @@
+"""The bundled checkpoints: what they are and where they lie.
+
+Each is a complete pipeline folder `fusion_hub/pretrained/<name>/` with its card. The table is data; numbers are read
+from the files beside the weights, so that they cannot disagree with them.
+"""
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class PretrainedInfo:
+    """One bundled checkpoint.
+
+    Attributes:
+        name: what `from_pretrained` takes.
+        pipeline_class: name of its pipeline in `fusion_hub`.
+        model_class: name of its network in `fusion_hub`.
+        modality: what the two inputs are, visible first.
+        datasets: sets whose train splits it learned from.
+        licence: SPDX id of the licence of the weights.
+        summary: one sentence.
+    """
+
+    name: str
+    pipeline_class: str
+    model_class: str
+    modality: str
+    datasets: tuple[str, ...]
+    licence: str
+    summary: str
+
+    @property
+    def folder(self) -> Path:
+        """The pipeline folder."""
+        return ROOT / self.name
+
+    @property
+    def available(self) -> bool:
+        """Whether this installation holds the weights."""
+        return (self.folder / "model_index.json").is_file()
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of parameters, counted in the stored weights; None if they are not here."""
+        files = sorted(self.folder.glob("model/*.safetensors"))
+        return sum(_count_parameters(file) for file in files) if files else None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Contents of `metrics.json`, the measured numbers; empty if there is none."""
+        file = self.folder / "metrics.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+PRETRAINED: dict[str, PretrainedInfo] = {
+    info.name: info
+    for info in (
+        PretrainedInfo(
+            name="difffusenet-msrs",
+            pipeline_class="DiffFuseNetPipeline",
+            model_class="DiffFuseNetModel",
+            modality="visible + infrared",
+            datasets=("MSRS", "RoadScene", "TNO"),
+            licence="Apache-2.0",
+            summary="Visible and thermal infrared images of streets and landscapes, day and night.",
+        ),
+        PretrainedInfo(
+            name="difffusenet-medical",
+            pipeline_class="DiffFuseNetPipeline",
+            model_class="DiffFuseNetModel",
+            modality="CT, PET or SPECT + MRI",
+            datasets=("MRI-CT", "MRI-PET", "MRI-SPECT"),
+            licence="Apache-2.0",
+            summary="Brain slices: MRI with CT, PET or SPECT. For research, not for diagnosis.",
+        ),
+    )
+}
+"""The table, by name."""
+
+
+def list_models() -> list[PretrainedInfo]:
+    """The bundled checkpoints, in the order of the table."""
+    return list(PRETRAINED.values())
+
+
+def resolve(name: str) -> Path | None:
+    """Folder of a bundled checkpoint; None if no checkpoint has this name.
+
+    Raises:
+        FileNotFoundError: if the name is in the table but this installation lacks the weights.
+    """
+    info = PRETRAINED.get(name)
+    if info is None:
+        return None
+    if not info.available:
+        raise FileNotFoundError(
+            f"the weights of {name!r} are missing from {info.folder}: install fusion-hub again, or load from a folder "
+            "or a Hub id 'owner/name'"
+        )
+    return info.folder
+
+
+def _count_parameters(file: Path) -> int:
+    """Sum of tensor sizes in a safetensors header: 8 bytes with its length, then JSON."""
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")

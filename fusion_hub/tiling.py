@@ -1,0 +1,178 @@
+"""Overlapping tiles for images of any size: split, run, blend, in bounded memory.
+
+A tile sees artificial borders where the whole image goes on, so its outer pixels are wrong by as much as the network's
+receptive field reaches. Here those pixels get weight zero and neighbours are cross-faded in the rest of their overlap,
+so no seam is left: where two tiles agree the result is exactly theirs, where they differ a little the change is smooth.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TileFunction = Callable[[Tensor, Tensor, "Window"], Tensor]
+Progress = Callable[[Iterable["Window"]], Iterable["Window"]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """One rectangle of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.left, self.left + self.width)
+
+
+def tile_windows(height: int, width: int, tile: int, overlap: int, multiple: int) -> list[Window]:
+    """Windows that cover a `height` x `width` image, row by row.
+
+    Every origin is a multiple of `multiple`, so that a network that pools sees the same grid in each tile as in the
+    whole image. Neighbours share at least `overlap` pixels. No window is larger than `tile`; only those at the right
+    and bottom edge may be smaller. An image no larger than one tile is a single window.
+
+    Args:
+        height, width: size of the image in pixels.
+        tile: side of a tile in pixels, a multiple of `multiple`.
+        overlap: the least that neighbours share in pixels, less than half of `tile`.
+        multiple: grid of the tile origins in pixels.
+
+    Raises:
+        ValueError: if a size does not fit these rules.
+    """
+    _check_geometry(height, width, tile, overlap, multiple)
+    tops = _starts(height, tile, overlap, multiple)
+    lefts = _starts(width, tile, overlap, multiple)
+    return [Window(top, left, min(tile, height - top), min(tile, width - left)) for top in tops for left in lefts]
+
+
+def run_tiled(
+    fn: TileFunction,
+    visible: Tensor,
+    infrared: Tensor,
+    *,
+    tile: int,
+    overlap: int,
+    multiple: int,
+    margin: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Run `fn` on overlapping tiles and blend the results into one image.
+
+    Memory beside the inputs: the float32 output and one tile. The weights are products of two one-dimensional ramps,
+    which sum to one along each axis, so no image of weights is needed. `fn` is called once for each window; it gets
+    views of the inputs and pads them itself if its network needs that.
+
+    Args:
+        fn: `fn(visible_tile, infrared_tile, window)`, `(B, 1, h, w)` each, returns `(B, C, h, w)`.
+        visible: `(B, 1, H, W)`.
+        infrared: `(B, 1, H, W)`.
+        tile, overlap, multiple: as in [`tile_windows`].
+        margin: pixels along a tile's inner borders that are thrown away; a network whose receptive field reaches no
+            further than this gives the same image with and without tiles. At most `overlap // 2`; the rest of the
+            overlap is the cross-fade. Default `overlap // 4`.
+        progress: wraps the windows to show progress: `tqdm`, or a pipeline's `progress_bar`.
+
+    Returns:
+        `(B, C, H, W)`, float32, on the device of `visible`, not clamped.
+
+    Raises:
+        ValueError: if shapes differ, `fn` returns another size than it was given, or the tile geometry is impossible.
+    """
+    if visible.ndim != 4 or visible.shape != infrared.shape:
+        raise ValueError(
+            f"visible and infrared must be two (B, 1, H, W) tensors of one shape, got {tuple(visible.shape)} and "
+            f"{tuple(infrared.shape)}"
+        )
+    margin = overlap // 4 if margin is None else margin
+    if not 0 <= margin <= overlap // 2:
+        raise ValueError(f"margin must be in 0..{overlap // 2} (half of overlap={overlap}), got {margin}")
+    height, width = visible.shape[-2:]
+    windows = tile_windows(height, width, tile, overlap, multiple)
+    row_weights = _axis_weights(height, tile, overlap, multiple, margin)
+    column_weights = _axis_weights(width, tile, overlap, multiple, margin)
+
+    output: Tensor | None = None
+    for window in windows if progress is None else progress(windows):
+        part = (..., window.rows, window.columns)
+        result = fn(visible[part], infrared[part], window)
+        if result.ndim != 4 or result.shape[-2:] != (window.height, window.width):
+            raise ValueError(
+                f"the tile function returned {tuple(result.shape)} for a tile of {window.height} x {window.width}: "
+                "it must return (B, C, h, w) of the size that it was given"
+            )
+        if output is None:
+            shape = (*result.shape[:2], height, width)
+            output = torch.zeros(shape, dtype=torch.float32, device=visible.device)
+        rows = row_weights[window.top].to(output.device)
+        columns = column_weights[window.left].to(output.device)
+        output[part] += result.to(output) * rows[:, None] * columns
+    if output is None:  # a progress wrapper that passes nothing on
+        raise ValueError("progress must pass on every window that it is given, got none back")
+    return output
+
+
+def _check_geometry(height: int, width: int, tile: int, overlap: int, multiple: int) -> None:
+    if height < 1 or width < 1:
+        raise ValueError(f"an image of {height} x {width} pixels has nothing to tile")
+    if multiple < 1:
+        raise ValueError(f"multiple must be at least 1, got {multiple}")
+    if tile < 1 or tile % multiple:
+        lower, upper = tile // multiple * multiple, max(1, math.ceil(tile / multiple)) * multiple
+        nearest = f"{lower} or {upper}" if lower > 0 else f"{upper}"
+        raise ValueError(f"tile must be a positive multiple of {multiple}, got {tile}: use {nearest}")
+    if overlap < 0 or 2 * overlap >= tile:
+        raise ValueError(f"overlap must be at least 0 and less than half of tile={tile}, got {overlap}")
+    if tile - overlap < multiple:
+        raise ValueError(
+            f"tile - overlap must be at least multiple={multiple} so that tiles can advance, got {tile} - {overlap}: "
+            f"use tile={math.ceil((multiple + overlap) / multiple) * multiple} or larger"
+        )
+
+
+def _starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
+    """Origins along one axis: multiples of `multiple`, as evenly spaced as that allows."""
+    if length <= tile:
+        return [0]
+    last = math.ceil((length - tile) / multiple) * multiple  # the first origin from which a tile reaches the end
+    stride = (tile - overlap) // multiple * multiple
+    steps = math.ceil(last / stride)
+    # Rounding down to the grid never makes a step longer than `stride`, which is on the grid itself.
+    return [i * last // steps // multiple * multiple for i in range(steps + 1)]
+
+
+def _axis_weights(length: int, tile: int, overlap: int, multiple: int, margin: int) -> dict[int, Tensor]:
+    """One ramp for each origin along an axis, `(size of the window,)`; at each pixel of the axis they sum to one."""
+    starts = _starts(length, tile, overlap, multiple)
+    weights = {}
+    total = torch.zeros(length, dtype=torch.float64)
+    for start in starts:
+        size = min(tile, length - start)
+        weight = torch.ones(size, dtype=torch.float64)
+        fade = _fade_in(overlap, margin)
+        if start > 0:
+            weight[:overlap] *= fade
+        if start + size < length:
+            weight[size - overlap :] *= fade.flip(0)
+        total[start : start + size] += weight
+        weights[start] = weight
+    # Two neighbours that share exactly `overlap` already sum to one; evenly spaced ones may share more.
+    return {start: (w / total[start : start + len(w)]).float() for start, w in weights.items()}
+
+
+def _fade_in(overlap: int, margin: int) -> Tensor:
+    """Raised cosine from 0 to 1 over `overlap` pixels, flat for `margin` at both ends; with its mirror image it sums
+    to one."""
+    position = torch.arange(overlap, dtype=torch.float64) + 0.5 - margin
+    ramp = max(overlap - 2 * margin, 1)  # an odd overlap that is all margin still changes over within one pixel
+    return torch.sin(0.5 * math.pi * (position / ramp).clamp(0, 1)).square()

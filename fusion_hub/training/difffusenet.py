@@ -1,0 +1,204 @@
+"""What DiffFuseNet brings to the training loop: its two stages and their losses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from fusion_hub import losses
+from fusion_hub.image_processor import crop_to, pad_to_multiple
+from fusion_hub.models.difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel, FusionFeatures
+from fusion_hub.models.feature_diffusion import add_noise, noise_estimate
+from fusion_hub.training.config import ConfigError, TrainingConfig
+from fusion_hub.training.samples import mixed_seed, sample_noise
+
+MODEL_FIELDS = ("prediction_type", "inference_timestep", "use_d2fe", "use_edfd", "frequency", "cross_frequency")
+TIMESTEP_STREAM, NOISE_STREAM = 1, 2  # of one sample's random numbers
+
+
+@dataclass(frozen=True)
+class DiffFuseNetConfig:
+    """Size, ablations, stages and loss weights of a DiffFuseNet run.
+
+    Attributes:
+        variant: a name in `DIFFFUSENET_VARIANTS`.
+        prediction_type, inference_timestep, use_d2fe, use_edfd, frequency, cross_frequency: see `DiffFuseNetModel`.
+        initial_weights: bundled name, folder or Hub id of a pipeline to start from; its model config is kept.
+        two_stage: ablation; False trains with the Stage II loss from the start.
+        stage_one_fraction: share of all steps that Stage I takes.
+        freeze_d2fe: keep encoder and denoiser as Stage I left them.
+        intensity: weight of the distance to the brighter source.
+        gradient: weight of the signed gradient target.
+        gradient_gain: factor on the gradient target.
+        ssim: weight of the variance-weighted SSIM.
+        structure: weight of the SSIM with both sources that also counts flat regions.
+        fidelity: weight of the visual information fidelity with both sources.
+        difference_correlation: weight of the correlation of differences.
+        decoupling: weight of the decoupling loss, both stages.
+        diffusion: weight of the D2FE loss in Stage II (1 in Stage I).
+        consistency: weight of L_cons inside the D2FE loss (eq. 22).
+        out_of_range: weight of leaving [0, 1].
+    """
+
+    variant: str = "base"
+    prediction_type: str = "v_prediction"
+    inference_timestep: int = 40
+    use_d2fe: bool = True
+    use_edfd: bool = True
+    frequency: str = "haar_inn"
+    cross_frequency: str = "attention"
+    initial_weights: str | None = None
+    two_stage: bool = True
+    stage_one_fraction: float = 0.1
+    freeze_d2fe: bool = False
+    intensity: float = 10.0
+    gradient: float = 10.0
+    gradient_gain: float = 1.0
+    ssim: float = 0.5
+    structure: float = 1.0
+    fidelity: float = 2.0
+    difference_correlation: float = 2.0
+    decoupling: float = 0.1
+    diffusion: float = 0.1
+    consistency: float = 0.1
+    out_of_range: float = 5.0
+
+
+class DiffFuseNetTraining(nn.Module):
+    """The whole training computation of one batch, so that DDP sees it in one forward.
+
+    Args:
+        model: the network; trained in place.
+        config: stages and weights.
+        max_steps: steps of the whole run; Stage I takes `stage_one_fraction` of them.
+        seed: noise and timesteps of a sample are drawn from (seed, sample number).
+    """
+
+    def __init__(self, model: DiffFuseNetModel, config: DiffFuseNetConfig, max_steps: int, seed: int) -> None:
+        super().__init__()
+        self.model, self.config, self.seed = model, config, seed
+        self.stage_one_steps = round(max_steps * config.stage_one_fraction) if config.two_stage else 0
+
+    def forward(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of one batch.
+
+        Args:
+            batch: `visible` and `infrared` `(B, 1, H, W)` in [0, 1], `sample` `(B,)` sample numbers.
+            step: optimiser step, decides the stage.
+
+        Returns:
+            The loss, a scalar, and its detached terms by name.
+        """
+        visible, infrared = batch["visible"], batch["infrared"]
+        features = self.model.analyse(visible, infrared)
+        terms = {"decoupling": self.config.decoupling * self._decoupling(features)}
+        if step < self.stage_one_steps:
+            terms |= self._reconstruction(features, visible, infrared)
+            diffusion_weight = 1.0
+        else:
+            terms |= self._fusion(features, visible, infrared)
+            diffusion_weight = self.config.diffusion
+        if self.model.config["use_d2fe"] and diffusion_weight:
+            terms["diffusion"] = diffusion_weight * self._diffusion(features, batch["sample"])
+        total = torch.stack(list(terms.values())).sum()
+        return total, {name: value.detach() for name, value in terms.items()}
+
+    def _reconstruction(self, features: FusionFeatures, visible: Tensor, infrared: Tensor) -> dict[str, Tensor]:
+        # Stage I: sum over both images of 2 L1 + (1 - SSIM) + 5 L1(Sobel).
+        images, rebuilt = torch.cat([visible, infrared]), self.model.reconstruct(features).float()
+        return {
+            "pixels": 2 * losses.intensity_loss(rebuilt, images, images) * 2,
+            "ssim": 2 * losses.reconstruction_ssim_loss(rebuilt, images),
+            "gradient": 2 * 5 * losses.signed_gradient_loss(rebuilt, images, images),
+        }
+
+    def _fusion(self, features: FusionFeatures, visible: Tensor, infrared: Tensor) -> dict[str, Tensor]:
+        # Stage II.
+        config = self.config
+        fused, _ = self.model.fuse(features, visible, infrared)
+        fused = fused.float()
+        weighted_ssim, structure = losses.ssim_losses(fused, visible, infrared)
+        return {
+            "intensity": config.intensity * losses.intensity_loss(fused, visible, infrared),
+            "gradient": config.gradient * losses.signed_gradient_loss(fused, visible, infrared, config.gradient_gain),
+            "ssim": config.ssim * weighted_ssim,
+            "structure": config.structure * structure,
+            "fidelity": config.fidelity * losses.fidelity_loss(fused, visible, infrared),
+            "difference_correlation": config.difference_correlation
+            * losses.difference_correlation_loss(fused, visible, infrared),
+            "out_of_range": config.out_of_range * losses.range_loss(fused),
+        }
+
+    def _decoupling(self, features: FusionFeatures) -> Tensor:
+        if not self.model.config["use_edfd"]:
+            return features.low.new_zeros(())
+        low_visible, low_infrared = features.low.chunk(2)
+        return losses.decoupling_loss(features.specific, (low_visible, low_infrared))
+
+    def _diffusion(self, features: FusionFeatures, sample: Tensor) -> Tensor:
+        # L_D2FE = L_diff,V + L_diff,I + 0.1 L_cons (eq. 22); one timestep for a pair, noise for each image.
+        clean = features.shallow
+        timestep, noise = self._draw(sample, clean.shape[1:])
+        timestep, noise = timestep.to(clean.device).repeat(2), noise.to(clean)
+        alpha_bar = torch.tensor(self.model.alphas_cumprod, device=clean.device)[timestep].view(-1, 1, 1, 1)
+        noisy = add_noise(clean, noise, alpha_bar).to(clean.dtype)
+        prediction = self.model.denoiser(noisy, timestep)
+        predicted = noise_estimate(noisy.float(), prediction.float(), alpha_bar, self.model.config["prediction_type"])
+        enhanced = features.enhanced.chunk(2)
+        return losses.noise_prediction_loss(predicted, noise) + self.config.consistency * losses.consistency_loss(
+            enhanced[0], enhanced[1]
+        )
+
+    def _draw(self, sample: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """Timestep `(B,)` and noise `(2B, C, h, w)`, visible first, from (seed, sample number) alone."""
+        count = self.model.config["num_train_timesteps"]
+        timesteps = [mixed_seed(self.seed, number, TIMESTEP_STREAM) % count for number in sample.tolist()]
+        noise = sample_noise(self.seed, sample, (2, *shape), stream=NOISE_STREAM)
+        return torch.tensor(timesteps), noise.transpose(0, 1).flatten(0, 1)
+
+
+class DiffFuseNetTask:
+    """DiffFuseNet for `Trainer`: see `fusion_hub.training.loop.TrainingTask`."""
+
+    find_unused_parameters = True  # each stage leaves the other stage's head alone
+
+    def __init__(self, training: TrainingConfig, config: DiffFuseNetConfig) -> None:
+        self.training, self.config = training, config
+
+    def build_model(self) -> DiffFuseNetModel:
+        """A new network, or a copy of `initial_weights`."""
+        if self.config.initial_weights:
+            from fusion_hub.pipelines import DiffFuseNetPipeline
+
+            return DiffFuseNetPipeline.from_pretrained(self.config.initial_weights).model
+        if self.config.variant not in DIFFFUSENET_VARIANTS:
+            known = ", ".join(DIFFFUSENET_VARIANTS)
+            raise ConfigError(f"variant must be one of {known}, got {self.config.variant}")
+        fields = dict(DIFFFUSENET_VARIANTS[self.config.variant])
+        fields |= {name: getattr(self.config, name) for name in MODEL_FIELDS}
+        try:
+            return DiffFuseNetModel(**fields)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def build_training_module(self, model: ModelMixin) -> DiffFuseNetTraining:
+        """The losses of both stages around `model`."""
+        return DiffFuseNetTraining(
+            cast(DiffFuseNetModel, model), self.config, self.training.max_steps, self.training.seed
+        )
+
+    def fuse(self, model: ModelMixin, visible: Tensor, infrared: Tensor) -> Tensor:
+        """Fuse a full-size pair `(1, 1, H, W)`, padded as the pipeline pads."""
+        padded, size = pad_to_multiple(visible, cast(DiffFuseNetModel, model).multiple)
+        return crop_to(model(padded, pad_to_multiple(infrared, cast(DiffFuseNetModel, model).multiple)[0]), size)
+
+    def save_pipeline(self, model: ModelMixin, folder: Path) -> None:
+        """A complete `DiffFuseNetPipeline` folder."""
+        from fusion_hub.pipelines import DiffFuseNetPipeline
+
+        network = cast(DiffFuseNetModel, model)
+        DiffFuseNetPipeline(network, network.build_scheduler()).save_pretrained(folder)

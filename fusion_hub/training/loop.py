@@ -1,0 +1,314 @@
+"""The training loop of every `train/*.py`: Accelerate, AdamW, averaged weights, checkpoints, validation.
+
+Read `Trainer.train` first. What the loop knows of a model is `TrainingTask`; what it reads is `TrainingConfig`; what it
+draws from is anything with `sample(number, crop_size)`.
+
+Every random number is a function of the seed and the number of the sample or step. Step s always uses the samples
+`samples_before(s)` and on, which Accelerate deals out to the processes. So a stopped and resumed run equals a straight
+one to the bit, and another number of processes or workers changes nothing but rounding.
+"""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from fusion_hub.training.checkpoint import TrainingState, choose_checkpoint, load_checkpoint, save_checkpoint
+from fusion_hub.training.config import TrainingConfig, resolved, save_config
+from fusion_hub.training.runtime import RunLog, StopSignals, start_accelerator
+from fusion_hub.training.samples import Batch, CropSampler, batches, mixed_seed, open_crops
+from fusion_hub.training.validation import ValidationPair, open_validation_pairs, validate
+
+STOP_CHECK_EVERY = 10  # steps between two agreements of several processes on whether one of them was told to stop
+
+
+class TrainingTask(Protocol):
+    """What a model brings to the loop.
+
+    Attributes:
+        find_unused_parameters: whether some parameters get no gradient in some steps (a head of the first stage). DDP
+            has to be told.
+    """
+
+    find_unused_parameters: bool
+
+    def build_model(self) -> ModelMixin:
+        """The network, on the CPU, in float32. torch's generator was seeded: use it for the first weights."""
+        ...
+
+    def build_training_module(self, model: ModelMixin) -> nn.Module:
+        """The whole computation of the loss as one module that holds `model`, since DDP works in `forward`.
+
+        Its `forward(batch, step)` returns `(loss, logs)`: the mean over the samples, and scalars to log, the same names
+        on every process. `batch` has `visible` and `infrared`, `(B, 1, c, c)` float32 in [0, 1], and `sample`, `(B,)`
+        int64, on the CPU where possible; `step` counts from 0. Noise should be drawn for each sample (`sample_noise`);
+        the loss should keep nothing from step to step. Under `precision = bf16` all of it runs in autocast: leave it
+        (`torch.autocast(..., enabled=False)`) where the loss needs float32. It may have parameters of its own; they are
+        trained and kept in checkpoints, but not averaged. `compile()` is called where the config asks for it; override
+        it to compile parts only.
+        """
+        ...
+
+    def fuse(self, model: ModelMixin, visible: Tensor, infrared: Tensor) -> Tensor:
+        """Fuse a full-size pair of any size for validation: `(1, 1, H, W)` in [0, 1] twice to `(1, 1, H, W)`."""
+        ...
+
+    def save_pipeline(self, model: ModelMixin, folder: Path) -> None:
+        """Write the complete pipeline folder. The model has its averaged weights, float32."""
+        ...
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient became infinite or NaN; nothing that follows from it was saved."""
+
+
+def learning_rate_at(config: TrainingConfig, step: int) -> float:
+    """Linear warm-up to `learning_rate`, then a cosine to its `final_lr_fraction` at the last step."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.max_steps - 1 - config.warmup_steps)
+    cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    return config.learning_rate * (config.final_lr_fraction + (1 - config.final_lr_fraction) * cosine)
+
+
+class Trainer:
+    """One training run, new or resumed.
+
+    Args:
+        task: the model's part.
+        config: see `TrainingConfig`.
+        task_config: the task's own dataclass; it is saved with `config`, and a resumed run must have an equal one.
+        crops, validation_pairs: instead of those that `config` describes.
+
+    Raises:
+        ConfigError: what the config asks for and what the launcher, the folder or the checkpoint has do not match.
+        CheckpointError: the checkpoint to resume from is damaged or of another model.
+    """
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        config: TrainingConfig,
+        task_config: Any = None,
+        *,
+        crops: CropSampler | None = None,
+        validation_pairs: Sequence[ValidationPair] | None = None,
+    ) -> None:
+        from diffusers.training_utils import EMAModel
+
+        self.task, self.config = task, config
+        self.values = resolved(config, *([] if task_config is None else [task_config]))
+        self.output = Path(config.output_dir)
+        start = choose_checkpoint(self.output, config.resume, self.values)
+        self.crops = open_crops(config) if crops is None else crops
+        self.accelerator = start_accelerator(config, task.find_unused_parameters)
+        self.main = self.accelerator.is_main_process
+        if validation_pairs is None and self.main:
+            validation_pairs = open_validation_pairs(config.validation_sources, config.validation_pairs)
+        self.validation_pairs = validation_pairs or ()
+
+        torch.manual_seed(mixed_seed(config.seed))
+        model = task.build_model()
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+        plain = task.build_training_module(model)
+        if config.compile:
+            plain.compile()
+        optimizer = _build_optimizer(plain, config)
+        self.module, self.optimizer = self.accelerator.prepare(plain, optimizer)  # moves the parameters in place
+        self.ema = EMAModel(model.parameters(), decay=config.ema_decay, foreach=True)
+        self.state = TrainingState(model, plain, self.ema.shadow_params, optimizer)
+
+        progress: dict[str, Any] = {"step": 0, "seconds": 0.0} if start is None else load_checkpoint(start, self.state)
+        self.step = self.ema.optimization_step = progress["step"]
+        self.begun = time.monotonic() - progress["seconds"]
+        self.window: list[tuple[int, dict[str, Tensor]]] = []  # what was not logged yet: (step, scalars)
+        if self.main:
+            self._prepare_folder()
+        self.log = RunLog(self.accelerator, config, self.step)
+
+    def train(self) -> Path | None:
+        """Train to `max_steps` and write `output_dir/pipeline`.
+
+        Returns:
+            The pipeline's folder; None if SIGINT or SIGTERM came, upon which a checkpoint was written.
+
+        Raises:
+            NonFiniteError: a loss or gradient is not finite.
+        """
+        from tqdm import tqdm
+
+        config = self.config
+        bar = tqdm(total=config.max_steps, initial=self.step, unit="step", disable=not self.main, dynamic_ncols=True)
+        parts = batches(self.crops, config, self.accelerator, self.step)
+        try:
+            with bar, StopSignals(alone=self.accelerator.num_processes == 1) as signals:
+                while self.step < config.max_steps:
+                    self._train_step(parts)
+                    self.step += 1
+                    bar.update()
+                    stop = self._agree_to_stop(signals.received)
+                    save = stop or self._due(config.checkpoint_every)
+                    check = not stop and self._due(config.validate_every)
+                    if save or check or self._due(config.log_every):
+                        bar.set_postfix_str(self._log())  # first, because it finds what is not finite
+                    if save:
+                        self._save()
+                    if check:
+                        self._validate()
+                    if stop:
+                        self.log.say(f"stopped and saved after step {self.step}: run the same command to go on")
+                        return None
+            return self._finish()
+        finally:
+            self.accelerator.end_training()
+
+    def _prepare_folder(self) -> None:
+        self.output.mkdir(parents=True, exist_ok=True)
+        save_config(self.values, self.output / "config.yaml")
+        for left in self.output.glob("*.partial"):  # of a process that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _train_step(self, parts: Iterator[Batch]) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.config, self.step)
+        for part in range(self.config.gradient_accumulation_steps):
+            batch = next(parts)
+            # For whatever draws from torch's own generator, such as dropout.
+            torch.manual_seed(mixed_seed(self.config.seed, self.step, part, self.accelerator.process_index))
+            with self.accelerator.accumulate(self.module):
+                loss, logs = self.module(batch, self.step)
+                logs = {"loss": loss.detach(), **{name: value.detach() for name, value in logs.items()}}
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    parameters = self.module.parameters()
+                    logs["grad_norm"] = self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            self.window.append((self.step, logs))
+        self.ema.step(self.state.model.parameters())
+
+    def _due(self, every: int | None) -> bool:
+        return self.step == self.config.max_steps or (every is not None and self.step % every == 0)
+
+    def _agree_to_stop(self, received: bool) -> bool:
+        """Whether to stop now: all processes must do so after the same step."""
+        if self.accelerator.num_processes == 1:
+            return received
+        if received:
+            self.accelerator.set_trigger()
+        return self.step % STOP_CHECK_EVERY == 0 and self.accelerator.check_trigger()
+
+    def _log(self) -> str:
+        """Log the means, over steps and processes, of all since the last call; a short text for the progress bar.
+
+        Losses are looked at here and not at every step, which would make a GPU wait. Nothing is saved in between.
+        """
+        names = dict.fromkeys(name for _, logs in self.window for name in logs)
+        steps = {name: [step for step, logs in self.window if name in logs] for name in names}
+        stacks = {name: torch.stack([logs[name].float() for _, logs in self.window if name in logs]) for name in names}
+        means = {}
+        for name, stack in self.accelerator.reduce(stacks, reduction="mean").items():
+            if not (finite := torch.isfinite(stack)).all():
+                bad = int(finite.logical_not().nonzero()[0])
+                self._raise_non_finite(name, float(stack[bad]), steps[name][bad])
+            means[name] = float(stack.mean())
+        self.window.clear()
+        self.log.record("train", self.step, {**means, "learning_rate": learning_rate_at(self.config, self.step - 1)})
+        return f"loss {means['loss']:.4f}"
+
+    def _raise_non_finite(self, name: str, value: float, step: int) -> None:
+        first, end = self.config.samples_before(step), self.config.samples_before(step + 1)
+        raise NonFiniteError(
+            f"{name} is {value} at step {step} (samples {first} to {end - 1}); training has stopped, nothing of this "
+            "step was saved. Try a lower learning_rate, longer warmup_steps or a smaller max_grad_norm; with precision "
+            "bf16, look for parts of the loss that need float32"
+        )
+
+    def _save(self) -> None:
+        if self.main:
+            progress = {
+                "step": self.step,
+                "samples": self.config.samples_before(self.step),
+                "seed": self.config.seed,
+                "seconds": self._seconds(),
+            }
+            save_checkpoint(self.output, self.state, progress, self.values, self.config.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def _validate(self) -> None:
+        if self.main and self.validation_pairs:
+            # torch.compile would compile for every picture size.
+            eager = torch.compiler.set_stance("force_eager") if self.config.compile else contextlib.nullcontext()
+            with self._averaged_weights() as model, eager:
+
+                def fuse(visible: Tensor, infrared: Tensor) -> Tensor:
+                    return self.task.fuse(model, visible, infrared)
+
+                names = self.config.validation_metrics
+                metrics, grid = validate(fuse, self.validation_pairs, names, self.accelerator.device)
+            self.log.record("validation", self.step, metrics)
+            self.log.picture("validation", self.step, grid)
+            self.log.say(f"step {self.step}: " + ", ".join(f"{name} {metrics[name]:.3f}" for name in names))
+        self.accelerator.wait_for_everyone()
+
+    @contextlib.contextmanager
+    def _averaged_weights(self) -> Iterator[ModelMixin]:
+        parameters = list(self.state.model.parameters())
+        self.ema.store(parameters)
+        self.ema.copy_to(parameters)
+        self.state.module.eval()
+        try:
+            yield self.state.model
+        finally:
+            self.ema.restore(parameters)
+            self.state.module.train()
+
+    def _finish(self) -> Path:
+        folder = self.output / "pipeline"
+        if self.main:
+            partial = self.output / "pipeline.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            with self._averaged_weights() as model:
+                self.task.save_pipeline(model, partial)
+            save_config(self.values, partial / "config.yaml")
+            sets = zip(self.config.sources, getattr(self.crops, "sets", ()), strict=False)
+            report = {
+                "seed": self.config.seed,
+                "steps": self.step,
+                "samples": self.config.samples_before(self.step),
+                "seconds": self._seconds(),
+                "processes": self.accelerator.num_processes,
+                "device": self.accelerator.device.type,
+                "torch": torch.__version__,
+                "datasets": [
+                    {"path": source.path, "split": source.split, "pairs": len(pairs)} for source, pairs in sets
+                ],
+            }
+            (partial / "training.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+            self.log.say(f"finished after {self.step} steps: {folder}")
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.begun, 1)
+
+
+def _build_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},  # biases, norms, scales
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.adam_beta1, config.adam_beta2))

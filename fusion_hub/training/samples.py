@@ -1,0 +1,109 @@
+"""Training samples by number: which process gets which, in what order, with what noise.
+
+A number names a sample for good: its crop, its augmentation and its noise are functions of the seed and the number.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fusion_hub.training.config import ConfigError, TrainingConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from fusion_hub.data import PairCrops
+
+Batch = dict[str, Tensor]
+
+
+class CropSampler(Protocol):
+    """Training samples by number, such as `fusion_hub.data.PairCrops`."""
+
+    def sample(self, number: int, crop_size: int) -> Batch:
+        """`visible`, `infrared` `(1, crop_size, crop_size)` and `sample`, int64: functions of the number alone."""
+        ...
+
+
+def mixed_seed(*numbers: int) -> int:
+    """A 64-bit seed from integers of at least 0; different ones give unrelated seeds."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def sample_noise(
+    seed: int, samples: Tensor, shape: Sequence[int], *, stream: int = 0, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Normal noise `(B, *shape)` float32, for each sample from `(seed, its number, stream)` alone.
+
+    Args:
+        samples: `(B,)` int64, as in a batch.
+        stream: tells apart several draws for one sample.
+        device: where it is drawn; a CPU and a GPU draw different numbers.
+    """
+    noise = torch.empty(len(samples), *shape, device=device)
+    for one, number in zip(noise, samples.tolist(), strict=True):
+        one.normal_(generator=torch.Generator(device).manual_seed(mixed_seed(seed, number, stream)))
+    return noise
+
+
+def open_crops(config: TrainingConfig) -> "PairCrops":
+    """The training samples that a config describes."""
+    from fusion_hub.data import PairCrops
+
+    if not config.sources:
+        raise ConfigError("sources is empty: name at least one paired set to train on")
+    crops = PairCrops(
+        [source.resolve() for source in config.sources],
+        config.crop_size,
+        config.seed,
+        config.samples_before(config.max_steps),
+        min_std=config.min_std,
+        scale_jitter=None if config.smallest_scale == 1 else (config.smallest_scale, 1.0),
+        swap_probability=config.swap_probability,
+        gain_jitter=config.gain_jitter,
+    )
+    return crops.preload() if config.preload else crops
+
+
+def batches(crops: CropSampler, config: TrainingConfig, accelerator: "Accelerator", start: int) -> Iterator[Batch]:
+    """This process's part of every batch, from step `start` to the end; accumulated parts one after the other.
+
+    `visible` and `infrared` are on the accelerator's device. `sample` stays on the CPU: to read numbers from a GPU is
+    to wait for all its work.
+    """
+    late = max(config.late_start, start)
+    for first, end in ((start, late), (late, config.max_steps)):
+        if first == end:
+            continue
+        batch_size, crop_size = config.batch_and_crop(first)
+        loader = DataLoader(
+            _Crops(crops, crop_size),
+            batch_size=batch_size // config.gradient_accumulation_steps,
+            sampler=range(config.samples_before(first), config.samples_before(end)),  # what is there is random already
+            num_workers=config.num_workers,
+            pin_memory=accelerator.device.type == "cuda",
+            worker_init_fn=_ignore_interrupt,
+        )
+        for batch in accelerator.prepare_data_loader(loader, device_placement=False):
+            for name in ("visible", "infrared"):
+                batch[name] = batch[name].to(accelerator.device, non_blocking=True)
+            yield batch
+
+
+class _Crops(Dataset[Batch]):
+    """Samples of one crop size; an index is a sample number."""
+
+    def __init__(self, crops: CropSampler, crop_size: int) -> None:
+        self.crops, self.crop_size = crops, crop_size
+
+    def __getitem__(self, number: int) -> Batch:
+        return self.crops.sample(number, self.crop_size)
+
+
+def _ignore_interrupt(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches loader processes too; they end with their parent
