@@ -56,12 +56,12 @@ class DiffFuseNetConfig:
     stage_one_fraction: float = 0.1
     freeze_d2fe: bool = False
     intensity: float = 10.0
-    gradient: float = 10.0
-    gradient_gain: float = 1.0
+    gradient: float = 12.0
+    gradient_gain: float = 1.1
     ssim: float = 0.5
-    structure: float = 1.0
-    fidelity: float = 2.0
-    difference_correlation: float = 2.0
+    structure: float = 2.0
+    fidelity: float = 2.5
+    difference_correlation: float = 4.0
     decoupling: float = 0.1
     diffusion: float = 0.1
     consistency: float = 0.1
