@@ -130,8 +130,15 @@ def fidelity_loss(fused: Tensor, visible: Tensor, infrared: Tensor, noise_varian
     only the root of what the other shares with it.
 
     Visual information fidelity in the pixel domain (Sheikh and Bovik, 2006): four scales with Gaussian windows of 17,
-    9, 5 and 3 pixels, `noise_variance` on the 0..255 scale. Sides of at least 48 pixels. Not in the description.
+    9, 5 and 3 pixels, `noise_variance` on the 0..255 scale. Not in the description.
+
+    Raises:
+        ValueError: for sides below 41 pixels, which leave nothing at the fourth scale.
     """
+    if min(fused.shape[-2:]) < 41:
+        raise ValueError(
+            f"fidelity_loss needs sides of at least 41 pixels, got {tuple(fused.shape[-2:])}: larger crops"
+        )
     batch = len(fused)
     images = 255 * torch.cat([visible, infrared, fused])
     kept, there = fused.new_zeros(2 * batch), fused.new_zeros(2 * batch)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,15 +126,21 @@ def toy_trainer(config: TrainingConfig, toy: ToyConfig | None = None, pairs: int
 
 
 def run_in_processes(config: TrainingConfig, toy: ToyConfig | None = None) -> list[int | None]:
-    """Train in `config.num_processes` new processes; their exit codes."""
+    """Train the toy in `config.num_processes` new processes; their exit codes."""
+    return launch(_train_toy, config.num_processes, config, toy)
+
+
+def launch(work: Callable[..., None], count: int, *arguments: Any) -> list[int | None]:
+    """Call `work(*arguments)`, a function of a module, in `count` new processes as torchrun does; their exit codes."""
     context = multiprocessing.get_context("forkserver")
     # One clean process imports, all others are forked from it.
-    context.set_forkserver_preload(["fusion_hub.training", "accelerate", "diffusers.training_utils"])
+    context.set_forkserver_preload(
+        ["fusion_hub.training.difffusenet", "fusion_hub.pipelines", "accelerate", "diffusers.training_utils", "pytest"]
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = [(rank, port, config, toy) for rank in range(config.num_processes)]
-    processes = [context.Process(target=_run_rank, args=argument) for argument in arguments]
+    processes = [context.Process(target=_run_rank, args=(r, count, port, work, arguments)) for r in range(count)]
     for process in processes:
         process.start()
     for process in processes:
@@ -144,12 +151,16 @@ def run_in_processes(config: TrainingConfig, toy: ToyConfig | None = None) -> li
     return [process.exitcode for process in processes]
 
 
-def _run_rank(rank: int, port: int, config: TrainingConfig, toy: ToyConfig | None) -> None:
+def _run_rank(rank: int, count: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     os.environ["ACCELERATE_USE_CPU"] = "true"
-    if config.num_processes > 1:
-        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": config.num_processes}
+    if count > 1:
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count}
         os.environ.update({name: str(v) for name, v in (rendezvous | {"RANK": rank, "LOCAL_RANK": rank}).items()})
+    work(*arguments)
+
+
+def _train_toy(config: TrainingConfig, toy: ToyConfig | None) -> None:
     toy_trainer(config, toy).train()
 
 

@@ -4,13 +4,13 @@ python train/bundle.py runs/difffusenet_msrs/pipeline difffusenet-msrs
 """
 
 import argparse
+import os
 import shutil
 from pathlib import Path
 
 from fusion_hub import FusionPipeline
 from fusion_hub.pretrained import PRETRAINED
-
-RECORDS = ("config.yaml", "training.json")  # what `Trainer` wrote beside the pipeline
+from fusion_hub.training import load_config, save_config
 
 
 def main() -> None:
@@ -24,8 +24,12 @@ def main() -> None:
     pipeline = FusionPipeline.from_pretrained(arguments.pipeline)
     pipeline.model.half()
     pipeline.save_pretrained(folder)
-    for record in RECORDS:
-        shutil.copyfile(arguments.pipeline / record, folder / record)
+    config = load_config(arguments.pipeline / "config.yaml")
+    for key in ("output_dir", "resume"):  # no place of one machine in a published file
+        if os.path.isabs(config[key]):
+            config[key] = os.path.relpath(config[key])
+    save_config(config, folder / "config.yaml")
+    shutil.copyfile(arguments.pipeline / "training.json", folder / "training.json")
     print(f"{folder}: now measure with benchmarks/quality.py and render the card with model_cards/render.py")
 
 

@@ -8,14 +8,16 @@ Reads top to bottom in the order of the data: pixels -> shallow features -> D2FE
 cross-frequency attention -> band fusion -> reconstruction.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 
 from .decoupling import FeatureDecoupling
@@ -35,6 +37,7 @@ from .frequency import (
     haar_analysis,
     haar_synthesis,
 )
+from .initialisation import zero_module
 
 DIFFFUSENET_VARIANTS: dict[str, dict[str, Any]] = {
     "tiny": {"feature_channels": 16, "denoiser_channels": (24, 48, 64), "num_mid_blocks": 1, "num_coupling": 1},
@@ -64,7 +67,7 @@ class FusionFeatures:
     high: Tensor | None
 
 
-class DiffFuseNetModel(ModelMixin, ConfigMixin):
+class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers types `config_name` twice
     """The network: `(B, 1, H, W)` visible luminance and infrared in [0, 1] to `(B, 1, H, W)` fused, not clamped.
 
     Works at 1/`patch_size` of the image: pixels are moved to channels first and back last. That leaves the convolutions
@@ -92,6 +95,8 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):
     Raises:
         ValueError: for an unknown `prediction_type`, `frequency` or `cross_frequency`, or odd `feature_channels`.
     """
+
+    config: Any  # diffusers declares a dict; its entries are attributes too
 
     @register_to_config
     def __init__(
@@ -152,11 +157,8 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.GELU(),
         )
-        self.fusion_head = nn.Conv2d(channels, 2 * pixels, 3, padding=1)
+        self.fusion_head = zero_module(nn.Conv2d(channels, 2 * pixels, 3, padding=1))  # starts at the mean image
         self.reconstruction_head = nn.Conv2d(channels, pixels, 3, padding=1)
-        # Training starts at the mean of both images.
-        nn.init.zeros_(self.fusion_head.weight)
-        nn.init.zeros_(self.fusion_head.bias)
 
     def build_scheduler(self) -> DDIMScheduler:
         """The noise schedule of the config, as a pipeline component."""
@@ -175,7 +177,7 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):
     @property
     def tile_multiple(self) -> int:
         """Tiles whose origins are multiples of this see the same U-Net and pooling grids as the whole image."""
-        return self.config.patch_size * max(8, 2 * self.config.attention_window)
+        return self.config.patch_size * math.lcm(8, 2 * self.config.attention_window)
 
     @property
     def receptive_margin(self) -> int:
@@ -223,14 +225,21 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):
         timesteps: Sequence[int] | None = None,
         alphas_cumprod: Tensor | Sequence[float] | None = None,
         noise: Tensor | None = None,
+        freeze_d2fe: bool = False,
     ) -> FusionFeatures:
-        """Everything up to the bands of each image. Arguments as in `forward`."""
+        """Everything up to the bands of each image.
+
+        Arguments as in `forward`; `freeze_d2fe` keeps gradients out of the encoder and the denoiser.
+        """
         self._check_images(visible, infrared)
         pixels = F.pixel_unshuffle(torch.cat([visible, infrared]), self.config.patch_size)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         shallow = enhanced = self.encoder(pixels)
         if self.config.use_d2fe:
             enhanced = self.denoise(shallow, timesteps, alphas_cumprod, noise)
+        if freeze_d2fe:
+            shallow, enhanced = shallow.detach(), enhanced.detach()
+        if self.config.use_d2fe:
             residual = self.injection(*enhanced.chunk(2))
             pixels = pixels + torch.cat([residual, residual])  # eq. 6, the same residual for both images
         low, high, specific = self._bands(enhanced, pixels)

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .initialisation import zero_module
+
 
 class LocalGroupNorm(nn.Module):
     """Normalise each pixel's channel vector `(B, C, H, W)` to zero mean and unit variance, then scale and shift.
@@ -74,9 +76,7 @@ class ConditionalResidualBlock(nn.Module):
         self.conv_1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm_2 = LocalGroupNorm(channels, affine=False)
         self.film = nn.Linear(embedding_channels, 2 * channels)
-        self.conv_2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv_2.weight)
-        nn.init.zeros_(self.conv_2.bias)
+        self.conv_2 = zero_module(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -105,12 +105,9 @@ class ConditionalDenoiser(nn.Module):
         self.up_2 = nn.Conv2d(d3 + d2, d2, 1)
         self.block_2 = ConditionalResidualBlock(d2)
         self.up_1 = nn.Conv2d(d2 + d1, d1, 3, padding=1)
-        self.conv_out = nn.Conv2d(d1, 4 * channels, 1)
+        self.conv_out = zero_module(nn.Conv2d(d1, 4 * channels, 1))
         self.skip = nn.Conv2d(channels, channels, 1, bias=False)
-        self.skip_gain = nn.Linear(64, channels)
-        for layer in (self.conv_out, self.skip_gain):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.skip_gain = zero_module(nn.Linear(64, channels))
 
     def forward(self, noisy: Tensor, timestep: Tensor) -> Tensor:
         """Predict v or the noise.
@@ -194,9 +191,7 @@ class FeatureInjection(nn.Module):
             nn.Conv2d(channels, channels, 1),
             nn.Sigmoid(),
         )
-        self.project = nn.Conv2d(channels, pixel_channels, 1)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
+        self.project = zero_module(nn.Conv2d(channels, pixel_channels, 1))
 
     def forward(self, visible: Tensor, infrared: Tensor) -> Tensor:
         """Two `(B, C, H, W)` feature maps to the residual `(B, pixel_channels, H, W)` in +-residual_scale."""

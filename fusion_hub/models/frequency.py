@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .initialisation import zero_module
+
 
 def haar_analysis(x: Tensor) -> tuple[Tensor, Tensor]:
     """One level of the orthonormal Haar transform, by strided slices.
@@ -103,10 +105,8 @@ class CouplingFunction(nn.Sequential):
             nn.GELU(),
             nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
             nn.GELU(),
-            nn.Conv2d(hidden, channels, 1),
+            zero_module(nn.Conv2d(hidden, channels, 1)),
         )
-        nn.init.zeros_(self[-1].weight)
-        nn.init.zeros_(self[-1].bias)
 
 
 class InvertibleCoupling(nn.Module):
@@ -155,15 +155,11 @@ class CrossFrequencyAttention(nn.Module):
     def __init__(self, channels: int, window: int = 16) -> None:
         super().__init__()
         self.window = window
-        self.spatial_pooled = nn.Conv2d(2, 3, 7, padding=3, bias=False)
-        self.spatial_direct = nn.Conv2d(channels, 3, 1)
+        self.spatial_pooled = zero_module(nn.Conv2d(2, 3, 7, padding=3, bias=False))
+        self.spatial_direct = zero_module(nn.Conv2d(channels, 3, 1))
         self.channel = nn.Sequential(
-            nn.Conv2d(3 * channels, channels // 2, 1), nn.GELU(), nn.Conv2d(channels // 2, channels, 1)
+            nn.Conv2d(3 * channels, channels // 2, 1), nn.GELU(), zero_module(nn.Conv2d(channels // 2, channels, 1))
         )
-        for layer in (self.spatial_pooled, self.spatial_direct, self.channel[-1]):
-            nn.init.zeros_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Gate `(B, C, H, W)` by `(B, 3C, H, W)` and the other way round; shapes stay."""

@@ -80,7 +80,7 @@ class ConfigError(ValueError):
     """A wrong key or value in a configuration; the message names it and says what to do."""
 
 
-def _option(help: str, default: Any) -> Any:
+def option(help: str, default: Any) -> Any:
     """A dataclass field whose text is shown by `--help`."""
     return field(default=default, metadata={"help": help})
 
@@ -159,61 +159,61 @@ class TrainingConfig:
     """What every training run has. `__post_init__` raises `ConfigError` for values that cannot be meant."""
 
     # --- the run
-    output_dir: str = _option("folder for checkpoints, logs and the final pipeline", "runs/default")
-    resume: str = _option(
+    output_dir: str = option("folder for checkpoints, logs and the final pipeline", "runs/default")
+    resume: str = option(
         "auto: go on from the newest checkpoint in output_dir, if any, with an equal config; latest, or the path of a "
         "checkpoint: go on from there, with this config; none: start anew, in an output_dir without checkpoints",
         "auto",
     )
-    seed: int = _option("every random number follows from it and the step or sample number", 0)
-    max_steps: int = _option("optimiser steps", 10_000)
-    num_processes: int = _option("processes that the launcher is to start; a different number is an error", 1)
+    seed: int = option("every random number follows from it and the step or sample number", 0)
+    max_steps: int = option("optimiser steps", 10_000)
+    num_processes: int = option("processes that the launcher is to start; a different number is an error", 1)
 
     # --- data
     sources: list[Source] = field(
         default_factory=list, metadata={"help": "paired sets: paths or {path, split, weight, exclude}"}
     )
-    batch_size: int = _option("samples for one optimiser step, over all processes and accumulated batches", 16)
-    crop_size: int = _option("side of the square crops, pixels", 128)
-    late_fraction: float = _option("last part of the steps, 0 to 1, that uses the late_ values", 0.0)
-    late_batch_size: int | None = _option("batch_size of the late part; empty: as before", None)
-    late_crop_size: int | None = _option("crop_size of the late part; empty: as before", None)
-    gradient_accumulation_steps: int = _option("parts in which each process computes its share of a batch", 1)
-    num_workers: int = _option("data loading processes for each training process", 0)
-    preload: bool = _option("read all training pairs into memory before the first step", False)
-    min_std: float = _option("crops with less contrast than this (range 0 to 1) in a picture are drawn again", 4 / 255)
-    smallest_scale: float = _option("scenes are shrunk by a random factor between this and 1", 1.0)
-    swap_probability: float = _option("how often visible and infrared change places", 0.0)
-    gain_jitter: float = _option("each picture is multiplied by a factor from 1 - this to 1 + this", 0.0)
+    batch_size: int = option("samples for one optimiser step, over all processes and accumulated batches", 16)
+    crop_size: int = option("side of the square crops, pixels", 128)
+    late_fraction: float = option("last part of the steps, 0 to 1, that uses the late_ values", 0.0)
+    late_batch_size: int | None = option("batch_size of the late part; empty: as before", None)
+    late_crop_size: int | None = option("crop_size of the late part; empty: as before", None)
+    gradient_accumulation_steps: int = option("parts in which each process computes its share of a batch", 1)
+    num_workers: int = option("data loading processes for each training process", 0)
+    preload: bool = option("read all training pairs into memory before the first step", False)
+    min_std: float = option("crops with less contrast than this (range 0 to 1) in a picture are drawn again", 4 / 255)
+    smallest_scale: float = option("scenes are shrunk by a random factor between this and 1", 1.0)
+    swap_probability: float = option("how often visible and infrared change places", 0.0)
+    gain_jitter: float = option("each picture is multiplied by a factor from 1 - this to 1 + this", 0.0)
 
     # --- optimiser: AdamW, linear warm-up, cosine decay
-    learning_rate: float = _option("at the end of the warm-up", 1e-3)
-    warmup_steps: int = _option("steps of linear warm-up", 100)
-    final_lr_fraction: float = _option("learning rate at the last step, as a part of learning_rate", 0.02)
-    weight_decay: float = _option("AdamW's; only for tensors with two or more dimensions", 1e-2)
-    adam_beta1: float = _option("AdamW's first beta", 0.9)
-    adam_beta2: float = _option("AdamW's second beta", 0.99)
-    max_grad_norm: float = _option("gradients are scaled down to this norm", 1.0)
-    ema_decay: float = _option("decay of the averaged weights; min(this, (1 + n) / (10 + n)) at step n", 0.999)
+    learning_rate: float = option("at the end of the warm-up", 1e-3)
+    warmup_steps: int = option("steps of linear warm-up", 100)
+    final_lr_fraction: float = option("learning rate at the last step, as a part of learning_rate", 0.02)
+    weight_decay: float = option("AdamW's; only for tensors with two or more dimensions", 1e-2)
+    adam_beta1: float = option("AdamW's first beta", 0.9)
+    adam_beta2: float = option("AdamW's second beta", 0.99)
+    max_grad_norm: float = option("gradients are scaled down to this norm", 1.0)
+    ema_decay: float = option("decay of the averaged weights; min(this, (1 + n) / (10 + n)) at step n", 0.999)
 
     # --- numerics
-    precision: str = _option("fp32, or bf16: autocast, with weights and optimiser in fp32", "fp32")
-    channels_last: bool = _option("weights in channels_last memory format", False)
-    compile: bool = _option("torch.compile the training module", False)
+    precision: str = option("fp32, or bf16: autocast, with weights and optimiser in fp32", "fp32")
+    channels_last: bool = option("weights in channels_last memory format", False)
+    compile: bool = option("torch.compile the training module", False)
 
     # --- what is written, and when
-    checkpoint_every: int = _option("steps between checkpoints", 1000)
-    keep_checkpoints: int | None = _option("newest checkpoints that stay; empty: all", 3)
-    validate_every: int | None = _option("steps between validations; empty: only at the end", 1000)
+    checkpoint_every: int = option("steps between checkpoints", 1000)
+    keep_checkpoints: int | None = option("newest checkpoints that stay; empty: all", 3)
+    validate_every: int | None = option("steps between validations; empty: only at the end", 1000)
     validation_sources: list[Source] = field(
         default_factory=list, metadata={"help": "paired sets for validation: full-size pairs"}
     )
-    validation_pairs: int = _option("pairs from each validation source, evenly spaced", 4)
+    validation_pairs: int = option("pairs from each validation source, evenly spaced", 4)
     validation_metrics: list[str] = field(
         default_factory=lambda: ["EN", "SF", "SCD", "VIF", "Qabf"], metadata={"help": "names in fusion_hub.metrics"}
     )
-    log_every: int = _option("steps over which losses are averaged for the log", 50)
-    tracker: str = _option("tensorboard or none", "tensorboard")
+    log_every: int = option("steps over which losses are averaged for the log", 50)
+    tracker: str = option("tensorboard or none", "tensorboard")
 
     def __post_init__(self) -> None:
         for name in ("sources", "validation_sources"):

@@ -13,7 +13,7 @@ from fusion_hub import losses
 from fusion_hub.image_processor import crop_to, pad_to_multiple
 from fusion_hub.models.difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel, FusionFeatures
 from fusion_hub.models.feature_diffusion import add_noise, noise_estimate
-from fusion_hub.training.config import ConfigError, TrainingConfig
+from fusion_hub.training.config import ConfigError, TrainingConfig, option
 from fusion_hub.training.samples import mixed_seed, sample_noise
 
 MODEL_FIELDS = ("prediction_type", "inference_timestep", "use_d2fe", "use_edfd", "frequency", "cross_frequency")
@@ -22,50 +22,41 @@ TIMESTEP_STREAM, NOISE_STREAM = 1, 2  # of one sample's random numbers
 
 @dataclass(frozen=True)
 class DiffFuseNetConfig:
-    """Size, ablations, stages and loss weights of a DiffFuseNet run.
+    """Size, ablations, stages and loss weights of a DiffFuseNet run; the losses are those of `fusion_hub.losses`."""
 
-    Attributes:
-        variant: a name in `DIFFFUSENET_VARIANTS`.
-        prediction_type, inference_timestep, use_d2fe, use_edfd, frequency, cross_frequency: see `DiffFuseNetModel`.
-        initial_weights: bundled name, folder or Hub id of a pipeline to start from; its model config is kept.
-        two_stage: ablation; False trains with the Stage II loss from the start.
-        stage_one_fraction: share of all steps that Stage I takes.
-        freeze_d2fe: keep encoder and denoiser as Stage I left them.
-        intensity: weight of the distance to the brighter source.
-        gradient: weight of the signed gradient target.
-        gradient_gain: factor on the gradient target.
-        ssim: weight of the variance-weighted SSIM.
-        structure: weight of the SSIM with both sources that also counts flat regions.
-        fidelity: weight of the visual information fidelity with both sources.
-        difference_correlation: weight of the correlation of differences.
-        decoupling: weight of the decoupling loss, both stages.
-        diffusion: weight of the D2FE loss in Stage II (1 in Stage I).
-        consistency: weight of L_cons inside the D2FE loss (eq. 22).
-        out_of_range: weight of leaving [0, 1].
-    """
+    # --- the network: fields of DiffFuseNetModel, and a named size for the others
+    variant: str = option(f"size: {', '.join(DIFFFUSENET_VARIANTS)}", "base")
+    prediction_type: str = option("what the denoiser predicts: v_prediction or epsilon", "v_prediction")
+    inference_timestep: int = option("t at which the fusion path evaluates the denoiser", 40)
+    use_d2fe: bool = option("ablation; false: no diffusion, shallow features and images go on unchanged", True)
+    use_edfd: bool = option("ablation; false: the mean is shared, each image's own features are specific", True)
+    frequency: str = option("haar_inn; ablations: haar (no coupling), none (no bands)", "haar_inn")
+    cross_frequency: str = option("attention; ablation: add", "attention")
+    initial_weights: str | None = option(
+        "bundled name, folder or Hub id of a pipeline to start from; its model config is kept", None
+    )
 
-    variant: str = "base"
-    prediction_type: str = "v_prediction"
-    inference_timestep: int = 40
-    use_d2fe: bool = True
-    use_edfd: bool = True
-    frequency: str = "haar_inn"
-    cross_frequency: str = "attention"
-    initial_weights: str | None = None
-    two_stage: bool = True
-    stage_one_fraction: float = 0.1
-    freeze_d2fe: bool = False
-    intensity: float = 10.0
-    gradient: float = 12.0
-    gradient_gain: float = 1.1
-    ssim: float = 0.5
-    structure: float = 2.0
-    fidelity: float = 2.5
-    difference_correlation: float = 4.0
-    decoupling: float = 0.1
-    diffusion: float = 0.1
-    consistency: float = 0.1
-    out_of_range: float = 5.0
+    # --- stages
+    two_stage: bool = option("ablation; false: the loss of stage two from the start", True)
+    stage_one_fraction: float = option("part of all steps, 0 to 1, that stage one takes", 0.1)
+    freeze_d2fe: bool = option("keep encoder and denoiser as stage one left them", False)
+
+    # --- weights of the losses of stage two
+    intensity: float = option("distance to the brighter source", 10.0)
+    gradient: float = option("distance to the stronger gradient, with its sign", 12.0)
+    gradient_gain: float = option("factor on the gradient to reach; above 1: crisper than the sources", 1.1)
+    ssim: float = option("SSIM with both sources, weighted by their local variance", 0.5)
+    structure: float = option("SSIM with both sources that also counts flat regions", 2.0)
+    fidelity: float = option("visual information fidelity with both sources", 2.5)
+    difference_correlation: float = option("correlation of differences", 4.0)
+    decoupling: float = option("decoupling of the specific features, in both stages", 0.1)
+    diffusion: float = option("loss of the denoiser; 1 in stage one", 0.1)
+    consistency: float = option("consistency of the denoised features, within the loss of the denoiser", 0.1)
+    out_of_range: float = option("leaving [0, 1]", 5.0)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.stage_one_fraction <= 1:
+            raise ConfigError(f"stage_one_fraction must be between 0 and 1, got {self.stage_one_fraction}")
 
 
 class DiffFuseNetTraining(nn.Module):
@@ -94,14 +85,16 @@ class DiffFuseNetTraining(nn.Module):
             The loss, a scalar, and its detached terms by name.
         """
         visible, infrared = batch["visible"], batch["infrared"]
-        features = self.model.analyse(visible, infrared)
+        stage_one = step < self.stage_one_steps
+        frozen = self.config.freeze_d2fe and not stage_one
+        features = self.model.analyse(visible, infrared, freeze_d2fe=frozen)
         terms = {"decoupling": self.config.decoupling * self._decoupling(features)}
-        if step < self.stage_one_steps:
+        if stage_one:
             terms |= self._reconstruction(features, visible, infrared)
             diffusion_weight = 1.0
         else:
             terms |= self._fusion(features, visible, infrared)
-            diffusion_weight = self.config.diffusion
+            diffusion_weight = 0.0 if frozen else self.config.diffusion
         if self.model.config["use_d2fe"] and diffusion_weight:
             terms["diffusion"] = diffusion_weight * self._diffusion(features, batch["sample"])
         total = torch.stack(list(terms.values())).sum()

@@ -1,0 +1,379 @@
+"""`fusion-hub`: what it writes, what it tells, and its exit codes; with one process and with two."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hub_server import HubHandler, HubServer, Repository
+from PIL import Image
+from tiny import tiny_pipeline
+from typer.testing import CliRunner, Result
+
+from fusion_hub import FusionPipeline, PairedDataset, __version__, cli, pretrained
+
+NAMES = ["a", "b.1", "c", "d", "e"]
+SIZES = [(40, 56), (40, 56), (33, 47), (40, 56), (1, 1)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """`vis/*.jpg` in colour and `ir/*.png` in grey, of several sizes."""
+    random = np.random.default_rng(0)
+    for folder in ("vis", "ir"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    for name, size in zip(NAMES, SIZES, strict=True):
+        visible = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(visible).save(tmp_path / "set" / "vis" / f"{name}.jpg")
+        Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(tmp_path / "set" / "ir" / f"{name}.png")
+    return tmp_path / "set"
+
+
+def run(*arguments: object) -> Result:
+    """In this process, in the dtype that the expected pictures are made in."""
+    words = [str(argument) for argument in arguments]
+    if words[0] == "fuse" and "--dtype" not in words:
+        words += ["--dtype", "float32", "--device", "cpu"]
+    return CliRunner().invoke(cli.app, words, catch_exceptions=False)
+
+
+def start(*arguments: object, processes: int = 1, **environment: str) -> subprocess.CompletedProcess[str]:
+    """In other processes, as a person would."""
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "fusion_hub.cli", *map(str, arguments)]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", **environment}
+    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300)
+
+
+def stems(folder: Path) -> list[str]:
+    """Of everything in the folder, hidden files too: a half-written one would show."""
+    return sorted(path.name.removesuffix(".png") for path in folder.iterdir())
+
+
+def spoil(pairs: Path, name: str) -> None:
+    """Cut the file in the middle of its pixels, so that only decoding notices."""
+    file = pairs / "vis" / f"{name}.jpg"
+    file.write_bytes(file.read_bytes()[:-400])
+
+
+# --- the command itself ---
+
+
+def test_version_and_module() -> None:
+    assert run("--version").output == f"fusion-hub {__version__}\n"
+    result = subprocess.run([sys.executable, "-m", "fusion_hub", "--version"], capture_output=True, text=True)
+    assert result.stdout == f"fusion-hub {__version__}\n"
+
+
+def test_help_loads_no_heavy_library() -> None:
+    script = "import sys; from fusion_hub.cli import main; sys.argv = ['x', 'fuse', '--help']\ntry: main()\nfinally: "
+    script += "print([name for name in ('torch', 'diffusers', 'datasets', 'accelerate', 'PIL') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.endswith("[]\n"), result.stdout
+    assert "torchrun --nproc_per_node 2" in result.stdout  # an example
+
+
+def test_models_table_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str) -> None:
+    name = pretrained.list_models()[0].name
+    (tmp_path / name).symlink_to(model)
+    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
+    metrics = Path(model) / "metrics.json"
+    metrics.write_text(json.dumps({"results": {"toy/test": {"SCD": 1.234, "VIF": 0.8}}}))
+    try:
+        entry, other = json.loads(run("models", "--json").stdout)
+        monkeypatch.setenv("COLUMNS", "200")
+        table = run("models").stdout
+    finally:
+        metrics.unlink()
+    count = sum(parameter.numel() for parameter in tiny_pipeline().model.parameters())
+    assert entry["name"] == name and entry["available"] and entry["parameters"] == count
+    assert entry["bytes"] > 4 * count and entry["metrics"]["results"]["toy/test"]["VIF"] == 0.8
+    assert not other["available"] and other["parameters"] is None
+    assert "toy/test SCD 1.23 VIF 0.80" in table and "not installed" in table and "Apache-2.0" in table
+
+
+# --- a pair of files ---
+
+
+def test_a_pair_gives_the_picture_of_the_pipeline(pairs: Path, tmp_path: Path, model: str) -> None:
+    sources = pairs / "vis" / "c.jpg", pairs / "ir" / "c.png"
+    result = run("fuse", *sources, "--output", tmp_path / "new" / "out.png", "--model", model)
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "new" / "out.png") as image:
+        assert image.mode == "RGB" and image.size == (47, 33)
+        expected = FusionPipeline.from_pretrained(model)(*map(str, sources)).images[0]
+        assert np.array_equal(image, expected)
+
+
+def test_an_existing_file_is_kept_unless_asked(pairs: Path, tmp_path: Path, model: str) -> None:
+    out = tmp_path / "out.png"
+    out.write_bytes(b"mine")
+    arguments = ("fuse", pairs / "vis" / "c.jpg", pairs / "ir" / "c.png", "-o", out, "-m", model)
+    result = run(*arguments)
+    assert result.exit_code == 0 and "--overwrite" in result.stdout and out.read_bytes() == b"mine"
+    assert run(*arguments, "--overwrite").exit_code == 0
+    assert Image.open(out).size == (47, 33)
+
+
+@pytest.mark.parametrize(
+    ("option", "differs"),
+    [
+        (("--rescale", "minmax"), True),
+        (("--infrared-range", "100,200"), True),
+        (("--noise-strength", "1"), True),
+        (("--num-inference-steps", "2"), True),
+        (("--infrared-range", "dtype"), False),
+        (("--tile", "0"), False),
+    ],
+)
+def test_options_reach_the_pipeline(
+    pairs: Path, tmp_path: Path, model: str, option: tuple[str, str], differs: bool
+) -> None:
+    for file, options in (("plain.png", ()), ("other.png", option)):
+        result = run("fuse", pairs / "vis/a.jpg", pairs / "ir/a.png", "-o", tmp_path / file, "-m", model, *options)
+        assert result.exit_code == 0, result.output
+    plain, other = (np.asarray(Image.open(tmp_path / file)) for file in ("plain.png", "other.png"))
+    assert np.array_equal(plain, other) is not differs
+
+
+# --- folders ---
+
+
+def test_two_folders_and_a_dataset_folder_give_the_same(pairs: Path, tmp_path: Path, model: str) -> None:
+    (pairs / "vis" / "alone.jpg").write_bytes((pairs / "vis" / "a.jpg").read_bytes())
+    two = run("fuse", pairs / "vis", pairs / "ir", "--output", tmp_path / "two", "--model", model)
+    one = run("fuse", pairs, "--output", tmp_path / "one", "--model", model, "--batch-size", 3)
+    assert two.exit_code == one.exit_code == 0, (two.output, one.output)
+    assert "missing infrared (1): alone" in two.stdout and "5 fused" in two.stdout
+    assert stems(tmp_path / "two") == stems(tmp_path / "one") == NAMES
+    for name, size in zip(NAMES, SIZES, strict=True):
+        single, batch = (np.asarray(Image.open(tmp_path / place / f"{name}.png")) for place in ("two", "one"))
+        assert single.shape == (*size, 3)
+        assert np.abs(single.astype(int) - batch).max() <= 1  # the sums of a batch may be rounded otherwise
+
+
+def test_bad_pairs_are_reported_and_the_rest_is_fused(pairs: Path, tmp_path: Path, model: str) -> None:
+    spoil(pairs, "a")
+    Image.new("L", (9, 9)).save(pairs / "ir" / "d.png")
+    for batch_size in (1, 4):
+        out = tmp_path / f"out{batch_size}"
+        result = run("fuse", pairs, "--output", out, "--model", model, "--batch-size", batch_size)
+        assert result.exit_code == 1
+        assert stems(out) == ["b.1", "c", "e"]
+        assert "d: visible 56x40, infrared 9x9" in result.stdout  # before work starts
+        assert "3 fused, 2 failed" in result.stdout
+        failures = re.findall("^failed: (.*?): (.*)", result.stderr, flags=re.MULTILINE)
+        assert [name for name, _ in failures] == ["a", "d"] and "vis/a.jpg" in failures[0][1].replace("\\", "/")
+        assert "Traceback" not in result.output
+
+
+def test_what_is_done_is_skipped(pairs: Path, tmp_path: Path, model: str) -> None:
+    out = tmp_path / "out"
+    arguments = ("fuse", pairs, "--output", out, "--model", model)
+    assert "2 fused" in run(*arguments, "--limit", 2).stdout and stems(out) == ["a", "b.1"]
+    (out / "a.png").write_bytes(b"mine")
+    again = run(*arguments)
+    assert "3 fused, 2 there already" in again.stdout and (out / "a.png").read_bytes() == b"mine"
+    assert "5 fused" in run(*arguments, "--overwrite").stdout and (out / "a.png").read_bytes() != b"mine"
+
+
+def test_noise_belongs_to_the_pair_and_the_seed(pairs: Path, tmp_path: Path, model: str) -> None:
+    """Not to the run: a resumed one gives the same picture."""
+
+    def picture(*options: object) -> np.ndarray:
+        out = tmp_path / "-".join(map(str, options))
+        run("fuse", pairs, "--output", out, "--model", model, "--noise-strength", 1, *options)
+        return np.asarray(Image.open(out / "a.png"))
+
+    first = picture("--seed", 1)
+    os.remove(pairs / "vis" / "b.1.jpg")
+    assert np.array_equal(first, picture("--seed", 1, "--limit", 1))
+    assert not np.array_equal(first, picture("--seed", 2, "--limit", 1))
+
+
+def test_two_pairs_of_one_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str) -> None:
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageFeature
+
+    features = Features({"name": Value("string"), "visible": ImageFeature(), "infrared": ImageFeature()})
+    image = Image.new("L", (16, 16), 90)
+    rows = {"name": ["same", "same", "other"], "visible": [image] * 3, "infrared": [image] * 3}
+    table = Dataset.from_dict(rows, features=features)
+    opened = [table, table.to_iterable_dataset()]
+    open_set = PairedDataset.open
+    monkeypatch.setattr(PairedDataset, "open", lambda *_, **__: open_set(opened.pop(0)))
+
+    result = run("fuse", "owner/data", "--output", tmp_path / "out", "--model", model)
+    assert result.exit_code == 1 and "several pairs have the name 'same'" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+    streamed = run("fuse", "owner/data", "--streaming", "--output", tmp_path / "out", "--model", model)
+    assert streamed.exit_code == 1 and "2 fused, 1 failed" in streamed.stdout
+    assert "failed: same: an earlier pair has the same name" in streamed.stderr
+    assert stems(tmp_path / "out") == ["other", "same"]
+
+
+def test_real_pairs(data_root: Path, tmp_path: Path, model: str) -> None:
+    result = run("fuse", data_root / "data" / "roadscene", "--split", "test", "-o", tmp_path, "-m", model, "--limit", 2)
+    assert result.exit_code == 0, result.output
+    for pair in PairedDataset.open(data_root / "data" / "roadscene", split="test")[:2]:
+        with Image.open(tmp_path / f"{pair.name}.png") as image:
+            assert (image.size, image.mode) == (pair.visible.size, "RGB")
+
+
+# --- wrong use ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("{set}/vis/a.jpg -o out.png", 2, "give the INFRARED image too"),
+        ("{set}/vis/a.jpg {set}/ir -o out.png", 2, "two files or two folders"),
+        ("{set}/vis/zzz.jpg {set}/ir/a.png -o out.png", 2, "VISIBLE: there is no file or folder"),
+        ("{set}/vis/a.jpg {set}/ir/a.png -o {set}", 2, "is a folder: give a file"),
+        ("{set}/vis/a.jpg {set}/ir/a.png -o out.xyz", 2, "end it with one of .png"),
+        ("{set}/vis/a.jpg {set}/ir/a.png -o {set}/vis/../vis/a.jpg", 2, "is one of the inputs"),
+        ("{set} -o {set}/vis/a.jpg", 2, "is a file: give a folder"),
+        ("{set} -o {set}/vis", 2, "holds the inputs"),
+        ("{set}/vis {set}/ir --streaming -o out", 2, "--streaming is for a Hub dataset"),
+        ("{set} -o out --tile 3", 2, "tile=3 must be"),
+        ("{set} -o out --num-inference-steps 500", 2, "num_inference_steps=500 must be"),
+        ("{set} -o out --infrared-range 9,2", 2, "two rising numbers LOW,HIGH"),
+        ("{set} -o out --infrared-range hot", 2, "two rising numbers LOW,HIGH"),
+        ("{set} -o out --device warp", 2, "--device warp cannot be used here"),
+        ("{set} -o out --dtype int8", 2, "int8"),
+        ("{set} -o out --model nowhere", 1, "no pipeline named 'nowhere'"),
+        ("{set}/ir -o out", 1, "no visible folder"),
+        ("nowhere/at/all -o out", 1, "no such folder"),
+        ("{set}/vis/a.jpg {set}/ir/c.png -o out.png", 1, "register the pair first"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(
+    pairs: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, arguments: str, code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    words = [word.format(set=pairs) for word in arguments.split()]
+    extra = [] if "--model" in words else ["--model", model]
+    extra += [] if "--device" in words else ["--device", "cpu"]
+    result = CliRunner().invoke(cli.app, ["fuse", *words, *extra, *([] if "--dtype" in words else ["--dtype=float32"])])
+    assert result.exit_code == code, result.output
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_truncated_checkpoint(pairs: Path, tmp_path: Path, model: str) -> None:
+    tiny_pipeline().save_pretrained(tmp_path / "broken")
+    weights = tmp_path / "broken" / "model" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    result = run("fuse", pairs, "-o", tmp_path / "out", "-m", tmp_path / "broken")
+    assert result.exit_code == 1 and "is damaged or incomplete" in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_dtype_auto_follows_the_instructions_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    for found, expected in (({"avx512_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
+        assert cli._dtype("auto", torch.device("cpu")) is expected
+    assert cli._dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
+
+
+# --- processes ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_whole_files(tmp_path: Path, model: str, number: signal.Signals) -> None:
+    random, out = np.random.default_rng(0), tmp_path / "out"
+    for folder in ("vis", "ir"):
+        (tmp_path / folder).mkdir()
+        picture = Image.fromarray(random.integers(0, 256, (256, 256), dtype=np.uint8))
+        for index in range(300):
+            picture.save(tmp_path / folder / f"{index}.bmp")
+    command = [sys.executable, "-m", "fusion_hub", "fuse", tmp_path, "--output", out, "--model", model]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and not (out.exists() and len(stems(out)) > 2):
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    assert "the same command goes on with the rest" in errors and "Traceback" not in errors
+    assert 0 < len(list(out.iterdir())) < 300
+    for path in out.iterdir():
+        assert path.suffix == ".png" and not path.name.startswith(".")
+        Image.open(path).load()
+
+
+def test_two_processes_share_a_folder(pairs: Path, tmp_path: Path, model: str) -> None:
+    spoil(pairs, "b.1")
+    options = ("--model", model, "--dtype", "float32", "--noise-strength", 1)
+    one = run("fuse", pairs, "--output", tmp_path / "one", *options, "--device", "cpu")
+    two = start("fuse", pairs, "--output", tmp_path / "two", *options, processes=2)
+    assert one.exit_code == 1 and two.returncode != 0
+    assert two.stdout.count("5 pairs") == 1 and two.stdout.count("4 fused, 1 failed") == 1, two.stderr
+    assert two.stderr.count("failed: b.1: ") == 1 and "exitcode  : 1" in two.stderr
+    assert stems(tmp_path / "one") == stems(tmp_path / "two") == ["a", "c", "d", "e"]
+    for name in stems(tmp_path / "one"):
+        single, shared = (np.asarray(Image.open(tmp_path / place / f"{name}.png")) for place in ("one", "two"))
+        assert np.abs(single.astype(int) - shared).max() <= 1  # threads may sum in another order
+
+
+class DatasetHandler(HubHandler):
+    """Serves the repositories of the test hub as datasets, whose files are at the top and are read in parts."""
+
+    def answer(self) -> None:
+        self.path = self.path.replace("/api/datasets/", "/api/models/").replace("/datasets/", "/")
+        if re.search("/tree/[^/?]+/", self.path):
+            self.send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+        else:
+            super().answer()
+
+    do_GET = do_HEAD = do_POST = answer
+
+    def send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+        if status == 200 and part:
+            first, last = int(part[1]), int(part[2])
+            headers = {**(headers or {}), "Content-Range": f"bytes {first}-{last}/{len(content)}"}
+            status, content = 206, content[first : last + 1]
+        super().send(status, content, headers)
+
+
+def test_two_processes_share_a_streamed_hub_dataset(pairs: Path, tmp_path: Path, model: str) -> None:
+    in_memory = [
+        {"name": pair.name, "visible": pair.visible, "infrared": pair.infrared} for pair in PairedDataset.open(pairs)
+    ]
+    PairedDataset.open(in_memory).to_hf().to_parquet(tmp_path / "train.parquet")
+    with HubServer() as hub:
+        hub.RequestHandlerClass = DatasetHandler
+        hub.repositories["owner/data"] = Repository({"train.parquet": (tmp_path / "train.parquet").read_bytes()})
+        result = start(
+            *("fuse", "owner/data", "--streaming", "--split", "train", "--output", tmp_path / "out", "--model", model),
+            processes=2,
+            **hub.environment(tmp_path / "cache"),
+        )
+    assert result.returncode == 0, result.stderr
+    assert "5 fused" in result.stdout and stems(tmp_path / "out") == NAMES
+    for name, (height, width) in zip(NAMES, SIZES, strict=True):
+        assert Image.open(tmp_path / "out" / f"{name}.png").size == (width, height)
+
+
+def test_a_mistake_is_told_once_by_two_processes(pairs: Path, tmp_path: Path) -> None:
+    result = start("fuse", pairs, "--output", tmp_path / "out", "--model", "nowhere", processes=2)
+    assert result.returncode != 0 and result.stderr.count("no pipeline named 'nowhere'") == 1
