@@ -583,18 +583,16 @@ def models(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="bundled checkpoints")
-    for column in ("name", "model", "inputs", "parameters", "size", "licence", "measured"):
-        table.add_column(column, justify="right" if column in ("parameters", "size") else "left", overflow="fold")
+    table = Table(show_lines=True)
+    for column in ("checkpoint", "weights", f"measured: {' '.join(HEADLINE_METRICS)}"):
+        table.add_column(column, overflow="fold")
     for info in pretrained.list_models():
         known = _describe(info)
+        size = f"{known['bytes'] / 2**20:.1f} MiB" if info.available else "not installed"
+        parameters = f"{known['parameters'] / 1e6:.2f} M parameters" if known["parameters"] else ""
         table.add_row(
-            info.name,
-            info.model_class,
-            info.modality,
-            f"{known['parameters'] / 1e6:.2f} M" if known["parameters"] else "",
-            f"{known['bytes'] / 2**20:.1f} MiB" if info.available else "not installed",
-            info.licence,
+            f"{info.name}\n{info.model_class}\n{info.modality}",
+            "\n".join(filter(None, (size, parameters, info.licence))),
             "\n".join(_headline(info)),
         )
     Console().print(table)
@@ -617,10 +615,10 @@ def _describe(info: pretrained.PretrainedInfo) -> dict[str, Any]:
 
 
 def _headline(info: pretrained.PretrainedInfo) -> list[str]:
-    """`tno/test SCD 1.80 VIF 0.80 ...` of each set, from the `results` that `benchmarks/quality.py` writes."""
+    """`tno/test 1.80 0.80 0.60` of each set, from the `results` that `benchmarks/quality.py` writes."""
     lines = []
     for name, values in info.metrics.get("results", {}).items():
-        shown = [f"{metric} {values[metric]:.2f}" for metric in HEADLINE_METRICS if metric in values]
+        shown = [f"{values[metric]:.2f}" if metric in values else "-" for metric in HEADLINE_METRICS]
         lines.append(" ".join([name, *shown]))
     return lines
 

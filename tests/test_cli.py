@@ -103,7 +103,7 @@ def test_models_table_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     assert entry["name"] == name and entry["available"] and entry["parameters"] == count
     assert entry["bytes"] > 4 * count and entry["metrics"]["results"]["toy/test"]["VIF"] == 0.8
     assert not other["available"] and other["parameters"] is None
-    assert "toy/test SCD 1.23 VIF 0.80" in table and "not installed" in table and "Apache-2.0" in table
+    assert "toy/test 1.23 0.80 -" in table and "not installed" in table and "Apache-2.0" in table
 
 
 # --- a pair of files ---
