@@ -9,9 +9,10 @@ cross-frequency attention -> band fusion -> reconstruction.
 """
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -159,6 +160,15 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         )
         self.fusion_head = zero_module(nn.Conv2d(channels, 2 * pixels, 3, padding=1))  # starts at the mean image
         self.reconstruction_head = nn.Conv2d(channels, pixels, 3, padding=1)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: Any) -> Self:
+        """As diffusers' `from_pretrained`, but from safetensors whatever `use_safetensors` says.
+
+        Pickled weights can run code. Raises `OSError` where there is no safetensors file.
+        """
+        kwargs["use_safetensors"] = True  # diffusers itself passes False when it is not told
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     def build_scheduler(self) -> DDIMScheduler:
         """The noise schedule of the config, as a pipeline component."""

@@ -39,10 +39,12 @@ class DiffFuseNetPipeline(FusionPipeline):
         if sampling.noise_strength > 0 and config.use_d2fe:
             noise = pair_noise(sampling.seeds, config.feature_channels, window, config.patch_size)
             noise = (noise * sampling.noise_strength).to(device, dtype)
+        # None for the schedule of the model itself: values out of a tensor would break a compiled graph.
+        alphas_cumprod = self.scheduler.alphas_cumprod.tolist()
         return self.model(
             visible.to(device, dtype),
             infrared.to(device, dtype),
             timesteps=sampling.timesteps,
-            alphas_cumprod=self.scheduler.alphas_cumprod,
+            alphas_cumprod=None if alphas_cumprod == self.model.alphas_cumprod else alphas_cumprod,
             noise=noise,
         )
