@@ -233,11 +233,14 @@ def write_results(
         _write(arguments.markdown, "\n\n".join(tables))
     if arguments.metrics_json:
         own = _labels(arguments.model)[0]
-        results = {
-            name: next(row["values"] for row in content["rows"] if row["method"] == own)
-            for name, content in sets.items()
-        }
-        _write(arguments.metrics_json, json.dumps({"results": results, "provenance": provenance}, indent=2))
+        measured = {name: _for_checkpoint(own, content) for name, content in sets.items()}
+        _write(arguments.metrics_json, json.dumps({"sets": measured, "provenance": provenance}, indent=2))
+
+
+def _for_checkpoint(model: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands beside a checkpoint about one set: its own means, and those of the baselines."""
+    values = {row["method"]: row["values"] for row in content["rows"]}
+    return {"n": content["pairs"], "metrics": values[model], "baselines": {name: values[name] for name in BASELINES}}
 
 
 def _with_ranks(rows: Sequence[Row], metrics: Sequence[str]) -> Iterator[dict[str, Any]]:

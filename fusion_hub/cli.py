@@ -615,9 +615,10 @@ def _describe(info: pretrained.PretrainedInfo) -> dict[str, Any]:
 
 
 def _headline(info: pretrained.PretrainedInfo) -> list[str]:
-    """`tno/test 1.80 0.80 0.60` of each set, from the `results` that `benchmarks/quality.py` writes."""
+    """`tno/test 1.80 0.80 0.60` of each set, from the `sets` that `benchmarks/quality.py` writes."""
     lines = []
-    for name, values in info.metrics.get("results", {}).items():
+    for name, content in info.metrics.get("sets", {}).items():
+        values = content["metrics"]
         shown = [f"{values[metric]:.2f}" if metric in values else "-" for metric in HEADLINE_METRICS]
         lines.append(" ".join([name, *shown]))
     return lines

@@ -109,14 +109,11 @@ def read_results(metrics: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """One table for each set.
 
     Args:
-        metrics: `metrics.json`: `results` with the model's own means for each set, or `sets` with `n`, `metrics` and
-            `baselines` for each.
+        metrics: `metrics.json` as `benchmarks/quality.py` writes it: `sets`, each with `n`, `metrics`, `baselines`.
         name: of the model.
     """
-    found = {key: {"metrics": values} for key, values in metrics.get("results", {}).items()}
-    found |= metrics.get("sets", {})
     tables = []
-    for key, content in found.items():
+    for key, content in metrics.get("sets", {}).items():
         columns = list(content["metrics"])
         rows = {f"**{name}**": content["metrics"], **content.get("baselines", {})}
         tables.append(

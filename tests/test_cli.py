@@ -92,7 +92,7 @@ def test_models_table_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     (tmp_path / name).symlink_to(model)
     monkeypatch.setattr(pretrained, "ROOT", tmp_path)
     metrics = Path(model) / "metrics.json"
-    metrics.write_text(json.dumps({"results": {"toy/test": {"SCD": 1.234, "VIF": 0.8}}}))
+    metrics.write_text(json.dumps({"sets": {"toy/test": {"metrics": {"SCD": 1.234, "VIF": 0.8}}}}))
     try:
         entry, other = json.loads(run("models", "--json").stdout)
         monkeypatch.setenv("COLUMNS", "200")
@@ -101,7 +101,7 @@ def test_models_table_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
         metrics.unlink()
     count = sum(parameter.numel() for parameter in tiny_pipeline().model.parameters())
     assert entry["name"] == name and entry["available"] and entry["parameters"] == count
-    assert entry["bytes"] > 4 * count and entry["metrics"]["results"]["toy/test"]["VIF"] == 0.8
+    assert entry["bytes"] > 4 * count and entry["metrics"]["sets"]["toy/test"]["metrics"]["VIF"] == 0.8
     assert not other["available"] and other["parameters"] is None
     assert "toy/test 1.23 0.80 -" in table and "not installed" in table and "Apache-2.0" in table
 

@@ -48,7 +48,11 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny_pipeline().save_pretrained(folder)
     save_config(resolved(TrainingConfig(max_steps=1234), DiffFuseNetConfig(variant="tiny")), folder / "config.yaml")
     change(folder, "training.json", TRAINING)
-    change(folder, "metrics.json", {"results": {"tno/test": MEASURED}, "provenance": {"rescale": "none"}})
+    change(
+        folder,
+        "metrics.json",
+        {"sets": {"tno/test": {"n": 25, "metrics": MEASURED}}, "provenance": {"rescale": "none"}},
+    )
     return folder
 
 

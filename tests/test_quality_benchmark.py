@@ -105,5 +105,5 @@ def test_a_run_on_generated_pairs(quality: ModuleType, tmp_path: Path) -> None:
     weights = (tmp_path / "tiny" / "model" / "diffusion_pytorch_model.safetensors").read_bytes()
     hashes = result["provenance"]["checkpoints"]["tiny"]["sha256"]
     assert list(hashes.values()) == [hashlib.sha256(weights).hexdigest()]
-    assert json.loads(out["metrics.json"].read_text())["results"]["toy"] == rows["tiny"]["values"]
+    assert json.loads(out["metrics.json"].read_text())["sets"]["toy"]["metrics"] == rows["tiny"]["values"]
     assert out["out.md"].read_text().count("measured here") == 5
