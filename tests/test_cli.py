@@ -18,6 +18,7 @@ from tiny import tiny_pipeline
 from typer.testing import CliRunner, Result
 
 from fusion_hub import FusionPipeline, PairedDataset, __version__, cli, pretrained
+from fusion_hub.cli import common
 
 NAMES = ["a", "b.1", "c", "d", "e"]
 SIZES = [(40, 56), (40, 56), (33, 47), (40, 56), (1, 1)]
@@ -287,8 +288,8 @@ def test_a_truncated_checkpoint(pairs: Path, tmp_path: Path, model: str) -> None
 def test_dtype_auto_follows_the_instructions_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     for found, expected in (({"avx512_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
-        assert cli._dtype("auto", torch.device("cpu")) is expected
-    assert cli._dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
+        assert common.choose_dtype("auto", torch.device("cpu")) is expected
+    assert common.choose_dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
 
 
 # --- processes ---

@@ -1,40 +1,41 @@
-"""The command line: `fusion-hub fuse` and `fusion-hub models`.
-
-Exit codes: 0 all is done; 1 something failed, a pair or the whole run; 2 the command was used wrongly; 130 stopped by
-the user. Heavy libraries are imported by the functions that need them, so that `--help` answers at once.
-"""
+"""`fusion-hub fuse`: a pair of files, two folders or a dataset; resumable, on any number of processes."""
 
 import hashlib
 import itertools
-import json
-import os
-import signal
-import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fusion_hub import __version__, pretrained
+from fusion_hub.cli.common import (
+    FAILED,
+    MODEL_HELP,
+    WRONG_USE,
+    CommandError,
+    Device,
+    DtypeName,
+    agreed,
+    choose_device,
+    complain,
+    load_pipeline,
+    parse_steps,
+    processes,
+    progress_bar,
+    reason,
+    terminate_as_interrupt,
+    told,
+)
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import PartialState
-    from rich.progress import Progress
 
     from fusion_hub.data import Pair, PairedDataset
     from fusion_hub.pipelines import FusionPipeline
 
-FAILED, WRONG_USE, STOPPED = 1, 2, 130
-LONGEST_WAIT = timedelta(days=7)  # of the processes that are done for the last one
-HEADLINE_METRICS = ("SCD", "VIF", "Qabf")
-MODEL_HELP = "A bundled name (see `fusion-hub models`), a pipeline folder, or a Hub id owner/name."
-FUSE_EXAMPLES = """
+EXAMPLES = """
 Examples:
 
   fusion-hub fuse street.png street_ir.png --output fused.png
@@ -49,17 +50,6 @@ Examples:
 
   torchrun --nproc_per_node 2 -m fusion_hub.cli fuse visible/ infrared/ --output fused/
 """
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...; auto takes a GPU where there is one.")]
-DtypeName = Literal["auto", "float32", "bfloat16"]
-
-
-class CommandError(Exception):
-    """What the user is told, in a sentence, and the exit code."""
-
-    def __init__(self, message: str, code: int = FAILED) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass
@@ -96,41 +86,6 @@ class Work:
         return self.output if self.single else self.output / f"{pair.name}.png"
 
 
-app = typer.Typer(
-    name="fusion-hub",
-    help="Fuse registered infrared-visible and medical image pairs.",
-    epilog="Start with: fusion-hub fuse VISIBLE INFRARED --output OUT",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def main() -> None:
-    """The console script."""
-    app(prog_name="fusion-hub")
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"fusion-hub {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def common(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    """Fuse registered infrared-visible and medical image pairs."""
-
-
-# --- fuse ------------------------------------------------------------------------------------------------------------
-
-
-@app.command(epilog=FUSE_EXAMPLES)
 def fuse(
     visible: Annotated[
         str,
@@ -173,7 +128,9 @@ def fuse(
             show_default="the model's own",
         ),
     ] = None,
-    num_inference_steps: Annotated[int, typer.Option(min=1, help="Evaluations of the diffusion model.")] = 1,
+    num_inference_steps: Annotated[
+        str | None, typer.Option(help="Steps of the diffusion model, a number or auto.", show_default="the model's own")
+    ] = None,
     noise_strength: Annotated[float, typer.Option(min=0, max=1, help="Noise in the features; 0 is deterministic.")] = 0,
     seed: Annotated[int, typer.Option(help="Of that noise.")] = 0,
     split: Annotated[str | None, typer.Option(help="Split of a dataset, for example test.")] = None,
@@ -187,41 +144,24 @@ def fuse(
     was stopped goes on with the same command. A bad pair does not stop the others: it is reported at the end, and the
     exit code is 1.
     """
-    code = FAILED
-    try:
+    again = "the same command without --overwrite" if overwrite else "the same command"
+    with told(f"every picture in {output} is whole; {again} goes on with the rest"):
         source, single = _choose_source(visible, infrared, output, streaming)
         options = {
             "tile": tile,
             "rescale": rescale,
             "infrared_range": _parse_range(infrared_range),
-            "num_inference_steps": num_inference_steps,
+            "num_inference_steps": parse_steps(num_inference_steps),
             "noise_strength": noise_strength,
         }
-        with _terminate_as_interrupt(), _processes(device) as state:
-            dataset = _agreed(lambda: _open_dataset(source, split, streaming, limit, output, single, state))
-            pipeline = _agreed(lambda: _load_pipeline(model, _device(device, state), dtype))
-            _agreed(lambda: _check_options(pipeline, options, batch_size))
+        with terminate_as_interrupt(), processes(device) as state:
+            dataset = agreed(lambda: _open_dataset(source, split, streaming, limit, output, single, state))
+            pipeline = agreed(lambda: load_pipeline(model, choose_device(device, state), dtype))
+            agreed(lambda: _check_options(pipeline, options, batch_size))
             work = Work(pipeline, options, output, single, overwrite, batch_size, seed)
             tally = _fuse_share(work, _share(dataset, limit, state), state)
             code = _summary(tally, work, state)
-    except CommandError as error:
-        _complain(f"error: {error}")
-        code = error.code
-    except KeyboardInterrupt:
-        again = "the same command without --overwrite" if overwrite else "the same command"
-        _complain(f"stopped: every picture in {output} is whole; {again} goes on with the rest")
-        code = STOPPED
     raise typer.Exit(code)
-
-
-def _complain(message: str) -> None:
-    """A line on stderr, of the main process only: the others know nothing that it does not."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        typer.echo(f"fusion-hub: {message}", err=True)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).strip() or type(error).__name__
 
 
 # --- what is asked for -----------------------------------------------------------------------------------------------
@@ -302,101 +242,6 @@ def _check_options(pipeline: "FusionPipeline", options: dict[str, Any], batch_si
         raise CommandError(str(error), WRONG_USE) from error
 
 
-# --- processes and devices -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _processes(device: str) -> "Iterator[PartialState]":
-    """The processes of this run, by Accelerate; one if no launcher started several."""
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
-    no_accelerator = not torch.accelerator.is_available()
-    on_cpu = device == "cpu" or (device == "auto" and (no_accelerator or parse_flag_from_env("ACCELERATE_USE_CPU")))
-    state = PartialState(cpu=on_cpu, **({"timeout": LONGEST_WAIT} if "LOCAL_RANK" in os.environ else {}))
-    try:
-        yield state
-    finally:
-        state.destroy_process_group()
-
-
-def _agreed(step: Any) -> Any:
-    """Result of `step()`; if it fails in any process all of them raise, so that none waits for one that gave up."""
-    from accelerate.utils import gather_object
-
-    result, problem = None, None
-    try:
-        result = step()
-    except CommandError as error:
-        problem = (str(error), error.code)
-    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:  # wrong files, Hub, device, memory
-        problem = (_reason(error), FAILED)
-    problems = [found for found in gather_object([problem]) if found is not None]
-    if problems:
-        raise CommandError(*problems[0])
-    return result
-
-
-def _device(name: str, state: "PartialState") -> "torch.device":
-    import torch
-
-    try:
-        wanted = state.device if name == "auto" else torch.device(name)
-        if state.num_processes > 1 and wanted.type == state.device.type:
-            wanted = state.device  # each process has its own
-        torch.empty(1, device=wanted)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise CommandError(
-            f"--device {name} cannot be used here ({_reason(error).splitlines()[0]}): try cpu", WRONG_USE
-        ) from error
-    return wanted
-
-
-def _dtype(name: DtypeName, device: "torch.device") -> "torch.dtype":
-    """`auto`: bfloat16 where the device has instructions for it, else float32, which emulation would only slow down."""
-    import torch
-
-    if name != "auto":
-        return cast("torch.dtype", getattr(torch, name))
-    if device.type == "cuda":
-        quick = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # from torch 2.9 on
-        found = torch.cpu.get_capabilities()
-        quick = any(found.get(kind, False) for kind in ("avx512_bf16", "amx_bf16"))
-    else:
-        quick = False
-    return torch.bfloat16 if quick else torch.float32
-
-
-def _load_pipeline(model: str, device: "torch.device", dtype: DtypeName) -> "FusionPipeline":
-    from diffusers.utils import logging
-
-    from fusion_hub.pipelines import FusionPipeline
-
-    logging.disable_progress_bar()
-    pipeline = FusionPipeline.from_pretrained(model, dtype=_dtype(dtype, device)).to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM, from `kill`, a scheduler or torchrun, ends as tidily as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():  # Python allows it nowhere else
-        yield
-        return
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 # --- the pairs -------------------------------------------------------------------------------------------------------
 
 
@@ -456,7 +301,7 @@ def _fuse_share(work: Work, share: "tuple[Iterable[Pair], int | None]", state: "
     pairs, total = share
     tally = Tally()
     whose = f" (process 1 of {state.num_processes})" if state.num_processes > 1 else ""
-    with _progress(f"fusing{whose}", total, shown=state.is_main_process and not work.single) as (bar, task):
+    with progress_bar(f"fusing{whose}", total, shown=state.is_main_process and not work.single) as (bar, task):
         waiting: list[Pair] = []
         try:
             for pair in pairs:
@@ -467,7 +312,7 @@ def _fuse_share(work: Work, share: "tuple[Iterable[Pair], int | None]", state: "
                     waiting = []
                 bar.update(task, completed=tally.seen - len(waiting))
         except Exception as error:  # the stream broke; what has arrived is fused, what is missing reported
-            tally.failures.append((f"pair {tally.seen + 1} and all after it", _reason(error)))
+            tally.failures.append((f"pair {tally.seen + 1} and all after it", reason(error)))
         _fuse_group(work, waiting, tally)
         bar.update(task, completed=tally.seen)
     return tally
@@ -495,7 +340,7 @@ def _fuse_group(work: Work, pairs: "Sequence[Pair]", tally: Tally) -> None:
         images = _fuse_pairs(work, pairs) if pairs else []
     except Exception as error:
         if len(pairs) == 1:
-            tally.failures.append((pairs[0].name, _reason(error)))
+            tally.failures.append((pairs[0].name, reason(error)))
             return
         for pair in pairs:
             _fuse_group(work, [pair], tally)
@@ -505,7 +350,7 @@ def _fuse_group(work: Work, pairs: "Sequence[Pair]", tally: Tally) -> None:
             save_image(image, work.target(pair))
             tally.fused += 1
         except Exception as error:
-            tally.failures.append((pair.name, _reason(error)))
+            tally.failures.append((pair.name, reason(error)))
 
 
 def _fuse_pairs(work: Work, pairs: "Sequence[Pair]") -> list[Any]:
@@ -523,23 +368,6 @@ def _pair_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=7).digest(), "big")
 
 
-@contextmanager
-def _progress(title: str, total: int | None, shown: bool) -> "Iterator[tuple[Progress, Any]]":
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not shown) as bar:
-        yield bar, bar.add_task(title, total=total)
-
-
 def _summary(own: Tally, work: Work, state: "PartialState") -> int:
     """Gather the tallies of all processes; the main one prints them. Returns the exit code."""
     from accelerate.utils import gather_object
@@ -552,7 +380,7 @@ def _summary(own: Tally, work: Work, state: "PartialState") -> int:
     if state.is_main_process:
         fused, skipped = sum(tally.fused for tally in tallies), sum(tally.skipped for tally in tallies)
         if work.single and failures:
-            _complain(f"error: {failures[0][1]}")
+            complain(f"error: {failures[0][1]}")
         else:
             _print_summary(fused, skipped, failures, work)
     return FAILED if failures else 0
@@ -565,64 +393,5 @@ def _print_summary(fused: int, skipped: int, failures: Sequence[tuple[str, str]]
     if failures:
         parts.append(f"{len(failures)} failed")
     typer.echo(f"{work.output}: {', '.join(parts)}")
-    for name, reason in failures:
-        typer.echo(f"failed: {name}: {reason}", err=True)
-
-
-# --- models ----------------------------------------------------------------------------------------------------------
-
-
-@app.command()
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-) -> None:
-    """List the bundled checkpoints, with the numbers measured on their test sets."""
-    if as_json:
-        typer.echo(json.dumps([_describe(info) for info in pretrained.list_models()], indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_lines=True)
-    for column in ("checkpoint", "weights", f"measured: {' '.join(HEADLINE_METRICS)}"):
-        table.add_column(column, overflow="fold")
-    for info in pretrained.list_models():
-        known = _describe(info)
-        size = f"{known['bytes'] / 2**20:.1f} MiB" if info.available else "not installed"
-        parameters = f"{known['parameters'] / 1e6:.2f} M parameters" if known["parameters"] else ""
-        table.add_row(
-            f"{info.name}\n{info.model_class}\n{info.modality}",
-            "\n".join(filter(None, (size, parameters, info.licence))),
-            "\n".join(_headline(info)),
-        )
-    Console().print(table)
-
-
-def _describe(info: pretrained.PretrainedInfo) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "pipeline": info.pipeline_class,
-        "model": info.model_class,
-        "modality": info.modality,
-        "datasets": list(info.datasets),
-        "summary": info.summary,
-        "licence": info.licence,
-        "available": info.available,
-        "parameters": info.parameters,
-        "bytes": sum(file.stat().st_size for file in info.folder.rglob("*.safetensors")),
-        "metrics": info.metrics,
-    }
-
-
-def _headline(info: pretrained.PretrainedInfo) -> list[str]:
-    """`tno/test 1.80 0.80 0.60` of each set, from the `sets` that `benchmarks/quality.py` writes."""
-    lines = []
-    for name, content in info.metrics.get("sets", {}).items():
-        values = content["metrics"]
-        shown = [f"{values[metric]:.2f}" if metric in values else "-" for metric in HEADLINE_METRICS]
-        lines.append(" ".join([name, *shown]))
-    return lines
-
-
-if __name__ == "__main__":
-    main()
+    for name, why in failures:
+        typer.echo(f"failed: {name}: {why}", err=True)

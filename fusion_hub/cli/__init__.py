@@ -1,0 +1,47 @@
+"""The command line: `fusion-hub fuse`, `evaluate`, `leaderboard`, `models`.
+
+Exit codes: 0 all is done; 1 something failed, a pair or the whole run; 2 the command was used wrongly; 130 stopped by
+the user. Each command is a module here. Heavy libraries are imported by the functions that need them, so that `--help`
+answers at once.
+"""
+
+from typing import Annotated
+
+import typer
+
+from fusion_hub import __version__
+from fusion_hub.cli import evaluate, fuse, leaderboard, models
+
+app = typer.Typer(
+    name="fusion-hub",
+    help="Fuse registered infrared-visible and medical image pairs.",
+    epilog="Start with: fusion-hub fuse VISIBLE INFRARED --output OUT",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=fuse.EXAMPLES)(fuse.fuse)
+app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
+app.command()(models.models)
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="fusion-hub")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fusion-hub {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Fuse registered infrared-visible and medical image pairs."""

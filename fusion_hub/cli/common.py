@@ -1,0 +1,177 @@
+"""What the commands share: errors with an exit code, processes, devices, the pipeline, the progress bar."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import PartialState
+    from rich.progress import Progress
+
+    from fusion_hub.pipelines import FusionPipeline
+
+FAILED, WRONG_USE, STOPPED = 1, 2, 130
+LONGEST_WAIT = timedelta(days=7)  # of the processes that are done for the last one
+MODEL_HELP = "A bundled name (see `fusion-hub models`), a pipeline folder, or a Hub id owner/name."
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...; auto takes a GPU where there is one.")]
+DtypeName = Literal["auto", "float32", "bfloat16"]
+
+
+class CommandError(Exception):
+    """What the user is told, in a sentence, and the exit code."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def complain(message: str) -> None:
+    """A line on stderr, of the main process only: the others know nothing that it does not."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        typer.echo(f"fusion-hub: {message}", err=True)
+
+
+def reason(error: BaseException) -> str:
+    return str(error).strip() or type(error).__name__
+
+
+@contextmanager
+def told(when_stopped: str) -> Iterator[None]:
+    """A user's mistake or Ctrl-C becomes one sentence on stderr and an exit code, never a stack trace."""
+    try:
+        yield
+    except CommandError as error:
+        complain(f"error: {error}")
+        raise typer.Exit(error.code) from error
+    except KeyboardInterrupt:
+        complain(f"stopped: {when_stopped}")
+        raise typer.Exit(STOPPED) from None
+
+
+def parse_steps(text: str | None) -> int | Literal["auto"] | None:
+    """`--num-inference-steps`: a number from 1, `auto`, or None for the model's own."""
+    if text is None or text == "auto":
+        return cast(Literal["auto"] | None, text)
+    if not text.isdecimal() or int(text) < 1:
+        raise CommandError(f"--num-inference-steps {text}: give a whole number from 1, or auto", WRONG_USE)
+    return int(text)
+
+
+# --- processes and devices -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def processes(device: str) -> "Iterator[PartialState]":
+    """The processes of this run, by Accelerate; one if no launcher started several."""
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    no_accelerator = not torch.accelerator.is_available()
+    on_cpu = device == "cpu" or (device == "auto" and (no_accelerator or parse_flag_from_env("ACCELERATE_USE_CPU")))
+    state = PartialState(cpu=on_cpu, **({"timeout": LONGEST_WAIT} if "LOCAL_RANK" in os.environ else {}))
+    try:
+        yield state
+    finally:
+        state.destroy_process_group()
+
+
+def agreed(step: Any) -> Any:
+    """Result of `step()`; if it fails in any process all of them raise, so that none waits for one that gave up."""
+    from accelerate.utils import gather_object
+
+    result, problem = None, None
+    try:
+        result = step()
+    except CommandError as error:
+        problem = (str(error), error.code)
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:  # wrong files, Hub, device, memory
+        problem = (reason(error), FAILED)
+    problems = [found for found in gather_object([problem]) if found is not None]
+    if problems:
+        raise CommandError(*problems[0])
+    return result
+
+
+def choose_device(name: str, state: "PartialState") -> "torch.device":
+    import torch
+
+    try:
+        wanted = state.device if name == "auto" else torch.device(name)
+        if state.num_processes > 1 and wanted.type == state.device.type:
+            wanted = state.device  # each process has its own
+        torch.empty(1, device=wanted)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise CommandError(
+            f"--device {name} cannot be used here ({reason(error).splitlines()[0]}): try cpu", WRONG_USE
+        ) from error
+    return wanted
+
+
+def choose_dtype(name: DtypeName, device: "torch.device") -> "torch.dtype":
+    """`auto`: bfloat16 where the device has instructions for it, else float32, which emulation would only slow down."""
+    import torch
+
+    if name != "auto":
+        return cast("torch.dtype", getattr(torch, name))
+    if device.type == "cuda":
+        quick = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # from torch 2.9 on
+        found = torch.cpu.get_capabilities()
+        quick = any(found.get(kind, False) for kind in ("avx512_bf16", "amx_bf16"))
+    else:
+        quick = False
+    return torch.bfloat16 if quick else torch.float32
+
+
+def load_pipeline(model: str, device: "torch.device", dtype: DtypeName) -> "FusionPipeline":
+    from diffusers.utils import logging
+
+    from fusion_hub.pipelines import FusionPipeline
+
+    logging.disable_progress_bar()
+    pipeline = FusionPipeline.from_pretrained(model, dtype=choose_dtype(dtype, device)).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM, from `kill`, a scheduler or torchrun, ends as tidily as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # Python allows it nowhere else
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def progress_bar(title: str, total: int | None, shown: bool) -> "Iterator[tuple[Progress, Any]]":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not shown) as bar:
+        yield bar, bar.add_task(title, total=total)

@@ -1,0 +1,307 @@
+"""`fusion-hub evaluate`: methods x sets x metrics; resumable, on any number of processes."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fusion_hub.cli.common import (
+    FAILED,
+    WRONG_USE,
+    CommandError,
+    Device,
+    DtypeName,
+    agreed,
+    choose_device,
+    load_pipeline,
+    parse_steps,
+    processes,
+    progress_bar,
+    terminate_as_interrupt,
+    told,
+)
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from fusion_hub.evaluation import Evaluation, EvaluationSet, Method
+
+EXAMPLES = """
+Examples:
+
+  fusion-hub evaluate --data data/tno/test
+
+  fusion-hub evaluate --model difffusenet-msrs --model laplacian --data data/tno/test --data data/msrs/test -o results
+
+  fusion-hub evaluate --model CDDFuse=downloads/cddfuse_tno --data data/tno/test --output results
+
+  fusion-hub evaluate --model runs/mine/pipeline --data mine=data/mine --metrics red --output results
+
+  torchrun --nproc_per_node 2 -m fusion_hub.cli evaluate --data data/msrs/test --output results
+"""
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+
+
+def evaluate(
+    *,
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="[NAME=]METHOD",
+            help="What to evaluate: a bundled name, a pipeline folder, a Hub id owner/name; a baseline (average, "
+            "maximum, laplacian, guided-filter); or a folder of images that any method has fused, with the stems of "
+            "the pairs. May be given several times.",
+        ),
+    ] = ["difffusenet-msrs"],  # noqa: B006  # typer copies it
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data",
+            "-d",
+            metavar="[NAME=]SET",
+            help="A folder with vis/ and ir/ or metadata.csv, or a Hub id. May be given several times.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for summary.json, report.md, table.tex, per_image/*.csv, figure.png. A run that was stopped "
+            "goes on from it.",
+            show_default="print the tables only",
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of every set, for example test.")] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="Columns: the table of a paper (cddfuse, difffusenet, red, seafusion, tang), all, or names such as "
+            "SCD,VIF,Qabf."
+        ),
+    ] = "cddfuse",
+    device: Device = "auto",
+    dtype: Annotated[DtypeName, typer.Option(help="Published numbers are float32.")] = "float32",
+    rescale: Annotated[
+        Literal["none", "minmax"],
+        typer.Option(help="minmax stretches every result of a model by itself, as some programs do on saving."),
+    ] = "none",
+    num_inference_steps: Annotated[
+        str | None, typer.Option(help="Steps of the diffusion model, a number or auto.", show_default="the model's own")
+    ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(min=0, help="Side of the tiles in pixels; 0: never tiles.", show_default="auto, for large images"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pairs of each set.")] = None,
+    save_images: Annotated[
+        bool, typer.Option("--save-images", help="Keep the fused pictures in OUTPUT/images.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure again what is measured already.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Measure fused images: a table with 95 % intervals, guard rails, and all that is needed to repeat it.
+
+    Measured is the picture as it would be saved: 8-bit BT.601 luminance, original size, clamped, not stretched. The
+    rows of average and maximum are always there; a warning tells when a result is near one source, or when a stretch
+    explains its gain.
+    """
+    with told("the same command with the same --output goes on from here"), _folder(output, save_images) as folder:
+        columns = parse_metrics(metrics)
+        options: dict[str, Any] = {
+            "rescale": rescale,
+            "tile": tile,
+            "num_inference_steps": parse_steps(num_inference_steps),
+        }
+        options = {key: value for key, value in options.items() if value is not None}
+        with terminate_as_interrupt(), processes(device) as state:
+            datasets = agreed(lambda: _open_sets(data, split, limit))
+            methods = agreed(lambda: _open_methods(model, datasets, options, choose_device(device, state), dtype))
+            result = _run(methods, datasets, columns, folder, save_images, overwrite, seed, state)
+            code = _tell(result, output, state)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _folder(output: Path | None, save_images: bool) -> Iterator[Path]:
+    """The output folder; without one a temporary folder that all processes of this run share."""
+    if output is not None:
+        if output.exists() and not output.is_dir():
+            raise CommandError(f"--output {output} is a file: give a folder", WRONG_USE)
+        yield output
+        return
+    if save_images:
+        raise CommandError("--save-images needs a folder to save them in: give --output", WRONG_USE)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise CommandError("several processes need a folder to meet in: give --output", WRONG_USE)
+    with tempfile.TemporaryDirectory(prefix="fusion-hub-") as folder:
+        yield Path(folder)
+
+
+# --- what is asked for -----------------------------------------------------------------------------------------------
+
+
+def parse_metrics(text: str) -> tuple[str, ...]:
+    """`cddfuse`, `difffusenet`, `red`, `all`, or names of metrics separated by commas; combinations too."""
+    from fusion_hub.metrics import LEGACY_METRICS, METRICS, TABLES
+
+    found: list[str] = []
+    known = {name.lower(): name for name in (*METRICS, *LEGACY_METRICS)}
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        if word.lower() == "all":
+            found += METRICS
+        elif word.lower() in TABLES:
+            found += TABLES[word.lower()]
+        elif word.lower() in known:
+            found.append(known[word.lower()])
+        else:
+            raise CommandError(
+                f"--metrics {word}: no such metric; there are the tables {', '.join(TABLES)}, all, and "
+                f"{', '.join((*METRICS, *LEGACY_METRICS))}",
+                WRONG_USE,
+            )
+    if not found:
+        raise CommandError("--metrics is empty: give cddfuse, all, or names such as SCD,VIF,Qabf", WRONG_USE)
+    return tuple(dict.fromkeys(found))
+
+
+def _named(text: str) -> tuple[str | None, str]:
+    """`NAME=VALUE` in two; a path that holds an equals sign is one value."""
+    name, equals, value = text.partition("=")
+    if equals and name and not Path(text).exists():
+        return name, value
+    return None, text
+
+
+def set_name(source: str, split: str | None) -> str:
+    """The name under which tables know a set: `tno/test` for `data/tno/test`, or for `data/tno` with a split."""
+    if not Path(source).expanduser().is_dir():
+        return source if split is None else f"{source}/{split}"
+    folder = Path(source).expanduser().resolve()
+    if split is not None:
+        return (
+            f"{folder.name}/{split}" if folder.name.lower() != split.lower() else f"{folder.parent.name}/{folder.name}"
+        )
+    return f"{folder.parent.name}/{folder.name}" if folder.name.lower() in SPLITS else folder.name
+
+
+def _open_sets(sources: Sequence[str], split: str | None, limit: int | None) -> "list[EvaluationSet]":
+    from fusion_hub.data import PairedDataset
+    from fusion_hub.evaluation import EvaluationSet
+
+    found: dict[str, EvaluationSet] = {}
+    for text in sources:
+        name, source = _named(text)
+        name = name or set_name(source, split)
+        if name in found:
+            raise CommandError(f"two sets have the name {name!r}: name one of them, --data NAME={source}", WRONG_USE)
+        pairs = PairedDataset.open(source, split=split)
+        found[name] = EvaluationSet.of(name, pairs if limit is None else pairs[:limit])
+    return list(found.values())
+
+
+def _open_methods(
+    sources: Sequence[str], datasets: "Sequence[EvaluationSet]", options: dict[str, Any], device: Any, dtype: DtypeName
+) -> "list[Method]":
+    from fusion_hub.baselines import BASELINES
+    from fusion_hub.evaluation import baseline_method, folder_method, pipeline_method, with_baselines
+
+    found = []
+    for text in sources:
+        name, source = _named(text)
+        folder = Path(source).expanduser()
+        if source.replace("-", "_") in BASELINES:
+            found.append(baseline_method(source, options["rescale"]))
+        elif folder.is_dir() and not (folder / "model_index.json").is_file():
+            found.append(folder_method(name or folder.resolve().name, folder, {s.name: s.names for s in datasets}))
+        else:
+            pipeline = load_pipeline(source, device, dtype)
+            found.append(pipeline_method(name or Path(source).name, pipeline, options))
+    return with_baselines(found)
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def _run(
+    methods: "Sequence[Method]",
+    datasets: "Sequence[EvaluationSet]",
+    metrics: Sequence[str],
+    folder: Path,
+    save_images: bool,
+    overwrite: bool,
+    seed: int,
+    state: "PartialState",
+) -> "Evaluation":
+    """Measure the share of this process; the main one collects and writes. All return the result."""
+    from accelerate.utils import gather_object
+
+    from fusion_hub import evaluation
+
+    images = folder / "images" if save_images else None
+    if overwrite and state.is_main_process:
+        evaluation.forget(folder)
+    state.wait_for_everyone()
+    share = sum(len(dataset.pairs.shard(state.process_index, state.num_processes)) for dataset in datasets)
+    with progress_bar("evaluating", share * len(methods), shown=state.is_main_process) as (bar, task):
+        failures = evaluation.measure_share(
+            methods,
+            datasets,
+            metrics,
+            folder,
+            process=state.process_index,
+            processes=state.num_processes,
+            images=images,
+            progress=lambda: bar.advance(task),
+        )
+    failures = gather_object(failures)
+    result = evaluation.collect(methods, datasets, metrics, folder, failures, seed)
+    if state.is_main_process:
+        agreed_files = evaluation.write(result, datasets, folder, images)
+        if not any(file.name == "figure.png" for file in agreed_files):
+            typer.echo("no figure: matplotlib is not installed (pip install 'fusion-hub[evaluate]')", err=True)
+    state.wait_for_everyone()
+    return result
+
+
+def _tell(result: "Evaluation", output: Path | None, state: "PartialState") -> int:
+    if state.is_main_process:
+        _print_tables(result)
+        for failure in result.failures:
+            typer.echo(f"failed: {failure.method}, {failure.dataset}, {failure.pair}: {failure.reason}", err=True)
+        if output is not None:
+            typer.echo(f"{output}: summary.json, report.md, table.tex, per_image/*.csv, figure.png")
+    return FAILED if result.failures else 0
+
+
+def _print_tables(result: "Evaluation") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from fusion_hub.evaluation import report
+
+    console = Console()
+    for dataset, rows in report.by_dataset(result.rows):
+        title = f"{dataset}, {max(row.n for row in rows)} pairs"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+        table.add_column("method", no_wrap=True)
+        for metric in result.metrics:
+            table.add_column(report.heading(metric), justify="right", overflow="fold")
+        winners = {metric: report.best(rows, metric) for metric in result.metrics}
+        for row in rows:
+            cells = [report.number(metric, row.metrics[metric].mean) for metric in result.metrics]
+            shown = [f"[bold]{c}[/]" if winners[m] is row else c for m, c in zip(result.metrics, cells, strict=True)]
+            table.add_row(escape(row.method), *shown)
+        console.print(table)
+        for row in rows:
+            for warning in row.warnings:
+                console.print(f"[yellow]warning:[/] {escape(row.method)}: {escape(warning)}")

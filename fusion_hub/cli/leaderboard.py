@@ -1,0 +1,66 @@
+"""`fusion-hub leaderboard`: evaluations and published rows on one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fusion_hub.cli.common import WRONG_USE, CommandError, reason, told
+from fusion_hub.cli.evaluate import parse_metrics
+
+EXAMPLES = """
+Examples:
+
+  fusion-hub leaderboard results/ --output board/
+
+  fusion-hub leaderboard ours/summary.json theirs/summary.json --rank-metrics SCD,VIF,Qabf --output board/
+"""
+
+
+def leaderboard(
+    evaluations: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="EVALUATION...",
+            help="summary.json files of `fusion-hub evaluate`, or the folders that hold them.",
+            show_default=False,
+        ),
+    ],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for index.html and leaderboard.md.")] = Path(
+        "leaderboard"
+    ),
+    published: Annotated[
+        bool, typer.Option(help="Add the rows that other methods have published on the same pairs, marked as such.")
+    ] = True,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Columns, as in `fusion-hub evaluate`.", show_default="the usual ones"),
+    ] = None,
+    rank_metrics: Annotated[
+        str | None, typer.Option(help="What the mean rank is over.", show_default="SCD,VIF,Qabf,SSIM_cddfuse,EN,SF")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Merge evaluations into one page: tables, mean ranks, paired bootstrap, plots.
+
+    The page is one HTML file that needs nothing from the network, and the same as Markdown.
+    """
+    with told("nothing was written"):
+        from fusion_hub import leaderboard as board
+
+        if output.exists() and not output.is_dir():
+            raise CommandError(f"--output {output} is a file: give a folder", WRONG_USE)
+        ranked = board.RANK_METRICS if rank_metrics is None else parse_metrics(rank_metrics)
+        try:
+            board.build(
+                evaluations,
+                output,
+                published=published,
+                metrics=None if metrics is None else parse_metrics(metrics),
+                rank_metrics=ranked,
+                seed=seed,
+            )
+        except (OSError, ValueError) as error:
+            raise CommandError(reason(error)) from error
+        typer.echo(f"{output / 'index.html'}, {output / 'leaderboard.md'}")

@@ -1,0 +1,245 @@
+"""What can be evaluated: pipelines, rules without a network, and folders of images that any method has made."""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from fusion_hub.baselines import BASELINES
+from fusion_hub.data.layouts import EXTENSIONS
+from fusion_hub.data.pictures import Pair
+from fusion_hub.image_processor import FusionImageProcessor
+
+if TYPE_CHECKING:
+    from fusion_hub.pipelines import FusionPipeline
+
+Kind = Literal["model", "baseline", "folder"]
+Fuse = Callable[[Pair, str], Image.Image]
+"""From a pair, and the name of its set, to the fused picture as it would be saved."""
+
+Rescale = Literal["none", "minmax"]
+ALWAYS = ("average", "maximum")
+"""The baselines that every report holds: a claim means little without them."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to fuse.
+
+    Attributes:
+        name: in tables.
+        kind: "model", "baseline" or "folder".
+        fuse: `(pair, dataset name) -> PIL image` of the pair's size.
+        details: what has to be known to get the same picture again, JSON-able: checkpoint hash, options, folder.
+        fingerprint: changes whenever its pictures could change; results are only resumed under the same one.
+    """
+
+    name: str
+    kind: Kind
+    fuse: Fuse
+    details: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    @property
+    def stretched(self) -> bool | None:
+        """Whether each image is stretched to the full range; None where nobody here can know."""
+        rescale = self.details.get("rescale")
+        return None if rescale is None else rescale == "minmax"
+
+
+def luminance(image: Image.Image) -> np.ndarray:
+    """`(H, W)` uint8: BT.601 full range, `floor(0.299 R + 0.587 G + 0.114 B + 0.5)`; one-channel images as they are.
+
+    16-bit images (of one channel) are divided by 257 and rounded, so that 65535 becomes 255.
+
+    Raises:
+        ValueError: for modes on which the metrics are not defined (floating point, CMYK ...).
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I;16", "I;16L", "I;16B"):
+        return np.floor(np.asarray(image).astype(np.float64) / 257 + 0.5).astype(np.uint8)
+    if image.mode == "LA":
+        image = image.getchannel("L")
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if image.mode not in ("RGB", "RGBA", "P"):
+        raise ValueError(f"an image has the mode {image.mode}: the metrics are defined on 8-bit grey or colour images")
+    luma = np.asarray(image.convert("RGB"), dtype=np.float64) @ np.array([0.299, 0.587, 0.114])
+    return np.clip(np.floor(luma + 0.5), 0, 255).astype(np.uint8)
+
+
+def source_luminance(pair: Pair, infrared_range: Any = "auto") -> tuple[np.ndarray, np.ndarray]:
+    """8-bit luminance of the visible and of the infrared picture, each `(H, W)` uint8.
+
+    8-bit pictures as `luminance` reads them. Deeper ones go through the image processor, with the rule by which the
+    pipelines read them, so that a method is measured against what it was given.
+    """
+    pictures = [as_image(pair.visible), as_image(pair.infrared)]
+    if all(picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA") for picture in pictures):
+        visible, infrared = map(luminance, pictures)
+    else:
+        processor = FusionImageProcessor(infrared_range=infrared_range)
+        visible_unit, infrared_unit, _ = processor.preprocess(pair.visible, pair.infrared)
+        visible, infrared = (
+            (unit[0, 0].clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8).numpy()
+            for unit in (visible_unit, infrared_unit)
+        )
+    if visible.shape != infrared.shape:
+        raise ValueError(
+            f"visible is {_size(visible)} and infrared {_size(infrared)} pixels: register and crop them to one size"
+        )
+    return visible, infrared
+
+
+def as_image(picture: Image.Image | np.ndarray) -> Image.Image:
+    """Pictures in memory as PIL images; pictures from files are that already."""
+    return picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+
+
+def _size(luma: np.ndarray) -> str:
+    return f"{luma.shape[1]}x{luma.shape[0]}"
+
+
+# --- rules without a network -----------------------------------------------------------------------------------------
+
+
+def baseline_method(name: str, rescale: Rescale = "none") -> Method:
+    """A rule of `fusion_hub.baselines`, on the 8-bit luminance of both sources.
+
+    Raises:
+        ValueError: for a name that is not in the table (`guided-filter` and `guided_filter` are one).
+    """
+    key = name.replace("-", "_")
+    if key not in BASELINES:
+        raise ValueError(f"{name!r} is no baseline: choose among {', '.join(BASELINES)}")
+
+    def fuse(pair: Pair, dataset: str) -> Image.Image:
+        unit = [torch.from_numpy(luma / 255)[None, None] for luma in source_luminance(pair)]
+        fused = BASELINES[key](*unit)[0, 0].clamp(0, 1)
+        # Ties up, also those that the division by 255 has moved: every second pixel of the average is one.
+        grey = (fused * 255 + 0.5 + 1e-9).floor().to(torch.uint8).numpy()
+        return Image.fromarray(stretch(grey) if rescale == "minmax" else grey)
+
+    label = key if rescale == "none" else f"{key}+minmax"
+    details = {"rule": key, "rescale": rescale, "colour": "luminance only"}
+    return Method(label, "baseline", fuse, details, _digest("baseline", details))
+
+
+def stretch(grey: np.ndarray) -> np.ndarray:
+    """`(H, W)` uint8 stretched so that its darkest level is 0 and its brightest 255; a constant image stays."""
+    low, high = int(grey.min()), int(grey.max())
+    if low == high:
+        return grey
+    return np.floor((grey.astype(np.float64) - low) / (high - low) * 255 + 0.5).astype(np.uint8)
+
+
+# --- pipelines -------------------------------------------------------------------------------------------------------
+
+
+def pipeline_method(name: str, pipeline: "FusionPipeline", options: Mapping[str, Any] | None = None) -> Method:
+    """A pipeline as `fusion-hub fuse` runs it, with `options` for its call (such as `rescale`)."""
+    options = dict(options or {})
+
+    def fuse(pair: Pair, dataset: str) -> Image.Image:
+        # Files are read by the pipeline itself, whose messages then name them.
+        sources = [
+            source if isinstance(source, Path) else as_image(picture)
+            for source, picture in (
+                (pair.visible_source, pair.visible),
+                (pair.infrared_source, pair.infrared),
+            )
+        ]
+        return pipeline(*sources, **options).images[0]
+
+    details = {**describe_checkpoint(pipeline), "dtype": str(pipeline.model.dtype).removeprefix("torch."), **options}
+    return Method(name, "model", fuse, details, _digest("model", details))
+
+
+def describe_checkpoint(pipeline: "FusionPipeline") -> dict[str, Any]:
+    """Class, number of parameters, hash of the weights' files and of the values in memory."""
+    folder = Path(pipeline.config.get("_name_or_path", ""))
+    files = sorted(folder.glob("model/*.safetensors")) if folder.is_dir() else []
+    values = hashlib.sha256()
+    for key, tensor in sorted(pipeline.model.state_dict().items()):
+        values.update(key.encode())
+        values.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return {
+        "class": type(pipeline).__name__,
+        "parameters": sum(parameter.numel() for parameter in pipeline.model.parameters()),
+        "sha256": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+        "state_sha256": values.hexdigest(),
+    }
+
+
+# --- folders of fused images -----------------------------------------------------------------------------------------
+
+
+def folder_method(name: str, folder: Path, datasets: Mapping[str, list[str]]) -> Method:
+    """Images that another program has fused, one for each pair, of the same stem.
+
+    Args:
+        name: in tables.
+        folder: holds the images; or, with several sets, one folder for each (`tno/test`, `tno_test` or `tno`).
+        datasets: names of the pairs of each set.
+
+    Raises:
+        FileNotFoundError: no such folder, or images are missing: nothing is evaluated on a part of a set unasked.
+        ValueError: one stem has several files.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{name}: there is no folder {str(folder)!r}")
+    files = {
+        dataset: _fused_files(name, folder, dataset, pairs, len(datasets) > 1) for dataset, pairs in datasets.items()
+    }
+
+    def fuse(pair: Pair, dataset: str) -> Image.Image:
+        file = files[dataset][pair.name]
+        with Image.open(file) as image:
+            image.load()
+            return image
+
+    content = hashlib.sha256()
+    for dataset in sorted(files):
+        for pair_name, file in sorted(files[dataset].items()):
+            content.update(f"{dataset} {pair_name} ".encode() + hashlib.sha256(file.read_bytes()).digest())
+    details = {"folder": folder.name, "content_sha256": content.hexdigest()}
+    return Method(name, "folder", fuse, details, _digest("folder", details))
+
+
+def _fused_files(name: str, folder: Path, dataset: str, pairs: list[str], several: bool) -> dict[str, Path]:
+    """File of each pair of one set."""
+    places = [folder / dataset, folder / re.sub(r"[/\\]", "_", dataset), folder / dataset.split("/")[0]]
+    place = next((p for p in places if p.is_dir()), None)
+    if place is None:
+        if several:
+            raise FileNotFoundError(
+                f"{name}: {folder} has no folder for {dataset!r}; with several sets give one folder for each, such as "
+                f"{places[1]}"
+            )
+        place = folder
+    by_stem: dict[str, list[Path]] = {}
+    for file in sorted(place.iterdir()):
+        if file.suffix.lower() in EXTENSIONS:
+            by_stem.setdefault(file.stem, []).append(file)
+    repeated = [stem for stem in pairs if len(by_stem.get(stem, [])) > 1]
+    if repeated:
+        raise ValueError(f"{name}: {place} has several images of the stem {repeated[0]!r}: leave one")
+    missing = [stem for stem in pairs if stem not in by_stem]
+    if missing:
+        shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        raise FileNotFoundError(
+            f"{name}: {place} lacks {len(missing)} of the {len(pairs)} images of {dataset!r} ({shown}); each must have "
+            "the stem of its pair. Leave pairs out with --limit, or complete the folder"
+        )
+    return {stem: by_stem[stem][0] for stem in pairs}
+
+
+def _digest(kind: str, details: Mapping[str, Any]) -> str:
+    text = repr((kind, sorted((key, repr(value)) for key, value in details.items())))
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
