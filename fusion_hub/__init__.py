@@ -21,12 +21,14 @@ _MODULES = {
     "FusionPipeline": "pipelines.fusion_pipeline",
     "PairedDataset": "data",
     "PretrainedInfo": "pretrained",
+    "REDModel": "models.red",
+    "REDPipeline": "pipelines.red",
     "evaluate_pair": "metrics",
     "list_models": "pretrained",
 }
 """Each public name and the module that defines it. Published checkpoints import these names: they do not change."""
 
-_SUBMODULES = ("metrics", "pretrained")
+_SUBMODULES = ("evaluation", "leaderboard", "metrics", "pretrained")
 
 __all__ = [
     "DiffFuseNetModel",
@@ -36,20 +38,26 @@ __all__ = [
     "FusionPipeline",
     "PairedDataset",
     "PretrainedInfo",
+    "REDModel",
+    "REDPipeline",
     "evaluate_pair",
+    "evaluation",
+    "leaderboard",
     "list_models",
     "metrics",
     "pretrained",
 ]
 
 if TYPE_CHECKING:
-    from . import metrics, pretrained
+    from . import evaluation, leaderboard, metrics, pretrained
     from .data import PairedDataset
     from .image_processor import FusionImageProcessor
     from .metrics import evaluate_pair
     from .models.difffusenet import DiffFuseNetModel
+    from .models.red import REDModel
     from .pipelines.difffusenet import DiffFuseNetPipeline
     from .pipelines.fusion_pipeline import FusionOutput, FusionPipeline
+    from .pipelines.red import REDPipeline
     from .pretrained import PretrainedInfo, list_models
 
 

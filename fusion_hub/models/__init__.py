@@ -1,5 +1,17 @@
 """Networks: tensors in, tensors out. They know no file, no colour and no metric."""
 
 from .difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel
+from .pruned_unet import PrunedUNet
+from .red import RED_VARIANTS, REDModel, REDOutput
+from .reversible import WiredStep, wired_chain
 
-__all__ = ["DIFFFUSENET_VARIANTS", "DiffFuseNetModel"]
+__all__ = [
+    "DIFFFUSENET_VARIANTS",
+    "RED_VARIANTS",
+    "DiffFuseNetModel",
+    "PrunedUNet",
+    "REDModel",
+    "REDOutput",
+    "WiredStep",
+    "wired_chain",
+]

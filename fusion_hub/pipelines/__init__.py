@@ -2,5 +2,6 @@
 
 from .difffusenet import DiffFuseNetPipeline
 from .fusion_pipeline import FusionOutput, FusionPipeline
+from .red import REDPipeline
 
-__all__ = ["DiffFuseNetPipeline", "FusionOutput", "FusionPipeline"]
+__all__ = ["DiffFuseNetPipeline", "FusionOutput", "FusionPipeline", "REDPipeline"]

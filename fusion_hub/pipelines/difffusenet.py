@@ -1,6 +1,6 @@
 """DiffFuseNet as a pipeline: the network, its noise schedule, and the image processor's settings."""
 
-from typing import cast
+from typing import Any, cast
 
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from ..image_processor import FusionImageProcessor, InfraredRange
 from ..models.difffusenet import DiffFuseNetModel
 from ..tiling import Window
-from .fusion_pipeline import FusionPipeline, Sampling, pair_noise
+from .fusion_pipeline import FusionPipeline, Sampling, is_whole_number, pair_noise
 
 
 class DiffFuseNetPipeline(FusionPipeline):
@@ -33,6 +33,21 @@ class DiffFuseNetPipeline(FusionPipeline):
         rule = tuple(infrared_range) if isinstance(infrared_range, list) else infrared_range  # JSON knows no tuples
         self.image_processor = FusionImageProcessor(infrared_range=cast(InfraredRange, rule))
 
+    def check_steps(self, num_inference_steps: Any) -> None:
+        last = max(self.model.config.inference_timestep, 1)
+        if num_inference_steps is None:
+            return
+        if not is_whole_number(num_inference_steps) or not 1 <= num_inference_steps <= last:
+            raise ValueError(
+                f"num_inference_steps={num_inference_steps!r} must be a whole number from 1 to {last}, the "
+                "inference_timestep of the model, or None for 1"
+            )
+
+    def get_timesteps(self, num_inference_steps: int) -> tuple[int, ...]:
+        """Evenly spaced steps from the model's `inference_timestep` down; 0, the clean end, is left out."""
+        first = self.model.config.inference_timestep
+        return tuple(first - first * i // num_inference_steps for i in range(num_inference_steps))
+
     def fuse_luminance(self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling) -> Tensor:
         device, dtype, config = self._execution_device, self.model.dtype, self.model.config
         noise = None
@@ -44,7 +59,7 @@ class DiffFuseNetPipeline(FusionPipeline):
         return self.model(
             visible.to(device, dtype),
             infrared.to(device, dtype),
-            timesteps=sampling.timesteps,
+            timesteps=self.get_timesteps(cast(int, sampling.num_inference_steps or 1)),
             alphas_cumprod=None if alphas_cumprod == self.model.alphas_cumprod else alphas_cumprod,
             noise=noise,
         )

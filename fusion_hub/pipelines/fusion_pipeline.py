@@ -26,6 +26,8 @@ NOISE_BLOCK = 64  # feature cells
 OUTPUT_TYPES = ("pil", "np", "pt")
 RESCALES = ("none", "minmax")
 
+Steps = int | Literal["auto"] | None
+
 
 @dataclass
 class FusionOutput(BaseOutput):
@@ -46,12 +48,12 @@ class Sampling:
     """How the diffusion model inside a fusion network is evaluated.
 
     Attributes:
-        timesteps: descending steps.
+        num_inference_steps: as in the call; what it means is the model's matter.
         noise_strength: scale of the noise that is added; 0 is deterministic.
         seeds: of each image of the batch.
     """
 
-    timesteps: tuple[int, ...]
+    num_inference_steps: Steps
     noise_strength: float
     seeds: tuple[int, ...]
 
@@ -76,11 +78,13 @@ class Job(NamedTuple):
 class FusionPipeline(PortablePipeline):
     """Base class of the fusion pipelines; `FusionPipeline.from_pretrained` loads any of them.
 
-    A subclass registers a component `model`, sets `image_processor` and implements [`fuse_luminance`]. Of the model
-    this class needs `multiple`, `tile_multiple`, `receptive_margin` (in pixels) and `config.inference_timestep`.
+    A subclass registers a component `model`, sets `image_processor` and implements [`fuse_luminance`] and
+    [`check_steps`]. Of the model this class needs `multiple`, `tile_multiple` and `receptive_margin`, all in pixels.
     """
 
     model_cpu_offload_seq = "model"  # type: ignore[assignment]  # diffusers declares its default, None
+    draws_noise = True
+    """Whether `noise_strength` means anything to the model."""
     model: Any
     image_processor: FusionImageProcessor
 
@@ -91,12 +95,26 @@ class FusionPipeline(PortablePipeline):
             visible: `(B, 1, h, w)` float32 in [0, 1] on the CPU, a whole padded image or a tile of it.
             infrared: same shape and range.
             window: where in the padded image the tile lies.
-            sampling: timesteps, noise strength and one seed for each image.
+            sampling: steps, noise strength and one seed for each image.
 
         Returns:
             `(B, 1, h, w)`, not clamped, any floating dtype and device.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement fuse_luminance")
+
+    def check_steps(self, num_inference_steps: Any) -> None:
+        """Raise a `ValueError` if the model cannot take so many steps, with the value and what it can take."""
+        raise NotImplementedError(f"{type(self).__name__} must implement check_steps")
+
+    @property
+    def whole_image_limit(self) -> int:
+        """Pixels up to which an image is not cut into tiles by itself."""
+        return WHOLE_IMAGE_LIMIT
+
+    @property
+    def automatic_tile(self) -> int:
+        """Side of the tiles beyond that, in pixels; rounded up to the model's `tile_multiple`."""
+        return AUTOMATIC_TILE
 
     @torch.no_grad()
     def __call__(
@@ -104,7 +122,7 @@ class FusionPipeline(PortablePipeline):
         visible: Any,
         infrared: Any,
         *,
-        num_inference_steps: int = 1,
+        num_inference_steps: Steps = None,
         noise_strength: float = 0.0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         tile: int | None = None,
@@ -122,12 +140,15 @@ class FusionPipeline(PortablePipeline):
                 `(C, H, W)`; or a list of them, or a batch `(B, H, W, C)` / `(B, C, H, W)`. Pairs may differ in size.
                 PET, SPECT and CT go in here.
             infrared: likewise, as many as `visible`, each of the size of its partner. MRI goes in here.
-            num_inference_steps: evaluations of the diffusion model, evenly spaced from the model's `inference_timestep`
-                down.
+            num_inference_steps: evaluations of the diffusion model. None: the model's own number, for DiffFuseNet 1,
+                for RED the T it was trained with. DiffFuseNet: evenly spaced from its `inference_timestep` down. RED: 1
+                to T, or `"auto"`, which stops when a further step would change next to nothing.
             noise_strength: scale of the Gaussian noise added to the features, 0 to 1. 0: the output is deterministic.
+                RED draws no noise and takes 0 only.
             generator: where the noise comes from; a list has one for each pair. Not drawn from without noise.
             tile: side of the tiles in pixels. None: automatic, whole images up to 1536 x 1536 pixels, tiles of about
-                768 beyond. 0: never tiles.
+                768 beyond; where a RED model's attention or statistics span the whole image, tiles of the size it was
+                trained on. 0: never tiles.
             tile_overlap: pixels that neighbouring tiles share; None: the reach of the network, a quarter tile at most.
             batch_size: pairs of equal size in one evaluation; None: as many as fit in 1536 x 1536 pixels.
             infrared_range: how infrared values become [0, 1]: `"auto"`, `"dtype"`, `"minmax"`, `"percentile"` or
@@ -164,13 +185,12 @@ class FusionPipeline(PortablePipeline):
 
         # 1. One seed for each pair, drawn in their order whatever the batches will be.
         seeds = draw_seeds(generator, len(pairs)) if noise_strength > 0 else [0] * len(pairs)
-        timesteps = self.get_timesteps(num_inference_steps)
 
         # 2. Preprocess pair by pair, fuse as soon as enough pairs of one size wait, put results in their places.
         images: list[Any] = [None] * len(pairs)
         with self.progress_bar(total=len(pairs)) if len(pairs) > 1 else nullcontext() as bar:
             for jobs in self._batches(pairs, seeds, batch_size, infrared_range):
-                sampling = Sampling(timesteps, noise_strength, tuple(job.seed for job in jobs))
+                sampling = Sampling(num_inference_steps, noise_strength, tuple(job.seed for job in jobs))
                 fused = self._fuse(jobs, sampling, tile, tile_overlap, show_progress=len(pairs) == 1)
                 positions, contexts = [job.position for job in jobs], [job.context for job in jobs]
                 jobs.clear()  # a very large pair is no longer needed while its output is made
@@ -190,7 +210,7 @@ class FusionPipeline(PortablePipeline):
     def check_inputs(
         self,
         num_pairs: int,
-        num_inference_steps: int,
+        num_inference_steps: Steps,
         noise_strength: float,
         generator: torch.Generator | Sequence[torch.Generator] | None,
         tile: int | None,
@@ -200,16 +220,15 @@ class FusionPipeline(PortablePipeline):
         output_type: str,
     ) -> None:
         """Raise an error that names the argument, the value and the fix, before any work is done."""
-        last = self.model.config.inference_timestep
-        if not _is_int(num_inference_steps) or not 1 <= num_inference_steps <= max(last, 1):
-            raise ValueError(
-                f"num_inference_steps={num_inference_steps!r} must be a whole number from 1 to {max(last, 1)}, the "
-                "inference_timestep of the model"
-            )
+        self.check_steps(num_inference_steps)
         if isinstance(noise_strength, bool) or not 0 <= noise_strength <= 1:
             raise ValueError(f"noise_strength={noise_strength!r} must be from 0 (deterministic) to 1")
+        if noise_strength > 0 and not self.draws_noise:
+            raise ValueError(
+                f"noise_strength={noise_strength!r} was given, but {type(self).__name__} draws no noise: leave it at 0"
+            )
         _check_generators(generator, num_pairs)
-        if batch_size is not None and (not _is_int(batch_size) or batch_size < 1):
+        if batch_size is not None and (not is_whole_number(batch_size) or batch_size < 1):
             raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1, or None for automatic")
         if rescale not in RESCALES:
             raise ValueError(f"rescale={rescale!r} is unknown: use one of {', '.join(RESCALES)}")
@@ -217,14 +236,9 @@ class FusionPipeline(PortablePipeline):
             raise ValueError(f"output_type={output_type!r} is unknown: use one of {', '.join(OUTPUT_TYPES)}")
         self._check_tiling(tile, tile_overlap)
 
-    def get_timesteps(self, num_inference_steps: int) -> tuple[int, ...]:
-        """Evenly spaced steps from the model's `inference_timestep` down; 0, the clean end, is left out."""
-        first = self.model.config.inference_timestep
-        return tuple(first - first * i // num_inference_steps for i in range(num_inference_steps))
-
     def _check_tiling(self, tile: int | None, tile_overlap: int | None) -> None:
         grid = self.model.tile_multiple
-        if tile is not None and (not _is_int(tile) or (tile != 0 and tile < 4 * grid)):
+        if tile is not None and (not is_whole_number(tile) or (tile != 0 and tile < 4 * grid)):
             raise ValueError(
                 f"tile={tile!r} must be a whole number of at least {4 * grid} pixels for this model, 0 for no tiles, "
                 "or None for automatic"
@@ -232,19 +246,19 @@ class FusionPipeline(PortablePipeline):
         if tile_overlap is None:
             return
         side = _round_down(tile, grid) if tile else self._automatic_tile()
-        if not _is_int(tile_overlap) or not 0 <= tile_overlap < side // 2:
+        if not is_whole_number(tile_overlap) or not 0 <= tile_overlap < side // 2:
             raise ValueError(
                 f"tile_overlap={tile_overlap!r} must be a whole number from 0 to {side // 2 - 1}, less than half "
                 f"of the tile of {side} pixels"
             )
 
     def _automatic_tile(self) -> int:
-        return _round_up(AUTOMATIC_TILE, self.model.tile_multiple)
+        return _round_up(self.automatic_tile, self.model.tile_multiple)
 
     def _tiling(self, height: int, width: int, tile: int | None, tile_overlap: int | None) -> Tiling:
         """Geometry for an image of this size. Tiles start on the grid of the model's pooling."""
         grid = self.model.tile_multiple
-        whole = tile == 0 or (tile is None and height * width <= WHOLE_IMAGE_LIMIT)
+        whole = tile == 0 or (tile is None and height * width <= self.whole_image_limit)
         side = self._automatic_tile() if tile is None else _round_down(tile, grid)
         if whole or max(height, width) <= side:
             return Tiling(0, 0)
@@ -405,7 +419,8 @@ def _check_generators(generator: Any, num_pairs: int) -> None:
         )
 
 
-def _is_int(value: Any) -> bool:
+def is_whole_number(value: Any) -> bool:
+    """Whether a value is an int; True and False are not meant as numbers."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

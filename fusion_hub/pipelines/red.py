@@ -1,0 +1,68 @@
+"""RED as a pipeline: the network and the image processor's settings. No scheduler: the coefficients are learnt."""
+
+from typing import Any, cast
+
+from torch import Tensor
+
+from ..image_processor import FusionImageProcessor, InfraredRange
+from ..models.red import REDModel
+from ..tiling import Window
+from .fusion_pipeline import FusionPipeline, Sampling, is_whole_number
+
+
+class REDPipeline(FusionPipeline):
+    """Fuse visible with infrared images, or MRI with CT, PET or SPECT images, by RED (arXiv 2601.20260).
+
+    RED draws no noise: its output follows from the two images alone.
+
+    Args:
+        model: the network.
+        infrared_range: default of the argument of the same name in the call; stored with the weights.
+        tile_size: side in pixels of the tiles, for a model whose attention or statistics span the whole image: about
+            the crops it was trained on. Stored with the weights. A model that `tiles_exactly` does not need it.
+
+    Examples:
+        >>> from fusion_hub import REDPipeline
+        >>> pipe = REDPipeline.from_pretrained("red-small-msrs")
+        >>> pipe("street.png", "street_ir.png", num_inference_steps="auto").images[0].save("fused.png")
+    """
+
+    draws_noise = False
+
+    def __init__(
+        self,
+        model: REDModel,
+        infrared_range: str | tuple[float, float] | list[float] = "auto",  # diffusers cannot check a Literal
+        tile_size: int = 128,
+    ) -> None:
+        super().__init__()
+        if not is_whole_number(tile_size) or tile_size < 1:
+            raise ValueError(f"tile_size={tile_size!r} must be a whole number of pixels from 1: use about 128 to 256")
+        self.register_modules(model=model)
+        self.register_to_config(infrared_range=infrared_range, tile_size=tile_size)
+        rule = tuple(infrared_range) if isinstance(infrared_range, list) else infrared_range  # JSON knows no tuples
+        self.image_processor = FusionImageProcessor(infrared_range=cast(InfraredRange, rule))
+
+    def check_steps(self, num_inference_steps: Any) -> None:
+        last = self.model.config.num_steps
+        if num_inference_steps is None or num_inference_steps == "auto":
+            return
+        if not is_whole_number(num_inference_steps) or not 1 <= num_inference_steps <= last:
+            raise ValueError(
+                f"num_inference_steps={num_inference_steps!r} must be a whole number from 1 to {last}, the num_steps "
+                f"that the model was trained with, 'auto', or None for {last}"
+            )
+
+    @property
+    def whole_image_limit(self) -> int:
+        # Attention over a large image costs the square of its pixels, and means over it are not those of training.
+        return super().whole_image_limit if self.model.tiles_exactly else 0
+
+    @property
+    def automatic_tile(self) -> int:
+        return super().automatic_tile if self.model.tiles_exactly else self.config["tile_size"]
+
+    def fuse_luminance(self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling) -> Tensor:
+        # In float32 whatever the weights are: the model keeps its states so.
+        device = self._execution_device
+        return self.model(visible.to(device), infrared.to(device), num_inference_steps=sampling.num_inference_steps)
