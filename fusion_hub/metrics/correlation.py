@@ -8,7 +8,13 @@ from torch import Tensor
 
 from fusion_hub.metrics._common import IMAGE
 
-__all__ = ["correlation", "correlation_of_differences", "standard_deviation"]
+__all__ = [
+    "correlation",
+    "correlation_of_difference",
+    "correlation_of_differences",
+    "correlation_source",
+    "standard_deviation",
+]
 
 
 def _pearson(x: Tensor, y: Tensor) -> Tensor:
@@ -22,16 +28,25 @@ def _pearson(x: Tensor, y: Tensor) -> Tensor:
 def standard_deviation(fused: Tensor) -> Tensor:
     """SD: population standard deviation of the grey values, 0..127.5 (Rao, 1997).
 
-    Not the `uint8` quantity of the SeAFusion suite, which saturates at 16.
+    Not the 8-bit quantity of the SeAFusion suite, `legacy.standard_deviation_uint8`, which saturates at 16.
     """
     fused = fused.double()
     return (fused - fused.mean(IMAGE, keepdim=True)).square().mean(IMAGE).sqrt()
 
 
+def correlation_source(fused: Tensor, source: Tensor) -> Tensor:
+    """CC with one source: Pearson correlation r(source, fused), -1..1; 0 for a constant image."""
+    return _pearson(source.double(), fused.double())
+
+
 def correlation(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     """CC: mean of the two Pearson correlations r(infrared, fused) and r(visible, fused), -1..1."""
-    fused = fused.double()
-    return (_pearson(infrared.double(), fused) + _pearson(visible.double(), fused)) / 2
+    return (correlation_source(fused, infrared) + correlation_source(fused, visible)) / 2
+
+
+def correlation_of_difference(fused: Tensor, source: Tensor, other: Tensor) -> Tensor:
+    """SCD for one source: r(fused - other, source), -1..1 (Aslantas and Bendes, 2015)."""
+    return _pearson(fused.double() - other.double(), source.double())
 
 
 def correlation_of_differences(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
@@ -40,5 +55,5 @@ def correlation_of_differences(fused: Tensor, visible: Tensor, infrared: Tensor)
     What one source does not explain should look like the other. The differences are signed. A difference without any
     contrast (the fused image is one of the sources) counts as correlation 0.
     """
-    fused, visible, infrared = fused.double(), visible.double(), infrared.double()
-    return _pearson(fused - visible, infrared) + _pearson(fused - infrared, visible)
+    of_infrared = correlation_of_difference(fused, source=infrared, other=visible)
+    return of_infrared + correlation_of_difference(fused, source=visible, other=infrared)

@@ -18,13 +18,17 @@ from fusion_hub.metrics.gradient import sobel
 __all__ = [
     "chen_blum",
     "chen_varshney",
+    "filter_valid",
+    "gaussian",
     "mean_squared_error",
+    "mean_squared_error_source",
     "ms_ssim",
     "ms_ssim_source",
     "peak_signal_to_noise",
     "ssim",
     "ssim_cddfuse",
     "ssim_cddfuse_source",
+    "ssim_maps",
     "ssim_source",
     "vif",
     "vif_source",
@@ -36,14 +40,14 @@ MS_SSIM_MIN_SIDE = 161  # the fifth scale still has one 11x11 window
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
-def _gaussian(size: int, sigma: float) -> list[float]:
+def gaussian(size: int, sigma: float) -> list[float]:
     """Samples of a Gaussian, centred, with sum 1."""
     samples = [math.exp(-((k - (size - 1) / 2) ** 2) / (2 * sigma**2)) for k in range(size)]
     total = sum(samples)
     return [s / total for s in samples]
 
 
-def _filter(x: Tensor, window: Sequence[float]) -> Tensor:
+def filter_valid(x: Tensor, window: Sequence[float]) -> Tensor:
     """Filter rows and columns of `(..., H, W)` with a symmetric window, valid part only; same dtype as `x`.
 
     A sum of shifted views, in double: much faster on a CPU than a convolution in double precision.
@@ -60,18 +64,20 @@ def _filter(x: Tensor, window: Sequence[float]) -> Tensor:
 # --- squared error ---------------------------------------------------------------------------------------------------
 
 
+def mean_squared_error_source(fused: Tensor, source: Tensor) -> Tensor:
+    """MSE with one source: mean squared difference, on 0..255. Smaller is better."""
+    return (fused.double() - source.double()).square().mean(IMAGE)
+
+
 def mean_squared_error(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-    """MSE: mean over both sources of the mean squared difference, on 0..255. Smaller is better."""
-    fused = fused.double()
-    to_infrared = (fused - infrared.double()).square().mean(IMAGE)
-    to_visible = (fused - visible.double()).square().mean(IMAGE)
-    return (to_infrared + to_visible) / 2
+    """MSE: mean of `mean_squared_error_source` over both sources, on 0..255. Smaller is better."""
+    return (mean_squared_error_source(fused, infrared) + mean_squared_error_source(fused, visible)) / 2
 
 
 def peak_signal_to_noise(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     """PSNR: 10 log10(255^2 / MSE) in dB, with the MSE over both sources; inf where the three images are equal.
 
-    CDDFuse's evaluator uses the maximum of the fused image as peak, which gives other numbers.
+    CDDFuse's evaluator uses the maximum of the fused image as peak: `legacy.peak_signal_to_noise_max`.
     """
     return 10 * torch.log10(255**2 / mean_squared_error(fused, visible, infrared))
 
@@ -79,15 +85,15 @@ def peak_signal_to_noise(fused: Tensor, visible: Tensor, infrared: Tensor) -> Te
 # --- structural similarity -------------------------------------------------------------------------------------------
 
 
-def _ssim_maps(
+def ssim_maps(
     source: Tensor, fused: Tensor, window: Sequence[float], value_range: float, covariance_factor: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Local SSIM, and its contrast-structure part alone, over the valid windows (Wang et al., 2004, eqs. 12, 13)."""
     c1, c2 = (0.01 * value_range) ** 2, (0.03 * value_range) ** 2
-    mean_x, mean_f = _filter(source, window), _filter(fused, window)
-    var_x = (_filter(source.square(), window) - mean_x.square()) * covariance_factor
-    var_f = (_filter(fused.square(), window) - mean_f.square()) * covariance_factor
-    covariance = (_filter(source * fused, window) - mean_x * mean_f) * covariance_factor
+    mean_x, mean_f = filter_valid(source, window), filter_valid(fused, window)
+    var_x = (filter_valid(source.square(), window) - mean_x.square()) * covariance_factor
+    var_f = (filter_valid(fused.square(), window) - mean_f.square()) * covariance_factor
+    covariance = (filter_valid(source * fused, window) - mean_x * mean_f) * covariance_factor
     structure = (2 * covariance + c2) / (var_x + var_f + c2)
     return (2 * mean_x * mean_f + c1) / (mean_x.square() + mean_f.square() + c1) * structure, structure
 
@@ -95,7 +101,7 @@ def _ssim_maps(
 def ssim_source(fused: Tensor, source: Tensor) -> Tensor:
     """SSIM with one source as published by Wang et al. (2004), -1..1: 11x11 Gaussian window of sigma 1.5, L = 255."""
     require_side("SSIM", fused, 11)
-    return _ssim_maps(source.double(), fused.double(), _gaussian(11, 1.5), 255)[0].mean(IMAGE)
+    return ssim_maps(source.double(), fused.double(), gaussian(11, 1.5), 255)[0].mean(IMAGE)
 
 
 def ssim(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
@@ -110,7 +116,7 @@ def ssim_cddfuse_source(fused: Tensor, source: Tensor) -> Tensor:
     are single precision, which such a small L makes visible in flat areas (2e-5), so they are here too.
     """
     require_side("SSIM_cddfuse", fused, 7)
-    whole, _ = _ssim_maps(source.float(), fused.float(), [1 / 7] * 7, 2, covariance_factor=49 / 48)
+    whole, _ = ssim_maps(source.float(), fused.float(), [1 / 7] * 7, 2, covariance_factor=49 / 48)
     return whole.double().mean(IMAGE)
 
 
@@ -127,13 +133,13 @@ def ms_ssim_source(fused: Tensor, source: Tensor) -> Tensor:
     """
     require_side("MS_SSIM", fused, MS_SSIM_MIN_SIDE)
     x, f = source.double(), fused.double()
-    window = _gaussian(11, 1.5)
+    window = gaussian(11, 1.5)
     result = torch.ones(len(f), dtype=torch.float64, device=f.device)
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         if scale > 0:
             odd = max(f.shape[-2] % 2, f.shape[-1] % 2)
             x, f = (F.avg_pool2d(F.pad(y, (odd, 0, odd, 0), mode="replicate"), 2) for y in (x, f))
-        whole, structure = _ssim_maps(x, f, window, 255)
+        whole, structure = ssim_maps(x, f, window, 255)
         last = scale == len(MS_SSIM_WEIGHTS) - 1
         result = result * (whole if last else structure).mean(IMAGE).clamp(min=0) ** weight
     return result
@@ -147,19 +153,26 @@ def ms_ssim(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
 # --- visual information fidelity -------------------------------------------------------------------------------------
 
 
-def _vif_model(source: Tensor, fused: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Gain g, residual variance e and source variance at each of four scales (Sheikh and Bovik, 2006, pixel domain)."""
+def _vif_model(source: Tensor, fused: Tensor, ceiling: float | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Gain g, residual variance e and source variance at each of four scales (Sheikh and Bovik, 2006, pixel domain).
+
+    Products of grey values saturate at `ceiling` at the first scale (8-bit arithmetic of an old suite); None: never.
+    """
     source, fused = source.double(), fused.double()
     tiny = 1e-10
     for scale in range(1, 5):
         size = 2 ** (5 - scale) + 1
-        window = _gaussian(size, size / 5)
+        window = gaussian(size, size / 5)
         if scale > 1:
-            source, fused = (_filter(x, window)[..., ::2, ::2] for x in (source, fused))
-        mean_x, mean_f = _filter(source, window), _filter(fused, window)
-        var_x = (_filter(source.square(), window) - mean_x.square()).clamp(min=0)
-        var_f = (_filter(fused.square(), window) - mean_f.square()).clamp(min=0)
-        gain = (_filter(source * fused, window) - mean_x * mean_f) / (var_x + tiny)
+            source, fused = (filter_valid(x, window)[..., ::2, ::2] for x in (source, fused))
+        mean_x, mean_f = filter_valid(source, window), filter_valid(fused, window)
+        products = [source.square(), fused.square(), source * fused]
+        if scale == 1 and ceiling is not None:
+            products = [product.clamp(max=ceiling) for product in products]
+        square_x, square_f, both = (filter_valid(product, window) for product in products)
+        var_x = (square_x - mean_x.square()).clamp(min=0)
+        var_f = (square_f - mean_f.square()).clamp(min=0)
+        gain = (both - mean_x * mean_f) / (var_x + tiny)
         residual = var_f - gain.square() * (var_x + tiny)
 
         flat = var_x < tiny
@@ -175,13 +188,15 @@ def _vif_model(source: Tensor, fused: Tensor) -> Iterator[tuple[Tensor, Tensor, 
         yield gain.masked_fill(inverted, 0), residual, var_x
 
 
-def vif_source(fused: Tensor, source: Tensor) -> Tensor:
+def vif_source(fused: Tensor, source: Tensor, ceiling: float | None = None) -> Tensor:
     """VIFp with one source, 0..about 1: information kept over information there, four scales together, noise
     variance 2 (Sheikh and Bovik, 2006). Both sides at least 41 pixels. A source without contrast gives nan.
+
+    `ceiling` is for `legacy.vif_uint8` alone.
     """
     require_side("VIF", fused, VIF_MIN_SIDE)
     kept = there = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
-    for gain, residual, variance in _vif_model(source, fused):
+    for gain, residual, variance in _vif_model(source, fused, ceiling):
         kept = kept + torch.log1p(gain.square() * variance / (residual + 2)).sum(IMAGE)
         there = there + torch.log1p(variance / 2).sum(IMAGE)
     return kept / there
@@ -260,7 +275,7 @@ def _perceived_contrast(image: Tensor) -> Tensor:
 
     def blurred(sigma: float) -> Tensor:
         window = [math.exp(-(k**2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma) for k in range(-15, 16)]
-        return _filter(seen, window)
+        return filter_valid(seen, window)
 
     wide = blurred(4)
     contrast = (blurred(2) / wide.where(wide != 0, 1.0) - 1).abs().where(wide != 0, 0.0)

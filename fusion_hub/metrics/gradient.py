@@ -6,6 +6,7 @@ defined for integer values only: round to 8 bit first.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ __all__ = [
     "edge_preservation_source",
     "fusion_artefacts",
     "fusion_loss",
+    "petrovic_losses",
     "sobel",
     "spatial_frequency",
 ]
@@ -53,7 +55,7 @@ def spatial_frequency(fused: Tensor) -> Tensor:
 def average_gradient(fused: Tensor) -> Tensor:
     """AG: mean over all pixels of sqrt((Gx^2 + Gy^2) / 2), central differences, one-sided at the border (Cui, 2015).
 
-    The MATLAB suites divide by (H - 1)(W - 1) instead of H W: multiply by H W / ((H - 1)(W - 1)) to compare.
+    The MATLAB suites divide by (H - 1)(W - 1) instead of H W: `legacy.average_gradient_inner`.
     """
     fused = fused.double()
     squares = torch.zeros_like(fused)
@@ -105,8 +107,8 @@ def _preserved(source: tuple[Tensor, Tensor], fused: tuple[Tensor, Tensor]) -> T
 def edge_preservation(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     """Qabf: share of the sources' edge strength that the fused image keeps, 0..1 (Xydeas and Petrovic, 2000).
 
-    sum(Q^AF g_A + Q^BF g_B) / sum(g_A + g_B). Two black sources give nan
-    (0/0); the frame of zeros around any other source is an edge.
+    sum(Q^AF g_A + Q^BF g_B) / sum(g_A + g_B). Two black sources give nan (0/0); the frame of zeros around any other
+    source is an edge.
     """
     edges = _strength_and_angle(fused)
     kept = weight = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
@@ -123,8 +125,17 @@ def edge_preservation_source(fused: Tensor, source: Tensor) -> Tensor:
     return (_preserved(edges, _strength_and_angle(fused)) * edges[0]).sum(IMAGE) / edges[0].sum(IMAGE)
 
 
-def _petrovic_losses(fused: Tensor, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Per-pixel weighted loss, mask of artefact pixels, and sum of the weights (Petrovic and Xydeas, 2005).
+class PetrovicLosses(NamedTuple):
+    """Maps `(B, 1, H, W)` of Petrovic and Xydeas (2005); Q is the edge preservation of a source at a pixel."""
+
+    weighted: Tensor  # (1 - Q^AF) w_A + (1 - Q^BF) w_B
+    unweighted: Tensor  # (1 - Q^AF) + (1 - Q^BF)
+    weights: Tensor  # w_A + w_B
+    artefact: Tensor  # bool: the fused edge is stronger than both sources'
+
+
+def petrovic_losses(fused: Tensor, visible: Tensor, infrared: Tensor) -> PetrovicLosses:
+    """What the fused image loses at each pixel (Petrovic and Xydeas, 2005); both sides at least 2 pixels.
 
     Other constants, border and angle than Qabf: see the definitions in the documentation of the metrics.
     """
@@ -135,8 +146,7 @@ def _petrovic_losses(fused: Tensor, visible: Tensor, infrared: Tensor) -> tuple[
         return (gv.square() + gh.square()).sqrt(), angle
 
     g_f, angle_f = edges(fused)
-    loss = torch.zeros_like(g_f)
-    weights = torch.zeros_like(g_f)
+    weighted, unweighted, weights = (torch.zeros_like(g_f) for _ in range(3))
     artefact = torch.ones_like(g_f, dtype=torch.bool)
     for image in (infrared, visible):
         g_x, angle_x = edges(image)
@@ -144,10 +154,12 @@ def _petrovic_losses(fused: Tensor, visible: Tensor, infrared: Tensor) -> tuple[
         q_strength = 0.9999 * torch.sigmoid(19 * (_ratio(g_x, g_f) - 0.5))
         q_orientation = 0.9995 * torch.sigmoid(22 * (orientation - 0.5))
         weight = torch.where(g_x >= 2, g_x.pow(1.5), 0.001)
-        loss = loss + (1 - (q_strength * q_orientation).sqrt()) * weight
+        loss = 1 - (q_strength * q_orientation).sqrt()
+        weighted = weighted + loss * weight
+        unweighted = unweighted + loss
         weights = weights + weight
         artefact = artefact & (g_f > g_x)  # an edge stronger than in either source was made by the fusion
-    return loss, artefact, weights.sum(IMAGE)
+    return PetrovicLosses(weighted, unweighted, weights, artefact)
 
 
 def fusion_artefacts(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
@@ -156,8 +168,8 @@ def fusion_artefacts(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor
     Smaller is better. Both sides must have at least 2 pixels (mirrored border).
     """
     require_side("Nabf", fused, 2)
-    loss, artefact, weight = _petrovic_losses(fused, visible, infrared)
-    return (loss * artefact).sum(IMAGE) / weight
+    losses = petrovic_losses(fused, visible, infrared)
+    return (losses.weighted * losses.artefact).sum(IMAGE) / losses.weights.sum(IMAGE)
 
 
 def fusion_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
@@ -166,5 +178,5 @@ def fusion_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     Qabf of the same authors, Labf and Nabf add up to 1. Both sides must have at least 2 pixels (mirrored border).
     """
     require_side("Labf", fused, 2)
-    loss, artefact, weight = _petrovic_losses(fused, visible, infrared)
-    return (loss * ~artefact).sum(IMAGE) / weight
+    losses = petrovic_losses(fused, visible, infrared)
+    return (losses.weighted * ~losses.artefact).sum(IMAGE) / losses.weights.sum(IMAGE)

@@ -15,19 +15,24 @@ from fusion_hub.metrics._common import require_side
 
 __all__ = [
     "cross_entropy",
+    "entropies",
     "entropy",
     "feature_mutual_information",
     "feature_mutual_information_dct",
+    "grey_levels",
     "mutual_information",
     "mutual_information_bits",
+    "mutual_information_bits_source",
+    "mutual_information_source",
     "normalised_mutual_information",
+    "normalised_mutual_information_source",
 ]
 
 LEVELS = 256
 FMI_WINDOW = 3
 
 
-def _levels(image: Tensor) -> Tensor:
+def grey_levels(image: Tensor) -> Tensor:
     """Grey levels as integers, `(B, H * W)`."""
     return image.double().round().clamp(0, LEVELS - 1).long().flatten(1)
 
@@ -42,12 +47,12 @@ def _shares(codes: Tensor, bins: int) -> Tensor:
 
 def _nats(p: Tensor) -> Tensor:
     """Shannon entropy of distributions in the last dimension; empty bins count as 0 exactly."""
-    return -torch.special.xlogy(p, p).sum(-1)
+    return 0 - torch.special.xlogy(p, p).sum(-1)  # 0 and not -0 for a single bin
 
 
-def _entropies(fused: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def entropies(fused: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """H(source), H(fused) and H(source, fused) in nats, `(B,)` each."""
-    x, f = _levels(source), _levels(fused)
+    x, f = grey_levels(source), grey_levels(fused)
     joint = _shares(x * LEVELS + f, LEVELS * LEVELS)
     marginals = joint.view(-1, LEVELS, LEVELS)
     return _nats(marginals.sum(2)), _nats(marginals.sum(1)), _nats(joint)
@@ -55,16 +60,23 @@ def _entropies(fused: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def entropy(fused: Tensor) -> Tensor:
     """EN: Shannon entropy of the grey values in bits, 0..8 (Roberts, van Aardt and Ahmed, 2008)."""
-    return _nats(_shares(_levels(fused), LEVELS)) / math.log(2)
+    return _nats(_shares(grey_levels(fused), LEVELS)) / math.log(2)
+
+
+def mutual_information_source(fused: Tensor, source: Tensor) -> Tensor:
+    """MI with one source: I(source; fused) in nats."""
+    h_source, h_fused, h_joint = entropies(fused, source)
+    return (h_source + h_fused - h_joint).clamp(min=0)  # rounding may leave -1e-15
 
 
 def mutual_information(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     """MI: I(infrared; fused) + I(visible; fused) in nats (Qu, Zhang and Yan, 2002), as in CDDFuse-style tables."""
-    total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
-    for source in (infrared, visible):
-        h_source, h_fused, h_joint = _entropies(fused, source)
-        total = total + h_source + h_fused - h_joint
-    return total
+    return mutual_information_source(fused, infrared) + mutual_information_source(fused, visible)
+
+
+def mutual_information_bits_source(fused: Tensor, source: Tensor) -> Tensor:
+    """MI with one source in bits, 0..8: `mutual_information_source` divided by ln 2."""
+    return mutual_information_source(fused, source) / math.log(2)
 
 
 def mutual_information_bits(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
@@ -72,18 +84,21 @@ def mutual_information_bits(fused: Tensor, visible: Tensor, infrared: Tensor) ->
     return mutual_information(fused, visible, infrared) / math.log(2)
 
 
+def normalised_mutual_information_source(fused: Tensor, source: Tensor) -> Tensor:
+    """NMI with one source: 2 I(X; F) / (H(X) + H(F)), 0..1; 0 where both images are constant."""
+    h_source, h_fused, h_joint = entropies(fused, source)
+    own = h_source + h_fused
+    return 2 * (own - h_joint).clamp(min=0) / own.where(own > 0, 1.0)
+
+
 def normalised_mutual_information(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-    """NMI: 2 * sum over both sources of I(X; F) / (H(X) + H(F)), 0..2 (Hossny, Nahavandi and Creighton, 2008).
+    """NMI: sum over both sources of 2 I(X; F) / (H(X) + H(F)), 0..2 (Hossny, Nahavandi and Creighton, 2008).
 
     The stretch of the original program to 0..255 only renames grey levels, so it is left out. A constant source and
     a constant fused image together give 0 for that source.
     """
-    total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
-    for source in (infrared, visible):
-        h_source, h_fused, h_joint = _entropies(fused, source)
-        own = h_source + h_fused
-        total = total + 2 * (own - h_joint) / own.where(own > 0, 1.0)
-    return total
+    of_infrared = normalised_mutual_information_source(fused, infrared)
+    return of_infrared + normalised_mutual_information_source(fused, visible)
 
 
 def cross_entropy(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
@@ -91,10 +106,10 @@ def cross_entropy(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
 
     This is the form of the VIFB suite. It is not a true divergence: levels that only one image has are skipped.
     """
-    p_fused = _shares(_levels(fused), LEVELS)
+    p_fused = _shares(grey_levels(fused), LEVELS)
     total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
     for source in (infrared, visible):
-        p = _shares(_levels(source), LEVELS)
+        p = _shares(grey_levels(source), LEVELS)
         both = (p > 0) & (p_fused > 0)
         ratio = torch.where(both, p / p_fused.where(both, 1.0), 1.0)
         total = total + (p * ratio.log2()).sum(1)

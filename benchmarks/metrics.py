@@ -1,0 +1,288 @@
+"""Speed of the metrics, and measured examples of how they can be fooled.
+
+    python benchmarks/metrics.py --json metrics.json                       # seconds, by image size and by metric
+    python benchmarks/metrics.py --examples --data ../shared/data/tno/test   # the table of docs/metrics.md
+
+The speed is that of `evaluate_pair` on one 8-bit luminance pair: wall clock and seconds of the processor (of all
+threads), median and minimum over the calls after a warm-up. The two differ where other programs share the cores.
+Seconds per megapixel that stay equal from size to size mean a cost that is linear in the pixels.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import fusion_hub
+from fusion_hub import PairedDataset
+from fusion_hub.data import Pair
+from fusion_hub.evaluation.methods import baseline_method, source_luminance, stretch
+from fusion_hub.metrics import CDDFUSE_EVALUATOR, METRICS, evaluate_pair, find_metric
+
+SIZES = ((240, 320), (480, 640), (720, 960), (960, 1280))
+GROUPS: dict[str, tuple[str, ...]] = {
+    "all twelve of CDDFuse": CDDFUSE_EVALUATOR,
+    "VIF": ("VIF",),
+    "every metric but FMI": tuple(name for name in METRICS if not name.startswith("FMI")),
+}
+EXAMPLE_METRICS = (
+    *("EN", "SD", "SF", "AG", "EI_quarter", "MI", "SCD", "CC", "MSE", "VIF", "VIF_visible", "VIF_infrared"),
+    *("VIFF", "Qabf", "Qabf01", "Nabf", "SSIM_cddfuse", "SSIM", "Qcb"),
+)
+COLUMNS = 10
+"""Metrics side by side in one table of examples."""
+
+IMAGE_NAMES = ("fused", "visible", "infrared")
+
+
+# --- speed -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call."""
+
+    median: float
+    minimum: float
+    processor: float
+    """Minimum of the processor's time, all threads together."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one group of metrics costs on one image size."""
+
+    group: str
+    height: int
+    width: int
+    timing: Timing
+
+    @property
+    def per_megapixel(self) -> float:
+        """Seconds of the fastest call for a million pixels."""
+        return self.timing.minimum * 1e6 / (self.height * self.width)
+
+
+def random_images(height: int, width: int) -> dict[str, Tensor]:
+    """Smooth random sources with noise and their mean, `(1, 1, H, W)` uint8."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(2, 1, height // 16 + 2, width // 16 + 2, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic") * 255
+    visible, infrared = (smooth + 8 * torch.randn(smooth.shape, generator=generator)).round().clamp(0, 255).split(1)
+    images = (((visible + infrared) / 2).floor(), visible, infrared)
+    return {name: image.byte() for name, image in zip(IMAGE_NAMES, images, strict=True)}
+
+
+def time_calls(call: Callable[[], Any], repeats: int, warm_up: int = 1) -> Timing:
+    """Median and minimum of the seconds of `repeats` calls, after `warm_up` calls that do not count."""
+    for _ in range(warm_up):
+        call()
+    walls, processors = [], []
+    for _ in range(repeats):
+        wall, processor = time.perf_counter(), time.process_time()
+        call()
+        walls.append(time.perf_counter() - wall)
+        processors.append(time.process_time() - processor)
+    return Timing(statistics.median(walls), min(walls), min(processors))
+
+
+def measure_group(group: str, names: Sequence[str], size: tuple[int, int], repeats: int) -> Row:
+    """Metrics `names` together, on an image pair of `size` (height, width)."""
+    images = random_images(*size)
+    return Row(group, *size, time_calls(lambda: evaluate_pair(**images, names=names), repeats))
+
+
+def measure_all(sizes: Sequence[tuple[int, int]], repeats: int, each: bool) -> Iterator[Row]:
+    """Every group of metrics on every size; if `each`, then every metric by itself on the second size."""
+    for size in sizes:
+        for group, names in GROUPS.items():
+            yield measure_group(group, names, size, repeats)
+    if each:
+        for name in METRICS:
+            yield measure_group(name, [name], sizes[min(1, len(sizes) - 1)], repeats)
+
+
+def speed_table(rows: Sequence[Row]) -> str:
+    """Rows as Markdown."""
+    head = ("metrics", "size", "s", "minimum s", "processor s", "s per megapixel")
+    lines = [
+        (
+            row.group,
+            f"{row.width}x{row.height}",
+            *(f"{value:.4f}" for value in (row.timing.median, row.timing.minimum, row.timing.processor)),
+            f"{row.per_megapixel:.3f}",
+        )
+        for row in rows
+    ]
+    return markdown([head, *lines])
+
+
+# --- how to fool them ------------------------------------------------------------------------------------------------
+
+
+def noisy(image: np.ndarray, deviation: float = 10) -> np.ndarray:
+    """`(H, W)` uint8 with Gaussian noise of a fixed seed, rounded."""
+    noise = deviation * np.random.default_rng(0).standard_normal(image.shape)
+    return np.clip(np.floor(image + noise + 0.5), 0, 255).astype(np.uint8)
+
+
+def moved(image: np.ndarray) -> np.ndarray:
+    """The image one pixel further down and to the right, its border replicated."""
+    return np.pad(image, ((1, 0), (1, 0)), mode="edge")[:-1, :-1]
+
+
+def fooling_images(pair: Pair, visible: np.ndarray, infrared: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Rules that are no fusion, or spoil one, by name; every image is `(H, W)` uint8."""
+    average, maximum, laplacian = (
+        np.asarray(baseline_method(name).fuse(pair, "")) for name in ("average", "maximum", "laplacian")
+    )
+    yield "visible image copied", visible
+    yield "infrared image copied", infrared
+    yield "constant 128", np.full_like(visible, 128)
+    yield "average", average
+    yield "average, halves to even", np.rint((visible.astype(float) + infrared) / 2).astype(np.uint8)
+    yield "average, min-max stretched", stretch(average)
+    yield "average, noise of sigma 10", noisy(average)
+    yield "average, moved 1 pixel", moved(average)
+    yield "maximum", maximum
+    yield "maximum, min-max stretched", stretch(maximum)
+    yield "maximum, noise of sigma 10", noisy(maximum)
+    yield "maximum, moved 1 pixel", moved(maximum)
+    yield "Laplacian pyramid", laplacian
+
+
+def measure_examples(pairs: PairedDataset, metrics: Sequence[str]) -> dict[str, dict[str, float]]:
+    """`{rule: {metric: mean over the pairs}}`; pairs for which a metric is undefined are left out of its mean."""
+    collected: dict[str, list[list[float]]] = {}
+    for pair in tqdm(pairs, total=len(pairs), desc=pairs.description, leave=False):
+        visible, infrared = source_luminance(pair)
+        for rule, fused in fooling_images(pair, visible, infrared):
+            values = evaluate_pair(fused, visible, infrared, names=metrics)
+            collected.setdefault(rule, []).append(list(values.values()))
+    return {
+        rule: dict(zip(metrics, np.nanmean(values, axis=0).tolist(), strict=True)) for rule, values in collected.items()
+    }
+
+
+def example_table(examples: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> str:
+    """Examples as Markdown; the best value of each column in bold."""
+    head = ("fused image", *(f"{name} {'↑' if find_metric(name).direction == 'up' else '↓'}" for name in metrics))
+    best = {
+        name: (max if find_metric(name).direction == "up" else min)(values[name] for values in examples.values())
+        for name in metrics
+    }
+    lines = [
+        (rule, *(f"**{number(n, values[n])}**" if values[n] == best[n] else number(n, values[n]) for n in metrics))
+        for rule, values in examples.items()
+    ]
+    return markdown([head, *lines])
+
+
+def number(metric: str, value: float) -> str:
+    """Three decimals where the metric is of the size of 1, fewer where it is larger."""
+    largest = find_metric(metric).range[1]
+    return f"{value:.3f}" if largest <= 2 else f"{value:.0f}" if largest > 255**2 - 1 else f"{value:.2f}"
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the head first, as a Markdown table with columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def row(cells: Sequence[str]) -> str:
+        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+        return "| " + " | ".join((cells[0].ljust(widths[0]), *rest)) + " |"
+
+    rule = "|" + "|".join(("-" * (w + 2)) if k == 0 else "-" * (w + 1) + ":" for k, w in enumerate(widths)) + "|"
+    return "\n".join((row(lines[0]), rule, *map(row, lines[1:])))
+
+
+def provenance(threads: int) -> dict[str, Any]:
+    """Where the numbers are from."""
+    return {
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "fusion_hub": fusion_hub.__version__,
+    }
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A file is never half written."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls")
+    parser.add_argument("--sizes", nargs="+", type=_size, default=list(SIZES), metavar="WIDTHxHEIGHT")
+    parser.add_argument("--each", action="store_true", help="also each metric by itself, on the second size")
+    parser.add_argument("--examples", action="store_true", help="no speed: what rules that are no fusion score")
+    parser.add_argument("--data", type=Path, help="pairs for --examples, a folder as for `fusion-hub evaluate`")
+    parser.add_argument("--metrics", nargs="+", default=EXAMPLE_METRICS, metavar="NAME", help="columns of --examples")
+    parser.add_argument("--json", type=Path, help="write the numbers and where they are from")
+    arguments = parser.parse_args(argv)
+    for name in ("threads", "repeats"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    if arguments.examples != (arguments.data is not None):
+        parser.error("--examples needs --data DIR, and --data is for --examples only")
+    if arguments.json and not arguments.json.resolve().parent.is_dir():
+        parser.error(f"--json {arguments.json}: its folder does not exist")
+    return arguments
+
+
+def _size(text: str) -> tuple[int, int]:
+    """`640x480` -> (480, 640)."""
+    width, separator, height = text.partition("x")
+    if not (separator and width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 161):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT with sides of at least 161, such as 640x480")
+    return int(height), int(width)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, write."""
+    arguments = parse(argv)
+    torch.set_num_threads(arguments.threads)
+    content: dict[str, Any] = {"provenance": provenance(arguments.threads)}
+    if arguments.examples:
+        pairs = PairedDataset.open(arguments.data)
+        examples = measure_examples(pairs, arguments.metrics)
+        print(f"Means over the {len(pairs)} pairs of {pairs.description}\n")
+        for first in range(0, len(arguments.metrics), COLUMNS):
+            print(example_table(examples, arguments.metrics[first : first + COLUMNS]) + "\n")
+        content["examples"] = {"data": pairs.description, "pairs": len(pairs), "rows": examples}
+    else:
+        count = len(arguments.sizes) * len(GROUPS) + len(METRICS) * arguments.each
+        measured = measure_all(arguments.sizes, arguments.repeats, arguments.each)
+        rows = list(tqdm(measured, total=count, leave=False))
+        print(", ".join(f"{name} {value}" for name, value in content["provenance"].items()) + "\n")
+        print(speed_table(rows))
+        content["rows"] = [asdict(row) | {"per_megapixel": row.per_megapixel} for row in rows]
+    if arguments.json:
+        write_json(arguments.json, content)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
