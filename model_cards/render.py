@@ -101,8 +101,14 @@ def render(folder: Path, info: PretrainedInfo) -> str:
         tags=tags,
         results=results,
         metric_names=sorted({name for table in results for name in table["columns"]}) or ["SCD", "VIF", "Qabf"],
-        provenance=metrics.get("provenance", {}),
+        **_measured_as(metrics, info.name),
     )
+
+
+def _measured_as(metrics: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Options of the pipeline while it was measured."""
+    details = metrics["provenance"]["methods"][name] if metrics else {"rescale": "none", "dtype": "float32"}
+    return {key: details[key] for key in ("rescale", "dtype")}
 
 
 def read_results(metrics: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

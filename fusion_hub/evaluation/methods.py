@@ -122,12 +122,13 @@ def baseline_method(name: str, rescale: Rescale = "none") -> Method:
     def fuse(pair: Pair, dataset: str) -> Image.Image:
         unit = [torch.from_numpy(luma / 255)[None, None] for luma in source_luminance(pair)]
         fused = BASELINES[key](*unit)[0, 0].clamp(0, 1)
-        # Ties up, also those that the division by 255 has moved: every second pixel of the average is one.
-        grey = (fused * 255 + 0.5 + 1e-9).floor().to(torch.uint8).numpy()
+        # Halves to even, as the rows were rounded that others have published; exact halves, which every second pixel of
+        # the average is, must not depend on the last bit of a division by 255.
+        grey = (fused * 255).round(decimals=6).round().to(torch.uint8).numpy()
         return Image.fromarray(stretch(grey) if rescale == "minmax" else grey)
 
     label = key if rescale == "none" else f"{key}+minmax"
-    details = {"rule": key, "rescale": rescale, "colour": "luminance only"}
+    details = {"rule": key, "rescale": rescale, "colour": "luminance only", "rounding": "halves to even"}
     return Method(label, "baseline", fuse, details, _digest("baseline", details))
 
 

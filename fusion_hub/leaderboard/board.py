@@ -12,7 +12,7 @@ from typing import Any
 from fusion_hub.leaderboard.comparing import Comparison, compare
 from fusion_hub.leaderboard.reading import PrintedTable, Published, read_evaluation, read_published
 from fusion_hub.leaderboard.rows import RANK_METRICS, TABLE_METRICS, Row, mean_ranks, merge
-from fusion_hub.metrics import METRICS
+from fusion_hub.metrics import LEGACY_METRICS, METRICS, find_metric
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def assemble(
 
 
 def _check_metrics(rank_metrics: Sequence[str], metrics: Sequence[str] | None) -> None:
-    unknown = [name for name in (*rank_metrics, *(metrics or ())) if name not in METRICS]
+    unknown = [name for name in (*rank_metrics, *(metrics or ())) if name not in (METRICS | LEGACY_METRICS)]
     if unknown:
         raise ValueError(f"unknown metrics {', '.join(map(repr, unknown))}: choose among {', '.join(METRICS)}")
     if not rank_metrics:
@@ -228,7 +228,7 @@ def _marks(rows: Sequence[Row], columns: Sequence[str]) -> tuple[dict[str, set[i
     second: dict[str, set[int]] = {}
     for name in columns:
         own = {id(row): row.metrics[name].mean for row in rows if name in row.metrics}
-        levels = sorted(set(own.values()), reverse=METRICS[name].direction == "up")
+        levels = sorted(set(own.values()), reverse=find_metric(name).direction == "up")
         for mark, level in zip((best, second), levels, strict=False):
             mark[name] = {key for key, value in own.items() if value == level}
     return best, second

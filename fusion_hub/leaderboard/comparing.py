@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from fusion_hub.leaderboard.rows import RANK_METRICS, Row
-from fusion_hub.metrics import METRICS
+from fusion_hub.metrics import find_metric
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -81,7 +81,7 @@ class Comparison:
     @property
     def better(self) -> bool:
         """Whether the method's mean is the better one."""
-        return (self.difference > 0) == (METRICS[self.metric].direction == "up") and self.difference != 0
+        return (self.difference > 0) == (find_metric(self.metric).direction == "up") and self.difference != 0
 
 
 def compare(

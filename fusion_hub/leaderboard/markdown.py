@@ -8,7 +8,7 @@ from fusion_hub.leaderboard.board import Board, Entry, Leaderboard
 from fusion_hub.leaderboard.comparing import MIN_IMAGES, Comparison
 from fusion_hub.leaderboard.reading import PrintedTable
 from fusion_hub.leaderboard.rows import badge
-from fusion_hub.metrics import METRICS
+from fusion_hub.metrics import find_metric
 
 READING = (
     "Bold is the best value of a column, underlined the second best; the arrow says which way is better. Small numbers "
@@ -40,12 +40,12 @@ def format_value(metric: str, value: float) -> str:
     """As many digits as tables of the field print."""
     if abs(value) >= 1000:
         return f"{value:.0f}"
-    return f"{value:.2f}" if METRICS[metric].range[1] > 2 else f"{value:.3f}"
+    return f"{value:.2f}" if find_metric(metric).range[1] > 2 else f"{value:.3f}"
 
 
 def format_difference(metric: str, comparison: Comparison) -> str:
     """`+0.123 [+0.100, +0.150]`."""
-    digits = 3 if METRICS[metric].range[1] > 2 else 4
+    digits = 3 if find_metric(metric).range[1] > 2 else 4
     difference, low, high = (
         f"{value:+.{digits}f}" for value in (comparison.difference, comparison.low, comparison.high)
     )
@@ -61,7 +61,7 @@ def verdict(comparison: Comparison) -> str:
 
 
 def arrow(metric: str) -> str:
-    return "↑" if METRICS[metric].direction == "up" else "↓"
+    return "↑" if find_metric(metric).direction == "up" else "↓"
 
 
 def _escape(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from fusion_hub.leaderboard import markdown
 from fusion_hub.leaderboard.board import Board, Entry, Leaderboard
 from fusion_hub.leaderboard.rows import badge
-from fusion_hub.metrics import METRICS
+from fusion_hub.metrics import find_metric
 
 __all__ = ["render"]
 
@@ -53,7 +53,7 @@ def render(board: Leaderboard) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         bars={own.dataset: bars(own) for own in board.boards},
         scatters={own.dataset: plots(own) for own in board.boards},
-        metrics=[METRICS[name] for name in used],
+        metrics=[find_metric(name) for name in used],
         significance=markdown.SIGNIFICANCE.format(better='"better"', worse='"worse"'),
         provenance={name: json.dumps(own, indent=2, ensure_ascii=False) for name, own in board.provenance.items()},
     )

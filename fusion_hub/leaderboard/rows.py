@@ -8,7 +8,7 @@ from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from fusion_hub.metrics import METRICS
+from fusion_hub.metrics import find_metric
 
 KINDS = {
     "model": "measured here",
@@ -87,7 +87,7 @@ def mean_ranks(rows: Sequence[HasValues], metrics: Sequence[str] = RANK_METRICS)
     """
     ranks: list[list[float]] = [[] for _ in rows]
     for metric in metrics:
-        sign = 1 if METRICS[metric].direction == "up" else -1
+        sign = 1 if find_metric(metric).direction == "up" else -1
         values = [sign * row.values.get(metric, math.nan) for row in rows]
         for own, value in zip(ranks, values, strict=True):
             if not math.isnan(value):
