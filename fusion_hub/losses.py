@@ -58,6 +58,11 @@ def intensity_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     return F.l1_loss(fused, torch.maximum(visible, infrared))
 
 
+def mean_intensity_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+    """Mean of the L1 distances to both sources. Any value between the two is as good: it asks for no contrast."""
+    return (F.l1_loss(fused, visible) + F.l1_loss(fused, infrared)) / 2
+
+
 def signed_gradient_loss(fused: Tensor, visible: Tensor, infrared: Tensor, gain: float = 1.0) -> Tensor:
     """L1 distance to the Sobel vector of the source whose gradient is stronger at the pixel, both directions summed.
 
@@ -71,6 +76,16 @@ def signed_gradient_loss(fused: Tensor, visible: Tensor, infrared: Tensor, gain:
     target_x = gain * torch.where(stronger, visible_x, infrared_x)
     target_y = gain * torch.where(stronger, visible_y, infrared_y)
     return F.l1_loss(fused_x, target_x) + F.l1_loss(fused_y, target_y)
+
+
+def unsigned_gradient_loss(fused: Tensor, visible: Tensor, infrared: Tensor, gain: float = 1.0) -> Tensor:
+    """L1 distance of the gradient's magnitude, |Sobel_x| + |Sobel_y|, to `gain` times the larger of both sources'."""
+
+    def magnitude(image: Tensor) -> Tensor:
+        horizontal, vertical = sobel(image)
+        return horizontal.abs() + vertical.abs()
+
+    return F.l1_loss(magnitude(fused), gain * torch.maximum(magnitude(visible), magnitude(infrared)))
 
 
 def ssim_maps(
@@ -115,6 +130,12 @@ def ssim_losses(fused: Tensor, visible: Tensor, infrared: Tensor) -> tuple[Tenso
     )
     weighted = torch.lerp(infrared_map, visible_map, share)
     return 1 - weighted.mean(), 1 - (strict[0] + strict[1]).mean() / 2
+
+
+def mean_ssim_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+    """1 - (SSIM(F, V) + SSIM(F, I)) / 2 with the usual constants."""
+    ((with_visible, with_infrared),), _ = ssim_maps(fused, visible, infrared)
+    return 1 - (with_visible + with_infrared).mean() / 2
 
 
 def reconstruction_ssim_loss(reconstructed: Tensor, image: Tensor) -> Tensor:

@@ -21,7 +21,10 @@ ImageLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Every loss as a function of fused, visible and infrared; features are made from the images.
 LOSSES: dict[str, ImageLoss] = {
     "intensity": losses.intensity_loss,
+    "mean intensity": losses.mean_intensity_loss,
     "gradient": losses.signed_gradient_loss,
+    "unsigned gradient": losses.unsigned_gradient_loss,
+    "mean ssim": losses.mean_ssim_loss,
     "ssim": lambda f, v, i: losses.ssim_losses(f, v, i)[0],
     "structure": lambda f, v, i: losses.ssim_losses(f, v, i)[1],
     "reconstruction": lambda f, v, i: losses.reconstruction_ssim_loss(f, v),
@@ -118,6 +121,16 @@ def test_intensity_is_the_distance_to_the_brighter_source() -> None:
     assert losses.intensity_loss(torch.maximum(visible, infrared), visible, infrared) == 0
 
 
+def test_mean_intensity_is_the_same_anywhere_between_the_sources() -> None:
+    fused, visible, infrared = pictures()
+    distances = [np.abs((fused - source).numpy()).mean() for source in (visible, infrared)]
+    assert losses.mean_intensity_loss(fused, visible, infrared).item() == pytest.approx(np.mean(distances), rel=1e-5)
+    apart = (visible - infrared).abs().mean().item() / 2
+    for share in (0.0, 0.3, 1.0):
+        between = torch.lerp(visible, infrared, share)
+        assert losses.mean_intensity_loss(between, visible, infrared).item() == pytest.approx(apart, rel=1e-5)
+
+
 def test_gradient_of_a_source_that_dominates_everywhere_costs_nothing() -> None:
     _, visible, _ = pictures()
     flat = torch.full_like(visible, 0.3)
@@ -149,6 +162,20 @@ def test_gradient_takes_both_directions_from_the_stronger_source() -> None:
     assert losses.signed_gradient_loss(fused, visible, infrared).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_unsigned_gradient_asks_for_the_larger_magnitude_whatever_its_sign() -> None:
+    fused, visible, infrared = pictures(batch=1)
+    magnitudes = []
+    for image in (fused, visible, infrared):
+        picture = image[0, 0].double().numpy()
+        magnitudes.append(sum(np.abs(scipy.ndimage.sobel(picture, axis, mode="nearest")) for axis in (0, 1)))
+    for gain in (1.0, 1.3):
+        expected = np.abs(magnitudes[0] - gain * np.maximum(magnitudes[1], magnitudes[2])).mean()
+        value = losses.unsigned_gradient_loss(fused, visible, infrared, gain).item()
+        assert value == pytest.approx(expected, rel=1e-4)
+    flat = torch.full_like(visible, 0.3)
+    assert losses.unsigned_gradient_loss(1 - visible, visible, flat) < 1e-6
+
+
 def test_ssim_maps_are_skimages() -> None:
     fused, visible, infrared = pictures(batch=1)
     ((with_visible, with_infrared),), _ = losses.ssim_maps(fused, visible, infrared)
@@ -167,6 +194,13 @@ def test_ssim_losses_weight_the_maps_by_local_variance() -> None:
     assert losses.ssim_losses(fused, visible, infrared)[0].item() == pytest.approx(expected, abs=1e-4)
     expected = 1 - ssim_map(fused, visible).mean()
     assert losses.reconstruction_ssim_loss(fused, visible).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_mean_ssim_is_skimages_with_both_sources() -> None:
+    fused, visible, infrared = pictures(batch=1)
+    expected = 1 - (ssim_map(fused, visible).mean() + ssim_map(fused, infrared).mean()) / 2
+    assert losses.mean_ssim_loss(fused, visible, infrared).item() == pytest.approx(expected, abs=1e-4)
+    assert losses.mean_ssim_loss(visible, visible, visible) < 1e-6
 
 
 def test_structure_loss_counts_noise_in_flat_regions_and_ssim_hardly_does() -> None:

@@ -310,9 +310,12 @@ def test_the_script_trains_a_pipeline(tmp_path: Path, drawn_pairs: Path, monkeyp
     assert json.loads((tmp_path / "pipeline" / "training.json").read_text())["steps"] == 2
 
 
-def test_the_script_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     script = Path(__file__).parent.parent / "train" / "difffusenet.py"
-    monkeypatch.setattr(sys, "argv", [str(script), "--variant", "huge", "--sources", "generated:2"])
+    flags = ["--variant", "huge", "--data", "generated:2", "--validation_pairs", "0", "--output_dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [str(script), *flags])
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(script), run_name="__main__")
     assert caught.value.code == 2

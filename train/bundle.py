@@ -25,9 +25,9 @@ def main() -> None:
     pipeline.model.half()
     pipeline.save_pretrained(folder)
     config = load_config(arguments.pipeline / "config.yaml")
-    for key in ("output_dir", "resume"):  # no place of one machine in a published file
-        if os.path.isabs(config[key]):
-            config[key] = os.path.relpath(config[key])
+    for key, value in config.items():  # no place of one machine in a published file
+        if isinstance(value, str) and os.path.isabs(value):
+            config[key] = os.path.relpath(value)
     save_config(config, folder / "config.yaml")
     shutil.copyfile(arguments.pipeline / "training.json", folder / "training.json")
     print(f"{folder}: now measure with benchmarks/quality.py and render the card with model_cards/render.py")

@@ -7,13 +7,14 @@ so that a key in the file and a flag on the command line are the same word:
 """
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
@@ -142,6 +143,19 @@ class Source:
         return CropSource(expand_variables(self.path), self.split, self.weight, exclude, self.dataset)
 
 
+@contextlib.contextmanager
+def missing_data_explained() -> Iterator[None]:
+    """Inside, a file or folder of a source that is not there becomes a `ConfigError` that says how to get data."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"training data is missing ({error}): set {DATA_ROOT_VARIABLE} to the folder that has the sets of the "
+            "configuration in data/, or give a folder with vis/ and ir/ or a Hub dataset id with --data, or train on "
+            "drawn scenes with --data generated"
+        ) from error
+
+
 def expand_variables(path: str) -> str:
     """Replace each `${NAME}` by the environment variable; `FUSION_HUB_DATA` is `../shared` where it is not set."""
 
@@ -254,15 +268,18 @@ class TrainingConfig:
         return (step - late) * self.batch_size + late * (self.late_batch_size or self.batch_size)
 
 
-def parse_config(dataclass_types: Sequence[type], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+def parse_config(
+    dataclass_types: Sequence[type], argv: Sequence[str] | None = None, default_config: Path | None = None
+) -> tuple[Any, ...]:
     """One instance of each dataclass, from `--config file.yaml` (if given) and flags, which win.
 
     Values in the file are converted as flags are, so `1e-4`, which YAML takes for text, is a number here. A list
-    replaces the list in the file as a whole.
+    replaces the list in the file as a whole. `--data SET` is short for `--sources SET --validation_sources SET`.
 
     Args:
         dataclass_types: such as `(TrainingConfig, MyTaskConfig)`; they share one set of names.
         argv: arguments without the programme's name; the default is the command line's.
+        default_config: the file where `--config` is not given; None: the defaults of the dataclasses.
 
     Raises:
         ConfigError: an unknown key or flag (the nearest known one is named), or a value of the wrong kind.
@@ -279,12 +296,19 @@ def parse_config(dataclass_types: Sequence[type], argv: Sequence[str] | None = N
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(list(dataclass_types), allow_abbrev=False)  # type: ignore[arg-type]
     parser.register("type", Source, _source_argument)
-    parser.add_argument("--config", help="YAML file with values for the options here")
+    parser.add_argument("--config", help="YAML file with values for the options here", default=default_config)
+    parser.add_argument(
+        "--data", help="one paired set in place of all sources: a folder, a Hub dataset id, or generated (drawn scenes)"
+    )
     names = [f.name for dataclass_type in dataclass_types for f in dataclasses.fields(dataclass_type)]
 
     before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    before.add_argument("--config")
-    config_file = before.parse_known_args(arguments)[0].config
+    before.add_argument("--config", default=default_config)
+    before.add_argument("--data")
+    early = before.parse_known_args(arguments)[0]
+    config_file = early.config
+    if early.data is not None and "sources" in names:
+        arguments += ["--sources", early.data, "--validation_sources", early.data]
     from_file: list[str] = []
     if config_file is not None:
         for key, value in _read_config_file(Path(config_file), names).items():
@@ -299,7 +323,7 @@ def parse_config(dataclass_types: Sequence[type], argv: Sequence[str] | None = N
         first = unknown[0].split("=")[0]
         if not first.startswith("--"):
             raise ConfigError(f"{unknown[0]!r} belongs to no flag: flags are written --name value")
-        _reject_unknown([first.lstrip("-").replace("-", "_")], [*names, "config"], "flag")
+        _reject_unknown([first.lstrip("-").replace("-", "_")], [*names, "config", "data"], "flag")
     _reject_empty(configs)
     return tuple(configs)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fusion_hub.training.config import ConfigError, TrainingConfig
+from fusion_hub.training.config import ConfigError, TrainingConfig, missing_data_explained
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -57,16 +57,17 @@ def open_crops(config: TrainingConfig) -> "PairCrops":
 
     if not config.sources:
         raise ConfigError("sources is empty: name at least one paired set to train on")
-    crops = PairCrops(
-        [source.resolve() for source in config.sources],
-        config.crop_size,
-        config.seed,
-        config.samples_before(config.max_steps),
-        min_std=config.min_std,
-        scale_jitter=None if config.smallest_scale == 1 else (config.smallest_scale, 1.0),
-        swap_probability=config.swap_probability,
-        gain_jitter=config.gain_jitter,
-    )
+    with missing_data_explained():
+        crops = PairCrops(
+            [source.resolve() for source in config.sources],
+            config.crop_size,
+            config.seed,
+            config.samples_before(config.max_steps),
+            min_std=config.min_std,
+            scale_jitter=None if config.smallest_scale == 1 else (config.smallest_scale, 1.0),
+            swap_probability=config.swap_probability,
+            gain_jitter=config.gain_jitter,
+        )
     return crops.preload() if config.preload else crops
 
 

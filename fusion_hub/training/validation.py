@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fusion_hub.training.config import Source
+from fusion_hub.training.config import Source, missing_data_explained
 
 FuseFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -31,7 +31,8 @@ def open_validation_pairs(sources: Sequence[Source], count: int) -> list[Validat
     processor = FusionImageProcessor()
     chosen = []
     for source in sources if count else ():
-        pairs = source.resolve().open()
+        with missing_data_explained():
+            pairs = source.resolve().open()
         for index in np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int)):
             pair = pairs[int(index)]
             visible, infrared, _ = processor.preprocess(pair.visible, pair.infrared)
