@@ -31,20 +31,77 @@ SETTINGS = (
     "weight_decay",
     "ema_decay",
     "precision",
-    "stage_one_fraction",
-    "intensity",
-    "gradient",
-    "gradient_gain",
-    "ssim",
-    "structure",
-    "fidelity",
-    "difference_correlation",
-    "decoupling",
-    "diffusion",
-    "consistency",
-    "out_of_range",
 )
-"""Fields of the configuration that the card shows."""
+"""Fields of every configuration that the card shows."""
+
+
+NOT_SHOWN = ("SSIM_visible", "SSIM_infrared", "Qabf_visible", "Qabf_infrared")
+"""Metrics that are left to the files: a card's table has room for the per-source VIF only."""
+
+
+class Architecture(NamedTuple):
+    """What a card says of the method behind a network, and the fields of its configuration that it shows."""
+
+    title: str
+    settings: tuple[str, ...]
+    citation: str
+
+
+ARCHITECTURES = {
+    "DiffFuseNetModel": Architecture(
+        "DiffFuseNet",
+        (
+            "stage_one_fraction",
+            "intensity",
+            "gradient",
+            "gradient_gain",
+            "ssim",
+            "structure",
+            "fidelity",
+            "difference_correlation",
+            "decoupling",
+            "diffusion",
+            "consistency",
+            "out_of_range",
+        ),
+        """@article{wang2026difffusenet,
+  title   = {DiffFuseNet: Infrared-visible image fusion via diffusion-guided feature alignment and feature consistency alignment},
+  author  = {Wang and Li and Yang and Xu and Lv and Liu},
+  journal = {Pattern Recognition},
+  volume  = {180},
+  pages   = {114259},
+  year    = {2026},
+  doi     = {10.1016/j.patcog.2026.114259}
+}""",  # noqa: E501
+    ),
+    "REDModel": Architecture(
+        "RED",
+        (
+            "num_steps",
+            "random_steps",
+            "block_out_channels",
+            "layers_per_block",
+            "attention_window",
+            "source_injection",
+            "mae",
+            "mae_target",
+            "gradient",
+            "gradient_target",
+            "gradient_gain",
+            "ssim",
+            "structure",
+            "fidelity",
+            "difference_correlation",
+            "out_of_range",
+        ),
+        """@article{xu2026red,
+  title   = {RED: Reversible Efficient Diffusion for Image Fusion},
+  author  = {Xu and Cao and Li and Hu and Zhu},
+  journal = {arXiv preprint arXiv:2601.20260},
+  year    = {2026}
+}""",
+    ),
+}
 
 
 class DataSource(NamedTuple):
@@ -83,6 +140,7 @@ def render(folder: Path, info: PretrainedInfo) -> str:
     metrics = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if info.parameters is None:
         raise FileNotFoundError(f"no weights in {folder}: give the folder of a complete pipeline")
+    architecture = ARCHITECTURES[info.model_class]
     results = read_results(metrics, info.name)
     datasets = [_describe_set(entry) for entry in training["datasets"]]
     medical = any(entry["key"].startswith("mri") for entry in datasets)
@@ -95,7 +153,8 @@ def render(folder: Path, info: PretrainedInfo) -> str:
         parameters=info.parameters,
         config=config,
         training=training,
-        settings=[(name, config[name]) for name in SETTINGS if config.get(name) is not None],
+        architecture=architecture,
+        settings=[(name, config[name]) for name in (*SETTINGS, *architecture.settings) if config.get(name) is not None],
         datasets=datasets,
         medical=medical,
         tags=tags,
@@ -120,7 +179,7 @@ def read_results(metrics: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """
     tables = []
     for key, content in metrics.get("sets", {}).items():
-        columns = list(content["metrics"])
+        columns = [name for name in content["metrics"] if name not in NOT_SHOWN]
         rows = {f"**{name}**": content["metrics"], **content.get("baselines", {})}
         tables.append(
             {

@@ -16,6 +16,7 @@ from fusion_hub import pretrained
 from fusion_hub.training import TrainingConfig, save_config
 from fusion_hub.training.config import resolved
 from fusion_hub.training.difffusenet import DiffFuseNetConfig
+from fusion_hub.training.red import REDConfig
 
 RENDER = Path(__file__).parents[1] / "model_cards" / "render.py"
 TRAINING = {
@@ -28,6 +29,7 @@ TRAINING = {
     "torch": "2.13.0",
     "datasets": [{"path": "${FUSION_HUB_DATA}/data/msrs", "split": "train", "pairs": 450}],
 }
+PROVENANCE = {"methods": {"difffusenet-msrs": {"rescale": "none", "dtype": "float32"}}}
 MEASURED = {"EN": 6.9, "SCD": 1.8125, "VIF": None}
 
 
@@ -51,7 +53,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     change(
         folder,
         "metrics.json",
-        {"sets": {"tno/test": {"n": 25, "metrics": MEASURED}}, "provenance": {"rescale": "none"}},
+        {"sets": {"tno/test": {"n": 25, "metrics": MEASURED}}, "provenance": PROVENANCE},
     )
     return folder
 
@@ -84,7 +86,7 @@ def test_says_what_the_files_say(cards: ModuleType, checkpoint: Path) -> None:
 
 def test_baselines_and_counts_are_shown_where_they_are_given(cards: ModuleType, checkpoint: Path) -> None:
     sets = {"tno/test": {"n": 25, "metrics": {"EN": 6.9}, "baselines": {"maximum": {"EN": 6.81}}}}
-    change(checkpoint, "metrics.json", {"sets": sets, "provenance": {}})
+    change(checkpoint, "metrics.json", {"sets": sets, "provenance": PROVENANCE})
     text = render(cards, checkpoint)
     assert "### tno/test (25 pairs)" in text and "| maximum | 6.81 |" in text
 
@@ -115,8 +117,10 @@ def test_a_missing_value_or_an_unknown_licence_is_an_error(cards: ModuleType, ch
 
 
 def test_shown_settings_exist(cards: ModuleType) -> None:
-    known = {field.name for config in (TrainingConfig, DiffFuseNetConfig) for field in dataclasses.fields(config)}
-    assert set(cards.SETTINGS) <= known
+    for model, config in (("DiffFuseNetModel", DiffFuseNetConfig), ("REDModel", REDConfig)):
+        known = {field.name for schema in (TrainingConfig, config) for field in dataclasses.fields(schema)}
+        assert {*cards.SETTINGS, *cards.ARCHITECTURES[model].settings} <= known
+    assert {info.model_class for info in pretrained.list_models()} <= set(cards.ARCHITECTURES)
 
 
 def test_command_writes_both_places(
