@@ -95,7 +95,7 @@ def test_models_table_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     metrics = Path(model) / "metrics.json"
     metrics.write_text(json.dumps({"sets": {"toy/test": {"metrics": {"SCD": 1.234, "VIF": 0.8}}}}))
     try:
-        entry, other = json.loads(run("models", "--json").stdout)
+        entry, other, *_ = json.loads(run("models", "--json").stdout)
         monkeypatch.setenv("COLUMNS", "200")
         table = run("models").stdout
     finally:

@@ -80,6 +80,15 @@ PRETRAINED: dict[str, PretrainedInfo] = {
             licence="Apache-2.0",
             summary="Brain slices: MRI with CT, PET or SPECT. For research, not for diagnosis.",
         ),
+        PretrainedInfo(
+            name="red-small-msrs",
+            pipeline_class="REDPipeline",
+            model_class="REDModel",
+            modality="visible + infrared",
+            datasets=("MSRS", "RoadScene", "TNO"),
+            licence="Apache-2.0",
+            summary="Visible and thermal infrared images by a narrow RED: two reversible diffusion steps.",
+        ),
     )
 }
 """The table, by name."""
