@@ -7,8 +7,9 @@
 A row times the network on one luminance pair (`model`) and the pipeline from decoded picture to picture (`pipeline`),
 wall clock, after warm-up. Beside them stands one plain convolution, 64 to 64 channels, 3x3, on an image of the same
 size, timed in the same process in turn with the network: seconds differ from machine to machine, their ratio hardly.
-FLOPs count 2 for a multiply-add, in convolutions and matrix products. Peak memory is the resident size of the whole
-process, interpreter and libraries included, after the calls of the pipeline.
+FLOPs count 2 for a multiply-add, in convolutions and matrix products. The process keeps its freed memory, as the command
+line does (`fusion_hub/allocator.py`). Peak memory is the resident size of the whole process, interpreter and libraries
+included, after the calls of the pipeline.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 import fusion_hub
 from fusion_hub import DiffFuseNetModel, DiffFuseNetPipeline, FusionPipeline, list_models
+from fusion_hub.allocator import keep_freed_memory
 from fusion_hub.models import DIFFFUSENET_VARIANTS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -320,6 +322,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write. 1 if a row could not be measured."""
     arguments = parse(argv)
     if arguments.row:
+        keep_freed_memory()  # as the command line does
         values = json.loads(arguments.row)
         task = Task(**{field.name: values[field.name] for field in fields(Task)})
         print(json.dumps(asdict(measure(task))))

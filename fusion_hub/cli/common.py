@@ -133,10 +133,14 @@ def choose_dtype(name: DtypeName, device: "torch.device") -> "torch.dtype":
 
 
 def load_pipeline(model: str, device: "torch.device", dtype: DtypeName) -> "FusionPipeline":
+    """The pipeline on its device, without progress bars of its own."""
     from diffusers.utils import logging
 
+    from fusion_hub.allocator import keep_freed_memory
     from fusion_hub.pipelines import FusionPipeline
 
+    if device.type == "cpu":
+        keep_freed_memory()
     logging.disable_progress_bar()
     pipeline = FusionPipeline.from_pretrained(model, dtype=choose_dtype(dtype, device)).to(device)
     pipeline.set_progress_bar_config(disable=True)

@@ -116,6 +116,14 @@ class FusionPipeline(PortablePipeline):
         """Side of the tiles beyond that, in pixels; rounded up to the model's `tile_multiple`."""
         return AUTOMATIC_TILE
 
+    def automatic_overlap(self, tile: int) -> int:
+        """Pixels that neighbouring tiles of side `tile` share; rounded up to `tile_multiple`, at most a quarter tile.
+
+        The default is the reach of the network. What lies at the end of the reach has next to no influence, and more
+        overlap than a quarter would multiply the work.
+        """
+        return self.model.receptive_margin
+
     @torch.no_grad()
     def __call__(
         self,
@@ -263,9 +271,7 @@ class FusionPipeline(PortablePipeline):
         if whole or max(height, width) <= side:
             return Tiling(0, 0)
         if tile_overlap is None:
-            # The default is the reach of the network but not more than a quarter of a tile: what lies at the end of the
-            # reach has next to no influence, and more overlap would multiply the work.
-            tile_overlap = min(_round_up(self.model.receptive_margin, grid), _round_down(side // 4, grid))
+            tile_overlap = min(_round_up(self.automatic_overlap(side), grid), _round_down(side // 4, grid))
         return Tiling(side, tile_overlap)
 
     def _batches(

@@ -9,6 +9,8 @@ from ..models.red import REDModel
 from ..tiling import Window
 from .fusion_pipeline import FusionPipeline, Sampling, is_whole_number
 
+EXACT_TILE_OVERLAP = 64  # pixels
+
 
 class REDPipeline(FusionPipeline):
     """Fuse visible with infrared images, or MRI with CT, PET or SPECT images, by RED (arXiv 2601.20260).
@@ -61,6 +63,10 @@ class REDPipeline(FusionPipeline):
     @property
     def automatic_tile(self) -> int:
         return super().automatic_tile if self.model.tiles_exactly else self.config["tile_size"]
+
+    def automatic_overlap(self, tile: int) -> int:
+        # Where tiles are exact in principle the reach is far longer than what matters; docs/models.md has the seams.
+        return EXACT_TILE_OVERLAP if self.model.tiles_exactly else super().automatic_overlap(tile)
 
     def fuse_luminance(self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling) -> Tensor:
         # In float32 whatever the weights are: the model keeps its states so.

@@ -1,0 +1,28 @@
+"""How a program keeps its freed memory: worth a factor in speed on CPUs, at the price of a larger process."""
+
+import ctypes
+import sys
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of <malloc.h>
+TOP_PAD = 1 << 28
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's allocator to keep the memory of freed tensors for the next ones.
+
+    By default glibc hands blocks above 32 MiB back to the kernel at once, and every new activation map of a large image
+    pays for fresh, zeroed pages: a RED of 3 M parameters then takes 6 times as long for 1280 x 960 pixels as for
+    640 x 480; with kept memory 4 times, as the pixels say. The setting holds for the whole process, so a library must
+    not choose it: the command line and the benchmarks do, and a program of yours may.
+
+    Returns:
+        Whether it was done: False where the C library is not glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # no such function in other C libraries
+        return False
+    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, TOP_PAD))
+    return all(mallopt(name, value) == 1 for name, value in settings)
