@@ -7,9 +7,9 @@
 A row times the network on one luminance pair (`model`) and the pipeline from decoded picture to picture (`pipeline`),
 wall clock, after warm-up. Beside them stands one plain convolution, 64 to 64 channels, 3x3, on an image of the same
 size, timed in the same process in turn with the network: seconds differ from machine to machine, their ratio hardly.
-FLOPs count 2 for a multiply-add, in convolutions and matrix products. The process keeps its freed memory, as the command
-line does (`fusion_hub/allocator.py`). Peak memory is the resident size of the whole process, interpreter and libraries
-included, after the calls of the pipeline.
+FLOPs count 2 for a multiply-add, in convolutions and matrix products. The process keeps its freed memory, as the
+command line does (`fusion_hub/allocator.py`). Peak memory is the resident size of the whole process, interpreter and
+libraries included, after the calls of the pipeline.
 """
 
 import argparse
