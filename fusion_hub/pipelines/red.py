@@ -10,6 +10,7 @@ from ..tiling import Window
 from .fusion_pipeline import FusionPipeline, Sampling, is_whole_number
 
 EXACT_TILE_OVERLAP = 64  # pixels
+EXACT_WHOLE_LIMIT = 1280 * 1024  # pixels; a float32 red-small holds about 3 GiB for each million
 
 
 class REDPipeline(FusionPipeline):
@@ -58,7 +59,7 @@ class REDPipeline(FusionPipeline):
     @property
     def whole_image_limit(self) -> int:
         # Attention over a large image costs the square of its pixels, and means over it are not those of training.
-        return super().whole_image_limit if self.model.tiles_exactly else 0
+        return min(super().whole_image_limit, EXACT_WHOLE_LIMIT) if self.model.tiles_exactly else 0
 
     @property
     def automatic_tile(self) -> int:
