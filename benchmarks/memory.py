@@ -1,0 +1,466 @@
+"""Training memory of RED against the number of diffusion steps T, for every memory mode.
+
+    python benchmarks/memory.py --json memory.json --figure memory.png
+    python benchmarks/memory.py --variant small --dtype bfloat16 --batch 4 --modes none checkpoint stored reversible
+    python benchmarks/memory.py --full-width-step            # one training step of the paper's full-width network
+
+Each row is one training step (forward, SSIM + MAE + gradient losses, backward) in a process of its own, with random
+weights and images.
+
+- Saved bytes: what autograd holds for the backward pass at the worst moment of the step, the recomputation included.
+  Each storage counts once and whole, from the moment it is saved until it is freed; parameters and the two images do
+  not count. Beside it stands what is left of this between the forward and the backward pass, losses included.
+- Peak bytes: on a CPU the largest resident size of the process, interpreter, libraries, weights, gradients and work
+  space included; "growth" is the part above its size before the first step. On a GPU `max_memory_allocated`.
+- Step seconds: the median over the steps after a warm-up. With one thread on a CPU it is the processor's time of the
+  process, else wall clock. "x none" is the median ratio to plain autograd, timed in turn in the same process when its
+  memory was read: what else the machine does then meets both alike, which rows of different processes cannot promise.
+
+The modes are those of `REDModel`; `stored` is `reversible` that keeps the states of the diffusion chain, which are of
+the size of the images, and inverts the blocks of the network alone. `bfloat16` means bodies under autocast and weights
+in float32, as in training.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import diffusers
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+
+import fusion_hub
+from fusion_hub.models.red import RED_VARIANTS, REDModel
+from fusion_hub.training.red import REDConfig, REDTraining
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "narrow": RED_VARIANTS["small"] | {"block_out_channels": (32, 64), "num_attention_heads": (1, 2)},
+    **RED_VARIANTS,
+}
+MODES: dict[str, tuple[str, bool]] = {
+    "none": ("none", False),
+    "checkpoint": ("checkpoint", False),
+    "stored": ("reversible", True),
+    "reversible": ("reversible", False),
+}
+"""Name to `memory` and `store_states` of `REDModel`."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+COLOURS = {"none": "#b03a2e", "checkpoint": "#7d7d7d", "stored": "#5b9f5b", "reversible": "#0b6e99"}
+TITLES = {"none": "plain autograd", "checkpoint": "checkpoint", "stored": "stored states", "reversible": "reversible"}
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one process is to measure.
+
+    Attributes:
+        mode: one of `MODES`.
+        steps: T.
+        variant: one of `VARIANTS`.
+        crop: side of the images, pixels.
+        batch: images at a time.
+        dtype: `"float32"` or `"bfloat16"`, in which the network computes.
+        device: torch's.
+        threads: torch's.
+        repeats: timed steps.
+        warm_up: steps before them.
+        compare: time mode `none` in turn with this one, after all else was measured.
+    """
+
+    mode: str
+    steps: int
+    variant: str = "narrow"
+    crop: int = 64
+    batch: int = 2
+    dtype: str = "float32"
+    device: str = "cpu"
+    threads: int = 1
+    repeats: int = 5
+    warm_up: int = 1
+    compare: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        mode: one of `MODES`.
+        steps: T.
+        saved_bytes: saved for backward at the worst moment.
+        kept_bytes: the part of it that waits between the forward and the backward pass.
+        peak_bytes: of the process or the GPU.
+        start_bytes: the same before the first step.
+        step_seconds: median.
+        times_none: how many times longer a step takes than in mode `none`, median; None if this was not measured.
+    """
+
+    mode: str
+    steps: int
+    saved_bytes: int
+    kept_bytes: int
+    peak_bytes: int
+    start_bytes: int
+    step_seconds: float
+    times_none: float | None = None
+
+
+# --- counting what is saved ------------------------------------------------------------------------------------------
+
+
+class SavedBytes:
+    """Bytes of the distinct storages that were saved for the backward pass and live: now, and at the worst moment.
+
+    Args:
+        ignored: tensors whose storages do not count.
+    """
+
+    def __init__(self, ignored: Sequence[Tensor]) -> None:
+        self.now = self.peak = 0
+        self._ignored = {id(storage): storage for storage in (tensor.untyped_storage() for tensor in ignored)}
+        self._alive: set[int] = set()
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what is saved within; the forward and the backward pass both belong here."""
+        hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+        # torch's checkpoint sees to what it recomputes with hooks of its own, and only the innermost hooks are called.
+        recomputing = mock.patch.object(torch.utils.checkpoint, "_recomputation_hook", self._recomputation_hook())
+        with hooks, recomputing:
+            yield
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        self.add(tensor)
+        return tensor.detach()  # the tensor itself would hold the graph that holds it
+
+    def _recomputation_hook(self) -> Callable[..., Any]:
+        original = torch.utils.checkpoint._recomputation_hook
+
+        def build(*args: Any) -> Any:
+            hooks = original(*args)
+            keep = hooks.pack_hook
+
+            def pack(tensor: Tensor) -> Any:
+                self.add(tensor)
+                return keep(tensor)
+
+            hooks.pack_hook = pack
+            return hooks
+
+        return build
+
+    def add(self, tensor: Tensor) -> None:
+        """Count the storage of a tensor, unless it is counted already, until it is freed."""
+        storage = tensor.untyped_storage()
+        key, size = id(storage), storage.nbytes()
+        if key in self._ignored or key in self._alive:
+            return
+        self._alive.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._freed, key, size).atexit = False
+
+    def _freed(self, key: int, size: int) -> None:
+        self._alive.discard(key)
+        self.now -= size
+
+
+# --- measuring one row -----------------------------------------------------------------------------------------------
+
+
+def build_training(task: Task) -> REDTraining:
+    """The network with random weights and the paper's three losses."""
+    torch.manual_seed(0)
+    memory, store_states = MODES[task.mode]
+    fields = VARIANTS[task.variant] | {"num_steps": task.steps, "memory": memory, "store_states": store_states}
+    model = REDModel(**fields)
+    model.unet.conv_out.reset_parameters()  # it starts at zero, and no gradient would pass
+    return REDTraining(model, REDConfig(), seed=0).to(task.device).train()
+
+
+def compute_loss(training: REDTraining, batch: Mapping[str, Tensor], dtype: str) -> Tensor:
+    """The forward pass of a training step."""
+    with torch.autocast(batch["visible"].device.type, DTYPES[dtype], enabled=dtype != "float32"):
+        loss, _ = training(batch, 0)
+    return loss
+
+
+def count_saved(training: REDTraining, batch: Mapping[str, Tensor], dtype: str) -> tuple[int, int]:
+    """`saved_bytes` and `kept_bytes` of one training step."""
+    saved = SavedBytes([*training.parameters(), *training.buffers(), *batch.values()])
+    with saved.counting():
+        loss = compute_loss(training, batch, dtype)
+        kept = saved.now
+        loss.backward()
+    training.zero_grad()
+    return saved.peak, kept
+
+
+def time_in_turn(trainings: Sequence[REDTraining], batch: Mapping[str, Tensor], task: Task) -> list[list[float]]:
+    """Seconds of the training steps of each, after the warm-up."""
+    clock = time.process_time if processor_time(task) else time.perf_counter
+    seconds: list[list[float]] = [[] for _ in trainings]
+    for _ in range(task.warm_up + task.repeats):
+        for training, values in zip(trainings, seconds, strict=True):
+            begun = clock()
+            compute_loss(training, batch, task.dtype).backward()
+            training.zero_grad()
+            if batch["visible"].is_cuda:
+                torch.cuda.synchronize()
+            values.append(clock() - begun)
+    return [values[task.warm_up :] for values in seconds]
+
+
+def processor_time(task: Task) -> bool:
+    """Whether seconds are the processor's; with several threads their sum would say little."""
+    return task.threads == 1 and task.device == "cpu"
+
+
+def measure(task: Task) -> Row:
+    """Measure in this process. Its memory should be fresh: see `measure_apart`."""
+    torch.set_num_threads(task.threads)
+    training = build_training(task)
+    images = torch.rand(2, task.batch, 1, task.crop, task.crop).to(task.device)
+    batch = {"visible": images[0].clone(), "infrared": images[1].clone()}
+    start = peak_memory(task.device)
+    (seconds,) = time_in_turn([training], batch, task)
+    peak = peak_memory(task.device)
+    saved, kept = count_saved(training, batch, task.dtype)
+    times_none = 1.0 if task.mode == "none" else None
+    if task.compare and task.mode != "none":
+        pairs = zip(*time_in_turn([training, build_training(replace(task, mode="none"))], batch, task), strict=True)
+        times_none = statistics.median(own / plain for own, plain in pairs)
+    return Row(task.mode, task.steps, saved, kept, peak, start, statistics.median(seconds), times_none)
+
+
+def peak_memory(device: str) -> int:
+    """Largest size so far, bytes: what tensors took on a GPU, else the resident size of this process."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent had before it started us
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure_apart(task: Task) -> Row:
+    """`measure` in a new process.
+
+    Raises:
+        RuntimeError: it failed; its last words are in the message.
+    """
+    command = [sys.executable, __file__, "--row", json.dumps(asdict(task))]
+    environment = os.environ | {"OMP_NUM_THREADS": str(task.threads)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"measuring {task} ended with code {done.returncode}:\n{done.stderr.strip()[-2000:]}")
+    return Row(**json.loads(done.stdout.splitlines()[-1]))
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def provenance(task: Task) -> dict[str, Any]:
+    """Where the numbers are from; `task` is any of the rows'."""
+    shared = {name: value for name, value in asdict(task).items() if name not in ("mode", "steps")}
+    return {
+        "device_name": torch.cuda.get_device_name(task.device) if task.device != "cpu" else cpu_model(),
+        "seconds": "processor" if processor_time(task) else "wall clock",
+        "peak": "max_memory_allocated" if task.device != "cpu" else "resident size",
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "python": platform.python_version(),
+        "fusion_hub": fusion_hub.__version__,
+        **shared,
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def table(rows: Sequence[Row]) -> str:
+    """All rows as Markdown."""
+    lines: list[tuple[str, ...]] = [("mode", "T", "saved MiB", "between", "peak MiB", "growth", "step s", "x none")]
+    for row in rows:
+        sizes = (row.saved_bytes, row.kept_bytes, row.peak_bytes, row.peak_bytes - row.start_bytes)
+        relative = "-" if row.times_none is None else f"{row.times_none:.2f}"
+        numbers = [f"{size / MIB:.{digits}f}" for size, digits in zip(sizes, (2, 2, 0, 0), strict=True)]
+        lines.append((row.mode, str(row.steps), *numbers, f"{row.step_seconds:.3f}", relative))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [f"| {' | '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))} |" for line in lines]
+    rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
+    return "\n".join([text[0], rule, *text[1:]])
+
+
+def findings(rows: Sequence[Row]) -> list[str]:
+    """The sentences that the paper's claim comes down to, as far as the rows tell."""
+    cells = {(row.mode, row.steps): row for row in rows}
+    said = []
+    for mode in MODES:
+        steps = sorted(row.steps for row in rows if row.mode == mode)
+        if len(steps) > 1:
+            many = steps[-1]
+            few = 2 if 2 in steps[:-1] else steps[0]  # the paper's default
+            ratio = cells[mode, many].saved_bytes / cells[mode, few].saved_bytes
+            said.append(f"{mode}: saved bytes at T = {many} are {ratio:.3f} x those at T = {few}")
+    if ("reversible", 8) in cells and ("none", 4) in cells:
+        ratio = cells["reversible", 8].saved_bytes / cells["none", 4].saved_bytes
+        said.append(f"reversible at T = 8 saves {ratio:.3f} x what none does at T = 4")
+    slower = [row.times_none for row in rows if row.mode == "reversible" and row.times_none]
+    if slower:
+        said.append(f"reversible takes {min(slower):.2f} to {max(slower):.2f} x the time of none")
+    return said
+
+
+def write_json(path: Path, rows: Sequence[Row], task: Task) -> None:
+    """Rows and provenance; a file is never half written."""
+    content = {"provenance": provenance(task), "rows": [asdict(row) for row in rows]}
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def draw(path: Path, rows: Sequence[Row], task: Task) -> None:
+    """Saved memory and time of a step against T, one line for each mode.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    memory, seconds = figure.subplots(1, 2)
+    _draw_lines(memory, {(row.mode, row.steps): row.saved_bytes / MIB for row in rows}, "{:.0f} MiB")
+    memory.set_title("Memory saved for the backward pass (MiB)", fontsize=10, loc="left")
+    _draw_lines(seconds, {(row.mode, row.steps): row.step_seconds for row in rows}, "{:.2g} s")
+    clock = "processor" if processor_time(task) else "wall clock"
+    seconds.set_title(f"Time of a training step (s, {clock})", fontsize=10, loc="left")
+    settings = f"RED {task.variant}, {task.batch} x {task.crop} x {task.crop} pixels, {task.dtype}"
+    figure.suptitle(settings, fontsize=9, color="#555555", x=0.01, ha="left")
+    aside = path.with_name(path.name + ".tmp")
+    figure.savefig(aside, format="png", dpi=160)
+    aside.replace(path)
+
+
+def _draw_lines(panel: Any, values: Mapping[tuple[str, int], float], label: str) -> None:
+    steps = sorted({count for _, count in values})
+    apart = 0.08 * max(values.values())
+    ends: list[tuple[float, str, int]] = []
+    for mode in MODES:
+        points = [(count, values[mode, count]) for count in steps if (mode, count) in values]
+        if points:
+            panel.plot(*zip(*points, strict=True), "o-", color=COLOURS[mode], linewidth=2, markersize=5)
+            ends.append((points[-1][1], mode, points[-1][0]))
+    height = -0.4 * apart
+    for value, mode, count in sorted(ends):
+        height = max(value, height + apart)  # labels do not lie on each other
+        text = f"{TITLES[mode]}, {label.format(value)}"
+        panel.annotate(text, (count, height), (8, 0), textcoords="offset points", va="center", color=COLOURS[mode])
+    panel.set_ylim(0, height + apart)
+    panel.set_xticks(steps)
+    span = max(steps[-1] - steps[0], 1)
+    panel.set_xlim(steps[0] - 0.05 * span, steps[-1] + 0.78 * span)
+    panel.set_xlabel("diffusion steps T", loc="left")
+    panel.grid(axis="y", alpha=0.3)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def plan(arguments: argparse.Namespace) -> list[Task]:
+    """The rows that were asked for."""
+    shared = {name: getattr(arguments, name) for name in ("dtype", "device", "threads", "repeats")}
+    if arguments.full_width_step:
+        modes, counts = arguments.modes or ["reversible"], arguments.steps or [2]
+        shared |= {"variant": "paper", "crop": 128, "batch": 1, "dtype": "bfloat16", "repeats": 1, "warm_up": 0}
+        shared["compare"] = False  # a second network of this size
+    else:
+        modes, counts = arguments.modes or ["none", "checkpoint", "reversible"], arguments.steps or [1, 2, 4, 8]
+        shared |= {name: getattr(arguments, name) for name in ("variant", "crop", "batch")}
+    return [Task(mode, steps, **shared) for mode in modes for steps in counts]
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--modes", nargs="+", choices=MODES, help="default: none checkpoint reversible")
+    parser.add_argument("--steps", nargs="+", type=int, help="values of T; default: 1 2 4 8")
+    parser.add_argument("--variant", choices=VARIANTS, default="narrow", help="narrow: small with widths 32 and 64")
+    parser.add_argument("--crop", type=int, default=64, help="side of the images, pixels")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="in which the network computes")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps")
+    parser.add_argument(
+        "--full-width-step",
+        action="store_true",
+        help="one step of the paper's network, bfloat16, one image of 128 x 128; T = 2 and reversible unless given",
+    )
+    parser.add_argument("--json", type=Path, help="write the numbers and where they are from")
+    parser.add_argument("--figure", type=Path, help="draw a PNG; needs matplotlib")
+    parser.add_argument("--row", help=argparse.SUPPRESS)  # a task for this process alone
+    arguments = parser.parse_args(argv)
+    for name in ("crop", "batch", "threads", "repeats"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    if arguments.steps and min(arguments.steps) < 1:
+        parser.error(f"--steps must be at least 1, got {min(arguments.steps)}")
+    for name in ("json", "figure"):
+        path = getattr(arguments, name)
+        if path and not path.resolve().parent.is_dir():
+            parser.error(f"--{name} {path}: its folder does not exist")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, write. 1 if a row could not be measured."""
+    arguments = parse(argv)
+    if arguments.row:
+        print(json.dumps(asdict(measure(Task(**json.loads(arguments.row))))))
+        return 0
+    rows: list[Row] = []
+    tasks = plan(arguments)
+    for task in tasks:
+        print(f"{task.variant} {task.mode} T = {task.steps} ...", file=sys.stderr, flush=True)
+        try:
+            rows.append(measure_apart(task))
+        except RuntimeError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    print(", ".join(f"{name} {value}" for name, value in provenance(tasks[0]).items()) + "\n")
+    print("\n".join([table(rows), "", *findings(rows)]))
+    if arguments.json:
+        write_json(arguments.json, rows, tasks[0])
+    if arguments.figure:
+        draw(arguments.figure, rows, tasks[0])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
