@@ -145,9 +145,8 @@ def moved(image: np.ndarray) -> np.ndarray:
 
 def fooling_images(pair: Pair, visible: np.ndarray, infrared: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Rules that are no fusion, or spoil one, by name; every image is `(H, W)` uint8."""
-    average, maximum, laplacian = (
-        np.asarray(baseline_method(name).fuse(pair, "")) for name in ("average", "maximum", "laplacian")
-    )
+    average = ((visible.astype(int) + infrared + 1) // 2).astype(np.uint8)  # halves up
+    maximum, laplacian = (np.asarray(baseline_method(name).fuse(pair, "")) for name in ("maximum", "laplacian"))
     yield "visible image copied", visible
     yield "infrared image copied", infrared
     yield "constant 128", np.full_like(visible, 128)
