@@ -8,8 +8,9 @@ A row times the network on one luminance pair (`model`) and the pipeline from de
 wall clock, after warm-up. Beside them stands one plain convolution, 64 to 64 channels, 3x3, on an image of the same
 size, timed in the same process in turn with the network: seconds differ from machine to machine, their ratio hardly.
 FLOPs count 2 for a multiply-add, in convolutions and matrix products. The process keeps its freed memory, as the
-command line does (`fusion_hub/allocator.py`). Peak memory is the resident size of the whole process, interpreter and
-libraries included, after the calls of the pipeline.
+command line does (`fusion_hub/allocator.py`), but not for `--memory-8k`, which shows what a program of
+yours needs. Peak memory is the resident size of the whole process, interpreter and libraries included, after the calls
+of the pipeline.
 """
 
 import argparse
@@ -322,9 +323,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write. 1 if a row could not be measured."""
     arguments = parse(argv)
     if arguments.row:
-        keep_freed_memory()  # as the command line does
         values = json.loads(arguments.row)
         task = Task(**{field.name: values[field.name] for field in fields(Task)})
+        if not task.whole:
+            keep_freed_memory()  # as the command line does
         print(json.dumps(asdict(measure(task))))
         return 0
     rows: list[Row] = []
