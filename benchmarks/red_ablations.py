@@ -35,6 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lambda fixed at 1": {"learnable_lambda": False},
     "convolution resampling": {"resample": "convolution"},
     "without source injection": {"source_injection": False},
+    "without source injection, T = 1": {"source_injection": False, "num_steps": 1},
+    "without source injection, T = 4": {"source_injection": False, "num_steps": 4},
 }
 """Fields of `REDConfig` by the name of the row; the paper's model has no source injection."""
 

@@ -148,7 +148,7 @@ def test_what_is_kept_does_not_grow_with_the_steps() -> None:
         return sum(sizes.values())
 
     assert kept("reversible", 8) < 1.05 * kept("reversible", 2)
-    assert kept("reversible", 4) < 0.05 * kept("none", 4)
+    assert kept("reversible", 4) < 0.15 * kept("none", 4)
 
 
 def test_bfloat16_training_in_every_mode() -> None:

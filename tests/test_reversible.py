@@ -125,6 +125,15 @@ def test_gradients_of_both_levels_are_those_of_plain_autograd(steps: int, outer:
     assert distance(gradients(two_levels(steps, outer, inner), inputs()), expected) < 1e-12
 
 
+@pytest.mark.parametrize("keep_last", [1, 2, 9])
+@pytest.mark.parametrize("name", SAVING)
+def test_kept_steps_change_no_gradient(name: str, keep_last: int) -> None:
+    expected = gradients(two_levels(4), inputs())
+    model = two_levels(4)
+    model.outer = model.inner = partial(CHAINS[name], keep_last=keep_last)
+    assert distance(gradients(model, inputs()), expected) < 1e-12
+
+
 @pytest.mark.parametrize("name", SAVING)
 def test_gradients_in_single_precision(name: str) -> None:
     expected = gradients(two_levels(2), inputs())
@@ -314,11 +323,13 @@ def test_autocast_is_entered_again_in_the_backward_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAVING)
-def test_casts_cached_by_the_caller_do_not_lose_gradients(name: str) -> None:
+@pytest.mark.parametrize("keep_last", [0, 1])
+def test_casts_cached_by_the_caller_do_not_lose_gradients(name: str, keep_last: int) -> None:
     """Forward and backward pass in one autocast region: a cast made without a graph must not be found again."""
 
     def found(name: str) -> dict[str, Tensor]:
         model, tensors = two_levels(2, name, name, torch.float32), inputs(torch.float32)
+        model.outer = partial(CHAINS[name], keep_last=keep_last)
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=True):
             return gradients(model, tensors)
 
@@ -460,6 +471,7 @@ def chain_of(**fields: Any) -> list[WiredStep]:
     [
         (chain_of(), {"mode": "invert"}, "mode must be one of reversible, checkpoint, none, got 'invert'"),
         (chain_of(), {"x_prev": torch.ones(2, 1)}, r"x \(2, 3\) and x_prev \(2, 1\) must have one shape"),
+        (chain_of(), {"keep_last": -1}, "keep_last must be at least 0, got -1"),
         (chain_of(v=torch.ones(2)), {}, r"v of step 0 must be a 0-dim tensor, got \(2,\)"),
         (chain_of(v=0.5), {}, r"v of step 0 must be a 0-dim tensor, got 0\.5: .* torch.tensor"),
         (chain_of(body=lambda x: x[:1]), {}, r"keep the shape of its state: got \(2, 3\), returned \(1, 3\)"),

@@ -9,7 +9,7 @@ Reads in the order of the data: attention, residual blocks, down and up blocks, 
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -191,14 +191,14 @@ class Wiring(nn.Module):
     def open(self, x: Tensor) -> Pair:
         return x, self.scale * x
 
-    def run(self, calls: Sequence[Call], pair: Pair, first: int, memory: str) -> Pair:
+    def run(self, calls: Sequence[Call], pair: Pair, first: int, memory: str, keep_last: int = 0) -> Pair:
         """Run blocks on a pair; the first of them is block `first` of the group."""
         v = torch.sigmoid(self.v_logit)[first : first + len(calls)].unbind()
         steps = [
             WiredStep(block, strength, side, tuple(block.parameters()))
             for (block, side), strength in zip(calls, v, strict=True)
         ]
-        return wired_chain(steps, *pair, mode=memory)
+        return wired_chain(steps, *pair, mode=memory, keep_last=keep_last)
 
     def close(self, pair: Pair, merge: int) -> Tensor:
         return pair[0] + self.merge[merge] * pair[1]
@@ -238,7 +238,8 @@ class DownBlock(nn.Module):
                 x = _run_plain(layer, x, memory)
                 skips.append(x)
         else:
-            x = _run_plain(layers[0][: self.outside], x, memory)
+            for block, side in layers[0][: self.outside]:
+                x = block(x, *side)
             layers[0] = layers[0][self.outside :]
             pair, done = self.wiring.open(x), 0
             for i, layer in enumerate(layers):
@@ -247,7 +248,7 @@ class DownBlock(nn.Module):
                 x = self.wiring.close(pair, i)
                 skips.append(x)
         for downsampler in self.downsamplers or ():
-            x = _recompute(downsampler, memory, _to_working_dtype(x, next(downsampler.parameters())))
+            x = downsampler(_to_working_dtype(x, next(downsampler.parameters())))
             skips.append(x)
         return x, skips
 
@@ -293,10 +294,12 @@ class UpBlock(nn.Module):
         if self.wiring is None:
             x = _run_plain(calls, x, memory)
         else:
-            x = _run_plain(calls[:1], x, memory)  # changes the width
-            x = self.wiring.close(self.wiring.run(calls[1:], self.wiring.open(x), 0, memory), 0)
+            x = calls[0][0](x, *calls[0][1])  # changes the width
+            # The backward pass begins in the outer up block: half of it is kept, which saves its second run.
+            keep_last = 0 if self.upsamplers else len(calls) // 2
+            x = self.wiring.close(self.wiring.run(calls[1:], self.wiring.open(x), 0, memory, keep_last), 0)
         for upsampler in self.upsamplers or ():
-            x = _recompute(upsampler, memory, _to_working_dtype(x, next(upsampler.parameters())))
+            x = upsampler(_to_working_dtype(x, next(upsampler.parameters())))
         return x
 
 
@@ -366,7 +369,8 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
             of each pixel, so that tiles compute what the whole image does.
         norm_num_groups: groups of the GroupNorm.
         reversible_blocks: wire the blocks ("Reverse II" of the paper). False is the plain U-Net.
-        memory: what training keeps, one of `MEMORY_MODES` in `reversible.py`. It changes no result.
+        memory: what training keeps of the wired groups, one of `MEMORY_MODES` in `reversible.py`. It changes no
+            result. What changes the width or the size, and half of the outer up block, is kept in every mode.
 
     Raises:
         ValueError: for an unknown `norm` or `memory`, widths that the heads or groups do not divide, or other than two
@@ -475,7 +479,7 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
         x = torch.cat([x, x], dim=1)
         for block in self.up_blocks:
             x = block(x, skips, time, self.memory)
-        return _recompute(self._head, self.memory, x)
+        return self._head(x)
 
     def _embed_time(self, timestep: Tensor | float, sample: Tensor) -> tuple[Tensor, ...]:
         if not self.config.use_time_embedding:
@@ -556,16 +560,13 @@ def _pruned_name(name: str, first_up: int) -> str:
 
 
 def _run_plain(calls: Sequence[Call], x: Tensor, memory: str) -> Tensor:
+    """Unwired blocks; unless memory is "none" only their arguments are kept, and they run again backwards."""
     for block, side in calls:
-        x = _recompute(block, memory, x, *side)
+        if memory == "none" or not torch.is_grad_enabled():
+            x = block(x, *side)
+        else:
+            x = checkpoint(block, x, *side, use_reentrant=False, preserve_rng_state=False)
     return x
-
-
-def _recompute(function: Callable[..., Tensor], memory: str, *tensors: Tensor) -> Tensor:
-    """Call; unless memory is "none" keep only the arguments and call again in the backward pass."""
-    if memory == "none" or not torch.is_grad_enabled():
-        return function(*tensors)
-    return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
 
 
 def _to_working_dtype(x: Tensor, weight: Tensor) -> Tensor:

@@ -285,7 +285,7 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
         chain = [
             WiredStep(self._ddim(t), v[t - 1], (*schedule.ddim(t), *given), parameters) for t in range(steps, 0, -1)
         ]
-        return wired_chain(chain, *pair, mode=self.unet.memory, store_states=self.store_states)
+        return wired_chain(chain, *pair, mode=self.unet.memory, store_states=self.store_states, keep_last=1)
 
     def _open(self, sources: Pair, schedule: "Schedule", steps: int) -> Pair:
         """(x_T, x_{T+1}): both images at the signal level of step T; without wiring, their mean."""

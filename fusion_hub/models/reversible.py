@@ -68,7 +68,13 @@ class WiredStep:
 
 
 def wired_chain(
-    steps: Sequence[WiredStep], x: Tensor, x_prev: Tensor, *, mode: str = "reversible", store_states: bool = False
+    steps: Sequence[WiredStep],
+    x: Tensor,
+    x_prev: Tensor,
+    *,
+    mode: str = "reversible",
+    store_states: bool = False,
+    keep_last: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Run `x, x_prev = (1 - step.v) * step.body(x, *step.side) + step.v * x_prev, x` for each step.
 
@@ -99,23 +105,39 @@ def wired_chain(
         x_prev: the state before `x`, of its shape; `x` itself will do.
         mode: one of `MEMORY_MODES`.
         store_states: keep the states in `"reversible"`; without effect in the other modes.
+        keep_last: so many steps at the end run by plain autograd, whatever the mode. The backward pass begins with
+            them, so they would be run again at once: where the chain is the last thing before the loss, keeping one
+            step saves its second run and does not raise the largest memory of the whole pass.
 
     Returns:
         The last state and the last but one, in the states' dtype.
 
     Raises:
-        ValueError: for an unknown mode, `x` and `x_prev` of different shapes, a `v` that is no 0-dim tensor, one of
-            `parameters` that is itself computed from others, or a body that changes the shape.
+        ValueError: for an unknown mode, a negative `keep_last`, `x` and `x_prev` of different shapes, a `v` that is no
+            0-dim tensor, one of `parameters` that is itself computed from others, or a body that changes the shape.
         RuntimeError: in the backward pass, if a body uses a tensor that needs a gradient and is neither `side` nor
             `parameters`, if a parameter was changed since the forward pass, or for `create_graph=True`.
     """
     _check(steps, x, x_prev, mode)
+    if keep_last < 0:
+        raise ValueError(f"keep_last must be at least 0, got {keep_last}")
     dtype = torch.float64 if torch.float64 in (x.dtype, x_prev.dtype) else torch.float32
     x, x_prev = x.to(dtype), x_prev.to(dtype)
-    plan, tensors = _plan(steps, store_states or mode == "checkpoint", _Precision.of(x.device.type))
-    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, x_prev, *tensors))
-    if mode != "none" and learns and steps:
-        return _WiredChain.apply(plan, x, x_prev, *tensors)
+    if mode == "none" or not torch.is_grad_enabled():
+        return _run(steps, x, x_prev)
+    first = max(len(steps) - keep_last, 0)
+    plan, tensors = _plan(steps[:first], store_states or mode == "checkpoint", _Precision.of(x.device.type))
+    learns = any(tensor.requires_grad for tensor in (x, x_prev, *tensors))
+    if learns and first:
+        x, x_prev = _WiredChain.apply(plan, x, x_prev, *tensors)
+    else:
+        x, x_prev = _run(steps[:first], x, x_prev)
+    with plan.autocast():  # chains inside of these bodies would else find casts that were cached without a graph
+        return _run(steps[first:], x, x_prev)
+
+
+def _run(steps: Sequence[WiredStep], x: Tensor, x_prev: Tensor) -> tuple[Tensor, Tensor]:
+    """By plain autograd."""
     for step in steps:
         x, x_prev = _mix(_evaluate(step.body, x, step.side), x_prev, step.v), x
     return x, x_prev
