@@ -1,0 +1,94 @@
+"""What `num_inference_steps="auto"` saves and costs: steps taken and quality against the tolerance, on one set.
+
+    python benchmarks/red_auto_steps.py --model runs/ablations/T___4/pipeline --data ../shared/data/msrs --split val
+
+Needs a model with at least 3 steps: two estimates are needed before a further step can be judged. Prints one row
+for each fixed number of steps and one for each tolerance.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusion_hub import PairedDataset, REDPipeline
+from fusion_hub.cli.common import progress_bar
+from fusion_hub.evaluation.methods import source_luminance
+from fusion_hub.metrics import evaluate_pair
+from fusion_hub.models.red import REDModel, REDOutput
+
+SHOWN = ("SCD", "VIF", "Qabf", "SSIM_cddfuse")
+TOLERANCES = (0.5, 1.0, 2.0, 4.0, 8.0)  # grey levels
+
+Fuse = Callable[[Tensor, Tensor], REDOutput]
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="bundled name, pipeline folder or Hub id of a RED pipeline")
+    parser.add_argument("--data", required=True, help="set to measure on; not one that is trained on")
+    parser.add_argument("--split", help="of that set")
+    parser.add_argument("--limit", type=int, help="only its first pairs")
+    parser.add_argument("--tolerances", type=float, nargs="+", default=TOLERANCES, metavar="LEVELS")
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    pipeline: Any = REDPipeline.from_pretrained(arguments.model)
+    ways = ways_to_run(pipeline.model, arguments.tolerances)
+    pairs = PairedDataset.open(arguments.data, split=arguments.split)[: arguments.limit]
+    sums = {name: [0.0] * (1 + len(SHOWN)) for name in ways}
+    with progress_bar("measuring", len(ways) * len(pairs), shown=True) as (bar, task):
+        for pair in pairs:
+            sources = source_luminance(pair)
+            for name, fuse in ways.items():
+                row = measure(fuse, pipeline.model.multiple, sources)
+                sums[name] = [total + value for total, value in zip(sums[name], row, strict=True)]
+                bar.advance(task)
+    rows: list[dict[str, Any]] = [
+        {"run": name, **dict(zip(("steps", *SHOWN), (total / len(pairs) for total in totals), strict=True))}
+        for name, totals in sums.items()
+    ]
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"model": arguments.model, "pairs": len(pairs), "rows": rows}, indent=2))
+    print(f"| {len(pairs)} pairs | mean steps | {' | '.join(SHOWN)} |", f"|---|{'---|' * (1 + len(SHOWN))}", sep="\n")
+    for row in rows:
+        print(f"| {row['run']} | {row['steps']:.2f} | {' | '.join(f'{row[name]:.3f}' for name in SHOWN)} |")
+
+
+def ways_to_run(model: REDModel, tolerances: Sequence[float]) -> dict[str, Fuse]:
+    """All fixed numbers of steps, and `"auto"` at each tolerance (in grey levels).
+
+    Raises:
+        SystemExit: the model has too few steps.
+    """
+    last = model.config["num_steps"]
+    if last < 3:
+        raise SystemExit(f"the model was trained with {last} steps: 'auto' can only save some of 3 or more")
+
+    def run(steps: int | str, tolerance: float = 0.0) -> Fuse:
+        return lambda visible, infrared: model(visible, infrared, steps, tolerance, return_intermediates=True)
+
+    fixed = {f"{steps} steps": run(steps) for steps in range(1, last + 1)}
+    return fixed | {f"auto, {level:g} levels": run("auto", level / 255) for level in tolerances}
+
+
+@torch.no_grad()
+def measure(fuse: Fuse, multiple: int, sources: tuple[Any, Any]) -> list[float]:
+    """Steps taken and the metrics of one pair, which is cropped to a multiple of `multiple` and fused whole."""
+    height, width = (side - side % multiple for side in sources[0].shape)
+    visible, infrared = (plane[:height, :width] for plane in sources)
+    output = fuse(*(torch.from_numpy(plane / 255.0).float()[None, None] for plane in (visible, infrared)))
+    fused = (output.fused[0, 0].clamp(0, 1) * 255).round().byte().numpy()
+    values = evaluate_pair(fused, visible, infrared, SHOWN)
+    return [float(output.steps), *(values[name] for name in SHOWN)]
+
+
+if __name__ == "__main__":
+    main()
