@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for pair in pairs:
             sources = source_luminance(pair)
             for name, fuse in ways.items():
-                row = measure(fuse, pipeline.model.multiple, sources)
-                sums[name] = [total + value for total, value in zip(sums[name], row, strict=True)]
+                measured = measure(fuse, pipeline.model.multiple, sources)
+                sums[name] = [total + value for total, value in zip(sums[name], measured, strict=True)]
                 bar.advance(task)
     rows: list[dict[str, Any]] = [
         {"run": name, **dict(zip(("steps", *SHOWN), (total / len(pairs) for total in totals), strict=True))}
