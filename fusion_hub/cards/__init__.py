@@ -1,0 +1,15 @@
+"""Cards: the README that a repository on the Hub shows, rendered from the files beside it and checked offline.
+
+    text = render_model_card(folder, name="street", repo_id="me/street")
+    problems = validate_card(text, folder)          # sentences; empty: valid
+
+Every number on a card comes from a file: `training.json` of the run, `metrics.json` of the evaluation, `speed.json` of
+the benchmark. None is typed.
+"""
+
+from fusion_hub.cards.dataset_card import render_dataset_card
+from fusion_hub.cards.datasets import DATA_SOURCES, DataSource
+from fusion_hub.cards.render import render_model_card
+from fusion_hub.cards.validate import validate_card
+
+__all__ = ["DATA_SOURCES", "DataSource", "render_dataset_card", "render_model_card", "validate_card"]
