@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hub_server import HubHandler, HubServer, Repository
+from hub_server import HubServer, Repository
 from PIL import Image
 from tiny import tiny_pipeline
 from typer.testing import CliRunner, Result
@@ -335,35 +335,14 @@ def test_two_processes_share_a_folder(pairs: Path, tmp_path: Path, model: str) -
         assert np.abs(single.astype(int) - shared).max() <= 1  # threads may sum in another order
 
 
-class DatasetHandler(HubHandler):
-    """Serves the repositories of the test hub as datasets, whose files are at the top and are read in parts."""
-
-    def answer(self) -> None:
-        self.path = self.path.replace("/api/datasets/", "/api/models/").replace("/datasets/", "/")
-        if re.search("/tree/[^/?]+/", self.path):
-            self.send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
-        else:
-            super().answer()
-
-    do_GET = do_HEAD = do_POST = answer
-
-    def send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
-        part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
-        if status == 200 and part:
-            first, last = int(part[1]), int(part[2])
-            headers = {**(headers or {}), "Content-Range": f"bytes {first}-{last}/{len(content)}"}
-            status, content = 206, content[first : last + 1]
-        super().send(status, content, headers)
-
-
 def test_two_processes_share_a_streamed_hub_dataset(pairs: Path, tmp_path: Path, model: str) -> None:
     in_memory = [
         {"name": pair.name, "visible": pair.visible, "infrared": pair.infrared} for pair in PairedDataset.open(pairs)
     ]
     PairedDataset.open(in_memory).to_hf().to_parquet(tmp_path / "train.parquet")
     with HubServer() as hub:
-        hub.RequestHandlerClass = DatasetHandler
-        hub.repositories["owner/data"] = Repository({"train.parquet": (tmp_path / "train.parquet").read_bytes()})
+        content = (tmp_path / "train.parquet").read_bytes()
+        hub.repositories["datasets/owner/data"] = Repository({"train.parquet": content})
         result = start(
             *("fuse", "owner/data", "--streaming", "--split", "train", "--output", tmp_path / "out", "--model", model),
             processes=2,

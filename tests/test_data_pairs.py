@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fusion_hub.data import Pair, PairedDataset
+from fusion_hub.data.layouts import find_splits
 
 
 def picture(seed: int, size: tuple[int, int] = (12, 8), mode: str = "L") -> Image.Image:
@@ -234,6 +235,34 @@ def test_hub_layout_with_metadata_loads_through_datasets(tmp_path: Path) -> None
         dataset = PairedDataset.open(loaded)
         assert names(dataset) == ["0", "1", "2"]
         assert dataset.check(decode=True).ok
+
+
+def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
+    """A downloaded copy of such a Hub dataset, read while streaming, so that nothing is put into a cache."""
+    pairs = [{"name": name, "visible": picture(1, mode="RGB"), "infrared": picture(2)} for name in ("0", "1", "2")]
+    (tmp_path / "copy" / "data").mkdir(parents=True)
+    PairedDataset.open(pairs).to_hf().to_parquet(tmp_path / "copy" / "data" / "train-00000-of-00001.parquet")
+    copy = PairedDataset.open(tmp_path / "copy", split="train", streaming=True)
+    assert [(pair.name, pair.visible.mode, pair.infrared.mode) for pair in copy] == [
+        (name, "RGB", "L") for name in ("0", "1", "2")
+    ]
+    with pytest.raises(ValueError, match=r"holds Parquet files, but as dataset \(split='night'\) it cannot be opened"):
+        PairedDataset.open(tmp_path / "copy", split="night", streaming=True)
+
+
+@pytest.mark.parametrize(
+    ("places", "splits"),
+    [
+        (("vis", "ir"), []),
+        (("train/vis", "train/ir", "test/vis", "test/ir", "notes"), ["test", "train"]),
+        (("vis/train", "ir/train", "vis/test"), ["test", "train"]),
+        (("train/vis", "train/ir", "val"), ["train", "val"]),
+    ],
+)
+def test_splits_are_found(tmp_path: Path, places: tuple[str, ...], splits: list[str]) -> None:
+    for place in places:
+        (tmp_path / place).mkdir(parents=True)
+    assert find_splits(tmp_path) == splits
 
 
 # --- a set as a sequence

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hub_server import HubServer
+from hub_server import HubServer, Repository
 from safetensors.torch import load_file, save_file
 from tiny import tiny_pipeline
 
@@ -277,12 +279,14 @@ def test_bundled_checkpoints(info: fusion_hub.PretrainedInfo, pair: tuple[np.nda
 # --- the Hub ---
 
 
-def run(script: str, hub: HubServer, home: Path, *arguments: str) -> None:
+def run(script: str, hub: HubServer, home: Path, *arguments: str) -> str:
+    """What the script prints, in a process that knows only this Hub."""
     environment = {**os.environ, **hub.environment(home), "PYTHONPATH": str(Path(__file__).parent)}
     result = subprocess.run(
         [sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 PUBLISH_AND_LOAD_TYPED = """
@@ -353,9 +357,114 @@ def test_from_the_hub(folder: Path, tmp_path: Path, pair: tuple[np.ndarray, np.n
         assert fetched and not any(request.endswith(".py") for request in fetched)
 
         edit_weights(folder, lambda tensors: tensors.pop("trunk.0.bias"))
-        incomplete = hub.repositories["tester/incomplete"] = type(hub.repository("tester/tiny"))(dict(files))
-        incomplete.files[WEIGHTS] = (folder / WEIGHTS).read_bytes()
+        hub.repositories["tester/incomplete"] = Repository({**files, WEIGHTS: (folder / WEIGHTS).read_bytes()})
         run(LOAD_WITH_PLAIN_DIFFUSERS, hub, tmp_path / "fresh", *map(str, (cache / "plain", inputs, expected)))
+
+
+LOAD_FAULTY = """
+import json, os, sys
+from pathlib import Path
+import numpy as np
+from fusion_hub import DiffFuseNetPipeline, FusionPipeline
+
+cases, cache, inputs, expected = json.loads(sys.argv[1]), *sys.argv[2:]
+pair = np.load(inputs)
+for repo_id, settings in cases:
+    try:
+        pipe = FusionPipeline.from_pretrained(f"tester/{repo_id}", **{"cache_dir": f"{cache}/{repo_id}", **settings})
+        assert type(pipe) is DiffFuseNetPipeline
+        fused = pipe(pair["visible"], pair["infrared"], output_type="np").images
+        print("loaded" if np.array_equal(fused, np.load(expected)) else "loaded other weights")
+    except (OSError, ValueError) as error:
+        print(" ".join(str(error).split()))
+"""
+
+FAULTY: list[tuple[str, dict[str, object], str]] = [
+    ("corrupt", {}, f"{WEIGHTS} of 'tester/corrupt' is damaged: .* removed from the cache: load again"),
+    ("corrupt", {}, "loaded"),
+    ("corrupt-json", {}, "model/config.json of 'tester/corrupt-json' is damaged"),
+    ("corrupt-json", {}, "loaded"),
+    ("short", {}, "cannot load 'tester/short' from the Hub .*should be of size"),
+    ("short", {}, "loaded"),
+    ("cut-off", {}, "loaded"),  # goes on from where the connection ended
+    ("busy", {}, "cannot load 'tester/busy' from the Hub .*503"),
+    ("busy", {}, "cannot load 'tester/busy' from the Hub .*503"),
+    ("busy", {}, "loaded"),
+    ("busy-file", {}, "loaded"),
+    ("whole", {"token": "hf_wrong"}, "cannot load 'tester/whole' from the Hub .*token"),
+    ("whole", {"variant": "fp8"}, "of the variant 'fp8' in .*: .*give the variant that is stored"),
+    ("whole", {}, "loaded"),
+    ("whole", {"variant": "fp8"}, "variant=fp8"),
+    ("no-index", {}, "model_index.json is missing"),
+    ("no-config", {}, "config.json is missing"),
+    ("no-weights", {}, r"no diffusion_pytorch_model\.safetensors .*Pickled weights are never loaded"),
+    ("pickle", {}, r"no diffusion_pytorch_model\.safetensors .*Pickled weights are never loaded"),
+    ("pickle", {"use_safetensors": False}, "use_safetensors=False was given"),
+    ("malicious", {}, "loaded"),
+    ("other-component", {}, "loaded"),
+    ("other-class", {}, "describes a Popen, which is not a FusionPipeline"),
+]
+
+
+class Malicious:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return os.mkdir, (str(self.mark),)
+
+
+def faulty_repositories(folder: Path, mark: Path) -> dict[str, Repository]:
+    """What is wrong with them lies in the files."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    index = json.loads(files["model_index.json"])
+    code = f"import os\nos.mkdir({str(mark)!r})\n".encode()
+    without_weights = {name: content for name, content in files.items() if name != WEIGHTS}
+    unpickled = pickle.dumps(Malicious(mark))
+    contents = {
+        "no-index": {name: content for name, content in files.items() if name != "model_index.json"},
+        "no-config": {name: content for name, content in files.items() if name != "model/config.json"},
+        "no-weights": without_weights,
+        "pickle": {**without_weights, "model/diffusion_pytorch_model.bin": unpickled},
+        "malicious": {**files, "pipeline.py": code, "model/modeling.py": code, "setup.py": code, "x.bin": unpickled},
+        "other-component": {**files, "model_index.json": json.dumps({**index, "evil": ["os", "mkdir"]}).encode()},
+        "other-class": {
+            **files,
+            "model_index.json": json.dumps({**index, "_class_name": ["subprocess", "Popen"]}).encode(),
+        },
+    }
+    sound = ("corrupt", "corrupt-json", "short", "cut-off", "busy", "busy-file", "whole")
+    return {name: Repository(content) for name, content in (*contents.items(), *((name, files) for name in sound))}
+
+
+def test_faults_of_the_hub_and_of_repositories(
+    folder: Path, tmp_path: Path, pair: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Each is told in a sentence; nothing is executed, and nothing damaged stays in the cache."""
+    inputs, expected, cache, mark = (tmp_path / name for name in ("pair.npz", "fused.npy", "cache", "executed"))
+    np.savez(inputs, visible=pair[0], infrared=pair[1])
+    np.save(expected, fuse(tiny_pipeline(), pair))
+    with HubServer() as hub:
+        hub.repositories |= {f"tester/{name}": content for name, content in faulty_repositories(folder, mark).items()}
+        sha = hub.repository("tester/whole").head.blobs[WEIGHTS].sha256
+        # The repositories share their weights, so these three strike in the order of FAULTY.
+        hub.fault("corrupt", "GET", f"/lfs/{sha}")
+        hub.fault("short", "GET", f"/lfs/{sha}", after=2)
+        hub.fault("truncate", "GET", f"/lfs/{sha}", after=3)
+        hub.fault("corrupt", "GET", "/tester/corrupt-json/resolve/.*/model/config.json")
+        hub.fail("GET", "^/api/models/tester/busy$", 503, times=2)
+        hub.fail("GET", "^/api/models/tester/busy/revision/", 503, times=2)
+        hub.fail("HEAD", "/tester/busy-file/resolve/.*/model/config.json", 503, times=2)
+        cases = json.dumps([(repo_id, settings) for repo_id, settings, _ in FAULTY])
+        output = run(LOAD_FAULTY, hub, tmp_path / "home", cases, *map(str, (cache, inputs, expected)))
+        requests = [request for request in hub.requests if "/resolve/" in request]
+    for (repo_id, settings, message), said in zip(FAULTY, output.splitlines(), strict=True):
+        assert re.search(f"^{message}$" if message == "loaded" else message, said), (repo_id, settings, said)
+    assert not mark.exists()
+    assert requests and not any(request.endswith((".py", ".bin")) for request in requests)
+    assert not [path for path in cache.rglob("*") if path.name.endswith(".incomplete")]
 
 
 # --- the package ---

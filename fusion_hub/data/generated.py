@@ -26,12 +26,14 @@ class GeneratedPair:
         visible: (H, W, 3) uint8, sRGB; for "brain" the PET map in pseudo-colours.
         infrared: (H, W) uint8, brighter is warmer; for "brain" the MRI.
         boxes: the people and cars in it, far to near.
+        classes: (H, W) uint8, the class of each pixel as MSRS numbers them: 0 none, 1 car, 2 person; None for "brain".
     """
 
     name: str
     visible: np.ndarray
     infrared: np.ndarray
     boxes: tuple[Box, ...] = ()
+    classes: np.ndarray | None = None
 
 
 def generate_scene(seed: int, height: int = 480, width: int = 640, kind: Kind = "night_street") -> GeneratedPair:
@@ -55,19 +57,22 @@ def generate_scene(seed: int, height: int = 480, width: int = 640, kind: Kind = 
     if kind == "brain":
         return GeneratedPair(name, *draw_brain(rng, height, width))
     street = Street(rng, height, width, night=kind == "night_street", smoke=kind == "smoke")
-    return GeneratedPair(name, *street.expose(), boxes=tuple(street.boxes))
+    return GeneratedPair(name, *street.expose(), boxes=tuple(street.boxes), classes=street.classes)
 
 
 def generated_pairs(
     count: int, seed: int = 0, height: int = 480, width: int = 640, kinds: Sequence[Kind] = KINDS[:3]
 ) -> list[dict[str, Any]]:
-    """`count` scenes for `PairedDataset.open`, the kinds in turn; each is drawn when its pictures are asked for."""
+    """`count` scenes for `PairedDataset.open`, the kinds in turn; each is drawn when its pictures are asked for.
+
+    `classes`, which `PairedDataset` passes over, makes the map of classes (None for "brain").
+    """
     if count < 1:
         raise ValueError(f"count is {count}; it must be at least 1")
     pairs: list[dict[str, Any]] = []
     for number in range(count):
         scene = seed * 100_003 + number, height, width, kinds[number % len(kinds)]
-        bands = {band: partial(_draw_band, *scene, band) for band in ("visible", "infrared")}
+        bands = {band: partial(_draw_band, *scene, band) for band in ("visible", "infrared", "classes")}
         pairs.append({"name": f"{number:04d}_{scene[3]}", **bands})
     return pairs
 

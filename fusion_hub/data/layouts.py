@@ -19,6 +19,7 @@ INFRARED_NAMES = ("infrared", "ir", "inf", "thermal", "lwir", "tir", "nir", "cro
 NAME_COLUMNS = ("name", "id", "stem")
 EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".pgm", ".ppm", ".pnm"))
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
+SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -41,6 +42,26 @@ def open_folder(root: Path, split: str | None) -> tuple[list[Pair], Findings, st
     if all(_named(_folders(root), names) for names in (VISIBLE_NAMES, INFRARED_NAMES)):
         return _open_layout(root, split)
     raise ValueError(f"{root} has no split {split!r}; the folders there: {some([f.name for f in _folders(root)])}")
+
+
+def find_splits(root: Path) -> list[str]:
+    """The splits below `root` that `open_folder` takes; none where `root` is one set by itself.
+
+    A folder with a split's usual name counts even if it holds no pairs, so that opening it says what is wrong.
+    """
+    if not _has_layout(root):
+        return [f.name for f in _folders(root) if _has_layout(f) or f.name.lower() in SPLIT_NAMES]
+    if any((root / name).is_file() for name in METADATA_FILES):
+        return []
+    bands = _named(_folders(root), VISIBLE_NAMES + INFRARED_NAMES)
+    if any(_images(band) for band in bands):
+        return []
+    return sorted({folder.name for band in bands for folder in _folders(band)})
+
+
+def holds_parquet(root: Path) -> bool:
+    """Whether `root` is a copy of a Hub dataset that keeps its pictures in Parquet files."""
+    return not _has_layout(root) and any(any(root.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet"))
 
 
 def _open_layout(folder: Path, split: str | None) -> tuple[list[Pair], Findings, str]:

@@ -17,6 +17,7 @@ from fusion_hub.data.layouts import (
     NAME_COLUMNS,
     VISIBLE_NAMES,
     choose_name,
+    holds_parquet,
     list_pairs,
     open_folder,
     pair_folders,
@@ -57,6 +58,7 @@ class PairedDataset:
                 - a folder with `metadata.csv` or `metadata.jsonl` that has `visible_file_name` and `infrared_file_name`
                   columns and, optionally, `name`;
                 - a tuple of two folders or two files, `(visible, infrared)`;
+                - a folder with Parquet files that have two image columns, such as a downloaded Hub dataset;
                 - a Hub dataset id, `"owner/name"`, with two image columns;
                 - a list of `(visible, infrared)` or `{"visible", "infrared", "name"}` of paths, PIL images or arrays;
                 - a `datasets.Dataset` or `datasets.IterableDataset`;
@@ -92,6 +94,8 @@ class PairedDataset:
     def _open_name(cls, source: str, split: str | None, streaming: bool) -> "PairedDataset":
         root = Path(source).expanduser()
         if root.is_dir():
+            if holds_parquet(root):
+                return cls._open_table(os.fspath(root), split, streaming)
             pairs, findings, place = open_folder(root, split)
             return cls._from_pairs(pairs, findings, place)
         if root.exists():
@@ -102,7 +106,7 @@ class PairedDataset:
             seed = 0 if split in (None, "train") else zlib.crc32(str(split).encode())
             return cls.open(generated_pairs(int(generated[1] or 64), seed))
         if _HUB_ID.fullmatch(source):
-            return cls._open_hub(source, split, streaming)
+            return cls._open_table(source, split, streaming)
         raise FileNotFoundError(f'{source!r}: no such folder, and not a Hub dataset id of the form "owner/name"')
 
     @classmethod
@@ -123,22 +127,25 @@ class PairedDataset:
         return cls._from_pairs(pairs, findings, f"{visible} + {infrared}")
 
     @classmethod
-    def _open_hub(cls, repo_id: str, split: str | None, streaming: bool) -> "PairedDataset":
+    def _open_table(cls, place: str, split: str | None, streaming: bool) -> "PairedDataset":
+        """What `datasets` loads: a repository of the Hub, or a folder with Parquet files."""
         from datasets import load_dataset
 
         try:
-            loaded = load_dataset(repo_id, split=split, streaming=streaming)
+            loaded = load_dataset(place, split=split, streaming=streaming)
         except Exception as error:  # a dozen kinds, from no network to no such split: the cause is chained
+            cause = f"(split={split!r}) it cannot be opened: {type(error).__name__}: {str(error).rstrip('.')}"
+            if Path(place).is_dir():
+                raise ValueError(f"{place} holds Parquet files, but as dataset {cause}. Check them") from error
             raise ValueError(
-                f"{repo_id!r} is no local folder, and as Hub dataset (split={split!r}) it cannot be opened: "
-                f"{type(error).__name__}: {str(error).rstrip('.')}. "
+                f"{place!r} is no local folder, and as Hub dataset {cause}. "
                 "Check id, split, network and, for a private set, the login"
             ) from error
         if split is None:
             if len(loaded) != 1:
-                raise ValueError(f"{repo_id} has the splits {', '.join(map(str, loaded))}: choose one with split=")
+                raise ValueError(f"{place} has the splits {', '.join(map(str, loaded))}: choose one with split=")
             loaded = next(iter(loaded.values()))
-        return cls._from_table(loaded, f"{repo_id} ({split or 'only split'})")
+        return cls._from_table(loaded, f"{place} ({split or 'only split'})")
 
     @classmethod
     def _from_pairs(cls, pairs: Sequence[Pair], findings: Findings, description: str) -> "PairedDataset":

@@ -38,7 +38,8 @@ class Pair:
         return load_picture(self.infrared_source)
 
 
-def _read_bytes(source: Path | Mapping[str, Any]) -> bytes:
+def read_bytes(source: Path | Mapping[str, Any]) -> bytes:
+    """The encoded picture as it is stored."""
     if isinstance(source, Path):
         return source.read_bytes()
     if source.get("bytes") is not None:
@@ -57,7 +58,7 @@ def load_picture(source: ImageSource) -> Image.Image | np.ndarray:
             image.load()  # here, so that the file is closed; the mode stays as it is
             return image
     if isinstance(source, Mapping):
-        image = Image.open(io.BytesIO(_read_bytes(source)))
+        image = Image.open(io.BytesIO(read_bytes(source)))
         image.load()
         return image
     return source if isinstance(source, Image.Image | np.ndarray) else source()
@@ -73,7 +74,7 @@ def encodable(source: ImageSource) -> Any:
 def inspect_picture(source: ImageSource, decode: bool) -> tuple[tuple[int, int], str]:
     """Upright (width, height) and a digest: of the file, or of the pixels where `decode` or nothing is encoded."""
     if isinstance(source, Path | Mapping) and not decode:
-        content = _read_bytes(source)
+        content = read_bytes(source)
         with Image.open(io.BytesIO(content)) as image:
             return _upright_size(image), hashlib.blake2b(content, digest_size=16).hexdigest()
     picture = load_picture(source)

@@ -1,7 +1,7 @@
 """What is wrong with a paired set, found before work starts and written so that a person can act on it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ class PairReport:
     unreadable: tuple[str, ...] = ()
     duplicates: tuple[str, ...] = ()  # groups of equal pictures
     bad_names: frozenset[str] = frozenset()  # pairs that cannot be used: unreadable or of unequal size
+    digests: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)  # and who has each
 
     @property
     def usable(self) -> int:
@@ -59,7 +60,7 @@ class PairReport:
         return self
 
     def _sections(self) -> dict[str, tuple[str, ...]]:
-        listed = (f.name for f in fields(self) if f.name not in ("source", "pairs", "bad_names"))
+        listed = (f.name for f in fields(self) if f.name not in ("source", "pairs", "bad_names", "digests"))
         return {name: getattr(self, name) for name in listed}
 
     def __str__(self) -> str:
@@ -107,6 +108,7 @@ class Checked:
             "unreadable": tuple(self.unreadable),
             "duplicates": tuple(" = ".join(group) for group in self.digests.values() if len(group) > 1),
             "bad_names": frozenset(self.bad),
+            "digests": self.digests,
         }
 
 

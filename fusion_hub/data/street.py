@@ -33,6 +33,7 @@ Points: TypeAlias = np.ndarray  # (N, 3) in metres, or (N, 2) in pixels
 _EYE = 1.7  # height of the camera, metres
 _KERB, _WALL = 4.6, 8.5  # distance of kerbs and house fronts from the middle of the road, metres
 _FAR = 140.0  # depth of the sky, for the haze
+_CAR, _PERSON = 1, 2  # classes of pixels, as MSRS numbers them; 0 is everything else
 
 
 class Box(NamedTuple):
@@ -58,6 +59,8 @@ class Street:
         self.emission = np.zeros((height, width, 3), np.float32)
         self.heat = np.zeros((height, width), np.float32)
         self.depth = np.full((height, width), _FAR, np.float32)
+        self.classes = np.zeros((height, width), np.uint8)
+        self.painting = 0  # class of what is being painted
         self.boxes: list[Box] = []
         self.lamps: list[tuple[np.ndarray, Colour, float]] = []  # place, colour, power
         self.glows: list[tuple[float, float, float, Colour]] = []  # x, y, radius in pixels, colour
@@ -114,6 +117,7 @@ class Street:
         self.heat[window] += mask * (heats * (1 + 0.3 * (texture - 1)) - self.heat[window])
         depth = self._depth_of(polygons[0], window)
         self.depth[window] = np.where(mask > 0.5, depth, self.depth[window])
+        self.classes[window] = np.where(mask > 0.5, self.painting, self.classes[window])
 
     def _depth_of(self, polygon: Points, window: tuple[slice, slice]) -> float | np.ndarray:
         """Depth of an upright plane facing the camera, of a house front (constant X) or of the ground (constant Y)."""
@@ -297,6 +301,7 @@ class Street:
         paint = triple(np.asarray(_PAINT[rng.integers(len(_PAINT))]))
         dim, bright = triple(0.55 * np.asarray(paint)), triple(np.clip(1.35 * np.asarray(paint) + 0.02, 0, 1))
         self._shadow(x, z, 1.05)
+        self.painting = _CAR
         put = partial(self.board, x, z)
         self.paint([put(rectangle(s * 0.69 - 0.13, 0, 0.26, 0.5)) for s in (-1, 1)], (0.03, 0.03, 0.03), 0.82)
         self.paint([put(rectangle(-0.6, 0.16, 1.2, 0.2))], (0.015, 0.015, 0.015), 0.74 if front else 0.64)
@@ -325,6 +330,7 @@ class Street:
         self.paint([put(rectangle(-0.9, 0.3, 1.8, 0.14))], dim, 0.44)
         self.paint([put(rectangle(-0.24, 0.45, 0.48, 0.12))], (0.7, 0.7, 0.66), 0.4)
         self._car_lights(x, z, front)
+        self.painting = 0
         self.add_box("car", x, z, 0.93, 1.47)
 
     def _car_lights(self, x: float, z: float, front: bool) -> None:
@@ -362,6 +368,7 @@ class Street:
         trousers = triple(np.asarray(_COAT[rng.integers(3)]) * 0.8)
         skin = triple(np.array([0.5, 0.32, 0.23]) * rng.uniform(0.35, 1.1))
         self._shadow(x, z, 0.35)
+        self.painting = _PERSON
         legs = [
             limb((0.06, 0.86), (0.03 + stride, 0.06), 0.105, 0.065),
             limb((-0.06, 0.86), (-stride, 0.06), 0.105, 0.065),
@@ -388,6 +395,7 @@ class Street:
         self.paint([part(p) for p in hands] + [part(rectangle(-0.06, 1.44, 0.12, 0.12))], skin, 0.95)
         self.paint([part(ellipse(0, 1.64, 0.105, 0.135))], skin, 1.0)
         self.paint([part(ellipse(-0.015, 1.71, 0.11, 0.085))], (0.04, 0.03, 0.02), 0.84)
+        self.painting = 0
         self.add_box("person", x, z, 0.32 * size, 1.8 * size)
 
     # cameras

@@ -34,9 +34,11 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError, safe_open
 
 from .. import pretrained
+from .snapshot import check_snapshot
 
 WEIGHTS_STEM = "diffusion_pytorch_model"
 PIPELINE_SHIM, MODEL_SHIM = "pipeline", "modeling"
@@ -111,23 +113,25 @@ class PortablePipeline(DiffusionPipeline):
                 restricts the weights to the files of that variant.
 
         Raises:
-            OSError: if the repository cannot be reached or read.
+            OSError: if the repository cannot be reached or read, or a file arrived damaged.
         """
         variant = kwargs.get("variant")
         weights = f"*/*.{variant}*.safetensors" if variant else "*/*.safetensors"
         try:
-            return snapshot_download(
+            folder = snapshot_download(
                 pretrained_model_name,
                 allow_patterns=["*.json", weights],
                 ignore_patterns=None if variant else ["*/*.*.safetensors"],
                 **{key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None},
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPError) as error:
             raise OSError(
                 f"cannot load {pretrained_model_name!r} from the Hub ({_first_line(error)}): check the id, the "
                 "revision, the token and the connection, or give an existing folder or a bundled name "
                 f"({_bundled_names()})"
             ) from error
+        check_snapshot(Path(folder), pretrained_model_name)
+        return folder
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
@@ -307,9 +311,10 @@ def _weight_files(folder: Path, variant: str | None) -> list[Path]:
             return files
     others = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".safetensors"))
     found = f" (there is {', '.join(others)}, which is not loaded without being asked for)" if others else ""
+    wanted = f" of the variant {variant!r}" if variant else ""
     raise FileNotFoundError(
-        f"no {WEIGHTS_STEM}.safetensors in {folder}{found}: save the pipeline again with save_pretrained, or give the "
-        "variant that is stored. Pickled weights are never loaded"
+        f"no {WEIGHTS_STEM}.safetensors{wanted} in {folder}{found}: save the pipeline again with save_pretrained, or "
+        "give the variant that is stored. Pickled weights are never loaded"
     )
 
 
