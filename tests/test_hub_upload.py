@@ -17,7 +17,7 @@ from hub_repository import Repository
 from hub_server import READ_TOKEN, TOKEN, HubServer
 
 from fusion_hub.hub import PublishError
-from fusion_hub.hub.upload import PlannedFile, plan
+from fusion_hub.hub.upload import PlannedFile, _cause, _may_pass, _sentence, plan
 
 UPLOAD = """
 import sys, json
@@ -272,6 +272,18 @@ def test_what_the_hub_stored_is_compared_before_the_tag(hub: HubServer, home: Pa
     assert not repository.tags
     Client(hub, home, folder, "tester/altered").finish()
     assert holds(repository, folder) and repository.tags == {"v1": repository.head.oid}
+
+
+def test_what_uploads_beside_a_dead_one_raise() -> None:
+    """The one that cannot connect closes the client of the others; what they raise then differs from run to run."""
+    for raised in (RuntimeError("the client has been closed"), AttributeError("no attribute 'request'")):
+        wrapper = RuntimeError("Error while uploading 'a.safetensors' to the Hub.")
+        wrapper.__cause__ = raised
+        assert _may_pass(_cause(wrapper))
+        sentence = _sentence(_cause(wrapper), "tester/x")
+        assert sentence.startswith(
+            "the connection to the Hub failed (Error while uploading 'a.safetensors' to the Hub.)"
+        )
 
 
 def test_a_busy_hub_is_asked_again(waiting: dict[str, tuple[HubServer, Client]], folder: Path) -> None:

@@ -333,10 +333,15 @@ def _check_tag(tag: str | None) -> None:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What went wrong with a file's upload, which huggingface_hub wraps."""
-    while isinstance(error, RuntimeError) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
+    """What went wrong with a file's upload, which huggingface_hub wraps in a RuntimeError.
+
+    Uploads run side by side, and one that cannot connect closes the client of all: what the others raise then says
+    nothing, so of those the wrapper is kept, which names the file.
+    """
+    from huggingface_hub.errors import HTTPError
+
+    cause = error.__cause__
+    return cause if isinstance(error, RuntimeError) and isinstance(cause, HTTPError | OSError | ValueError) else error
 
 
 def _status(error: BaseException) -> int | None:
@@ -348,7 +353,9 @@ def _may_pass(error: BaseException) -> bool:
     from huggingface_hub.errors import HTTPError
 
     status = _status(error)
-    return status in (408, 429) or status >= 500 if status is not None else isinstance(error, HTTPError)
+    if status is None:
+        return isinstance(error, HTTPError | RuntimeError)
+    return status in (408, 429) or status >= 500
 
 
 def _sentence(error: BaseException, repo_id: str) -> str:
@@ -374,7 +381,7 @@ def _sentence(error: BaseException, repo_id: str) -> str:
         return (
             f"the Hub is busy or broken (it answers {status}): run the same command again later, it goes on from here"
         )
-    if isinstance(error, HTTPError) and status is None:
+    if isinstance(error, HTTPError | RuntimeError) and status is None:
         return f"the connection to the Hub failed ({said}): run the same command again, it goes on from here"
     return f"the Hub refuses {repo_id} ({said})"
 
