@@ -243,6 +243,34 @@ class FusionImageProcessor(ConfigMixin):
         array = images[0][None] if len(images) == 1 else np.stack(images)
         return array if output_type == "np" else torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
 
+    def to_rgb(self, image: ImageInput, *, value_range: InfraredRange | None = None) -> np.ndarray:
+        """One picture of any kind as 8-bit colours, for eyes and for networks that know photographs only.
+
+        Args:
+            image: a path, PIL image, array or tensor, as for [`preprocess`]; alpha is ignored.
+            value_range: what becomes 0 and 255, by the rules of `infrared_range`; the processor's own by default. With
+                "auto" 8-bit pictures and floats in [0, 1] stay as they are, wider ones are stretched: raw 16-bit counts
+                would be one flat black.
+
+        Returns:
+            `(H, W, 3)` uint8, upright; three equal channels of a grey picture.
+
+        Raises:
+            ValueError, TypeError: as [`preprocess`].
+        """
+        rule = self.infrared_range if value_range is None else value_range
+        _check_range(rule, "value_range")
+        picture = self._load(image, "image")
+        limits = _limits(picture, "image", rule, self.percentile, "value_range")
+        rgb = np.empty((*picture.size, 3), dtype=np.uint8)
+        for channel in range(3):
+            values = picture.pixels if picture.pixels.ndim == 2 else picture.pixels[..., channel]
+            if values.dtype == np.uint8 and limits == (0.0, 255.0):
+                rgb[..., channel] = values
+            else:
+                rgb[..., channel] = _quantise(_linear(values, *limits), np.dtype(np.uint8))
+        return rgb
+
     def _load(self, image: ImageInput, name: str) -> _Picture:
         if isinstance(image, str | os.PathLike):
             return self._load_file(os.fsdecode(image), name)
@@ -499,21 +527,31 @@ def _visible_plane(picture: _Picture, name: str) -> np.ndarray:
 
 def _infrared_plane(picture: _Picture, name: str, rule: InfraredRange, percentile: tuple[float, float]) -> np.ndarray:
     """Luminance `(H, W)`, float32 in [0, 1], where 0 and 1 are what `rule` says."""
+    return _linear(picture.luminance(), *_limits(picture, name, rule, percentile))
+
+
+def _limits(
+    picture: _Picture,
+    name: str,
+    rule: InfraredRange,
+    percentile: tuple[float, float],
+    argument: str = "infrared_range",
+) -> tuple[float, float]:
+    """The sample values that `rule` makes 0 and 1."""
     pixels = picture.pixels
     if rule == "auto":
         unit = pixels.dtype == np.float32 and pixels.min() >= -_FLOAT_SLACK and pixels.max() <= 1 + _FLOAT_SLACK
         rule = "dtype" if unit or pixels.dtype == np.uint8 else "percentile"
     if rule == "dtype":
-        _check_full_scale(pixels, name, "use infrared_range='minmax', 'percentile' or (low, high)")
-        return _linear(picture.luminance(), 0.0, _FULL_SCALE[pixels.dtype])
+        _check_full_scale(pixels, name, f"use {argument}='minmax', 'percentile' or (low, high)")
+        return 0.0, _FULL_SCALE[pixels.dtype]
+    if not isinstance(rule, str):
+        return float(rule[0]), float(rule[1])
     values = picture.luminance()
-    if isinstance(rule, str):
-        low, high = _percentiles(values, percentile) if rule == "percentile" else (0.0, 0.0)
-        if not low < high:  # "minmax", and what is left where at least 99 % of the image have one value
-            low, high = float(values.min()), float(values.max())
-    else:
-        low, high = rule
-    return _linear(values, low, high)
+    low, high = _percentiles(values, percentile) if rule == "percentile" else (0.0, 0.0)
+    if not low < high:  # "minmax", and what is left where at least 99 % of the image have one value
+        low, high = float(values.min()), float(values.max())
+    return low, high
 
 
 def _percentiles(values: np.ndarray, percentile: tuple[float, float]) -> tuple[float, float]:
@@ -559,7 +597,7 @@ def _check_finite(values: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} has {count} NaN or infinite values of {values.size}: replace them (np.nan_to_num)")
 
 
-def _check_range(rule: InfraredRange) -> None:
+def _check_range(rule: InfraredRange, argument: str = "infrared_range") -> None:
     if isinstance(rule, str) and rule in ("auto", "dtype", "minmax", "percentile"):
         return
     if isinstance(rule, tuple | list) and len(rule) == 2:
@@ -567,7 +605,7 @@ def _check_range(rule: InfraredRange) -> None:
         if isinstance(low, Real) and isinstance(high, Real) and -np.inf < low < high < np.inf:
             return
     raise ValueError(
-        "infrared_range must be 'auto', 'dtype', 'minmax', 'percentile' or two rising finite numbers (low, high), got "
+        f"{argument} must be 'auto', 'dtype', 'minmax', 'percentile' or two rising finite numbers (low, high), got "
         f"{rule!r}"
     )
 

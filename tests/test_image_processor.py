@@ -661,3 +661,50 @@ def test_real_pairs(data_root: Path, folder: str, visible_folder: str, infrared_
             expected = np.asarray(source.convert("RGB")).astype(np.float64)
         np.testing.assert_allclose(infrared[0, 0].numpy(), luma(expected) / 255, atol=1e-6)
         assert processor.postprocess(infrared, contexts)[0].mode == mode
+
+
+# --- one picture as 8-bit colours ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (RGB, RGB),
+        (Image.fromarray(RGB), RGB),
+        (GREY, np.stack([GREY] * 3, axis=2)),
+        (Image.fromarray(np.dstack([RGB, GREY])), RGB),  # alpha is ignored
+        ((RGB / 255).astype(np.float32), RGB),
+        (torch.from_numpy(RGB).permute(2, 0, 1), RGB),
+        (GREY > 127, np.stack([(GREY > 127) * 255] * 3, axis=2)),
+    ],
+)
+def test_to_rgb_keeps_what_has_8_bits(image, expected: np.ndarray) -> None:
+    rgb = processor.to_rgb(image)
+    assert rgb.dtype == np.uint8 and rgb.flags.c_contiguous
+    np.testing.assert_array_equal(rgb, expected)
+
+
+def test_to_rgb_stretches_what_has_more_as_the_infrared_is() -> None:
+    counts = 2600 + GREY.astype(np.uint16)
+    for options in ({}, {"value_range": "minmax"}, {"value_range": (2600, 2855)}, {"value_range": "dtype"}):
+        rule = options.get("value_range", "auto")
+        expected = np.floor(infrared_plane(counts, infrared_range=rule) * 255 + 0.5)
+        for image in (counts, Image.fromarray(counts), counts.astype(np.int32) if rule != "dtype" else counts):
+            rgb = processor.to_rgb(image, **options)
+            np.testing.assert_array_equal(rgb, np.stack([expected] * 3, axis=2))
+    np.testing.assert_array_equal(processor.to_rgb(counts, value_range=(2600, 2855))[..., 0], GREY)
+    deep = RGB.astype(np.uint16) * 257
+    np.testing.assert_array_equal(processor.to_rgb(deep, value_range="dtype"), RGB)  # colours keep their proportions
+
+
+def test_to_rgb_is_upright_and_names_its_argument(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(processor.to_rgb(tmp_path / "turned.png"), np.rot90(RGB, -1))
+    with pytest.raises(ValueError, match="image: there is no file"):
+        processor.to_rgb(tmp_path / "gone.png")
+    with pytest.raises(ValueError, match="NaN"):
+        processor.to_rgb(np.full((4, 4), np.nan))
+    with pytest.raises(ValueError, match="value_range must be"):
+        processor.to_rgb(GREY, value_range="full")

@@ -1,0 +1,189 @@
+"""Drawn pictures: new ones, right where they must be right, readable, untouched elsewhere."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from fusion_hub.downstream import (
+    COCO_CLASSES,
+    MSRS_CLASSES,
+    Detections,
+    Segmentation,
+    draw_detections,
+    overlay_segmentation,
+)
+from fusion_hub.downstream.classes import COLOURS, colour_of, palette_of
+from fusion_hub.downstream.drawing import _font, _ink, _label_place, _shared
+
+NAMES = dict(enumerate(COCO_CLASSES))
+GREY = 90
+
+
+def found(size: tuple[int, int], *boxes: tuple[float, float, float, float]) -> Detections:
+    return Detections.of(
+        np.array(boxes).reshape(-1, 4), np.linspace(0.9, 0.5, len(boxes)), np.arange(len(boxes)) % 80, NAMES, size
+    )
+
+
+def labelled(size: tuple[int, int]) -> Segmentation:
+    """A car left, a person right, nothing else."""
+    class_map = np.zeros(size, dtype=np.int64)
+    class_map[10:30, 5:40], class_map[10:50, 60:80] = 1, 2
+    names = dict(enumerate(MSRS_CLASSES))
+    return Segmentation(class_map, names, palette_of(names))
+
+
+def luminance(colour: tuple[int, int, int]) -> float:
+    """Relative luminance by WCAG 2."""
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
+    return float(np.dot(parts, [0.2126, 0.7152, 0.0722]))
+
+
+# --- detections ---------------------------------------------------------
+
+
+def test_frames_lie_on_the_edges_and_the_rest_is_untouched() -> None:
+    picture = np.full((200, 300, 3), GREY, dtype=np.uint8)
+    before = picture.copy()
+    drawn = draw_detections(picture, found((200, 300), (100, 80, 180, 160)))
+    assert isinstance(drawn, Image.Image) and drawn.mode == "RGB" and drawn.size == (300, 200)
+    assert np.array_equal(picture, before)
+    pixels = np.asarray(drawn)
+    colour = list(colour_of(0))
+    for row, column in ((80, 140), (159, 140), (120, 100), (120, 179)):
+        assert pixels[row, column].tolist() == colour
+    assert (pixels[90:150, 110:170] == GREY).all()  # inside
+    assert (pixels[165:] == GREY).all() and (pixels[:, 190:] == GREY).all() and (pixels[:, :95] == GREY).all()
+    label = pixels[60:79, 100:180]
+    assert (label == colour).all(axis=2).mean() > 0.3 and (label == _ink(colour_of(0))).all(axis=2).any()
+
+
+def test_nothing_found_leaves_the_picture_and_gives_a_new_one() -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8))
+    drawn = draw_detections(picture, found((40, 50)))
+    assert drawn is not picture and np.array_equal(np.asarray(drawn), np.asarray(picture))
+
+
+def test_emphasised_boxes_are_thick_and_the_others_bare() -> None:
+    picture = np.full((200, 300), GREY, dtype=np.uint8)
+    detections = found((200, 300), (20, 60, 100, 160), (150, 60, 250, 160))
+    pixels = np.asarray(draw_detections(picture, detections, emphasise=[1])).astype(int)
+    thin = (pixels[120, :130] == colour_of(0)).all(axis=1).sum()
+    thick = (pixels[120, 130:] == colour_of(1)).all(axis=1).sum()
+    assert thick >= 2 * thin > 0
+    assert (pixels[:58, :130] == GREY).all()  # no label
+    assert (pixels[:58, 130:] == colour_of(1)).all(axis=2).any()
+
+
+def test_labels_keep_clear_of_each_other_and_stay_in_the_picture() -> None:
+    draw, font = ImageDraw.Draw(Image.new("RGB", (400, 300))), _font((400, 300))
+    boxes = [(100 + 12 * i, 100, 160 + 12 * i, 180) for i in range(8)] + [(0, 0, 20, 20), (390, 290, 399, 299)]
+    labels: list[tuple[int, int, int, int]] = []
+    for box in boxes:
+        place = _label_place(draw, "person 0.55", box, font, labels, boxes)
+        if place is not None:
+            left, top, right, bottom = place
+            assert 0 <= left < right < 400 and 0 <= top < bottom < 300
+            assert sum(_shared(place, label) for label in labels) <= 0.1 * (right - left + 1) * (bottom - top + 1)
+            labels.append(place)
+    assert len(labels) >= 4 and labels[0][3] < 100  # the best one's right above its box
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    st.lists(st.tuples(*[st.floats(-10, 70)] * 4), max_size=5),
+)
+def test_any_box_in_any_picture_can_be_drawn(size: tuple[int, int], corners: list[tuple[float, ...]]) -> None:
+    boxes = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in corners]
+    drawn = draw_detections(np.zeros(size, dtype=np.uint8), found(size, *boxes))
+    assert drawn.size == (size[1], size[0])
+
+
+def test_deep_grey_pictures_are_shown_stretched() -> None:
+    counts = np.linspace(2600, 2700, 64 * 64).reshape(64, 64).astype(np.uint16)
+    drawn = np.asarray(draw_detections(counts, found((64, 64))))
+    assert drawn.min() == 0 and drawn.max() == 255
+
+
+def test_the_picture_must_be_the_one_that_was_searched() -> None:
+    with pytest.raises(ValueError, match=r"50x40, this one is 60x40 \(width x height\)"):
+        draw_detections(np.zeros((40, 60), dtype=np.uint8), found((40, 50)))
+    with pytest.raises(ValueError, match="segmentation are of a picture"):
+        overlay_segmentation(np.zeros((40, 60), dtype=np.uint8), labelled((60, 90)))
+
+
+# --- colours ------------------------------------------------------------
+
+
+def test_letters_stand_out_from_every_colour() -> None:
+    for colour in COLOURS:
+        light, dark = sorted((luminance(colour), luminance(_ink(colour))), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, colour  # WCAG AA
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.eye(3),
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    ],
+    ids=["all colours", "protanopia", "deuteranopia", "tritanopia"],
+)
+def test_colours_can_be_told_apart_with_any_colour_vision(matrix: list[list[float]]) -> None:
+    # Machado, Oliveira and Fernandes (2009), severity 1, in linear light; differences in CIELAB.
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    srgb = np.array(COLOURS) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(matrix).T, 0, 1)
+    lab = rgb2lab(np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055))
+    apart = deltaE_ciede2000(lab[:, None], lab[None]) + 100 * np.eye(len(lab))
+    assert apart.min() > 8, np.unravel_index(apart.argmin(), apart.shape)
+
+
+# --- segmentation -------------------------------------------------------
+
+
+def test_classes_get_their_colour_and_the_background_none() -> None:
+    picture = np.full((60, 90, 3), GREY, dtype=np.uint8)
+    segmentation = labelled((60, 90))
+    pixels = np.asarray(overlay_segmentation(picture, segmentation, opacity=0.5, legend=False)).astype(float)
+    assert pixels.shape == (60, 90, 3)
+    assert (pixels[segmentation.class_map == 0] == GREY).all()
+    for class_id, (row, column) in ((1, (20, 20)), (2, (30, 70))):
+        colour = np.array(segmentation.palette[class_id])
+        assert np.allclose(pixels[row, column], (colour + GREY) / 2, atol=1)
+        edge = (10, 20) if class_id == 1 else (10, 70)
+        assert np.array_equal(pixels[edge], colour)  # outlined
+
+
+def test_opacity_goes_from_outlines_to_flat_colour() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
+    segmentation = labelled((60, 90))
+    inside = (slice(11, 29), slice(6, 39))
+    clear = np.asarray(overlay_segmentation(picture, segmentation, opacity=0, legend=False))
+    flat = np.asarray(overlay_segmentation(picture, segmentation, opacity=1, legend=False))
+    assert np.array_equal(clear[inside], picture[inside])
+    assert (flat[inside] == segmentation.palette[1]).all()
+    with pytest.raises(ValueError, match=r"opacity must be in 0\.\.1"):
+        overlay_segmentation(picture, segmentation, opacity=1.1)
+
+
+@pytest.mark.parametrize("width", [90, 400])
+def test_the_legend_lies_below_and_names_what_occurs(width: int) -> None:
+    picture = np.full((60, width), GREY, dtype=np.uint8)
+    segmentation = labelled((60, width))
+    drawn = np.asarray(overlay_segmentation(picture, segmentation))
+    plain = np.asarray(overlay_segmentation(picture, segmentation, legend=False))
+    assert np.array_equal(drawn[:60], plain) and drawn.shape[0] > 60 and drawn.shape[1] == width
+    legend = drawn[60:]
+    for class_id, colour in segmentation.palette.items():
+        swatch = (legend == colour).all(axis=2).sum() >= 60
+        assert swatch == (class_id in (1, 2)), class_id
+    nothing = Segmentation(np.zeros((60, width), dtype=np.int64), segmentation.names, segmentation.palette)
+    assert (np.asarray(overlay_segmentation(picture, nothing))[:60] == GREY).all()

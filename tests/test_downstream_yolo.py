@@ -1,0 +1,164 @@
+"""YOLO heads are recognised and decoded: against boxes that were encoded by loops, cell by cell."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fusion_hub.downstream.classes import COCO_CLASSES
+from fusion_hub.downstream.yolo import Layout, grid, names_for, parse_names, recognise
+
+SIZE = (64, 96)  # height, width: their order shows
+CELLS = 8 * 12 + 4 * 6 + 2 * 3
+
+
+def cells_of(size: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """(column, row, stride) of each cell as the YOLOX paper's code goes through them."""
+    return [
+        (column, row, stride)
+        for stride in strides
+        for row in range(size[0] // stride)
+        for column in range(size[1] // stride)
+    ]
+
+
+def random_places(count: int) -> np.ndarray:
+    """Centre and size `(N, 4)` in pixels, near the cells that answer for them."""
+    random = np.random.default_rng(0)
+    centres = [
+        ((column + random.random()) * stride, (row + random.random()) * stride)
+        for column, row, stride in cells_of(SIZE, (8, 16, 32))
+    ]
+    repeated = np.tile(np.array(centres), (count // len(centres), 1))
+    return np.concatenate([repeated, random.uniform(2, 60, (count, 2))], axis=1).astype(np.float32)
+
+
+def edges(places: np.ndarray) -> np.ndarray:
+    return np.array([[x - w / 2, y - h / 2, x + w / 2, y + h / 2] for x, y, w, h in places])
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "family", "classes", "strides"),
+    [
+        ((1, 3549, 85), (416, 416), "yolox", 80, (8, 16, 32)),
+        ((1, 8400, 6), (640, 640), "yolox", 1, (8, 16, 32)),
+        ((1, 25200, 85), (640, 640), "yolov5", 80, (8, 16, 32)),
+        ((1, 102000, 85), (1280, 1280), "yolov5", 80, (8, 16, 32, 64)),
+        ((1, 84, 8400), (640, 640), "yolov8", 80, (8, 16, 32)),
+        ((1, 84, 189), (96, 96), "yolov8", 80, (8, 16, 32)),
+        ((1, 5, 5040), (384, 640), "yolov8", 1, (8, 16, 32)),
+        ((1, 84, 34000), (1280, 1280), "yolov8", 80, (8, 16, 32, 64)),
+        ((1, 84, 34000), (640, 640), "yolov8", 80, (4, 8, 16, 32)),
+    ],
+)
+def test_families_are_told_apart_by_shape(
+    shape: tuple[int, ...], size: tuple[int, int], family: str, classes: int, strides: tuple[int, ...]
+) -> None:
+    layout = recognise(shape, size, {})
+    assert (layout.family, layout.classes, layout.strides, layout.size) == (family, classes, strides, size)
+
+
+def test_names_decide_where_the_shape_fits_two_families() -> None:
+    # 32 x 32 has 16 + 4 + 1 cells: 21 rows of 16 + 5 classes, or 21 columns of 17 + 4.
+    names = {17: repr([f"n{i}" for i in range(17)]), 16: repr([f"n{i}" for i in range(16)])}
+    assert recognise((1, 21, 21), (32, 32), {"names": names[17]}).family == "yolov8"
+    assert recognise((1, 21, 21), (32, 32), {"names": names[16]}).family == "yolox"
+
+
+@pytest.mark.parametrize(
+    ("shape", "metadata", "words"),
+    [
+        ((1, 300, 6), {}, "nms=False"),
+        ((1, 300, 84), {}, "no YOLO head"),
+        ((2, 84, 8400), {}, "no YOLO head"),
+        ((1, 4, 8400), {}, "no YOLO head"),
+        ((84, 8400), {}, "no YOLO head"),
+        ((1, 116, 8400), {"task": "segment"}, "'segment'"),
+    ],
+)
+def test_other_outputs_are_refused(shape: tuple[int, ...], metadata: dict[str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        recognise(shape, (640, 640), metadata)
+
+
+def test_the_grid_goes_row_by_row() -> None:
+    cells, strides = grid(SIZE, (8, 16, 32))
+    expected = cells_of(SIZE, (8, 16, 32))
+    assert cells.tolist() == [[column, row] for column, row, _ in expected]
+    assert strides[:, 0].tolist() == [stride for *_, stride in expected]
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_yolox_decodes_what_was_encoded(decoded: bool) -> None:
+    places = random_places(CELLS)
+    scores = np.random.default_rng(1).random((CELLS, 4)).astype(np.float32)
+    rows = np.concatenate([places, scores], axis=1)
+    if not decoded:
+        for row, (column, line, stride) in zip(rows, cells_of(SIZE, (8, 16, 32)), strict=True):
+            x, y, w, h = row[:4]
+            row[:4] = x / stride - column, y / stride - line, math.log(w / stride), math.log(h / stride)
+    layout = recognise((1, CELLS, 8), SIZE, {})
+    boxes, found = layout.decode(rows[None])
+    assert np.allclose(boxes, edges(places), atol=1e-3)
+    assert np.allclose(found, scores[:, :1] * scores[:, 1:])
+
+
+def test_yolov5_decodes_boxes_with_objectness() -> None:
+    places = random_places(3 * CELLS)
+    scores = np.random.default_rng(1).random((3 * CELLS, 3)).astype(np.float32)
+    layout = recognise((1, 3 * CELLS, 7), SIZE, {})
+    boxes, found = layout.decode(np.concatenate([places, scores], axis=1)[None])
+    assert np.allclose(boxes, edges(places), atol=1e-3)
+    assert np.allclose(found, [[o * a, o * b] for o, a, b in scores])
+
+
+def test_yolov8_decodes_columns_without_objectness() -> None:
+    places = random_places(CELLS)
+    scores = np.random.default_rng(1).random((CELLS, 3)).astype(np.float16)
+    layout = recognise((1, 7, CELLS), SIZE, {})
+    boxes, found = layout.decode(np.concatenate([places, scores], axis=1).T[None])
+    assert np.allclose(boxes, edges(places), atol=1e-3)
+    assert np.array_equal(found, scores.astype(np.float32))
+
+
+def test_a_broken_network_says_so_and_a_wild_one_stays_finite() -> None:
+    layout = Layout("yolox", 3, (8, 16, 32), SIZE)
+    output = np.zeros((1, CELLS, 8), dtype=np.float32)
+    output[0, 5, 2] = 500  # exp overflows
+    assert np.isfinite(layout.decode(output)[0]).all()
+    output[0, 5, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        layout.decode(output)
+
+
+def test_channels_and_values_are_those_of_the_family() -> None:
+    picture = np.zeros((*SIZE, 3), dtype=np.uint8)
+    picture[..., 0] = 255  # red
+    for family, red, value in (("yolox", 2, 255), ("yolov5", 0, 1), ("yolov8", 0, 1)):
+        pixels = Layout(family, 80, (8, 16, 32), SIZE).prepare(picture)  # type: ignore[arg-type]
+        assert pixels.shape == (1, 3, *SIZE) and pixels.dtype == np.float32 and pixels.flags.c_contiguous
+        assert (pixels[0, red] == value).all() and pixels.sum() == value * SIZE[0] * SIZE[1]
+
+
+@pytest.mark.parametrize(
+    "text", ["{0: 'cat', 1: \"dog's\"}", '{"0": "cat", "1": "dog\'s"}', "['cat', \"dog's\"]", '["cat", "dog\'s"]']
+)
+def test_names_are_read_as_python_or_json(text: str) -> None:
+    assert parse_names({"names": text}) == {0: "cat", 1: "dog's"}
+
+
+def test_names_that_are_no_names_are_refused() -> None:
+    for text in ("__import__('os').getcwd()", "{0: ", "17", "(" * 500):
+        with pytest.raises(ValueError, match="class_names"):
+            parse_names({"names": text})
+    assert parse_names({}) == {}
+
+
+def test_names_must_be_as_many_as_the_classes() -> None:
+    coco = Layout("yolox", 80, (8, 16, 32), SIZE)
+    assert names_for(coco, {}) == dict(enumerate(COCO_CLASSES)) and len(set(COCO_CLASSES)) == 80
+    two = Layout("yolov8", 2, (8, 16, 32), SIZE)
+    assert names_for(two, {"names": "['a', 'b']"}) == {0: "a", 1: "b"}
+    for metadata, words in (({}, "no names"), ({"names": "['a']"}, "1 names"), ({"names": "{1: 'a', 2: 'b'}"}, "2")):
+        with pytest.raises(ValueError, match=words):
+            names_for(two, metadata)
