@@ -8,7 +8,7 @@ import torch
 from tiny import TINY, tiny_pipeline
 from torch import Tensor
 
-from fusion_hub.models import DIFFFUSENET_VARIANTS, DiffFuseNetModel
+from fusion_hub.models import DIFFFUSENET_VARIANTS, DiffFuseNetModel, DiffFuseNetOutput
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -207,6 +207,65 @@ def test_fused_image_is_a_mixture_and_a_residual() -> None:
         residual = fused - (share * visible + (1 - share) * infrared)
         other, _ = model.fuse(model.analyse(visible, infrared), infrared, visible)
         torch.testing.assert_close(other - (share * infrared + (1 - share) * visible), residual)
+
+
+@pytest.mark.parametrize("settings", [*ABLATIONS.values(), {"patch_size": 1}], ids=[*ABLATIONS, "full size"])
+def test_intermediates(settings: dict[str, Any]) -> None:
+    model = random_model(**settings)
+    visible, infrared = random_pair(32, 48, batch=2)
+    with torch.no_grad():
+        fused, output = model(visible, infrared), model(visible, infrared, return_intermediates=True)
+        features = model.analyse(visible, infrared)
+    assert isinstance(output, DiffFuseNetOutput)
+    assert torch.equal(output.fused, fused)
+    mixture = output.share * visible + (1 - output.share) * infrared
+    torch.testing.assert_close(mixture + output.correction, fused)
+    assert torch.equal(torch.cat(output.shallow), features.shallow)
+    assert torch.equal(torch.cat(output.enhanced), features.enhanced)
+    height, width = 32 // output.patch_size, 48 // output.patch_size
+    assert output.shared.shape == output.specific[1].shape == (2, 8, height, width)
+    assert all(torch.equal(*pair) for pair in zip(output.specific, features.specific, strict=True))
+
+    config = model.config
+    assert (output.residual is None) == (output.noisy is None) == (not config.use_d2fe)
+    if config.use_d2fe:
+        assert output.residual.shape == visible.shape and output.residual.abs().max() <= config.residual_scale
+        assert torch.equal(torch.cat(output.noisy), features.shallow), "no noise was given"
+    else:
+        assert torch.equal(output.enhanced[0], output.shallow[0])
+    bands = config.frequency != "none"
+    assert (output.low is not None) == (output.high is not None) == bands
+    if bands:
+        assert output.low[0].shape == (2, 8, height // 2, width // 2)
+        assert output.high[1].shape == (2, 24, height // 2, width // 2)
+    attention = bands and config.cross_frequency == "attention"
+    assert (output.spatial_gate is not None) == (output.channel_gate is not None) == attention
+    if attention:
+        assert output.spatial_gate[0].shape == (2, 3, height // 2, width // 2)
+        assert output.channel_gate[1].shape == output.low[1].shape
+        for gate in (*output.spatial_gate, *output.channel_gate):
+            assert gate.min() > 0 and gate.max() < 2 and gate.std() > 0
+
+
+def test_gates_are_those_of_the_bands() -> None:
+    model = random_model(frequency="haar")  # no coupling: the attention reads the Haar bands
+    pair = random_pair(32, 48)
+    with torch.no_grad():
+        output, features = model(*pair, return_intermediates=True), model.analyse(*pair)
+    gated = torch.cat(output.low) * torch.cat(output.channel_gate)
+    assert torch.equal(gated, features.low)
+    gates = torch.cat(output.spatial_gate).repeat_interleave(8, dim=1)
+    assert torch.equal(torch.cat(output.high) * gates, features.high)
+
+
+def test_noisy_features_are_those_of_the_schedule() -> None:
+    model = random_model()
+    noise = torch.randn(2, 8, 16, 24)
+    with torch.no_grad():
+        output = model(*random_pair(32, 48), noise=noise, return_intermediates=True)
+    level = model.alphas_cumprod[20]
+    expected = level**0.5 * torch.cat(output.shallow) + (1 - level) ** 0.5 * noise
+    torch.testing.assert_close(torch.cat(output.noisy), expected)
 
 
 def test_reconstruction_is_of_each_image_alone() -> None:

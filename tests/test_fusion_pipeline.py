@@ -11,6 +11,7 @@ from PIL import Image
 from tiny import tiny_pipeline
 
 from fusion_hub import DiffFuseNetPipeline, FusionOutput
+from fusion_hub.models import DiffFuseNetOutput
 from fusion_hub.pipelines.fusion_pipeline import MAX_WAITING, block_noise, draw_seeds, pair_noise
 from fusion_hub.tiling import Window
 
@@ -100,6 +101,63 @@ def test_padding_is_reflection(pipe: DiffFuseNetPipeline) -> None:
     fused = pipe(visible, infrared, output_type="pt").images
     expected = pipe(*padded, output_type="pt").images[..., :40, :300]
     assert torch.allclose(fused, expected, atol=1e-6)
+
+
+# --- intermediates ---
+
+
+@pytest.mark.parametrize("size", [(48, 64), (41, 59), (3, 5)])
+def test_intermediates_are_cropped_to_the_image(pipe: DiffFuseNetPipeline, size: tuple[int, int]) -> None:
+    images = pair(*size)
+    expected = pipe(*images, output_type="pt")
+    assert expected.intermediates is None
+    output = pipe(*images, output_type="pt", return_intermediates=True)
+    assert torch.equal(output.images, expected.images)
+    inner = output.intermediates
+    assert isinstance(inner, DiffFuseNetOutput)
+    height, width = size
+    assert inner.fused.shape == inner.share.shape == inner.residual.shape == (1, 1, height, width)
+    half = (-(-height // 2), -(-width // 2))
+    assert inner.shallow[0].shape == inner.enhanced[1].shape == inner.shared.shape == (1, 8, *half)
+    quarter = (-(-height // 4), -(-width // 4))
+    assert inner.low[1].shape == (1, 8, *quarter) and inner.spatial_gate[0].shape == (1, 3, *quarter)
+    luma = torch.from_numpy(LUMA).float().view(3, 1, 1)
+    assert ((output.images[0] * luma).sum(dim=0) - inner.fused[0, 0].clamp(0, 1)).abs().max() < 0.01
+
+
+def test_intermediates_as_a_tuple(pipe: DiffFuseNetPipeline) -> None:
+    images, inner = pipe(*pair(), return_dict=False, return_intermediates=True)
+    assert len(images) == 1 and isinstance(inner, DiffFuseNetOutput)
+
+
+def test_intermediates_with_noise_and_offload(pipe: DiffFuseNetPipeline) -> None:
+    settings = {"noise_strength": 0.5, "num_inference_steps": 2, "output_type": "pt"}
+    offloaded = tiny_pipeline()
+    offloaded.enable_model_cpu_offload(device="cpu")
+    for one in (pipe, offloaded):
+        generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+        expected = one(*pair(), generator=generators[0], **settings).images
+        output = one(*pair(), generator=generators[1], return_intermediates=True, **settings)
+        assert torch.equal(output.images, expected)
+        assert not torch.equal(output.intermediates.noisy[0], output.intermediates.shallow[0])
+
+
+def test_intermediates_of_a_bfloat16_model_are_float32() -> None:
+    half = tiny_pipeline()
+    half.model.to(torch.bfloat16)
+    inner = half(*pair(), return_intermediates=True).intermediates
+    assert inner.fused.dtype == inner.shared.dtype == inner.low[0].dtype == torch.float32
+
+
+def test_intermediates_of_one_whole_image_only(pipe: DiffFuseNetPipeline) -> None:
+    visible, infrared = pair()
+    with pytest.raises(ValueError, match=r"return_intermediates=True .* for 2 pairs.*one pair at a time"):
+        pipe([visible] * 2, [infrared] * 2, return_intermediates=True)
+    wide = pair(40, 300)
+    with pytest.raises(ValueError, match=r"image of 300x40 .* in tiles of 64 pixels.*smaller image, or tile=0"):
+        pipe(*wide, tile=64, return_intermediates=True)
+    assert pipe(*wide, tile=0, return_intermediates=True).intermediates.fused.shape == (1, 1, 40, 300)
+    assert pipe([visible], [infrared], return_intermediates=True).intermediates is not None
 
 
 # --- batches ---

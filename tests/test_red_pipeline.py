@@ -14,7 +14,7 @@ from PIL import Image
 
 import fusion_hub
 from fusion_hub import FusionPipeline, REDModel, REDPipeline
-from fusion_hub.models.red import RED_VARIANTS
+from fusion_hub.models.red import RED_VARIANTS, REDOutput
 from fusion_hub.pipelines.fusion_pipeline import WHOLE_IMAGE_LIMIT
 from fusion_hub.tiling import Window, run_tiled
 
@@ -125,6 +125,29 @@ def test_bad_arguments(pipe: REDPipeline, arguments: dict[str, object], message:
 def test_bad_tile_size(pipe: REDPipeline, tile_size: object) -> None:
     with pytest.raises(ValueError, match=f"tile_size={tile_size!r} must be"):
         REDPipeline(pipe.model, tile_size=tile_size)
+
+
+# --- intermediates ---
+
+
+@pytest.mark.parametrize("steps", [None, 1, "auto"])
+def test_intermediates(pipe: REDPipeline, steps: int | str | None) -> None:
+    images = pair(41, 59)
+    output = pipe(*images, output_type="pt", num_inference_steps=steps, return_intermediates=True)
+    assert torch.equal(output.images, fuse(pipe, *images, num_inference_steps=steps))
+    inner = output.intermediates
+    assert isinstance(inner, REDOutput)
+    assert len(inner.states) == inner.steps + 1 and len(inner.estimates) == inner.steps
+    assert {state.shape for state in (inner.fused, *inner.states, *inner.estimates)} == {(1, 1, 41, 59)}
+    assert inner.start == (1 if steps == 1 else 3)
+    assert inner.coefficients == pipe.model.coefficients()
+
+
+def test_intermediates_of_a_global_model_need_tile_0(global_pipe: REDPipeline) -> None:
+    images = pair(64, 100)
+    with pytest.raises(ValueError, match=r"image of 100x64 .* in tiles of 64 pixels"):
+        global_pipe(*images, return_intermediates=True)
+    assert global_pipe(*images, tile=0, return_intermediates=True).intermediates.fused.shape == (1, 1, 64, 100)
 
 
 # --- tiles ---

@@ -1,6 +1,6 @@
 """Networks: tensors in, tensors out. They know no file, no colour and no metric."""
 
-from .difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel
+from .difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel, DiffFuseNetOutput
 from .pruned_unet import PrunedUNet
 from .red import RED_VARIANTS, REDModel, REDOutput
 from .reversible import WiredStep, wired_chain
@@ -9,6 +9,7 @@ __all__ = [
     "DIFFFUSENET_VARIANTS",
     "RED_VARIANTS",
     "DiffFuseNetModel",
+    "DiffFuseNetOutput",
     "PrunedUNet",
     "REDModel",
     "REDOutput",

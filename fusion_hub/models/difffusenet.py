@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from .decoupling import FeatureDecoupling
@@ -48,6 +49,10 @@ DIFFFUSENET_VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Named sizes: the keyword arguments of `DiffFuseNetModel` that differ from its defaults."""
 
+Pair = tuple[Tensor, Tensor]
+Record = dict[str, Tensor]
+"""Tensors that would be dropped otherwise, by their names in `DiffFuseNetOutput`; of both images the visible first."""
+
 
 @dataclass
 class FusionFeatures:
@@ -66,6 +71,46 @@ class FusionFeatures:
     specific: tuple[Tensor, Tensor]
     low: Tensor
     high: Tensor | None
+
+
+@dataclass
+class DiffFuseNetOutput(BaseOutput):
+    """What `DiffFuseNetModel` computes on its way, with `return_intermediates=True`.
+
+    Pairs are (visible, infrared). Features are `(B, C, h, w)` with h = H / patch_size, bands half that size.
+
+    Attributes:
+        fused: `(B, 1, H, W)`, not clamped.
+        share: s in F = s V + (1 - s) I + r, in (0, 1), `(B, 1, H, W)`.
+        correction: r of the same equation, `(B, 1, H, W)`.
+        patch_size: pixels to a feature cell, each way.
+        shallow: features F_0 of the shared encoder.
+        noisy: F_t, what the denoiser was given first; without noise it is `shallow`. None without D2FE.
+        enhanced: features F^De after the last estimate of the denoiser; without D2FE `shallow`.
+        residual: what D2FE adds to both images, `(B, 1, H, W)`; None without D2FE.
+        shared: features of both sensors (EDFD).
+        specific: features of one sensor only.
+        low: low Haar bands of both images, before the coupling; None without Haar, as the next.
+        high: high bands `(B, 3C, h/2, w/2)`: differences along rows, along columns and across.
+        spatial_gate: what low bands multiply high bands by, one map for each kind of difference, `(B, 3, h/2, w/2)`
+            in (0, 2); None without cross-frequency attention, as the next.
+        channel_gate: what high bands multiply low bands by, `(B, C, h/2, w/2)` in (0, 2).
+    """
+
+    fused: Tensor
+    share: Tensor
+    correction: Tensor
+    patch_size: int
+    shallow: Pair
+    enhanced: Pair
+    shared: Tensor
+    specific: Pair
+    noisy: Pair | None = None
+    residual: Tensor | None = None
+    low: Pair | None = None
+    high: Pair | None = None
+    spatial_gate: Pair | None = None
+    channel_gate: Pair | None = None
 
 
 class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers types `config_name` twice
@@ -207,7 +252,8 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         timesteps: Sequence[int] | None = None,
         alphas_cumprod: Tensor | Sequence[float] | None = None,
         noise: Tensor | None = None,
-    ) -> Tensor:
+        return_intermediates: bool = False,
+    ) -> Tensor | DiffFuseNetOutput:
         """Fuse.
 
         Args:
@@ -217,16 +263,31 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
             alphas_cumprod: a scheduler's, `(T,)`; None is that of the model's own schedule.
             noise: `(2B, C, H / patch_size, W / patch_size)` unit Gaussian, visible first. None passes the clean
                 features as F_t: the output is deterministic.
+            return_intermediates: return a [`DiffFuseNetOutput`]; its fused image is the same to the bit.
 
         Returns:
-            `(B, 1, H, W)` fused luminance, in the dtype of `visible`, not clamped.
+            `(B, 1, H, W)` fused luminance, in the dtype of `visible`, not clamped; or a [`DiffFuseNetOutput`].
 
         Raises:
             ValueError: if the shapes differ or are not multiples of `multiple`.
         """
-        features = self.analyse(visible, infrared, timesteps, alphas_cumprod, noise)
-        fused, _ = self.fuse(features, visible, infrared)
-        return fused
+        record: Record | None = {} if return_intermediates else None
+        features = self.analyse(visible, infrared, timesteps, alphas_cumprod, noise, record=record)
+        fused, share = self.fuse(features, visible, infrared)
+        if record is None:
+            return fused
+        shared, residual = record.pop("shared"), record.pop("residual", None)
+        pairs: dict[str, Any] = {name: tuple(tensor.chunk(2)) for name, tensor in record.items()}
+        return DiffFuseNetOutput(
+            fused=fused,
+            share=share,
+            correction=fused - torch.lerp(infrared, visible, share),
+            patch_size=self.config.patch_size,
+            shared=shared,
+            residual=None if residual is None else self._to_pixels(residual),
+            specific=features.specific,
+            **pairs,
+        )
 
     def analyse(
         self,
@@ -236,23 +297,27 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         alphas_cumprod: Tensor | Sequence[float] | None = None,
         noise: Tensor | None = None,
         freeze_d2fe: bool = False,
+        record: Record | None = None,
     ) -> FusionFeatures:
         """Everything up to the bands of each image.
 
-        Arguments as in `forward`; `freeze_d2fe` keeps gradients out of the encoder and the denoiser.
+        Arguments as in `forward`; `freeze_d2fe` keeps gradients out of the encoder and the denoiser; `record` is filled
+        with what lies between.
         """
         self._check_images(visible, infrared)
         pixels = F.pixel_unshuffle(torch.cat([visible, infrared]), self.config.patch_size)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         shallow = enhanced = self.encoder(pixels)
         if self.config.use_d2fe:
-            enhanced = self.denoise(shallow, timesteps, alphas_cumprod, noise)
+            enhanced = self.denoise(shallow, timesteps, alphas_cumprod, noise, record)
         if freeze_d2fe:
             shallow, enhanced = shallow.detach(), enhanced.detach()
         if self.config.use_d2fe:
             residual = self.injection(*enhanced.chunk(2))
             pixels = pixels + torch.cat([residual, residual])  # eq. 6, the same residual for both images
-        low, high, specific = self._bands(enhanced, pixels)
+            _note(record, residual=residual)
+        _note(record, shallow=shallow, enhanced=enhanced)
+        low, high, specific = self._bands(enhanced, pixels, record)
         return FusionFeatures(shallow, enhanced, specific, low, high)
 
     def denoise(
@@ -261,12 +326,14 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         timesteps: Sequence[int] | None = None,
         alphas_cumprod: Tensor | Sequence[float] | None = None,
         noise: Tensor | None = None,
+        record: Record | None = None,
     ) -> Tensor:
         """Clean estimate F^De of the features `(B, C, h, w)` by DDIM (Song et al., 2021), first timestep to 0."""
         timesteps = [self.config.inference_timestep] if timesteps is None else list(timesteps)
         schedule = self.alphas_cumprod if alphas_cumprod is None else alphas_cumprod
         levels = [float(schedule[step]) for step in timesteps] + [1.0]
         current = shallow if noise is None else add_noise(shallow, noise.to(shallow.dtype), levels[0])
+        _note(record, noisy=current)
         for step, level, next_level in zip(timesteps, levels, levels[1:], strict=False):
             prediction = self.denoiser(current, torch.full((len(current),), step, device=current.device))
             clean = clean_estimate(current, prediction, level, self.config.prediction_type)
@@ -294,7 +361,9 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         bands = features.low if features.high is None else haar_synthesis(features.low, features.high)
         return self._to_pixels(self.reconstruction_head(self.trunk(bands)))
 
-    def _bands(self, enhanced: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
+    def _bands(
+        self, enhanced: Tensor, pixels: Tensor, record: Record | None
+    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
         visible, infrared = enhanced.chunk(2)
         if self.config.use_edfd:
             shared, *specific = self.decoupling(visible, infrared)
@@ -303,15 +372,20 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         joint = torch.cat(
             [torch.cat([shared, shared]), torch.cat(specific)], dim=1
         )  # `repeat` would lose channels_last
+        _note(record, shared=shared)
         projected = self.project_features(joint) + self.project_pixels(pixels)
         if self.config.frequency == "none":
             return projected, None, (specific[0], specific[1])
         low, high = haar_analysis(projected)
+        _note(record, low=low, high=high)
         if self.config.frequency == "haar_inn":
             bands = torch.cat([low, high], dim=1)
             for step in self.coupling:
                 bands = step(bands)
             low, high = bands.split([low.shape[1], high.shape[1]], dim=1)
+        if record is not None and isinstance(self.band_attention, CrossFrequencyAttention):
+            spatial, channel = self.band_attention.gates(low, high)
+            _note(record, spatial_gate=spatial, channel_gate=channel)
         low, high = self.band_attention(low, high)
         return low, high, (specific[0], specific[1])
 
@@ -329,6 +403,11 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
                 f"height and width must be multiples of {self.multiple}, got {tuple(visible.shape[2:])}: pad first, as "
                 "DiffFuseNetPipeline does"
             )
+
+
+def _note(record: Record | None, **tensors: Tensor) -> None:
+    if record is not None:
+        record.update(tensors)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -163,14 +163,18 @@ class CrossFrequencyAttention(nn.Module):
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Gate `(B, C, H, W)` by `(B, 3C, H, W)` and the other way round; shapes stay."""
+        spatial, channel = self.gates(low, high)
+        directions = [band * spatial[:, k : k + 1] for k, band in enumerate(high.chunk(3, dim=1))]
+        return low * channel, torch.cat(directions, dim=1)
+
+    def gates(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """A `(B, 3, H, W)`, for the high bands, and a `(B, C, H, W)`, for the low band; both in (0, 2)."""
         pooled = torch.cat([low.mean(dim=1, keepdim=True), low.amax(dim=1, keepdim=True)], dim=1)
         spatial = 2 * torch.sigmoid(self.spatial_pooled(pooled) + self.spatial_direct(low))
         energy = F.avg_pool2d(high.abs(), self.window, ceil_mode=True, count_include_pad=False)
         channel = 2 * torch.sigmoid(self.channel(energy))
         channel = F.interpolate(channel, scale_factor=self.window, mode="bilinear", align_corners=False)
-        channel = channel[..., : low.shape[-2], : low.shape[-1]]
-        directions = [band * spatial[:, k : k + 1] for k, band in enumerate(high.chunk(3, dim=1))]
-        return low * channel, torch.cat(directions, dim=1)
+        return spatial, channel[..., : low.shape[-2], : low.shape[-1]]
 
 
 class CrossFrequencyAddition(nn.Module):

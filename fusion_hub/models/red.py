@@ -61,12 +61,16 @@ class REDOutput(BaseOutput):
         states: x_n, x_{n-1}, ..., x_0 as images `(B, 1, H, W)`; fewer where the chain was left early.
         estimates: the clean image that the chain expects after each step, `(B, 1, H, W)` each.
         steps: how many steps were run.
+        start: n, the t of the first state.
+        coefficients: the learned scalars, as of [`REDModel.coefficients`].
     """
 
     fused: Tensor
     states: list[Tensor]
     estimates: list[Tensor]
     steps: int
+    start: int
+    coefficients: dict[str, Any]
 
 
 class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers types `config_name` twice
@@ -266,9 +270,12 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
         sources = self._encode(visible).to(dtype), self._encode(infrared).to(dtype)
         schedule = self._schedule(dtype)
         if num_inference_steps == "auto" or return_intermediates:
-            output = self._walk(sources, schedule, steps, tolerance if num_inference_steps == "auto" else None)
-            output.fused = output.fused.to(visible.dtype)
-            return output if return_intermediates else output.fused
+            limit = tolerance if num_inference_steps == "auto" else None
+            fused, states, estimates = self._walk(sources, schedule, steps, limit)
+            fused = fused.to(visible.dtype)
+            if not return_intermediates:
+                return fused
+            return REDOutput(fused, states, estimates, len(estimates), steps, self.coefficients())
         last, before = self._chain(sources, schedule, steps)
         return self._decode(schedule.combine(last, before)).to(visible.dtype)
 
@@ -307,8 +314,13 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
         timestep = round(TRAIN_TIMESTEPS * t / self.config.num_steps) - 1
         return self.unet(torch.cat([x, *sources], dim=1) if sources else x, timestep).to(x.dtype)
 
-    def _walk(self, sources: Pair, schedule: "Schedule", steps: int, tolerance: float | None) -> REDOutput:
-        """The chain step by step by plain autograd, with its states; with a tolerance images leave it on their own."""
+    def _walk(
+        self, sources: Pair, schedule: "Schedule", steps: int, tolerance: float | None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """The chain step by step by plain autograd: the fused image, the states and the clean estimates.
+
+        With a tolerance images leave it on their own.
+        """
         given = sources if self.config.source_injection else ()
         x, x_prev = self._open(sources, schedule, steps)
         states, estimates = [self._decode(x)], list[Tensor]()
@@ -328,7 +340,7 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
                 finished = finished | (change < tolerance)
                 if finished.all():
                     break
-        return REDOutput(fused=result, states=states, estimates=estimates, steps=len(estimates))
+        return result, states, estimates
 
     def _schedule(self, dtype: torch.dtype) -> "Schedule":
         alphas = torch.sigmoid(self.alpha_logit.to(dtype))

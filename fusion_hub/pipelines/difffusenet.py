@@ -48,7 +48,9 @@ class DiffFuseNetPipeline(FusionPipeline):
         first = self.model.config.inference_timestep
         return tuple(first - first * i // num_inference_steps for i in range(num_inference_steps))
 
-    def fuse_luminance(self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling) -> Tensor:
+    def fuse_luminance(
+        self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling, return_intermediates: bool = False
+    ) -> Any:
         device, dtype, config = self._execution_device, self.model.dtype, self.model.config
         noise = None
         if sampling.noise_strength > 0 and config.use_d2fe:
@@ -62,4 +64,5 @@ class DiffFuseNetPipeline(FusionPipeline):
             timesteps=self.get_timesteps(cast(int, sampling.num_inference_steps or 1)),
             alphas_cumprod=None if alphas_cumprod == self.model.alphas_cumprod else alphas_cumprod,
             noise=noise,
+            return_intermediates=return_intermediates,
         )

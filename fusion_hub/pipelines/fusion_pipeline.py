@@ -16,6 +16,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from ..image_processor import FusionImageProcessor, InfraredRange, PairContext, crop_to, pad_to_multiple
+from ..models.outputs import map_tensors
 from ..tiling import Window, run_tiled
 from .loading import PortablePipeline
 
@@ -38,9 +39,12 @@ class FusionOutput(BaseOutput):
             image. `output_type="pil"`: list of PIL images. `"np"`: float32 array `(B, H, W, C)` in [0, 1]. `"pt"`:
             float32 tensor `(B, C, H, W)` in [0, 1]. If the images of a batch differ in shape, `"np"` gives a list of
             `(H, W, C)` arrays and `"pt"` a list of `(C, H, W)` tensors. C: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
+        intermediates: with `return_intermediates=True` what the network computed on its way, a [`DiffFuseNetOutput`] or
+            [`REDOutput`] of one pair, float32 on the CPU, cropped to the image; else None.
     """
 
     images: Any
+    intermediates: Any = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,9 @@ class FusionPipeline(PortablePipeline):
     model: Any
     image_processor: FusionImageProcessor
 
-    def fuse_luminance(self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling) -> Tensor:
+    def fuse_luminance(
+        self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling, return_intermediates: bool = False
+    ) -> Any:
         """Fuse one luminance pair.
 
         Args:
@@ -96,9 +102,10 @@ class FusionPipeline(PortablePipeline):
             infrared: same shape and range.
             window: where in the padded image the tile lies.
             sampling: steps, noise strength and one seed for each image.
+            return_intermediates: return the model's output class, which has the image as `fused`.
 
         Returns:
-            `(B, 1, h, w)`, not clamped, any floating dtype and device.
+            `(B, 1, h, w)`, not clamped, any floating dtype and device; or the model's output class.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement fuse_luminance")
 
@@ -139,6 +146,7 @@ class FusionPipeline(PortablePipeline):
         infrared_range: InfraredRange | None = None,
         rescale: Literal["none", "minmax"] = "none",
         output_type: Literal["pil", "np", "pt"] = "pil",
+        return_intermediates: bool = False,
         return_dict: bool = True,
     ) -> FusionOutput:
         """Fuse one pair of registered images, or a list of pairs.
@@ -163,7 +171,9 @@ class FusionPipeline(PortablePipeline):
                 `(low, high)`, see [`FusionImageProcessor`]; None: the pipeline's own.
             rescale: `"none"` or `"minmax"`, which stretches each fused luminance to [0, 1].
             output_type: `"pil"`, `"np"` or `"pt"`.
-            return_dict: False returns the tuple `(images,)`.
+            return_intermediates: give what the network computed on its way too, for one pair that is fused whole; the
+                fused image stays the same. [`fusion_hub.explain`] makes pictures of it.
+            return_dict: False returns the tuple `(images,)`, or `(images, intermediates)`.
 
         Returns:
             [`FusionOutput`], or a tuple with `return_dict=False`.
@@ -189,6 +199,7 @@ class FusionPipeline(PortablePipeline):
             batch_size,
             rescale,
             output_type,
+            return_intermediates,
         )
 
         # 1. One seed for each pair, drawn in their order whatever the batches will be.
@@ -196,10 +207,15 @@ class FusionPipeline(PortablePipeline):
 
         # 2. Preprocess pair by pair, fuse as soon as enough pairs of one size wait, put results in their places.
         images: list[Any] = [None] * len(pairs)
+        intermediates: Any = None
         with self.progress_bar(total=len(pairs)) if len(pairs) > 1 else nullcontext() as bar:
             for jobs in self._batches(pairs, seeds, batch_size, infrared_range):
                 sampling = Sampling(num_inference_steps, noise_strength, tuple(job.seed for job in jobs))
-                fused = self._fuse(jobs, sampling, tile, tile_overlap, show_progress=len(pairs) == 1)
+                if return_intermediates:
+                    intermediates = self._look_inside(jobs[0], sampling, tile, tile_overlap)
+                    fused = intermediates.fused
+                else:
+                    fused = self._fuse(jobs, sampling, tile, tile_overlap, show_progress=len(pairs) == 1)
                 positions, contexts = [job.position for job in jobs], [job.context for job in jobs]
                 jobs.clear()  # a very large pair is no longer needed while its output is made
                 outputs = self.image_processor.postprocess(fused, contexts, output_type=output_type, rescale=rescale)
@@ -211,9 +227,9 @@ class FusionPipeline(PortablePipeline):
         # 3. Offload all models.
         self.maybe_free_model_hooks()
 
-        collected = _stack(images, output_type)
+        output = FusionOutput(images=_stack(images, output_type), intermediates=intermediates)
         # Typed for the default, so that callers need no cast.
-        return FusionOutput(images=collected) if return_dict else (collected,)  # type: ignore[return-value]
+        return output if return_dict else output.to_tuple()  # type: ignore[return-value]
 
     def check_inputs(
         self,
@@ -226,6 +242,7 @@ class FusionPipeline(PortablePipeline):
         batch_size: int | None,
         rescale: str,
         output_type: str,
+        return_intermediates: bool = False,
     ) -> None:
         """Raise an error that names the argument, the value and the fix, before any work is done."""
         self.check_steps(num_inference_steps)
@@ -242,6 +259,11 @@ class FusionPipeline(PortablePipeline):
             raise ValueError(f"rescale={rescale!r} is unknown: use one of {', '.join(RESCALES)}")
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type={output_type!r} is unknown: use one of {', '.join(OUTPUT_TYPES)}")
+        if return_intermediates and num_pairs > 1:
+            raise ValueError(
+                f"return_intermediates=True was given for {num_pairs} pairs: they would fill the memory, call the "
+                "pipeline for one pair at a time"
+            )
         self._check_tiling(tile, tile_overlap)
 
     def _check_tiling(self, tile: int | None, tile_overlap: int | None) -> None:
@@ -329,6 +351,27 @@ class FusionPipeline(PortablePipeline):
                 progress=self.progress_bar if show_progress else None,
             )
         return crop_to(fused, size)
+
+    def _look_inside(self, job: Job, sampling: Sampling, tile: int | None, tile_overlap: int | None) -> Any:
+        """Pad, fuse whole, crop: the model's output class, float32 on the CPU."""
+        visible, (height, width) = pad_to_multiple(job.visible, self.model.multiple)
+        infrared, _ = pad_to_multiple(job.infrared, self.model.multiple)
+        window = Window(0, 0, *visible.shape[-2:])
+        side, _ = self._tiling(window.height, window.width, tile, tile_overlap)
+        if side > 0:
+            raise ValueError(
+                f"return_intermediates=True was given for an image of {width}x{height} (width x height), which is "
+                f"fused in tiles of {side} pixels, each with features of its own: give a smaller image, or tile=0 if "
+                "the memory is enough to fuse it whole"
+            )
+        output = self.fuse_luminance(visible, infrared, window, sampling, return_intermediates=True)
+
+        def crop(tensor: Tensor) -> Tensor:
+            """The cells that show the image; the last ones may reach beyond it."""
+            cell = window.height // tensor.shape[-2]
+            return crop_to(tensor, (-(-height // cell), -(-width // cell))).to("cpu", torch.float32)
+
+        return map_tensors(output, crop)
 
 
 def draw_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:

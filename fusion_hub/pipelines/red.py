@@ -69,7 +69,14 @@ class REDPipeline(FusionPipeline):
         # Where tiles are exact in principle the reach is far longer than what matters; docs/models.md has the seams.
         return EXACT_TILE_OVERLAP if self.model.tiles_exactly else super().automatic_overlap(tile)
 
-    def fuse_luminance(self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling) -> Tensor:
+    def fuse_luminance(
+        self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling, return_intermediates: bool = False
+    ) -> Any:
         # In float32 whatever the weights are: the model keeps its states so.
         device = self._execution_device
-        return self.model(visible.to(device), infrared.to(device), num_inference_steps=sampling.num_inference_steps)
+        return self.model(
+            visible.to(device),
+            infrared.to(device),
+            num_inference_steps=sampling.num_inference_steps,
+            return_intermediates=return_intermediates,
+        )

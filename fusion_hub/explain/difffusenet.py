@@ -1,0 +1,193 @@
+"""DiffFuseNet in pictures: features, denoising, shared and specific parts, bands, attention, and the fusion itself."""
+
+import torch
+from torch import Tensor
+
+from ..models.difffusenet import DiffFuseNetOutput
+from .panel import Panel
+from .pictures import PrincipalColours, energy, grey, heat, limits, opposed
+
+Names = tuple[str, str]
+
+
+def explain_difffusenet(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
+    """Panels of one pair, float32 on the CPU; `names` are those of its images."""
+    # One set of colours before and after denoising.
+    colours = _colours(output, *output.shallow, *output.enhanced)
+    panels = _features(output, names, colours) + _denoising(output, names, colours)
+    return panels + [panel for stage in (_decoupling, _bands, _attention, _fusion) for panel in stage(output, names)]
+
+
+def _features(output: DiffFuseNetOutput, names: Names, colours: PrincipalColours) -> list[Panel]:
+    pixels = f"{output.patch_size} x {output.patch_size} pixels"
+    channels = output.shallow[0].shape[1]
+    captions = (
+        f"Two layers of convolutions describe each {pixels} of the {names[0]} image by {channels} numbers, of which "
+        "the three main directions are drawn as brightness and hue.",
+        f"The same two layers describe the {names[1]} image; like colours mean like descriptions in both pictures.",
+    )
+    return [
+        _painted(output, colours, features, f"Features, {name}", caption, "Features")
+        for features, name, caption in zip(output.shallow, names, captions, strict=True)
+    ]
+
+
+def _denoising(output: DiffFuseNetOutput, names: Names, colours: PrincipalColours) -> list[Panel]:
+    if output.noisy is None or output.residual is None:
+        return []
+    stage, panels = "Diffusion", []
+    noisy = any(not torch.equal(a, b) for a, b in zip(output.noisy, output.shallow, strict=True))
+    if noisy:
+        for features, name in zip(output.noisy, names, strict=True):
+            caption = f"The features of the {name} image with the noise that was added to them."
+            panels.append(_painted(output, colours, features, f"With noise, {name}", caption, stage))
+    given = "" if noisy else " (no noise was added, so that the result is deterministic)"
+    for features, name in zip(output.enhanced, names, strict=True):
+        caption = f"What the denoiser takes for the clean features of the {name} image{given}."
+        panels.append(_painted(output, colours, features, f"Denoised, {name}", caption, stage))
+    changes = [energy(after[0] - before[0]) for after, before in zip(output.enhanced, output.shallow, strict=True)]
+    top = limits(*changes)[1]
+    for change, name, before in zip(changes, names, output.shallow, strict=True):
+        share = float(change.square().mean().sqrt() / _contrast(before[0]).square().mean().sqrt().clamp(min=1e-12))
+        caption = (
+            f"Bright where the denoiser changed the features of the {name} image, on average by {share:.0%} of "
+            "their own variation over the image."
+        )
+        image = heat(change, 0, top, output.patch_size, _size(output))
+        panels.append(Panel(f"Changed by denoising, {name}", image, caption, stage))
+    return [*panels, _residual(output, output.residual[0, 0])]
+
+
+def _residual(output: DiffFuseNetOutput, residual: Tensor) -> Panel:
+    low, high = limits(residual)
+    # A residual of one sign is drawn by its differences, or nothing of it would be seen.
+    centre = 0.0 if low < 0 < high else float(residual.median())
+    caption = (
+        "The denoised features add this to the luminance of both images before their bands are taken: "
+        f"{_span(residual)} of full brightness (black {centre:.3f}, orange more, blue less)."
+    )
+    reach = max(high - centre, centre - low)
+    return Panel("Added to both images", opposed(residual, centre, reach, 1, _size(output)), caption, "Diffusion")
+
+
+def _decoupling(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
+    stage = "Shared and specific"
+    decoupled = not torch.equal(output.specific[0], output.enhanced[0])  # else the network was built without EDFD
+    what = "What the network makes of" if decoupled else "The mean of"
+    caption = f"{what} the features of both images together; like colours mean like features."
+    colours = _colours(output, output.shared)
+    panels = [_painted(output, colours, output.shared, "Shared by both sensors", caption, stage)]
+    for features, name in zip(output.specific, names, strict=True):
+        # Each is made by layers of its own: colours of its own.
+        colours = _colours(output, features)
+        caption = (
+            f"The features of the {name} image as they are: this network has no part that takes the shared ones away."
+        )
+        if decoupled:
+            caption = f"What it makes of the features of the {name} image once the shared ones are taken away."
+        panels.append(_painted(output, colours, features, f"Specific to {name}", caption, stage))
+    return panels
+
+
+def _bands(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
+    if output.low is None or output.high is None:
+        return []
+    stage, cell, panels = "Frequency bands", 2 * output.patch_size, []
+    colours = _colours(output, *output.low)
+    for low, name in zip(output.low, names, strict=True):
+        caption = (
+            f"The low band of the {name} image, averages of 2 x 2 cells of its features and pixels: coarse structure."
+        )
+        panels.append(_painted(output, colours, low, f"Low band, {name}", caption, stage, cell))
+    details = [energy(high[0]) for high in output.high]
+    top = limits(*details)[1]
+    for detail, name in zip(details, names, strict=True):
+        caption = (
+            f"The three high bands of the {name} image together: bright where neighbouring cells differ, at edges "
+            "and in texture."
+        )
+        panels.append(Panel(f"High bands, {name}", heat(detail, 0, top, cell, _size(output)), caption, stage))
+    return panels
+
+
+def _attention(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
+    if output.spatial_gate is None or output.channel_gate is None:
+        return []
+    return [
+        *_gates(output, output.spatial_gate, names, "Attention to detail", "low band multiplies the high bands"),
+        *_gates(output, output.channel_gate, names, "Attention to structure", "high bands multiply the low band"),
+    ]
+
+
+def _gates(
+    output: DiffFuseNetOutput, gates: tuple[Tensor, Tensor], names: Names, title: str, action: str
+) -> list[Panel]:
+    stage, cell, size = "Cross-frequency attention", 2 * output.patch_size, _size(output)
+    means = [gate[0].mean(dim=0) for gate in gates]
+    low, high = limits(*means)  # one scale for both images
+    if high - low < 0.02:
+        caption = f"The {action} of both images by {(low + high) / 2:.2f} almost everywhere: here it chooses no place."
+        return [Panel(title, heat(means[0], 0, 2, cell, size), caption, stage)]
+    panels = []
+    for mean, name in zip(means, names, strict=True):
+        caption = (
+            f"By how much the {action} of the {name} image, from {low:.2f} (dark) to {high:.2f} (bright) as a mean "
+            "over channels; 1 would change nothing."
+        )
+        panels.append(Panel(f"{title}, {name}", heat(mean, low, high, cell, size), caption, stage))
+    return panels
+
+
+def _fusion(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
+    stage, size = "Fusion", _size(output)
+    share, correction = output.share[0, 0], output.correction[0, 0]
+    low, high = limits(correction)
+    mean = float(share.mean())
+    return [
+        Panel(
+            "Share of each image",
+            opposed(1 - share, 0.5, 0.5, 1, size),
+            f"The fused image starts as a mixture of both: blue pixels are from the {names[0]} image, {mean:.0%} on "
+            f"average, orange ones from the {names[1]} image, dark ones from both.",
+            stage,
+        ),
+        Panel(
+            "Correction",
+            opposed(correction, 0, max(abs(low), abs(high)), 1, size),
+            "What the network adds to the mixture (blue darkens, orange brightens): "
+            f"{_span(correction)} of full brightness.",
+            stage,
+        ),
+        Panel("Fused luminance", grey(output.fused[0, 0]), "The mixture and the correction together.", stage),
+    ]
+
+
+def _painted(
+    output: DiffFuseNetOutput,
+    colours: PrincipalColours,
+    features: Tensor,
+    title: str,
+    caption: str,
+    stage: str,
+    cell: int | None = None,
+) -> Panel:
+    return Panel(title, colours.paint(features[0], cell or output.patch_size, _size(output)), caption, stage)
+
+
+def _colours(output: DiffFuseNetOutput, *features: Tensor) -> PrincipalColours:
+    return PrincipalColours([one[0] for one in features], output.fused[0])
+
+
+def _contrast(features: Tensor) -> Tensor:
+    """How far each cell's features are from their mean over the image: `(C, h, w)` to `(h, w)`."""
+    return energy(features - features.mean(dim=(1, 2), keepdim=True))
+
+
+def _span(values: Tensor) -> str:
+    """Where 98 % of the values lie, in words."""
+    low, high = (round(limit, 2) + 0.0 for limit in limits(values))
+    return f"{low:.2f} almost everywhere" if low == high else f"mostly between {low:.2f} and {high:.2f}"
+
+
+def _size(output: DiffFuseNetOutput) -> tuple[int, int]:
+    return output.fused.shape[-2], output.fused.shape[-1]
