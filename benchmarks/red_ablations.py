@@ -20,6 +20,7 @@ from typing import Any
 import diffusers
 
 from fusion_hub import FusionPipeline, PairedDataset, evaluation
+from fusion_hub.allocator import keep_freed_memory
 from fusion_hub.cli.common import progress_bar
 from fusion_hub.evaluation import EvaluationSet, Method
 
@@ -55,6 +56,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(argv)
+    keep_freed_memory()
     diffusers.utils.logging.disable_progress_bar()
     seconds = {name: train(name, arguments) for name in arguments.variants}
     methods = [open_variant(name, arguments.output) for name in arguments.variants]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fusion_hub import PairedDataset, REDPipeline
+from fusion_hub.allocator import keep_freed_memory
 from fusion_hub.cli.common import progress_bar
 from fusion_hub.evaluation.methods import source_luminance
 from fusion_hub.metrics import evaluate_pair
@@ -40,6 +41,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(argv)
+    keep_freed_memory()
     pipeline: Any = REDPipeline.from_pretrained(arguments.model)
     ways = ways_to_run(pipeline.model, arguments.tolerances)
     pairs = PairedDataset.open(arguments.data, split=arguments.split)[: arguments.limit]
