@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without both": {"reversible_fusion": False, "reversible_blocks": False},
     "T = 1": {"num_steps": 1},
     "T = 4": {"num_steps": 4},
+    "T = 4, early estimates": {"num_steps": 4, "early_estimates": 0.3},
     "lambda fixed at 1": {"learnable_lambda": False},
     "convolution resampling": {"resample": "convolution"},
     "without source injection": {"source_injection": False},

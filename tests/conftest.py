@@ -1,9 +1,17 @@
 """Fixtures shared by all tests."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from space_load import Page
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +21,12 @@ def data_root() -> Path:
     if not (root / "data" / "index.csv").is_file():
         pytest.skip(f"no real image pairs at {root}: set FUSION_HUB_DATA to the folder that holds data/index.csv")
     return root
+
+
+@pytest.fixture(scope="session")
+def space_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Page"]:
+    """The page of the Space in a process of its own, on the bundled checkpoints; one for all tests."""
+    from space_load import serve
+
+    with serve(tmp_path_factory.mktemp("space_page")) as page:
+        yield page

@@ -118,7 +118,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, drawn_pairs: Path) -> dict[st
             config = run_config(folder, max_steps=STEPS, batch_size=2, checkpoint_every=100)
             model_config = tiny_config(**switches)
             task = DiffFuseNetTask(config, model_config)
-            trainer = Trainer(task, config, model_config, crops=crops, validation_pairs=())
+            trainer = Trainer(task, config, model_config, crops=crops)
             model = trainer.state.model
             fused = [task.fuse(model, visible, infrared).detach()]
             trainer.train()

@@ -107,6 +107,7 @@ def training_module(**values: Any) -> REDTraining:
             "attention_window": [0, 0],
         },
         {"memory": "reversible", "num_steps": 3, "random_steps": True},
+        {"num_steps": 3, "early_estimates": 0.5},
     ],
     ids=lambda values: ", ".join(values) or "paper",
 )
@@ -132,6 +133,20 @@ def test_terms_are_those_with_a_weight(drawn_pairs: Path) -> None:
     _, every = training_module(**ALL_LOSSES)(batch, 0)
     assert every.keys() == paper.keys() | ALL_LOSSES.keys()
     assert not any(value.requires_grad for value in every.values())
+
+
+def test_early_estimates_cost_what_the_losses_say_of_them(drawn_pairs: Path) -> None:
+    batch, module = batch_of(drawn_pairs, 2), training_module(num_steps=3, early_estimates=0.5)
+    module.model.unet.conv_out.reset_parameters()
+    images = batch["visible"], batch["infrared"]
+    loss, terms = module(batch, 0)
+    output = module.model(*images, return_intermediates=True)
+    sums = [sum(value.item() for value in module._terms(image, *images).values()) for image in output.estimates[:-1]]
+    assert len(sums) == 2
+    assert terms["early_estimates"].item() == pytest.approx(0.5 * sum(sums) / 2, rel=1e-5)
+    loss.backward()
+    one_step = training_module(num_steps=1, early_estimates=0.5)
+    assert "early_estimates" not in one_step(batch, 0)[1]
 
 
 def test_targets_are_the_losses_they_name(drawn_pairs: Path) -> None:
@@ -334,6 +349,7 @@ def test_a_given_configuration_goes_before_the_default() -> None:
         ({"ssim_weight": "none"}, "ssim_weight must be one of equal, variance, got none"),
         ({"resample": "bilinear"}, "resample must be one of pixel_shuffle, convolution, got 'bilinear'"),
         ({"memory": "swap"}, "memory"),
+        ({"memory": "checkpoint", "early_estimates": 0.5}, "early_estimates needs memory = none.*, got checkpoint"),
         ({"sd15": "a", "initial_weights": "b"}, "give sd15 = a or initial_weights = b, not both"),
         ({"sd15": "/no/such/folder"}, "/no/such/folder"),
         ({"initial_weights": "/no/such/folder"}, "no pipeline named '/no/such/folder'"),

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from fusion_hub.training import Trainer, TrainingConfig, ValidationPair, parse_config, sample_noise
+from fusion_hub.training import FusionTask, Trainer, TrainingConfig, ValidationPair, parse_config, sample_noise
+from fusion_hub.training.fusion import FusionValidation
 
 STAGE_ONE_STEPS = 3
 
@@ -71,11 +72,14 @@ class ToyTraining(nn.Module):
         return loss, {"mean": fused.mean()}
 
 
-class ToyTask:
+class ToyTask(FusionTask):
     find_unused_parameters = True
 
-    def __init__(self, config: ToyConfig, seed: int) -> None:
-        self.config, self.seed = config, seed
+    def __init__(self, config: ToyConfig, seed: int, pairs: Sequence[ValidationPair] = ()) -> None:
+        self.config, self.seed, self.pairs = config, seed, pairs
+
+    def open_validation(self, config: TrainingConfig) -> FusionValidation | None:
+        return FusionValidation(self, self.pairs, config.validation_metrics) if self.pairs else None
 
     def build_model(self) -> ToyModel:
         return ToyModel(dropout=self.config.dropout)
@@ -122,7 +126,7 @@ def toy_trainer(config: TrainingConfig, toy: ToyConfig | None = None, pairs: int
     crops = ToyCrops()
     chosen = [crops.sample(10_000 + number, 40 + 8 * number) for number in range(pairs)]
     validation = [ValidationPair("toy", str(i), c["visible"][None], c["infrared"][None]) for i, c in enumerate(chosen)]
-    return Trainer(ToyTask(toy, config.seed), config, crops=crops, validation_pairs=validation)
+    return Trainer(ToyTask(toy, config.seed, validation), config, crops=crops)
 
 
 def run_in_processes(config: TrainingConfig, toy: ToyConfig | None = None) -> list[int | None]:
@@ -135,7 +139,15 @@ def launch(work: Callable[..., None], count: int, *arguments: Any) -> list[int |
     context = multiprocessing.get_context("forkserver")
     # One clean process imports, all others are forked from it.
     context.set_forkserver_preload(
-        ["fusion_hub.training.difffusenet", "fusion_hub.pipelines", "accelerate", "diffusers.training_utils", "pytest"]
+        [
+            "fusion_hub.training.difffusenet",
+            "fusion_hub.training.segformer",
+            "fusion_hub.pipelines",
+            "accelerate",
+            "diffusers.training_utils",
+            "pytest",
+            "transformers.models.segformer.modeling_segformer",
+        ]
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

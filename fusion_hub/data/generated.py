@@ -6,7 +6,7 @@ For demo examples and for training where no pictures may be used. The drawing it
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -63,24 +63,31 @@ def generate_scene(seed: int, height: int = 480, width: int = 640, kind: Kind = 
 def generated_pairs(
     count: int, seed: int = 0, height: int = 480, width: int = 640, kinds: Sequence[Kind] = KINDS[:3]
 ) -> list[dict[str, Any]]:
-    """`count` scenes for `PairedDataset.open`, the kinds in turn; each is drawn when its pictures are asked for.
-
-    `classes`, which `PairedDataset` passes over, makes the map of classes (None for "brain").
-    """
+    """`count` scenes for `PairedDataset.open`, the kinds in turn; each is drawn when its pictures are asked for."""
     if count < 1:
         raise ValueError(f"count is {count}; it must be at least 1")
     pairs: list[dict[str, Any]] = []
     for number in range(count):
         scene = seed * 100_003 + number, height, width, kinds[number % len(kinds)]
-        bands = {band: partial(_draw_band, *scene, band) for band in ("visible", "infrared", "classes")}
+        bands = {band: DrawnPicture(*scene, band) for band in ("visible", "infrared")}
         pairs.append({"name": f"{number:04d}_{scene[3]}", **bands})
     return pairs
+
+
+@dataclass(frozen=True)
+class DrawnPicture:
+    """One picture of a scene, drawn when it is called; `band` is a field of `GeneratedPair`."""
+
+    seed: int
+    height: int
+    width: int
+    kind: Kind
+    band: str
+
+    def __call__(self) -> np.ndarray:
+        return getattr(_draw(self.seed, self.height, self.width, self.kind), self.band)
 
 
 @lru_cache(maxsize=2)  # the two bands of a pair are asked for one after the other
 def _draw(seed: int, height: int, width: int, kind: Kind) -> GeneratedPair:
     return generate_scene(seed, height, width, kind)
-
-
-def _draw_band(seed: int, height: int, width: int, kind: Kind, band: str) -> np.ndarray:
-    return getattr(_draw(seed, height, width, kind), band)

@@ -26,6 +26,7 @@ from fusion_hub.data.pictures import READ_ERRORS, ImageSource, Pair, load_pictur
 from fusion_hub.image_processor import FusionImageProcessor
 
 SOURCES = ("visible", "infrared")
+DTYPES = ("float32", "bfloat16")
 PROVENANCE = "fusion-hub"
 """Keyword of the text chunk, and the start of the name of the file beside the pictures."""
 
@@ -49,12 +50,13 @@ class Inputs:
     fingerprint: str = ""
 
 
-def open_inputs(name: str) -> Inputs:
+def open_inputs(name: str, dtype: str = "float32") -> Inputs:
     """The pictures that `name` stands for.
 
     Args:
         name: `visible` or `infrared`; a rule of `fusion_hub.baselines`; a bundled model, a pipeline folder or a Hub id
             `owner/name`; or a folder with one image for each pair, of its stem.
+        dtype: in which a model computes, one of `DTYPES`; published numbers are float32.
 
     Raises:
         ValueError, OSError: it stands for nothing, or the pipeline cannot be loaded.
@@ -66,7 +68,7 @@ def open_inputs(name: str) -> Inputs:
     folder = Path(name)
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         return _folder(folder)
-    return _model(name)
+    return _model(name, dtype)
 
 
 def read_inputs(inputs: Inputs, pairs: Sequence[Pair], label: str, cache: Path) -> Iterator[Image.Image]:
@@ -83,8 +85,8 @@ def read_inputs(inputs: Inputs, pairs: Sequence[Pair], label: str, cache: Path) 
     if not inputs.fingerprint:
         yield from (inputs.picture(pair) for pair in pairs)
         return
-    folder = cache / f"{_file_name(inputs.name)}-{inputs.fingerprint[:12]}"
-    place = folder / _file_name(label)
+    folder = cache / f"{file_name(inputs.name)}-{inputs.fingerprint[:12]}"
+    place = folder / file_name(label)
     place.mkdir(parents=True, exist_ok=True)
     _write_aside(folder / f"{PROVENANCE}.json", lambda path: _describe(inputs, path))
     files = [place / f"{pair.name}.png" for pair in pairs]
@@ -129,14 +131,15 @@ def _rule(name: str) -> Inputs:
     return Inputs(name, "rule", picture, details, _digest(details))
 
 
-def _model(name: str) -> Inputs:
+def _model(name: str, dtype: str) -> Inputs:
+    import torch
     from diffusers.utils import logging
 
     from fusion_hub.evaluation.methods import describe_checkpoint
     from fusion_hub.pipelines import FusionPipeline
 
     logging.disable_progress_bar()
-    pipeline = FusionPipeline.from_pretrained(name)
+    pipeline = FusionPipeline.from_pretrained(name, dtype=getattr(torch, dtype))
     pipeline.set_progress_bar_config(disable=True)
 
     def picture(pair: Pair) -> Image.Image:
@@ -219,7 +222,8 @@ def _write_aside(path: Path, write: Callable[[Path], None]) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
+    """A name that can be one of a file: `runs/x/pipeline` becomes `runs_x_pipeline`."""
     return re.sub(r"[^\w.-]+", "_", text).strip("_.") or "_"
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: a folder of safetensors, JSON and YAML from which a run goes on exactly, to the bit.
 
     step_000123/
-        model/            the weights as they are, a `ModelMixin` folder
+        model/            the weights as they are, a folder for the network's `from_pretrained`
         ema/              the averaged weights, likewise
         extra.safetensors tensors of the training module that are not the model's, if it has any
         optimizer.safetensors   AdamW's moments, `<parameter>:<moment>`
@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
@@ -32,8 +32,14 @@ from torch import Tensor, nn
 
 from fusion_hub.training.config import ConfigError, differences, load_config, save_config
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Network: TypeAlias = Union[ModelMixin, "PreTrainedModel"]
+
 _NAME = re.compile(r"step_(\d{6,})")
 _EXTRA, _OPTIMIZER, _STATE, _CONFIG = "extra.safetensors", "optimizer.safetensors", "state.json", "config.yaml"
+_TRANSFORMERS_WEIGHTS = "model.safetensors"
 
 
 class CheckpointError(RuntimeError):
@@ -51,10 +57,22 @@ class TrainingState:
         optimizer: AdamW over `module.parameters()`.
     """
 
-    model: ModelMixin
+    model: Network
     module: nn.Module
     ema: Sequence[Tensor]
     optimizer: torch.optim.Optimizer
+
+    @property
+    def weights_name(self) -> str:
+        """Name of the weights' file that the network's own library looks for."""
+        return SAFETENSORS_WEIGHTS_NAME if isinstance(self.model, ModelMixin) else _TRANSFORMERS_WEIGHTS
+
+    def save_model_config(self, folder: Path) -> None:
+        """`config.json`, as that library writes it."""
+        if isinstance(self.model, ModelMixin):
+            self.model.save_config(folder)
+        else:
+            self.model.config.save_pretrained(folder)
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers of the training module that are not the model's."""
@@ -133,10 +151,9 @@ def save_checkpoint(
         partial = output_dir / f"{folder.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        state.model.save_config(partial / "model")
-        state.model.save_config(partial / "ema")
-        _save_tensors(state.model.state_dict(), partial / "model" / SAFETENSORS_WEIGHTS_NAME)
-        _save_tensors(state.ema_tensors(), partial / "ema" / SAFETENSORS_WEIGHTS_NAME)
+        for name, tensors in (("model", state.model.state_dict()), ("ema", state.ema_tensors())):
+            state.save_model_config(partial / name)
+            _save_tensors(tensors, partial / name / state.weights_name)
         _save_tensors(state.moments(), partial / _OPTIMIZER)
         if extra := state.extra_tensors():
             _save_tensors(extra, partial / _EXTRA)
@@ -161,8 +178,8 @@ def load_checkpoint(folder: Path, state: TrainingState) -> dict[str, Any]:
     """
     if damage := _damage(folder):
         raise CheckpointError(f"checkpoint {folder}: {damage}. Give another one, or --resume latest")
-    _copy(folder / "model" / SAFETENSORS_WEIGHTS_NAME, state.model.state_dict())
-    _copy(folder / "ema" / SAFETENSORS_WEIGHTS_NAME, state.ema_tensors())
+    _copy(folder / "model" / state.weights_name, state.model.state_dict())
+    _copy(folder / "ema" / state.weights_name, state.ema_tensors())
     if (extra := state.extra_tensors()) or (folder / _EXTRA).exists():
         _copy(folder / _EXTRA, extra)
     _load_moments(folder / _OPTIMIZER, state)
@@ -182,6 +199,7 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file(
         {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()},
         path,
+        metadata={"format": "pt"},  # transformers reads no file without it
     )
 
 

@@ -43,6 +43,7 @@ NEUTRAL_FIELDS = {
     "validation_sources",
     "validation_pairs",
     "validation_metrics",
+    "cache_dir",
 }
 
 _COUNT, _AMOUNT, _FRACTION = (1, math.inf), (0, math.inf), (0, 1)
@@ -73,6 +74,14 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "swap_probability": _FRACTION,
     "gain_jitter": _FRACTION,
     "smallest_scale": (0.01, 1),
+    "largest_scale": (1, 100),
+    "gamma_jitter": (0, 3),
+    "rare_class_crops": _FRACTION,
+    "classifier_dropout": _FRACTION,
+    "drop_path": _FRACTION,
+    "class_weight_power": _FRACTION,
+    "cross_entropy": _AMOUNT,
+    "lovasz": _AMOUNT,
     "max_grad_norm": (1e-12, math.inf),  # .inf in YAML: no clipping
 }
 

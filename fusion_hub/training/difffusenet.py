@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from fusion_hub import losses
 from fusion_hub.image_processor import crop_to, pad_to_multiple
 from fusion_hub.models.difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel, FusionFeatures
 from fusion_hub.models.feature_diffusion import add_noise, noise_estimate
+from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import ConfigError, TrainingConfig, option
+from fusion_hub.training.fusion import FusionTask
 from fusion_hub.training.samples import mixed_seed, sample_noise
 
 MODEL_FIELDS = ("prediction_type", "inference_timestep", "use_d2fe", "use_edfd", "frequency", "cross_frequency")
@@ -154,7 +155,7 @@ class DiffFuseNetTraining(nn.Module):
         return torch.tensor(timesteps), noise.transpose(0, 1).flatten(0, 1)
 
 
-class DiffFuseNetTask:
+class DiffFuseNetTask(FusionTask):
     """DiffFuseNet for `Trainer`: see `fusion_hub.training.loop.TrainingTask`."""
 
     find_unused_parameters = True  # each stage leaves the other stage's head alone
@@ -178,18 +179,18 @@ class DiffFuseNetTask:
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
-    def build_training_module(self, model: ModelMixin) -> DiffFuseNetTraining:
+    def build_training_module(self, model: Network) -> DiffFuseNetTraining:
         """The losses of both stages around `model`."""
         return DiffFuseNetTraining(
             cast(DiffFuseNetModel, model), self.config, self.training.max_steps, self.training.seed
         )
 
-    def fuse(self, model: ModelMixin, visible: Tensor, infrared: Tensor) -> Tensor:
+    def fuse(self, model: Network, visible: Tensor, infrared: Tensor) -> Tensor:
         """Fuse a full-size pair `(1, 1, H, W)`, padded as the pipeline pads."""
         padded, size = pad_to_multiple(visible, cast(DiffFuseNetModel, model).multiple)
         return crop_to(model(padded, pad_to_multiple(infrared, cast(DiffFuseNetModel, model).multiple)[0]), size)
 
-    def save_pipeline(self, model: ModelMixin, folder: Path) -> None:
+    def save_pipeline(self, model: Network, folder: Path) -> None:
         """A complete `DiffFuseNetPipeline` folder."""
         from fusion_hub.pipelines import DiffFuseNetPipeline
 

@@ -1,7 +1,8 @@
 """The training loop of every `train/*.py`: Accelerate, AdamW, averaged weights, checkpoints, validation.
 
 Read `Trainer.train` first. What the loop knows of a model is `TrainingTask`; what it reads is `TrainingConfig`; what it
-draws from is anything with `sample(number, crop_size)`.
+draws from is anything with `sample(number, crop_size)`; what it validates with is a `Validation`. Networks are
+diffusers' (the fusion models) or transformers' (what comes after fusion).
 
 Every random number is a function of the seed and the number of the sample or step. Step s always uses the samples
 `samples_before(s)` and on, which Accelerate deals out to the processes. So a stopped and resumed run equals a straight
@@ -14,25 +15,24 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from fusion_hub.training.checkpoint import TrainingState, choose_checkpoint, load_checkpoint, save_checkpoint
+from fusion_hub.training.checkpoint import Network, TrainingState, choose_checkpoint, load_checkpoint, save_checkpoint
 from fusion_hub.training.config import TrainingConfig, resolved, save_config
 from fusion_hub.training.runtime import RunLog, StopSignals, start_accelerator
-from fusion_hub.training.samples import Batch, CropSampler, batches, mixed_seed, open_crops
-from fusion_hub.training.validation import ValidationPair, open_validation_pairs, validate
+from fusion_hub.training.samples import Batch, CropSampler, batches, mixed_seed
+from fusion_hub.training.validation import Validation
 
 STOP_CHECK_EVERY = 10  # steps between two agreements of several processes on whether one of them was told to stop
 
 
 class TrainingTask(Protocol):
-    """What a model brings to the loop.
+    """What a model brings to the loop; `fusion_hub.training.fusion.FusionTask` has what fusion models share.
 
     Attributes:
         find_unused_parameters: whether some parameters get no gradient in some steps (a head of the first stage). DDP
@@ -41,29 +41,34 @@ class TrainingTask(Protocol):
 
     find_unused_parameters: bool
 
-    def build_model(self) -> ModelMixin:
+    def open_samples(self, config: TrainingConfig) -> CropSampler:
+        """The training samples. Called by every process, before anything is written."""
+        ...
+
+    def open_validation(self, config: TrainingConfig) -> Validation | None:
+        """What is measured on the way; None: nothing. Called by the main process, after `open_samples`."""
+        ...
+
+    def build_model(self) -> Network:
         """The network, on the CPU, in float32. torch's generator was seeded: use it for the first weights."""
         ...
 
-    def build_training_module(self, model: ModelMixin) -> nn.Module:
+    def build_training_module(self, model: Network) -> nn.Module:
         """The whole computation of the loss as one module that holds `model`, since DDP works in `forward`.
 
         Its `forward(batch, step)` returns `(loss, logs)`: the mean over the samples, and scalars to log, the same names
-        on every process. `batch` has `visible` and `infrared`, `(B, 1, c, c)` float32 in [0, 1], and `sample`, `(B,)`
-        int64, on the CPU where possible; `step` counts from 0. Noise should be drawn for each sample (`sample_noise`);
-        the loss should keep nothing from step to step. Under `precision = bf16` all of it runs in autocast: leave it
+        on every process. `batch` has what the samples hold, stacked (of fusion models `visible` and `infrared`,
+        `(B, 1, c, c)` float32 in [0, 1]), and `sample`, `(B,)` int64, on the CPU where possible; `step` counts from 0.
+        Noise should be drawn for each sample (`sample_noise`); the loss should keep nothing from step to step, but for
+        buffers of the model. Under `precision = bf16` all of it runs in autocast: leave it
         (`torch.autocast(..., enabled=False)`) where the loss needs float32. It may have parameters of its own; they are
         trained and kept in checkpoints, but not averaged. `compile()` is called where the config asks for it; override
         it to compile parts only.
         """
         ...
 
-    def fuse(self, model: ModelMixin, visible: Tensor, infrared: Tensor) -> Tensor:
-        """Fuse a full-size pair of any size for validation: `(1, 1, H, W)` in [0, 1] twice to `(1, 1, H, W)`."""
-        ...
-
-    def save_pipeline(self, model: ModelMixin, folder: Path) -> None:
-        """Write the complete pipeline folder. The model has its averaged weights, float32."""
+    def save_pipeline(self, model: Network, folder: Path) -> None:
+        """Write the complete folder that users load. The model has its averaged weights, float32."""
         ...
 
 
@@ -87,7 +92,7 @@ class Trainer:
         task: the model's part.
         config: see `TrainingConfig`.
         task_config: the task's own dataclass; it is saved with `config`, and a resumed run must have an equal one.
-        crops, validation_pairs: instead of those that `config` describes.
+        crops: instead of what the task opens.
 
     Raises:
         ConfigError: what the config asks for and what the launcher, the folder or the checkpoint has do not match.
@@ -101,7 +106,6 @@ class Trainer:
         task_config: Any = None,
         *,
         crops: CropSampler | None = None,
-        validation_pairs: Sequence[ValidationPair] | None = None,
     ) -> None:
         from diffusers.training_utils import EMAModel
 
@@ -109,12 +113,10 @@ class Trainer:
         self.values = resolved(config, *([] if task_config is None else [task_config]))
         self.output = Path(config.output_dir)
         start = choose_checkpoint(self.output, config.resume, self.values)
-        self.crops = open_crops(config) if crops is None else crops
+        self.crops = task.open_samples(config) if crops is None else crops
         self.accelerator = start_accelerator(config, task.find_unused_parameters)
         self.main = self.accelerator.is_main_process
-        if validation_pairs is None and self.main:
-            validation_pairs = open_validation_pairs(config.validation_sources, config.validation_pairs)
-        self.validation_pairs = validation_pairs or ()
+        self.validation = task.open_validation(config) if self.main else None
 
         torch.manual_seed(mixed_seed(config.seed))
         model = task.build_model()
@@ -246,23 +248,19 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _validate(self) -> None:
-        if self.main and self.validation_pairs:
+        if self.validation is not None:  # of the main process only
             # torch.compile would compile for every picture size.
             eager = torch.compiler.set_stance("force_eager") if self.config.compile else contextlib.nullcontext()
             with self._averaged_weights() as model, eager:
-
-                def fuse(visible: Tensor, infrared: Tensor) -> Tensor:
-                    return self.task.fuse(model, visible, infrared)
-
-                names = self.config.validation_metrics
-                metrics, grid = validate(fuse, self.validation_pairs, names, self.accelerator.device)
+                metrics, grid = self.validation.measure(model, self.accelerator.device)
             self.log.record("validation", self.step, metrics)
             self.log.picture("validation", self.step, grid)
-            self.log.say(f"step {self.step}: " + ", ".join(f"{name} {metrics[name]:.3f}" for name in names))
+            shown = (f"{name} {metrics[name]:.3f}" for name in self.validation.headline if name in metrics)
+            self.log.say(f"step {self.step}: " + ", ".join(shown))
         self.accelerator.wait_for_everyone()
 
     @contextlib.contextmanager
-    def _averaged_weights(self) -> Iterator[ModelMixin]:
+    def _averaged_weights(self) -> Iterator[Network]:
         parameters = list(self.state.model.parameters())
         self.ema.store(parameters)
         self.ema.copy_to(parameters)

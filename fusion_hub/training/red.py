@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from fusion_hub import losses
 from fusion_hub.models.red import RED_VARIANTS, REDModel
+from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import ConfigError, TrainingConfig, option
+from fusion_hub.training.fusion import FusionTask
 from fusion_hub.training.samples import mixed_seed
 
 # Fields of REDModel that a run may set; None leaves them to the variant.
@@ -81,6 +82,12 @@ class REDConfig:
     # --- steps
     random_steps: bool = option("draw 1 to T steps for each batch, so that fewer than T also fuse well", False)
 
+    early_estimates: float = option(
+        "weight of all losses on the clean estimates of the steps before the last, so that the chain may be left "
+        "early; needs memory = none",
+        0.0,
+    )
+
     # --- weights of the losses
     ssim: float = option("SSIM with both sources", 0.5)
     ssim_weight: str = option(
@@ -106,6 +113,8 @@ class REDConfig:
         for name, values in known:
             if getattr(self, name) not in values:
                 raise ConfigError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)}")
+        if self.early_estimates and self.memory != "none":
+            raise ConfigError(f"early_estimates needs memory = none, as all states are kept, got {self.memory}")
         if self.sd15 and self.initial_weights:
             raise ConfigError(f"give sd15 = {self.sd15} or initial_weights = {self.initial_weights}, not both")
 
@@ -140,10 +149,20 @@ class REDTraining(nn.Module):
             The loss, a scalar, and its detached terms by name: those whose weight is not 0.
         """
         visible, infrared = batch["visible"], batch["infrared"]
-        fused = self.model(visible, infrared, num_inference_steps=self._steps(step)).float()
-        terms = self._terms(fused, visible, infrared)
+        terms = self._chain_terms(visible, infrared, self._steps(step))
         total = torch.stack(list(terms.values())).sum()
         return total, {name: value.detach() for name, value in terms.items()}
+
+    def _chain_terms(self, visible: Tensor, infrared: Tensor, steps: int) -> dict[str, Tensor]:
+        if not self.config.early_estimates:
+            fused = self.model(visible, infrared, num_inference_steps=steps).float()
+            return self._terms(fused, visible, infrared)
+        output = self.model(visible, infrared, num_inference_steps=steps, return_intermediates=True)
+        terms = self._terms(output.fused.float(), visible, infrared)
+        if early := output.estimates[:-1]:
+            sums = [torch.stack(list(self._terms(image.float(), visible, infrared).values())).sum() for image in early]
+            terms["early_estimates"] = self.config.early_estimates * torch.stack(sums).mean()
+        return terms
 
     def _steps(self, step: int) -> int:
         count = self.model.config["num_steps"]
@@ -170,7 +189,7 @@ class REDTraining(nn.Module):
         return weighted
 
 
-class REDTask:
+class REDTask(FusionTask):
     """RED for `Trainer`: see `fusion_hub.training.loop.TrainingTask`."""
 
     def __init__(self, training: TrainingConfig, config: REDConfig) -> None:
@@ -199,22 +218,22 @@ class REDTask:
             return REDModel.from_sd15(self.config.sd15, **self.config.model_fields())
         return REDModel(**self.config.model_fields())
 
-    def build_training_module(self, model: ModelMixin) -> REDTraining:
+    def build_training_module(self, model: Network) -> REDTraining:
         """The losses around `model`."""
         return REDTraining(cast(REDModel, model), self.config, self.training.seed)
 
-    def fuse(self, model: ModelMixin, visible: Tensor, infrared: Tensor) -> Tensor:
+    def fuse(self, model: Network, visible: Tensor, infrared: Tensor) -> Tensor:
         """Fuse a full-size pair `(1, 1, H, W)` as the pipeline does, tiles included; in the precision of the run."""
         pipeline = self._pipeline(model)
         pipeline.set_progress_bar_config(disable=True)
         with torch.autocast(visible.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
             return pipeline(visible[0], infrared[0], infrared_range="dtype", output_type="pt").images
 
-    def save_pipeline(self, model: ModelMixin, folder: Path) -> None:
+    def save_pipeline(self, model: Network, folder: Path) -> None:
         """A complete `REDPipeline` folder."""
         self._pipeline(model).save_pretrained(folder)
 
-    def _pipeline(self, model: ModelMixin) -> Any:
+    def _pipeline(self, model: Network) -> Any:
         from fusion_hub.pipelines import REDPipeline
 
         side = max(self.training.crop_size, self.training.late_crop_size or 0)

@@ -90,13 +90,15 @@ class RunLog:
                 stream.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
 
     def picture(self, name: str, step: int, picture: Image.Image) -> None:
-        """A grey picture: `name/step_<step>.png` in the run's folder, and the tracker's image."""
+        """A grey or RGB picture: `name/step_<step>.png` in the run's folder, and the tracker's image."""
         if self.accelerator.is_main_process:
             folder = self.path.parent / name
             folder.mkdir(exist_ok=True)
             picture.save(folder / f"step_{step:06d}.png")
         for tracker in self.accelerator.trackers:
-            tracker.log_images({name: np.asarray(picture)[None, :, :, None]}, step, dataformats="NHWC")
+            pixels = np.asarray(picture)
+            pixels = pixels.reshape(1, *pixels.shape[:2], -1)
+            tracker.log_images({name: pixels}, step, dataformats="NHWC")
 
     def say(self, text: str) -> None:
         """A line above the progress bar."""

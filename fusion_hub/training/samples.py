@@ -23,10 +23,16 @@ Batch = dict[str, Tensor]
 
 
 class CropSampler(Protocol):
-    """Training samples by number, such as `fusion_hub.data.PairCrops`."""
+    """Training samples by number, such as `fusion_hub.data.PairCrops`.
+
+    It may have `sets`, one sequence for each source of the config, whose lengths go into the run's report.
+    """
 
     def sample(self, number: int, crop_size: int) -> Batch:
-        """`visible`, `infrared` `(1, crop_size, crop_size)` and `sample`, int64: functions of the number alone."""
+        """Tensors by name, such as `visible` and `infrared` `(1, crop_size, crop_size)`: functions of the number alone.
+
+        `sample`, int64, is the number.
+        """
         ...
 
 
@@ -74,8 +80,8 @@ def open_crops(config: TrainingConfig) -> "PairCrops":
 def batches(crops: CropSampler, config: TrainingConfig, accelerator: "Accelerator", start: int) -> Iterator[Batch]:
     """This process's part of every batch, from step `start` to the end; accumulated parts one after the other.
 
-    `visible` and `infrared` are on the accelerator's device. `sample` stays on the CPU: to read numbers from a GPU is
-    to wait for all its work.
+    All is on the accelerator's device but `sample`, which stays on the CPU: to read numbers from a GPU is to wait for
+    all its work.
     """
     late = max(config.late_start, start)
     for first, end in ((start, late), (late, config.max_steps)):
@@ -91,9 +97,10 @@ def batches(crops: CropSampler, config: TrainingConfig, accelerator: "Accelerato
             worker_init_fn=_ignore_interrupt,
         )
         for batch in accelerator.prepare_data_loader(loader, device_placement=False):
-            for name in ("visible", "infrared"):
-                batch[name] = batch[name].to(accelerator.device, non_blocking=True)
-            yield batch
+            yield {
+                name: tensor if name == "sample" else tensor.to(accelerator.device, non_blocking=True)
+                for name, tensor in batch.items()
+            }
 
 
 class _Crops(Dataset[Batch]):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +13,19 @@ from torch import Tensor
 from fusion_hub.training.config import Source, missing_data_explained
 
 FuseFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+class Validation(Protocol):
+    """What is measured while a network trains, with its averaged weights."""
+
+    @property
+    def headline(self) -> Sequence[str]:
+        """Names of the numbers that the terminal shows."""
+        ...
+
+    def measure(self, model: Any, device: torch.device) -> tuple[dict[str, float], Image.Image]:
+        """Numbers for the log, all of them finite, and a grey or RGB picture to look at."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ def to_uint8(picture: Tensor) -> np.ndarray:
 
 
 def picture_grid(rows: Sequence[Sequence[np.ndarray]], cell: int = 480, gap: int = 4) -> Image.Image:
-    """Rows of grey pictures `(H, W)` uint8 on white; pictures wider or higher than `cell` pixels are shrunk to it."""
+    """Rows of pictures `(H, W)` or `(H, W, 3)` uint8 on white; those wider or higher than `cell` pixels are shrunk."""
     cells = []
     for row in rows:
         images = [Image.fromarray(picture) for picture in row]
@@ -97,7 +111,9 @@ def picture_grid(rows: Sequence[Sequence[np.ndarray]], cell: int = 480, gap: int
         cells.append(images)
     widths = [max(image.width for image in column) for column in zip(*cells, strict=True)]
     heights = [max(image.height for image in images) for images in cells]
-    grid = Image.new("L", (sum(widths) + gap * (len(widths) - 1), sum(heights) + gap * (len(heights) - 1)), 255)
+    mode = "L" if all(image.mode == "L" for images in cells for image in images) else "RGB"
+    size = (sum(widths) + gap * (len(widths) - 1), sum(heights) + gap * (len(heights) - 1))
+    grid = Image.new(mode, size, "white")
     top = 0
     for images, height in zip(cells, heights, strict=True):
         left = 0

@@ -1,0 +1,44 @@
+"""What all fusion models bring to the training loop: crops of pairs to train on, whole pairs to fuse for validation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fusion_hub.training.config import TrainingConfig
+from fusion_hub.training.samples import CropSampler, open_crops
+from fusion_hub.training.validation import ValidationPair, open_validation_pairs, validate
+
+
+class FusionTask:
+    """The part of a `TrainingTask` (see `fusion_hub.training.loop`) that does not depend on the fusion model."""
+
+    def open_samples(self, config: TrainingConfig) -> CropSampler:
+        """Crops from the sets of `config.sources`."""
+        return open_crops(config)
+
+    def open_validation(self, config: TrainingConfig) -> "FusionValidation | None":
+        """Pairs of `config.validation_sources`; None if it names none."""
+        pairs = open_validation_pairs(config.validation_sources, config.validation_pairs)
+        return FusionValidation(self, pairs, config.validation_metrics) if pairs else None
+
+    def fuse(self, model: Any, visible: Tensor, infrared: Tensor) -> Tensor:
+        """Fuse a full-size pair of any size for validation: `(1, 1, H, W)` in [0, 1] twice to `(1, 1, H, W)`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement fuse")
+
+
+class FusionValidation:
+    """Fuses pairs with a task's `fuse` and measures the results: a `Validation` of the loop."""
+
+    def __init__(self, task: FusionTask, pairs: Sequence[ValidationPair], metrics: Sequence[str]) -> None:
+        self.task, self.pairs, self.headline = task, pairs, metrics
+
+    def measure(self, model: Any, device: torch.device) -> tuple[dict[str, float], Image.Image]:
+        """Mean metrics and the pictures side by side: see `validate`."""
+
+        def fuse(visible: Tensor, infrared: Tensor) -> Tensor:
+            return self.task.fuse(model, visible, infrared)
+
+        return validate(fuse, self.pairs, self.headline, device)
