@@ -36,13 +36,8 @@ def test_what_it_holds(staged: Path) -> None:
     assert {"app.py", "README.md", "requirements.txt", "LICENSE", "fusion_hub/__init__.py"} <= files.keys()
     for info in list_models():
         assert f"fusion_hub/pretrained/{info.name}/model/diffusion_pytorch_model.safetensors" in files
-    assert {path.split("/")[0] for path in files} == {
-        "app.py",
-        "README.md",
-        "requirements.txt",
-        "LICENSE",
-        "fusion_hub",
-    }
+    page = {file.name for file in (ROOT / "space").iterdir() if file.is_file()}
+    assert {path.split("/")[0] for path in files} == {*page, "LICENSE", "fusion_hub"}
     assert not [path for path in files if "__pycache__" in path or path.endswith(".pyc") or "/." in path]
 
 
@@ -83,13 +78,15 @@ sys.path = [tree, *sys.path, packages]  # no site: what is not named here cannot
 
 import json
 from pathlib import Path
-import app, fusion_hub
+import app, fusing, fusion_hub
+from PIL import Image
 
 gradio_page = app.build_app(Path(work))
-fused, _, _ = app.fuse(f"{work}/brain.png", f"{work}/brain_infrared.png", "difffusenet-medical")
+fused, *_ = fusing.fuse(f"{work}/brain.png", f"{work}/brain_infrared.png", "difffusenet-medical")
 modules = {name: module.__file__ for name, module in sys.modules.items() if getattr(module, "__file__", None)}
-ours = {name: file for name, file in modules.items() if name == "app" or name.split(".")[0] == "fusion_hub"}
-print(json.dumps({"ours": ours, "path": sys.path, "size": fused.size, "editable": "site" in sys.modules}))
+page = {path.stem for path in Path(tree).glob("*.py")}
+ours = {name: file for name, file in modules.items() if name in page or name.split(".")[0] == "fusion_hub"}
+print(json.dumps({"ours": ours, "path": sys.path, "size": Image.open(fused).size, "editable": "site" in sys.modules}))
 """
 
 

@@ -1,12 +1,16 @@
-"""The demo page: what it fuses, what it refuses, and that it answers through its API."""
+"""The demo page through its API and its functions: what it fuses, shows and measures, and what it refuses.
+
+The page in a browser is tested in `test_space_browser.py`, hostile input in `test_space_hostile.py`.
+"""
 
 import re
 import subprocess
 import sys
+import zipfile
 import zlib
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import gradio as gr
 import httpx
@@ -16,14 +20,31 @@ import yaml
 from gradio_client import Client, handle_file
 from PIL import Image
 from tiny import tiny_pipeline
+from tiny_onnx import write_yolo
+from tiny_transformers import save_segformer
 
-from fusion_hub import pretrained
+from fusion_hub import FusionPipeline, pretrained
 
 SPACE = Path(__file__).parents[1] / "space"
 sys.path.insert(0, str(SPACE))
 import app as space  # noqa: E402  # the Space's file of that name
+import batch  # noqa: E402
+import examples as drawn  # noqa: E402
+import explaining  # noqa: E402
+import fusing  # noqa: E402
+import measuring  # noqa: E402
+import previews  # noqa: E402
+import results  # noqa: E402
 
 MODEL = "difffusenet-msrs"
+BUNDLED = pretrained.ROOT
+ENDPOINTS = {
+    "/fuse": ["visible", "infrared", "model", "steps", "left"],
+    "/detect": ["visible", "infrared", "model", "threshold"],
+    "/measure": ["visible", "infrared", "model"],
+    "/explain": ["visible", "infrared", "model"],
+    "/batch": ["files", "model"],
+}
 
 
 # Pillow warns above the page's limit and raises above twice of it; the page refuses both.
@@ -36,15 +57,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("pretrained")
     tiny_pipeline().save_pretrained(root / MODEL)
     before, pretrained.ROOT = pretrained.ROOT, root
-    space.load_pipeline.cache_clear()
+    fusing.forget_pipelines()
     yield root
     pretrained.ROOT = before
-    space.load_pipeline.cache_clear()
+    fusing.forget_pipelines()
 
 
 @pytest.fixture(scope="module")
-def examples(models: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
-    return space.draw_examples(tmp_path_factory.mktemp("examples"), space.EXAMPLES)
+def example(models: Path, tmp_path_factory: pytest.TempPathFactory) -> drawn.Row:
+    small = drawn.Example("Night street", "night_street", 4, 96, 128, MODEL)
+    return drawn.draw_examples(tmp_path_factory.mktemp("examples"), [small])[0]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +79,25 @@ def client(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     app.close(verbose=False)
 
 
+@pytest.fixture
+def no_previews(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server without detector and segmenter."""
+    monkeypatch.delenv(previews.DETECTOR_VARIABLE, raising=False)
+    monkeypatch.delenv(previews.SEGMENTER_VARIABLE, raising=False)
+    monkeypatch.setattr(previews, "BUNDLED_SEGMENTER", Path("nowhere"))
+    previews.forget_networks()
+    yield
+    previews.forget_networks()
+
+
 def save(path: Path, array: np.ndarray) -> str:
+    path.parent.mkdir(exist_ok=True)
     Image.fromarray(array).save(path)
     return str(path)
+
+
+def noise(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
 
 
 def one_bit_png(path: Path, side: int) -> str:
@@ -70,54 +108,94 @@ def one_bit_png(path: Path, side: int) -> str:
     return str(path)
 
 
-def test_fuses_an_example(examples: list[list[str]]) -> None:
-    visible, infrared, model = examples[0]
-    fused, slider, previews = space.fuse(visible, infrared, model, "Infrared")
-    assert (fused.mode, fused.size) == ("RGB", Image.open(visible).size)
-    assert slider == (previews.infrared, previews.fused)
-    assert space.compare(previews, "Visible") == (previews.visible, previews.fused)
-    np.testing.assert_array_equal(np.asarray(previews.visible), np.asarray(Image.open(visible)))
-    np.testing.assert_array_equal(np.asarray(previews.infrared)[..., 0], np.asarray(Image.open(infrared)))
-    np.testing.assert_array_equal(np.asarray(previews.fused), np.asarray(fused))
+def pixels(file: str) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image)
 
 
-def test_examples_fit_their_models(examples: list[list[str]]) -> None:
-    assert [row[2] for row in examples] == [example.model for example in space.EXAMPLES]
-    assert {row[2] for row in examples} <= {info.name for info in pretrained.list_models()}
-    for visible, infrared, _ in examples:
-        assert Image.open(visible).size == Image.open(infrared).size
+# --- fuse ---
+
+
+def test_fuses_an_example(example: drawn.Row, models: Path) -> None:
+    file, slider, text, shown = fusing.fuse(example.visible, example.infrared, MODEL, "all", "Infrared")
+    expected = FusionPipeline.from_pretrained(MODEL)(example.visible, example.infrared).images[0]
+    np.testing.assert_array_equal(pixels(file), np.asarray(expected))
+    assert Image.open(file).format == "PNG"
+    assert Path(file).name == "night_street_fused.png"
+    assert re.fullmatch(r"128 x 96 pixels fused in \d+\.\d\d s by difffusenet-msrs\.", text)
+    assert slider == (shown.infrared, shown.fused)
+    assert fusing.compare(shown, "Visible") == (shown.visible, shown.fused)
+    np.testing.assert_array_equal(pixels(shown.visible), pixels(example.visible))
+    np.testing.assert_array_equal(pixels(shown.infrared)[..., 0], pixels(example.infrared))
+    np.testing.assert_array_equal(pixels(shown.fused), pixels(file))
+
+
+def test_results_are_private_and_go(example: drawn.Row, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _, _, _, shown = fusing.fuse(example.visible, example.infrared, MODEL)
+    _, _, _, other = fusing.fuse(example.visible, example.infrared, MODEL)
+    assert Path(shown.fused).parent != Path(other.fused).parent, "equal pictures of two visitors share no file"
+    monkeypatch.setattr(results, "LIFETIME", -1.0)
+    results.new_folder()
+    assert not Path(shown.fused).exists()
+    with pytest.raises(gr.Error, match="deleted after an hour"):
+        fusing.compare(shown, "Visible")
+    assert fusing.compare(None, "Visible") is None
+
+
+def test_examples_fit_their_models() -> None:
+    assert {row.model for row in drawn.EXAMPLES} <= {info.name for info in pretrained.list_models()}
+    assert {row.model for row in drawn.EXAMPLES} >= {MODEL, fusing.MEDICAL}
 
 
 def test_sixteen_bit_grey_stays_so(models: Path, tmp_path: Path) -> None:
     counts = np.linspace(2600, 2700, 64 * 48).reshape(48, 64).astype(np.uint16)
     visible = save(tmp_path / "visible.png", counts * 20)
-    fused, _, previews = space.fuse(visible, save(tmp_path / "infrared.tiff", counts), MODEL)
-    assert fused.mode == "I;16"
-    assert len(np.unique(np.asarray(fused))) > 256
-    assert np.ptp(np.asarray(previews.infrared)) > 200, "16-bit infrared is shown over its own range"
+    file, _, _, shown = fusing.fuse(visible, save(tmp_path / "infrared.tiff", counts), MODEL)
+    assert Image.open(file).mode == "I;16"
+    assert len(np.unique(pixels(file))) > 256
+    assert np.ptp(pixels(shown.infrared)) > 200, "16-bit infrared is shown over its own range"
 
 
 def test_float_result_becomes_a_png(models: Path, tmp_path: Path) -> None:
     grey = np.random.default_rng(0).random((40, 56), dtype=np.float32)
-    fused, _, _ = space.fuse(save(tmp_path / "visible.tiff", grey), save(tmp_path / "infrared.tiff", grey), MODEL)
-    assert (fused.mode, fused.size) == ("I;16", (56, 40))
+    file, _, _, _ = fusing.fuse(save(tmp_path / "visible.tiff", grey), save(tmp_path / "infrared.tiff", grey), MODEL)
+    assert (Image.open(file).mode, Image.open(file).size) == ("I;16", (56, 40))
+
+
+def test_only_red_has_steps() -> None:
+    assert fusing.has_steps("red-small-msrs") and not fusing.has_steps(MODEL)
+    assert fusing.parse_steps("red-small-msrs", "1") == 1
+    assert fusing.parse_steps("red-small-msrs", "auto") == "auto"
+    assert fusing.parse_steps("red-small-msrs", "all") is None
+    assert fusing.parse_steps(MODEL, "1") is None
+    with pytest.raises(gr.Error, match="all, auto or a number"):
+        fusing.parse_steps("red-small-msrs", "many")
+
+
+def test_steps_to_choose_are_those_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "ROOT", BUNDLED)
+    assert [value for _, value in fusing.step_choices()] == ["all", "auto", "1", "2"]
+    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
+    assert [value for _, value in fusing.step_choices()] == ["all", "auto", "1"]
+
+
+# --- refusals ---
 
 
 def bad_pairs(folder: Path) -> dict[str, tuple[str | None, str | None]]:
-    grey = np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8)
-    good = save(folder / "good.png", grey)
+    good = save(folder / "good.png", noise())
     half = folder / "half.png"
     half.write_bytes(Path(good).read_bytes()[: Path(good).stat().st_size // 2])
     text = folder / "text.png"
     text.write_text("not an image")
     pages = folder / "pages.tiff"
-    Image.fromarray(grey).save(pages, save_all=True, append_images=[Image.fromarray(grey)])
+    Image.fromarray(noise()).save(pages, save_all=True, append_images=[Image.fromarray(noise())])
     return {
         "visible image first": (None, good),
         "infrared image first": (good, None),
         "damaged or none of": (good, str(text)),
         "cannot be decoded": (good, str(half)),
-        "48x64|64x48|64 x 48": (good, save(folder / "turned.png", grey.T)),
+        "48x64|64x48|64 x 48": (good, save(folder / "turned.png", noise().T)),
         "4000 x 4000 pixels": (one_bit_png(folder / "large.png", 4000), good),
         "too large": (one_bit_png(folder / "bomb.png", 13_000), good),
         "2 pictures": (good, str(pages)),
@@ -125,46 +203,222 @@ def bad_pairs(folder: Path) -> dict[str, tuple[str | None, str | None]]:
 
 
 def test_refuses_bad_input_without_naming_places(models: Path, tmp_path: Path) -> None:
-    for message, (visible, infrared) in bad_pairs(tmp_path).items():
-        with pytest.raises(gr.Error, match=message) as refusal:
-            space.fuse(visible, infrared, MODEL)
-        assert str(tmp_path) not in refusal.value.message
+    for message, pair in bad_pairs(tmp_path).items():
+        for function in (fusing.fuse, previews.detect, measuring.measure, explaining.explain):
+            with pytest.raises(gr.Error) as refusal:
+                function(*pair, MODEL)
+            assert str(tmp_path) not in refusal.value.message
+            assert "Something went wrong" not in refusal.value.title
+        with pytest.raises(gr.Error, match=message):
+            fusing.fuse(*pair, MODEL)
 
 
-def test_api_fuses(client: Client, examples: list[list[str]], tmp_path: Path) -> None:
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/fuse"]
-    visible, infrared, model = examples[0]
-    fused, (left, right) = client.predict(
-        handle_file(visible), handle_file(infrared), model, "Visible", api_name="/fuse"
+def test_a_defect_is_told_without_details(
+    example: drawn.Row, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> Path:
+        raise RuntimeError("secret at /home/somebody")
+
+    monkeypatch.setattr(fusing, "new_folder", fail)
+    with pytest.raises(gr.Error, match="the operator finds the reason in the log") as refusal:
+        fusing.fuse(example.visible, example.infrared, MODEL)
+    assert "secret" not in refusal.value.message
+    assert "secret" in caplog.text
+
+
+def test_large_pairs_are_not_for_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "load_pipeline", lambda name: None)
+    large = one_bit_png(tmp_path / "large.png", 2001)
+    with pytest.raises(gr.Error, match="At most 4 megapixels"):
+        fusing.fuse_pair(large, large, "red-small-msrs")
+
+
+def test_large_pairs_are_not_measured_or_explained(models: Path, tmp_path: Path) -> None:
+    large = save(tmp_path / "large.png", np.zeros((1500, 1500), dtype=np.uint8))
+    for function in (measuring.measure, explaining.explain):
+        with pytest.raises(gr.Error, match="1500 x 1500 pixels"):
+            function(large, large, MODEL)
+
+
+# --- see more, measure, how it works ---
+
+
+def test_previews_say_how_to_get_weights(example: drawn.Row, no_previews: None) -> None:
+    gallery, summary = previews.detect(example.visible, example.infrared, MODEL)
+    assert gallery == []
+    assert "FUSION_HUB_DETECTOR" in summary and "FUSION_HUB_SEGMENTER" in summary
+
+
+def test_previews_with_both_networks(
+    example: drawn.Row, no_previews: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_yolo(tmp_path / "tiny.onnx", "yolox")
+    monkeypatch.setenv(previews.DETECTOR_VARIABLE, str(tmp_path / "tiny.onnx"))
+    folder = save_segformer(tmp_path / "segformer", ("unlabelled", "car", "person"))
+    monkeypatch.setenv(previews.SEGMENTER_VARIABLE, str(folder))
+    gallery, summary = previews.detect(example.visible, example.infrared, MODEL, 0.4)
+    assert [caption.split(":")[0] for _, caption in gallery] == [*previews.TITLES, *previews.TITLES]
+    assert summary.startswith("At a threshold of 0.40 the fused image shows")
+    assert "FUSION_HUB" not in summary
+    assert all(Image.open(file).size[0] == 128 for file, _ in gallery)
+
+
+def test_previews_with_broken_weights(
+    example: drawn.Row, no_previews: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.onnx").write_text("no network")
+    monkeypatch.setenv(previews.DETECTOR_VARIABLE, str(tmp_path / "broken.onnx"))
+    _, summary = previews.detect(example.visible, example.infrared, MODEL)
+    assert "its log says why" in summary
+    assert str(tmp_path) not in summary
+
+
+def test_measures_and_warns(example: drawn.Row) -> None:
+    table, notes = measuring.measure(example.visible, example.infrared, MODEL)
+    assert [row[0] for row in table][:2] == ["EN ↑", "SD ↑"]
+    assert "VIF, visible ↑" in [row[0] for row in table]
+    assert all(len(row) == len(measuring.HEADERS) and row[-1].count(".") >= 2 for row in table)
+    assert "Guard rails" in notes
+
+
+def test_a_copy_of_a_source_is_warned_of(example: drawn.Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    fusion, _ = fusing.fuse_pair(example.visible, example.infrared, MODEL)
+    copied = fusion._replace(image=Image.open(example.visible))
+    monkeypatch.setattr(measuring, "fuse_pair", lambda *arguments: (copied, None))
+    _, notes = measuring.measure(example.visible, example.infrared, MODEL)
+    assert "Near the visible source" in notes
+
+
+def test_explains(example: drawn.Row) -> None:
+    gallery = explaining.explain(example.visible, example.infrared, MODEL)
+    assert len(gallery) > 10
+    assert gallery[0][1].startswith("Features, visible. ")
+    assert len({file for file, _ in gallery}) == len(gallery)
+
+
+# --- batch ---
+
+
+def place(names: list[str]) -> dict[PurePosixPath, Path]:
+    return {PurePosixPath(name): Path(name) for name in names}
+
+
+def test_pairs_are_found_by_name_or_folder() -> None:
+    found = batch.pair_up(
+        place(
+            ["street.png", "street_ir.png", "a_vis.jpg", "a_ir.png", "set/vis/1.png", "set/IR/1.tif", "b.png", "x.txt"]
+        )
     )
-    expected, _, _ = space.fuse(visible, infrared, model)
-    for file, picture in ((fused, expected), (left, Image.open(visible)), (right, expected)):
+    assert {key: tuple(map(str, pair)) for key, pair in found.pairs.items()} == {
+        "a": ("a_vis.jpg", "a_ir.png"),
+        "set/1": ("set/vis/1.png", "set/IR/1.tif"),
+        "street": ("street.png", "street_ir.png"),
+    }
+    assert found.alone == ["b.png"]
+    with pytest.raises(gr.Error, match="same name"):
+        batch.pair_up(place(["1.png", "1.jpg"]))
+
+
+def zip_of(path: Path, files: dict[str, bytes]) -> str:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return str(path)
+
+
+def test_batch_of_a_zip(models: Path, tmp_path: Path) -> None:
+    good = Path(save(tmp_path / "good.png", noise())).read_bytes()
+    turned = Path(save(tmp_path / "turned.png", noise().T)).read_bytes()
+    names = {"d/vis/1.png": good, "d/ir/1.png": good, "d/vis/2.png": good, "d/ir/2.png": turned, "d/vis/3.png": good}
+    archive = zip_of(tmp_path / "pairs.zip", {**names, "__MACOSX/._1.png": b"", "readme.txt": b"hello"})
+    *waiting, last = batch.batch([archive], MODEL, progress=lambda *arguments, **options: None)
+    assert waiting == [None, None] and last is not None
+    with zipfile.ZipFile(last) as output:
+        assert sorted(output.namelist()) == ["d_1.png", "report.csv"]
+        fused = np.asarray(Image.open(output.open("d_1.png")))
+        report = output.read("report.csv").decode()
+    expected = FusionPipeline.from_pretrained(MODEL)(noise(), noise()).images[0]
+    np.testing.assert_array_equal(fused, np.asarray(expected))
+    assert "d/1,fused" in report and "d/vis/3.png,no partner" in report
+    assert re.search(r"d/2,.*48x64|d/2,.*64x48", report)
+
+
+def test_batch_refuses(models: Path, tmp_path: Path) -> None:
+    def run(files: list[str] | None) -> None:
+        list(batch.batch(files, MODEL, progress=lambda *arguments, **options: None))
+
+    pairs = {f"{side}/{index}.png": b"x" for side in ("vis", "ir") for index in range(51)}
+    refused = {
+        "Add images or a zip file": None,
+        "No pair was found": [save(tmp_path / "alone.png", noise())],
+        "51 pairs were found": [zip_of(tmp_path / "many.zip", pairs)],
+        "lead out of it": [zip_of(tmp_path / "out.zip", {"../vis/1.png": b"x"})],
+        "too many files|at most 200": [zip_of(tmp_path / "small.zip", {f"{index}.png": b"" for index in range(900)})],
+        "300 files were sent": ["x.png"] * 300,
+    }
+    for message, files in refused.items():
+        with pytest.raises(gr.Error, match=message):
+            run(files)
+
+
+# --- through the API ---
+
+
+def test_api_is_documented(client: Client) -> None:
+    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert {
+        name: [part["parameter_name"] for part in found["parameters"]] for name, found in named.items()
+    } == ENDPOINTS
+    described = httpx.get(f"{client.src}gradio_api/info").json()["named_endpoints"]
+    assert all(described[name].get("description") for name in ENDPOINTS), described
+
+
+def test_api_fuses(client: Client, example: drawn.Row) -> None:
+    pair = (handle_file(example.visible), handle_file(example.infrared))
+    fused, (left, right), text = client.predict(*pair, MODEL, "all", "Visible", api_name="/fuse")
+    expected, _, _, _ = fusing.fuse(example.visible, example.infrared, MODEL)
+    assert " s by " in text
+    for file, picture in ((fused, expected), (left, example.visible), (right, expected)):
         assert Image.open(file).format == "PNG"
-        np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(picture))
+        np.testing.assert_array_equal(pixels(file), pixels(picture))
+
+
+def test_api_of_the_other_tabs(client: Client, example: drawn.Row, no_previews: None) -> None:
+    pair = (handle_file(example.visible), handle_file(example.infrared))
+    gallery, summary = client.predict(*pair, MODEL, 0.3, api_name="/detect")
+    assert gallery == [] and "No detector" in summary
+    table, notes = client.predict(*pair, MODEL, api_name="/measure")
+    assert table["headers"] == list(measuring.HEADERS) and len(table["data"]) > 9 and notes
+    panels = client.predict(*pair, MODEL, api_name="/explain")
+    assert len(panels) > 10 and Path(panels[0]["image"]).is_file()
+    with zipfile.ZipFile(client.predict([*pair], MODEL, api_name="/batch")) as output:
+        assert output.namelist() == ["night_street.png", "report.csv"]
 
 
 def test_api_keeps_sixteen_bits(client: Client, tmp_path: Path) -> None:
     counts = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
-    grey = save(tmp_path / "grey.png", counts)
-    fused, _ = client.predict(handle_file(grey), handle_file(grey), MODEL, "Visible", api_name="/fuse")
-    assert Image.open(fused).mode == "I;16"
+    grey = handle_file(save(tmp_path / "grey.png", counts))
+    assert Image.open(client.predict(grey, grey, MODEL, api_name="/fuse")[0]).mode == "I;16"
 
 
 def test_api_refuses_in_words(client: Client, tmp_path: Path) -> None:
     for message, (visible, infrared) in bad_pairs(tmp_path).items():
         files = [None if path is None else handle_file(path) for path in (visible, infrared)]
         with pytest.raises(ValueError, match=message):
-            client.predict(*files, MODEL, "Visible", api_name="/fuse")
+            client.predict(*files, MODEL, api_name="/fuse")
 
 
 def test_api_reads_no_file_of_the_server(client: Client) -> None:
     # Past the client, which would upload the file.
     file = {"path": str(SPACE / "app.py"), "meta": {"_type": "gradio.FileData"}}
     call = f"{client.src}gradio_api/call/fuse"
-    event = httpx.post(call, json={"data": [file, file, MODEL, "Visible"]}).json()["event_id"]
+    event = httpx.post(call, json={"data": [file, file, MODEL, "all", "Visible"]}).json()["event_id"]
     answer = httpx.get(f"{call}/{event}", timeout=60).text
     assert "event: error" in answer
     assert "visible file" not in answer, "our function was given the file"
+
+
+# --- around the page ---
 
 
 def test_says_when_no_checkpoint_is_installed(
@@ -176,9 +430,11 @@ def test_says_when_no_checkpoint_is_installed(
 
 
 def test_front_matter_and_requirements_match_the_package() -> None:
-    front = yaml.safe_load((SPACE / "README.md").read_text(encoding="utf-8").split("---")[1])
+    text = (SPACE / "README.md").read_text(encoding="utf-8")
+    front = yaml.safe_load(text.split("---")[1])
     assert front["sdk_version"] == version("gradio")
     assert (SPACE / front["app_file"]).is_file()
+    assert all(f'api_name="{name}"' in text for name in ENDPOINTS), "the README shows every name"
     pinned = set((SPACE.parent / "requirements.txt").read_text(encoding="utf-8").split("\n"))
     lines = (SPACE / "requirements.txt").read_text(encoding="utf-8").split("\n")
     needed = {line for line in lines if line and not line.startswith("#")}

@@ -1,0 +1,226 @@
+"""Fusing one pair: the checkpoints, one shared pipeline for each, one fusion at a time."""
+
+import json
+import threading
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from results import new_folder, preview, save_preview, save_result
+from uploads import MAX_PIXELS, Refusal, in_words, open_upload
+
+from fusion_hub import FusionPipeline, PretrainedInfo, list_models
+from fusion_hub.data.layouts import safe_name
+
+MEDICAL = "difffusenet-medical"
+RED_MAX_PIXELS = 4_000_000  # more would keep all other visitors waiting for minutes
+LANE = threading.Lock()
+"""Held while a network runs, so that memory holds one fusion whatever number of visitors wait."""
+
+_loading = threading.Lock()
+
+Left = Literal["Visible", "Infrared"]
+
+
+class Fusion(NamedTuple):
+    """One fused pair.
+
+    Attributes:
+        image: the fused image in the size, colour and depth of the visible one.
+        visible, infrared, fused: how the page shows the three: 8-bit RGB, at most `PREVIEW_SIDE` pixels.
+        seconds: from the decoded pair to the fused image.
+    """
+
+    image: Image.Image
+    visible: Image.Image
+    infrared: Image.Image
+    fused: Image.Image
+    seconds: float
+
+
+class Shown(NamedTuple):
+    """Files of the three pictures that the page shows, and what they are of; kept for each visitor."""
+
+    visible: str
+    infrared: str
+    fused: str
+    title: str
+
+    def beside(self, left: Left) -> tuple[str, str]:
+        """What stands on the left of the slider, and the fused picture."""
+        return (self.visible if left == "Visible" else self.infrared), self.fused
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def available_models() -> list[PretrainedInfo]:
+    """Checkpoints whose weights are installed, those for streets first.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    models = [info for info in list_models() if info.available]
+    if not models:
+        names = ", ".join(info.name for info in list_models())
+        raise RuntimeError(
+            f"no checkpoint is installed (known: {names}): install fusion-hub again with its bundled weights, or train "
+            "one and put its pipeline folder under fusion_hub/pretrained/"
+        )
+    return sorted(models, key=lambda info: info.name == MEDICAL)
+
+
+def has_steps(model: str) -> bool:
+    """Whether the visitor can choose the number of steps of this model: of RED."""
+    return any(info.name == model and info.pipeline_class == "REDPipeline" for info in list_models())
+
+
+def step_choices() -> list[tuple[str, str]]:
+    """What can be chosen where there is a choice, `(label, value)`."""
+    configs = [_config(info.folder) for info in list_models() if info.available and has_steps(info.name)]
+    most = max((config["num_steps"] for config in configs), default=1)
+    counts = [(str(count), str(count)) for count in range(1, most + 1)]
+    return [("All", "all"), ("Automatic", "auto"), *counts]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
+
+
+def load_pipeline(name: str) -> FusionPipeline:
+    """A checkpoint, ready to use; one for all visitors, kept in memory."""
+    with _loading:
+        return _load(name)
+
+
+@lru_cache
+def _load(name: str) -> FusionPipeline:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # DiffFuseNet is quick in float32, the precision of the published numbers.
+    dtype = torch.bfloat16 if has_steps(name) and has_fast_bfloat16(device) else torch.float32
+    pipeline = FusionPipeline.from_pretrained(name, dtype=dtype)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def forget_pipelines() -> None:
+    """Free the loaded checkpoints."""
+    _load.cache_clear()
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether the device has instructions for bfloat16; emulation would be slower than float32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # from torch 2.9 on
+    return any(found.get(kind, False) for kind in ("avx512_bf16", "amx_bf16"))
+
+
+# --- one pair --------------------------------------------------------------------------------------------------------
+
+
+def fuse_pair(
+    visible: str | Path | None, infrared: str | Path | None, model: str, steps: str = "all", **options: Any
+) -> tuple[Fusion, Any]:
+    """Fuse two uploads.
+
+    Args:
+        visible, infrared: where they lie.
+        model: name of a checkpoint.
+        steps: as in `fuse`.
+        options: more for the pipeline's call.
+
+    Returns:
+        The fusion, and the intermediates where `options` ask for them.
+
+    Raises:
+        Refusal: for images that cannot be fused.
+    """
+    pipeline = load_pipeline(model)
+    count, limit = parse_steps(model, steps), RED_MAX_PIXELS if has_steps(model) else MAX_PIXELS
+    with (
+        LANE,
+        open_upload(visible, "visible", limit) as visible_image,
+        open_upload(infrared, "infrared", limit) as infrared_image,
+    ):
+        try:
+            visible_plane, infrared_plane, contexts = pipeline.image_processor.preprocess(visible_image, infrared_image)
+            start = time.perf_counter()
+            output = pipeline(visible_image, infrared_image, num_inference_steps=count, **options)
+            seconds = time.perf_counter() - start
+        except (TypeError, ValueError, OSError, SyntaxError) as error:
+            raise Refusal("These images cannot be fused", sentence(error)) from error
+        # The visible image as it was read: upright, of a plain mode.
+        shown: Any = pipeline.image_processor.postprocess(visible_plane, contexts)[0]
+    warm = Image.fromarray((infrared_plane[0, 0].numpy() * 255).round().astype(np.uint8))
+    image = output.images[0]
+    return Fusion(image, preview(shown), preview(warm), preview(image), seconds), output.intermediates
+
+
+def parse_steps(model: str, steps: str) -> int | Literal["auto"] | None:
+    """Steps as the pipeline takes them. Models without a choice take their own number.
+
+    Raises:
+        Refusal: for steps that no model has.
+    """
+    if steps not in ("all", "auto") and not steps.isdecimal():
+        raise Refusal("Unknown steps", "Steps are all, auto or a number.")
+    if steps == "all" or not has_steps(model):
+        return None
+    return "auto" if steps == "auto" else int(steps)
+
+
+def sentence(error: BaseException) -> str:
+    """The message of one of our errors as a sentence."""
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+@in_words()
+def fuse(
+    visible: str | None, infrared: str | None, model: str, steps: str = "all", left: Left = "Visible"
+) -> tuple[str, tuple[str, str], str, Shown]:
+    """Fuse two registered images of one scene and one size into one.
+
+    Args:
+        visible: the image that gives colour, size and depth: PNG, JPEG, TIFF, WebP, BMP. CT, PET and SPECT go in here.
+        infrared: the other image, of the same size. MRI goes in here.
+        model: name of a bundled checkpoint.
+        steps: of a RED model: "all", a number, or "auto" for as many as change something. Others take their own.
+        left: what stands on the left of the slider, "Visible" or "Infrared".
+
+    Returns:
+        The fused image as a PNG file in the kind of the visible one; both pictures of the slider; the time in words.
+    """
+    return fuse_into(new_folder(), visible, infrared, model, steps, left)
+
+
+def fuse_into(
+    folder: Path, visible: str | None, infrared: str | None, model: str, steps: str = "all", left: Left = "Visible"
+) -> tuple[str, tuple[str, str], str, Shown]:
+    """As `fuse`, with the files in the given folder."""
+    fusion, _ = fuse_pair(visible, infrared, model, steps)
+    names = [Path(str(path)).name for path in (visible, infrared)]
+    shown = Shown(
+        save_preview(fusion.visible, folder / "visible.png"),
+        save_preview(fusion.infrared, folder / "infrared.png"),
+        save_preview(fusion.fused, folder / "shown.png"),
+        f"{names[0]} and {names[1]}, fused by {model}",
+    )
+    result = save_result(fusion.image, folder / f"{safe_name(Path(names[0]).stem)[:80]}_fused.png")
+    width, height = fusion.image.size
+    text = f"{width} x {height} pixels fused in {fusion.seconds:.2f} s by {model}."
+    return result, shown.beside(left), text, shown
+
+
+def compare(shown: Shown | None, left: Left) -> tuple[str, str] | None:
+    """The slider for another choice of what stands on the left."""
+    if shown is None:
+        return None
+    if not Path(shown.fused).is_file():
+        raise Refusal("Too long ago", "The result was deleted after an hour: fuse the pair again.")
+    return shown.beside(left)

@@ -1,0 +1,76 @@
+"""Measure: the metrics of one pair beside those of two rules that need no network, and the guard rails."""
+
+import numpy as np
+from fusing import LANE, fuse_pair
+from PIL import Image
+from results import as_stored
+from uploads import in_words, open_upload
+
+from fusion_hub.baselines import BASELINES
+from fusion_hub.data.pictures import Pair
+from fusion_hub.evaluation.measuring import GUARD_METRICS, measure_pair
+from fusion_hub.evaluation.methods import Method, luminance, source_luminance
+from fusion_hub.evaluation.report import heading, number
+from fusion_hub.evaluation.summary import Row, summarise, warnings_of
+from fusion_hub.metrics import find_metric
+
+MAX_PIXELS = 2_000_000  # the metrics of a larger pair take too long for a page
+METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
+RULES = ("average", "maximum")
+HEADERS = ("Metric", "Fused", "Average", "Maximum", "What it says")
+
+
+@in_words()
+def measure(visible: str | None, infrared: str | None, model: str) -> tuple[list[list[str]], str]:
+    """Fuse a pair and measure the fused image with the metrics of the papers.
+
+    Args:
+        visible: the image that gives colour; the pair has at most 2 megapixels.
+        infrared: the other image, of the same size.
+        model: name of the bundled checkpoint that fuses.
+
+    Returns:
+        A row for each metric: name, its value for the fused image and for two simple rules, its meaning; and warnings.
+    """
+    for path, what in ((visible, "visible"), (infrared, "infrared")):
+        open_upload(path, what, MAX_PIXELS).close()
+    fusion, _ = fuse_pair(visible, infrared, model)
+    with LANE, Image.open(str(visible)) as visible_image, Image.open(str(infrared)) as infrared_image:
+        sources = source_luminance(Pair("pair", visible_image, infrared_image))
+        rows = [_row(model, "model", luminance(as_stored(fusion.image)), sources)]
+        rows += [_row(rule, "baseline", _by_rule(rule, sources), sources) for rule in RULES]
+    return [_line(name, rows) for name in (*METRICS, *GUARD_METRICS)], _notes(*rows)
+
+
+def _by_rule(rule: str, sources: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    import torch
+
+    planes = [torch.from_numpy(source / np.float32(255))[None, None] for source in sources]
+    return (BASELINES[rule](planes[0], planes[1])[0, 0].numpy() * 255 + 0.5).astype(np.uint8)
+
+
+def _row(name: str, kind: str, fused: np.ndarray, sources: tuple[np.ndarray, np.ndarray]) -> Row:
+    record = measure_pair(fused, *sources, METRICS)
+    method = Method(name, kind, lambda pair, dataset: Image.fromarray(fused))  # type: ignore[arg-type]
+    return summarise(method, "pair", {"pair": record}, METRICS)
+
+
+def _line(name: str, rows: list[Row]) -> list[str]:
+    metric = find_metric(name)
+    better = "Higher" if metric.direction == "up" else "Lower"
+    says = f"{better} is better: {metric.rewards}. Fooled by {metric.fooled_by}."
+    return [heading(name).replace("_", ", "), *(number(name, row.metrics[name].mean) for row in rows), says]
+
+
+def _notes(row: Row, average: Row, maximum: Row) -> str:
+    vif = {band: [one.metrics[f"VIF_{band}"].mean for one in (row, average)] for band in ("visible", "infrared")}
+    kept = ", ".join(f"{own:.2f} of the {band} image (the average {rule:.2f})" for band, (own, rule) in vif.items())
+    apart = row.distances["sources"]
+    warnings = [f"- **{text[:1].upper()}{text[1:]}.**" for text in warnings_of(row, average, maximum)]
+    lines = [
+        f"**Guard rails.** By VIF the fused image keeps {kept}. It lies {row.distances['visible']:.1f} grey levels "
+        f"from the visible and {row.distances['infrared']:.1f} from the infrared image, which are {apart:.1f} apart.",
+        "\n".join(warnings) or "No warning: it copies neither source, and no stretch explains its contrast.",
+        "One pair says little about a method: papers give means over sets, and no metric is the truth.",
+    ]
+    return "\n\n".join(lines)

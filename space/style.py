@@ -1,0 +1,59 @@
+"""How the page looks and what it says around its parts."""
+
+from pathlib import Path
+
+import gradio as gr
+
+THEME = gr.themes.Soft(
+    primary_hue="indigo",
+    neutral_hue="slate",
+    font=["system-ui", "sans-serif"],  # no fonts from elsewhere
+    font_mono=["ui-monospace", "monospace"],
+)
+
+CSS = Path(__file__).with_name("page.css")
+SCRIPT = Path(__file__).with_name("page.js")
+
+INTRODUCTION = """
+# Fusion Hub
+
+Two cameras, one picture: the **visible** image knows textures and colours, the **infrared** image sees warm bodies in
+the dark. Fusion puts both into one.
+"""
+
+NOTES = """
+Both images must show the same view, pixel by pixel, and have the same size. PNG, JPEG, TIFF, WebP and BMP, 8 or 16 bit;
+16-bit infrared keeps its range. At most {megapixels:.0f} megapixels, {red:.0f} for RED. Files are deleted from the
+server after an hour.
+"""
+
+HINT = "Uses the pair of the tab **Fuse**: fuse one there first, or click an example."
+
+MORE = """
+What does fusion buy? One detector looks at the visible, the infrared and the fused image, with the same threshold.
+An **illustration**, not an evaluation: the detector learned from ordinary photographs, and a detection is not always an
+object.
+"""
+
+MEASURE = """
+The metrics of the papers for this pair, beside two rules that need no network: the plain average of both images, and
+the brighter of both. A number that a rule reaches too says little about a method.
+"""
+
+HOW = """
+**DiffFuseNet** describes both images by features, lets a diffusion model denoise them in one step, separates what both
+sensors share from what is specific to each, and exchanges coarse and fine bands by attention. **RED** walks a short
+reversible diffusion from both images to one. These are pictures of what the network computed for this pair.
+"""
+
+MEDICAL = """
+CT, PET or SPECT with MRI, slices of one head that are registered to each other.
+
+**Not for clinical use.** A fused image is a picture for research: it can hide findings and show some that are
+not there.
+"""
+
+BATCH = """
+Up to {pairs} pairs at once: one zip file with the folders `vis` and `ir`, or images named `street.png` and
+`street_ir.png`. You get a zip file with the fused images in full quality and a report.
+"""

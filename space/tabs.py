@@ -1,0 +1,311 @@
+"""The tabs of the page: their parts, and what happens when one is used."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+import style
+from batch import MAX_PAIRS, batch
+from examples import Row
+from explaining import explain
+from fusing import MEDICAL, RED_MAX_PIXELS, Shown, available_models, compare, fuse, fuse_into, has_steps, step_choices
+from gradio.data_classes import ImageData
+from measuring import HEADERS, measure
+from previews import detect
+from results import LIFETIME
+from uploads import MAX_PIXELS
+
+GPU: dict[str, Any] = {"concurrency_id": "fusion", "concurrency_limit": 1}  # one network at a time
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+
+
+class First(NamedTuple):
+    """A result that is there when the page opens."""
+
+    result: str | None
+    slider: tuple[str, str] | None
+    text: str
+    shown: Shown | None
+
+
+class Street(NamedTuple):
+    """The parts of the tab "Fuse" that the other tabs use."""
+
+    visible: gr.Image
+    infrared: gr.Image
+    model: gr.Radio
+    shown: gr.State
+    fused: Sequence[Callable[..., Any]]  # `.success` of each event that fuses
+
+    @property
+    def pair(self) -> list[Any]:
+        """The inputs of everything that is done with a pair."""
+        return [self.visible, self.infrared, self.model]
+
+
+# --- Fuse ------------------------------------------------------------------------------------------------------------
+
+
+def fuse_tab(rows: Sequence[Row]) -> Street:
+    """Inputs, the model and its steps, the slider, all three pictures and the download."""
+    models = available_models()
+    first = fused_example(rows)
+    with gr.Row():
+        with gr.Column(scale=5, min_width=300):
+            with gr.Row():
+                visible = picture_input("Visible", "visible")
+                infrared = picture_input("Infrared", "infrared")
+            strip = gr.Column()
+            model = model_choice("model")
+            steps = gr.Radio(
+                step_choices(),
+                value="all",
+                label="Steps of the diffusion",
+                visible=has_steps(models[0].name),
+                elem_id="steps",
+            )
+            button = gr.Button("Fuse", variant="primary", size="lg", elem_id="fuse")
+        with gr.Column(scale=6, min_width=300):
+            slider = before_after("slider", first.slider)
+            left = gr.Radio(
+                ["Visible", "Infrared"], value="Visible", label="Drag the line. On its left:", elem_id="left"
+            )
+            time = gr.Markdown(first.text, label="Seconds", elem_id="time")
+            download = download_button("download", first.result)
+    gallery = three_pictures("gallery", "Visible, infrared, fused", views(first.shown))
+    gr.Markdown(style.NOTES.format(megapixels=MAX_PIXELS / 1e6, red=RED_MAX_PIXELS / 1e6))
+    state = gr.State(first.shown, time_to_live=LIFETIME)
+    with strip:
+        examples = example_strip(rows, [visible, infrared, model])
+
+    inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
+    clicked = button.click(fuse, inputs, outputs, api_name="fuse", **GPU)
+    chosen = examples.load_input_event.then(fuse, inputs, outputs, **GPU, **PRIVATE)
+    for event in (clicked, chosen):
+        event.success(views, state, gallery, show_progress="hidden", **PRIVATE)
+    left.change(compare, [state, left], slider, show_progress="hidden", **PRIVATE)
+    model.change(offer_steps, model, steps, show_progress="hidden", **PRIVATE)
+    return Street(visible, infrared, model, state, (clicked.success, chosen.success))
+
+
+def views(shown: Shown | None) -> list[tuple[str, str]]:
+    """The gallery of the three pictures."""
+    if shown is None:
+        return []
+    return [(shown.visible, "Visible"), (shown.infrared, "Infrared"), (shown.fused, "Fused")]
+
+
+def offer_steps(model: str) -> Any:
+    """Show the choice of steps where the model has one."""
+    return gr.update(visible=has_steps(model))
+
+
+# --- what is done with that pair -------------------------------------------------------------------------------------
+
+
+def more_tab(street: Street) -> None:
+    """Detections and segmentations in all three pictures."""
+    gr.Markdown(style.MORE)
+    hint = gr.Markdown(style.HINT)
+    with gr.Row(equal_height=True):
+        threshold = gr.Slider(
+            0.1, 0.9, value=0.3, step=0.05, label="Threshold: the least score that counts", elem_id="more_threshold"
+        )
+        button = gr.Button("See more", variant="primary", elem_id="more_run", elem_classes="action")
+    summary = gr.Markdown("", elem_id="more_summary")
+    gallery = three_pictures("more_gallery", "Detections and classes")
+    inputs = [*street.pair, threshold]
+    button.click(detect, inputs, [gallery, summary], api_name="detect", **GPU)
+    threshold.release(detect_again, [gallery, *inputs], [gallery, summary], **GPU, **PRIVATE)
+    forget(street, hint, [gallery, summary], [None, ""])
+
+
+def detect_again(shown: Any, *inputs: Any) -> tuple[Any, Any]:
+    """For another threshold, where detections are shown already."""
+    return detect(*inputs) if shown else (gr.skip(), gr.skip())
+
+
+def measure_tab(street: Street) -> None:
+    """Metrics and guard rails."""
+    gr.Markdown(style.MEASURE)
+    hint = gr.Markdown(style.HINT)
+    button = gr.Button("Measure", variant="primary", elem_id="measure_run", elem_classes="action")
+    notes = gr.Markdown("", elem_id="measure_notes")
+    table = gr.Dataframe(
+        headers=list(HEADERS),
+        datatype="str",
+        type="array",
+        interactive=False,
+        wrap=True,
+        max_height=1600,
+        label="Metrics of the fused image",
+        column_widths=["142px", "75px", "85px", "95px", "738px"],  # in percent a phone would cut numbers
+        elem_id="measure_table",
+    )
+    button.click(measure, street.pair, [table, notes], api_name="measure", **GPU)
+    forget(street, hint, [table, notes], [None, ""])
+
+
+def how_tab(street: Street) -> None:
+    """What the network computed on its way."""
+    gr.Markdown(style.HOW)
+    hint = gr.Markdown(style.HINT)
+    button = gr.Button("Look inside", variant="primary", elem_id="how_run", elem_classes="action")
+    gallery = three_pictures("how_gallery", "Inside the network, in the order of the computation")
+    button.click(explain, street.pair, gallery, api_name="explain", **GPU)
+    forget(street, hint, [gallery], [None])
+
+
+def forget(street: Street, hint: gr.Markdown, parts: Sequence[Any], empty: Sequence[Any]) -> None:
+    """When a new pair is fused the hint names it, and what was shown of the former one goes."""
+
+    def name_pair(shown: Shown | None) -> tuple[Any, ...]:
+        return (f"The pair: {shown.title}." if shown else style.HINT, *empty)
+
+    for success in street.fused:
+        success(name_pair, street.shown, [hint, *parts], show_progress="hidden", **PRIVATE)
+
+
+# --- Medical and Batch -----------------------------------------------------------------------------------------------
+
+
+def medical_tab(rows: Sequence[Row]) -> None:
+    """Slices of one head, with their own checkpoint and examples."""
+    first = fused_example(rows)
+    gr.Markdown(style.MEDICAL)
+    with gr.Row():
+        with gr.Column(scale=5, min_width=300):
+            with gr.Row():
+                visible = picture_input("CT, PET, SPECT", "medical_visible")
+                infrared = picture_input("MRI", "medical_infrared")
+            strip = gr.Column()
+            button = gr.Button("Fuse", variant="primary", size="lg", elem_id="medical_fuse")
+        with gr.Column(scale=6, min_width=300):
+            slider = before_after("medical_slider", first.slider)
+            left = gr.Radio(
+                [("CT, PET, SPECT", "Visible"), ("MRI", "Infrared")],
+                value="Visible",
+                label="Drag the line. On its left:",
+                elem_id="medical_left",
+            )
+            time = gr.Markdown(first.text, elem_id="medical_time")
+            download = download_button("medical_download", first.result)
+    model, steps = gr.State(MEDICAL), gr.State("all")
+    state = gr.State(first.shown, time_to_live=LIFETIME)
+    with strip:
+        examples = example_strip(rows, [visible, infrared])
+    inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
+    button.click(fuse, inputs, outputs, **GPU, **PRIVATE)
+    examples.load_input_event.then(fuse, inputs, outputs, **GPU, **PRIVATE)
+    left.change(compare, [state, left], slider, show_progress="hidden", **PRIVATE)
+
+
+def batch_tab() -> None:
+    """Many pairs in, a zip file out."""
+    gr.Markdown(style.BATCH.format(pairs=MAX_PAIRS))
+    files = gr.File(
+        label="Images or one zip file",
+        file_count="multiple",
+        file_types=["image", ".zip"],
+        height=180,
+        elem_id="batch_files",
+    )
+    model = model_choice("batch_model")
+    with gr.Row():
+        button = gr.Button("Fuse all", variant="primary", elem_id="batch_run", elem_classes="action")
+        stop = gr.Button("Cancel", variant="stop", elem_id="batch_cancel", elem_classes="action")
+    result = gr.File(label="Fused images", interactive=False, height=120, elem_id="batch_zip")
+    event = button.click(batch, [files, model], result, api_name="batch", concurrency_id="batch", concurrency_limit=1)
+    # With a result of its own, or the page would show the cancelled run as an error.
+    stop.click(lambda: None, None, result, cancels=event, show_progress="hidden", **PRIVATE)
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def picture_input(label: str, elem_id: str) -> gr.Image:
+    """An upload that reaches our functions as a path, unopened."""
+    image = gr.Image(
+        label=label,
+        image_mode=None,  # "RGB" would leave 17 of the 4096 levels of a 12-bit image
+        type="filepath",
+        height=230,
+        min_width=150,
+        sources=["upload", "clipboard"],
+        buttons=["fullscreen"],
+        elem_id=elem_id,
+    )
+    # Gradio would open each upload before our function runs, and what goes wrong there reaches the user as "Error". On
+    # the object and not in a subclass: for that Gradio would write a stub file beside this one.
+    image.preprocess = _uploaded_path  # type: ignore[method-assign]
+    return image
+
+
+def _uploaded_path(payload: ImageData | None) -> str | None:
+    """Where Gradio has put an upload; the file is not opened."""
+    return None if payload is None else payload.path
+
+
+def model_choice(elem_id: str) -> gr.Radio:
+    """All checkpoints that are installed."""
+    models = available_models()
+    choices = [(f"{info.name}: {info.modality}", info.name) for info in models]
+    return gr.Radio(choices, value=models[0].name, label="Model", elem_id=elem_id)
+
+
+def before_after(elem_id: str, value: tuple[str, str] | None) -> gr.ImageSlider:
+    """A slider between a source and the fused picture."""
+    return gr.ImageSlider(
+        value,
+        label="Before and after",
+        show_label=False,  # it would hide a corner of the picture
+        format="png",  # otherwise lossy WebP
+        type="filepath",
+        interactive=False,
+        max_height=420,
+        buttons=["fullscreen"],
+        elem_id=elem_id,
+    )
+
+
+def download_button(elem_id: str, value: str | None) -> gr.DownloadButton:
+    """The fused image in full quality."""
+    return gr.DownloadButton("Download the fused image (PNG)", value, elem_id=elem_id)
+
+
+def three_pictures(elem_id: str, label: str, value: list[tuple[str, str]] | None = None) -> gr.Gallery:
+    """Pictures side by side."""
+    return gr.Gallery(
+        value,
+        label=label,
+        show_label=False,
+        format="png",
+        columns=3,
+        height="auto",
+        interactive=False,
+        buttons=["fullscreen", "download"],
+        elem_id=elem_id,
+        elem_classes="pictures",
+    )
+
+
+def example_strip(rows: Sequence[Row], inputs: Sequence[Any]) -> Any:
+    """Examples that are drawn by this project, above the parts that they fill."""
+    return gr.Examples(
+        [[row.visible, row.infrared, row.model][: len(inputs)] for row in rows],
+        list(inputs),
+        example_labels=[row.label for row in rows],
+        label="Examples, drawn by this project: click one to fuse it",
+    )
+
+
+def fused_example(rows: Sequence[Row]) -> First:
+    """What the page shows before the visitor has done anything: the first example, fused."""
+    if not rows:
+        return First(None, None, "", None)
+    row = rows[0]
+    folder = Path(row.visible).with_suffix("")
+    folder.mkdir(exist_ok=True)
+    result, slider, text, shown = fuse_into(folder, row.visible, row.infrared, row.model)
+    return First(result, slider, f"The example “{row.label}”: {text}", shown)
