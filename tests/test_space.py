@@ -331,7 +331,8 @@ def test_batch_of_a_zip(models: Path, tmp_path: Path) -> None:
     turned = Path(save(tmp_path / "turned.png", noise().T)).read_bytes()
     names = {"d/vis/1.png": good, "d/ir/1.png": good, "d/vis/2.png": good, "d/ir/2.png": turned, "d/vis/3.png": good}
     archive = zip_of(tmp_path / "pairs.zip", {**names, "__MACOSX/._1.png": b"", "readme.txt": b"hello"})
-    *waiting, last = batch.batch([archive], MODEL, progress=lambda *arguments, **options: None)
+    with pytest.warns(UserWarning, match="2 not fused"):  # a message on the page
+        *waiting, last = batch.batch([archive], MODEL, progress=lambda *arguments, **options: None)
     assert waiting == [None, None] and last is not None
     with zipfile.ZipFile(last) as output:
         assert sorted(output.namelist()) == ["d_1.png", "report.csv"]
