@@ -160,5 +160,6 @@ def _report(rows: Sequence[tuple[str, str]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(("name", "result"))
-    writer.writerows(rows)
+    # Names come from strangers: a spreadsheet would take some for formulas.
+    writer.writerows((f"'{name}" if name[:1] in "=+-@" else name, result) for name, result in rows)
     return text.getvalue()

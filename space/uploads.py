@@ -23,7 +23,7 @@ class Refusal(gr.Error):
     """Shown to the visitor as a message; nothing for the server's log."""
 
     def __init__(self, title: str, text: str) -> None:
-        super().__init__(text, title=title, print_exception=False)
+        super().__init__(text, title=title, duration=20, print_exception=False)
 
 
 @contextmanager
