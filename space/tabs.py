@@ -1,6 +1,7 @@
 """The tabs of the page: their parts, and what happens when one is used."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,12 +82,12 @@ def fuse_tab(rows: Sequence[Row]) -> Street:
 
     inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
     clicked = button.click(fuse, inputs, outputs, api_name="fuse", **GPU)
-    chosen = examples.load_input_event.then(fuse, inputs, outputs, **GPU, **PRIVATE)
-    for event in (clicked, chosen):
+    chosen = [then(fuse, inputs, outputs, **GPU, **PRIVATE) for then in examples]
+    for event in (clicked, *chosen):
         event.success(views, state, gallery, show_progress="hidden", **PRIVATE)
     left.change(compare, [state, left], slider, show_progress="hidden", **PRIVATE)
     model.change(offer_steps, model, steps, show_progress="hidden", **PRIVATE)
-    return Street(visible, infrared, model, state, (clicked.success, chosen.success))
+    return Street(visible, infrared, model, state, [event.success for event in (clicked, *chosen)])
 
 
 def views(shown: Shown | None) -> list[tuple[str, str]]:
@@ -197,7 +198,8 @@ def medical_tab(rows: Sequence[Row]) -> None:
         examples = example_strip(rows, [visible, infrared])
     inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
     button.click(fuse, inputs, outputs, **GPU, **PRIVATE)
-    examples.load_input_event.then(fuse, inputs, outputs, **GPU, **PRIVATE)
+    for then in examples:
+        then(fuse, inputs, outputs, **GPU, **PRIVATE)
     left.change(compare, [state, left], slider, show_progress="hidden", **PRIVATE)
 
 
@@ -237,7 +239,8 @@ def picture_input(label: str, elem_id: str) -> gr.Image:
         elem_id=elem_id,
     )
     # Gradio would open each upload before our function runs, and what goes wrong there reaches the user as "Error". On
-    # the object and not in a subclass: for that Gradio would write a stub file beside this one.
+    # the object and not in a subclass: for that Gradio would write a stub file beside this one. It lasts as long as no
+    # event answers with gr.update for this part, for which Gradio makes the part anew.
     image.preprocess = _uploaded_path  # type: ignore[method-assign]
     return image
 
@@ -290,14 +293,23 @@ def three_pictures(elem_id: str, label: str, value: list[tuple[str, str]] | None
     )
 
 
-def example_strip(rows: Sequence[Row], inputs: Sequence[Any]) -> Any:
-    """Examples that are drawn by this project, above the parts that they fill."""
-    return gr.Examples(
-        [[row.visible, row.infrared, row.model][: len(inputs)] for row in rows],
-        list(inputs),
-        example_labels=[row.label for row in rows],
-        label="Examples, drawn by this project: click one to fuse it",
-    )
+def example_strip(rows: Sequence[Row], inputs: Sequence[Any]) -> list[Callable[..., Any]]:
+    """A button for each example that fills the inputs; the `.then` of each, to go on with.
+
+    Not `gr.Examples`: it would give a visitor inputs of his own, made anew, which open what he uploads after it.
+    """
+    gr.Markdown("Examples, drawn by this project: click one to fuse it", elem_classes="hint")
+    with gr.Row(elem_classes="examples"):
+        buttons = [gr.Button(row.label, size="sm", min_width=80) for row in rows]
+    fill = [
+        button.click(partial(_row_values, row, len(inputs)), None, list(inputs), show_progress="hidden", **PRIVATE)
+        for button, row in zip(buttons, rows, strict=True)
+    ]
+    return [event.then for event in fill]
+
+
+def _row_values(row: Row, count: int) -> Any:
+    return [row.visible, row.infrared, row.model][:count]
 
 
 def fused_example(rows: Sequence[Row]) -> First:
