@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate
+from torch.nn.functional import interpolate, linear
 
 from fusion_hub.downstream.classes import MSRS_CLASSES
 from fusion_hub.downstream.inputs import DTYPES, Inputs, file_name, open_inputs
@@ -108,26 +108,40 @@ class SegFormerConfig:
 
 
 def segformer_logits(model: "SegformerForSemanticSegmentation", pixels: Tensor) -> Tensor:
-    """`model(pixels).logits`, `(B, C, H/4, W/4)`, in about half the time of training.
+    """`model(pixels).logits`, `(B, C, H/4, W/4)`, in about a third of the decoder's time in training.
 
     The decoder projects the features of every level to the width of the decoder, enlarges them to a quarter of the
     picture, and mixes all with a 1x1 convolution. Both maps are linear in the channels and the enlargement is linear in
     the pixels, so they change places: projection and mixing become one small matrix for each level, applied before the
-    enlargement. The numbers are the same up to rounding.
+    enlargement, which is two small matrices itself, one for the rows and one for the columns. Channels stay last
+    throughout, so that nothing is copied. The numbers are the same up to rounding.
     """
     head = model.decode_head
     features = model.segformer(pixels, output_hidden_states=True).hidden_states
+    (batch, _, height, width), channels = features[0].shape, head.linear_fuse.out_channels
     # The decoder concatenates from the coarsest level to the finest.
     mixing = head.linear_fuse.weight[:, :, 0, 0].chunk(len(features), dim=1)[::-1]
     mixed = None
     for level, projection, mix in zip(features, head.linear_projections, mixing, strict=True):
         with torch.autocast(pixels.device.type, enabled=False):
             weight, bias = mix @ projection.proj.weight, mix @ projection.proj.bias
-        part = conv2d(level, weight[:, :, None, None], bias)
-        if part.shape[-2:] != features[0].shape[-2:]:
-            part = interpolate(part, size=features[0].shape[-2:], mode="bilinear", align_corners=False)
-        mixed = part if mixed is None else mixed + part
-    return head.classifier(head.dropout(head.activation(head.batch_norm(mixed))))
+        part = linear(level.permute(0, 2, 3, 1), weight, bias)  # (B, h, w, channels)
+        if mixed is None:
+            mixed = part.reshape(batch * height, width, channels)
+            continue
+        rows = _enlargement(part.shape[1], height, part) @ part.flatten(2)  # (B, H/4, w * channels)
+        columns = _enlargement(part.shape[2], width, part).expand(batch * height, -1, -1)
+        mixed = torch.baddbmm(mixed, columns, rows.view(batch * height, part.shape[2], channels))
+    normal = head.batch_norm(mixed.view(batch, height, width, channels).permute(0, 3, 1, 2))
+    hidden = head.dropout(head.activation(normal)).permute(0, 2, 3, 1)
+    return linear(hidden, head.classifier.weight.flatten(1), head.classifier.bias).permute(0, 3, 1, 2)
+
+
+def _enlargement(small: int, large: int, like: Tensor) -> Tensor:
+    """`(large, small)`: bilinear enlargement (`align_corners=False`) along one side, of the dtype of `like`."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    identity = torch.eye(small, device=like.device, dtype=dtype)[None]
+    return interpolate(identity, size=large, mode="linear", align_corners=False)[0].T.to(like.dtype)
 
 
 def initialise_encoder(model: "SegformerForSemanticSegmentation") -> None:
