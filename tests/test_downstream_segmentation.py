@@ -1,5 +1,6 @@
 """Scores of segmentation against their definitions, and their intervals against what they promise."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from fusion_hub.downstream.segmentation import (
     bootstrap_runs,
     class_iou,
     confusion_matrix,
+    difference_over_seeds,
     evaluate_segmenter,
     mean_iou,
     over_seeds,
@@ -160,6 +162,33 @@ def test_runs_that_differ_widen_the_interval() -> None:
     assert other.high - other.low > 1.5 * (same.high - same.low)
     with pytest.raises(ValueError, match="give \\(runs, pictures, classes, classes\\)"):
         bootstrap_runs(one)
+
+
+def test_a_difference_of_several_runs_draws_their_runs_too() -> None:
+    rng = np.random.default_rng(4)
+    first, second = (accuracy_matrices(rng, 50, agree) for agree in (0.7, 0.8))
+    alone = bootstrap_difference(first, second, pixel_accuracy)
+    twice = bootstrap_difference(np.stack([first, first]), np.stack([second] * 3), pixel_accuracy)
+    assert dataclasses.astuple(twice) == pytest.approx(dataclasses.astuple(alone))
+    scattered = np.stack([second, accuracy_matrices(rng, 50, 0.5)])
+    wide = bootstrap_difference(first, scattered, pixel_accuracy)
+    assert wide.value == pytest.approx(pixel_accuracy(scattered.sum(1)).mean() - pixel_accuracy(first.sum(0)))
+    assert wide.high - wide.low > 2 * (alone.high - alone.low)
+
+
+def test_the_difference_over_seeds_is_that_of_an_equal_variance_t_test() -> None:
+    first, second, third = (0.31, 0.35), (0.41, 0.42, 0.46), (0.2, 0.28)
+    found = difference_over_seeds(first, second)
+    expected = stats.ttest_ind(second, first).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert found.value == pytest.approx(0.1)
+    # With a third input the scatter is known from four degrees of freedom in place of three.
+    deviation = math.sqrt(sum((len(g) - 1) * np.var(g, ddof=1) for g in (first, second, third)) / 4)
+    half = stats.t.ppf(0.975, 4) * deviation * math.sqrt(1 / 2 + 1 / 3)
+    pooled = difference_over_seeds(first, second, [third, (0.5,), ()])
+    assert (pooled.low, pooled.high) == pytest.approx((0.1 - half, 0.1 + half), abs=1e-6)
+    alone = difference_over_seeds((0.3,), (0.4,))
+    assert alone.value == pytest.approx(0.1) and math.isnan(alone.low) and math.isnan(alone.high)
 
 
 # --- a segmenter on a set --------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ Conventions, as in the papers on MSRS and MFNet:
 - Pixels with the label 255 do not count.
 
 Intervals: `bootstrap` draws pictures again, so it says how much another set of such pictures would change the number;
-`over_seeds` says how much another training run would; `bootstrap_runs` both at once.
+`over_seeds` says how much another training run would; `bootstrap_runs` both at once. Two networks are compared with
+`bootstrap_difference` and `difference_over_seeds`.
 """
 
 import json
@@ -120,37 +121,47 @@ def bootstrap_runs(
     confusions = np.asarray(confusions)
     if confusions.ndim != 4 or not confusions.shape[1]:
         raise ValueError(f"confusions are {confusions.shape}: give (runs, pictures, classes, classes)")
-    runs, pictures, classes = confusions.shape[:3]
     rng = np.random.default_rng(seed)
-    flat = confusions.reshape(runs, pictures, classes**2).astype(np.float64)
-    counts = rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)  # how often each was drawn
-    sums = np.einsum("bn,snk->bsk", counts, flat).reshape(resamples, runs, classes, classes)
-    values = statistic(sums)
-    chosen = rng.integers(runs, size=(resamples, runs))
-    means = np.take_along_axis(values, chosen, axis=1).mean(1)
-    value = float(np.mean(statistic(confusions.sum(1))))
-    return _percentiles(value, means)
+    means = _resampled(confusions, statistic, _draw_pictures(rng, confusions.shape[1], resamples), rng)
+    return _percentiles(float(np.mean(statistic(confusions.sum(1)))), means)
 
 
 def bootstrap_difference(
     first: np.ndarray, second: np.ndarray, statistic: Statistic = mean_iou, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
-    """95 % percentile interval of `statistic(second) - statistic(first)` on the same pictures, each `(N, C, C)`.
+    """95 % percentile interval of `statistic(second) - statistic(first)` on the same pictures.
 
     Hard pictures are hard for both, so this is narrower than the two intervals suggest: use it to compare.
+
+    Args:
+        first, second: each `(N, C, C)`, one run; or `(S, N, C, C)`, S runs, not the same S for both. Of several runs it
+            is the difference of the means, and runs are drawn again, of each side by itself, as in `bootstrap_runs`.
     """
-    if first.shape != second.shape:
+    first, second = (one[None] if one.ndim == 3 else one for one in (np.asarray(first), np.asarray(second)))
+    if first.shape[1:] != second.shape[1:]:
         raise ValueError(f"the matrices are {first.shape} and {second.shape}: compare runs on the same pictures")
-
-    def difference(both: np.ndarray) -> np.ndarray:
-        return statistic(both[..., 1, :, :]) - statistic(both[..., 0, :, :])
-
-    pictures, classes = first.shape[:2]
     rng = np.random.default_rng(seed)
-    flat = np.stack([first, second], 1).reshape(pictures, -1).astype(np.float64)
-    counts = rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
-    values = difference((counts @ flat).reshape(resamples, 2, classes, classes))
-    return _percentiles(float(statistic(second.sum(0)) - statistic(first.sum(0))), values)
+    counts = _draw_pictures(rng, first.shape[1], resamples)
+    before, after = (_resampled(one, statistic, counts, rng) for one in (first, second))
+    value = np.mean(statistic(second.sum(1))) - np.mean(statistic(first.sum(1)))
+    return _percentiles(float(value), after - before)
+
+
+def _draw_pictures(rng: np.random.Generator, pictures: int, resamples: int) -> np.ndarray:
+    """`(resamples, pictures)`: how often each picture was drawn, with replacement."""
+    return rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
+
+
+def _resampled(
+    confusions: np.ndarray, statistic: Statistic, counts: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Means of the statistic over runs that are drawn again, on the pictures of `counts`: `(resamples,)`."""
+    runs, pictures, classes = confusions.shape[:3]
+    flat = confusions.reshape(runs, pictures, classes**2).astype(np.float64)
+    sums = np.tensordot(counts.astype(np.float64), flat, axes=(1, 1))
+    values = statistic(sums.reshape(len(counts), runs, classes, classes))
+    chosen = rng.integers(runs, size=(len(counts), runs))
+    return np.take_along_axis(values, chosen, axis=1).mean(1)
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
@@ -160,6 +171,26 @@ def over_seeds(values: Sequence[float]) -> Interval:
         return Interval(float(numbers.mean()) if numbers.size else math.nan, math.nan, math.nan)
     half = _student(numbers.size - 1) * numbers.std(ddof=1) / math.sqrt(numbers.size)
     return Interval(float(numbers.mean()), float(numbers.mean() - half), float(numbers.mean() + half))
+
+
+def difference_over_seeds(
+    first: Sequence[float], second: Sequence[float], others: Iterable[Sequence[float]] = ()
+) -> Interval:
+    """Mean of `second` minus that of `first`, numbers of training runs, and its 95 % interval of Student's t.
+
+    Args:
+        others: numbers of runs on other inputs. Two or three runs say little of how much runs scatter; that of all
+            inputs together says more, and is taken to be the same for all.
+    """
+    groups = [np.asarray(group, dtype=np.float64) for group in (first, second, *others)]
+    before, after = groups[:2]
+    value = float(after.mean() - before.mean())
+    freedom = sum(group.size - 1 for group in groups if group.size)
+    if not freedom or not math.isfinite(value):
+        return Interval(value, math.nan, math.nan)
+    variance = sum(float(np.square(group - group.mean()).sum()) for group in groups if group.size) / freedom
+    half = _student(freedom) * math.sqrt(variance * (1 / before.size + 1 / after.size))
+    return Interval(value, value - half, value + half)
 
 
 def _percentiles(value: float, values: np.ndarray) -> Interval:
