@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fusion_hub.data.generated import DrawnPicture
-from fusion_hub.data.layouts import EXTENSIONS
+from fusion_hub.data.layouts import EXTENSIONS, folder_beside
 from fusion_hub.data.pictures import READ_ERRORS, ImageSource, Pair, load_picture
 from fusion_hub.data.report import some
 
@@ -71,7 +71,9 @@ def find_labels(pairs: Sequence[Pair]) -> list[LabelledPair]:
         if not isinstance(source, Path):
             raise ValueError(f"{pair.name!r} is no file, so it has no folder of labels: give a folder of files")
         if source.parent not in folders:
-            folders[source.parent] = _files_by_stem(_label_folder(source.parent))
+            folders[source.parent] = _files_by_stem(
+                folder_beside(source.parent, LABEL_NAMES, "with the class of each pixel")
+            )
         files = folders[source.parent].get(source.stem, [])
         if len(files) > 1:
             raise ValueError(f"{files[0].parent} has several files named {source.stem!r}: leave one")
@@ -85,20 +87,6 @@ def find_labels(pairs: Sequence[Pair]) -> list[LabelledPair]:
             "pairs out with exclude"
         )
     return labelled
-
-
-def _label_folder(visible: Path) -> Path:
-    """`ROOT/label` of `ROOT/vis`, or `ROOT/label/SPLIT` of `ROOT/vis/SPLIT`."""
-    below = [(visible.parent, Path()), (visible.parent.parent, Path(visible.name))]
-    for root, split in below:
-        folders = [f for f in sorted(root.iterdir()) if f.name.lower() in LABEL_NAMES and (f / split).is_dir()]
-        if len(folders) > 1:
-            raise ValueError(f"{root} has several folders of labels: {some([f.name for f in folders])}; leave one")
-        if folders:
-            return folders[0] / split
-    raise ValueError(
-        f"{visible.parent} has no folder with the class of each pixel: name it one of {', '.join(LABEL_NAMES)}"
-    )
 
 
 def _files_by_stem(folder: Path) -> dict[str, list[Path]]:

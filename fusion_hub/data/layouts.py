@@ -202,6 +202,25 @@ def subfolder(folder: Path, name: str) -> Path | None:
     return next((entry for entry in _folders(folder) if entry.name.lower() == name.lower()), None)
 
 
+def folder_beside(visible: Path, names: Sequence[str], what: str) -> Path:
+    """`ROOT/NAME` of `ROOT/vis`, or `ROOT/NAME/SPLIT` of `ROOT/vis/SPLIT`: the one of `names`, in any case, that exists.
+
+    Args:
+        visible: folder of the visible pictures.
+        what: is in the folder, for messages: "of labels".
+
+    Raises:
+        ValueError: there is none, or several.
+    """
+    for root, split in ((visible.parent, Path()), (visible.parent.parent, Path(visible.name))):
+        folders = [folder for folder in _named(_folders(root), names) if (folder / split).is_dir()]
+        if len(folders) > 1:
+            raise ValueError(f"{root} has several folders {what}: {some([f.name for f in folders])}; leave one")
+        if folders:
+            return folders[0] / split
+    raise ValueError(f"{visible.parent} has no folder {what}: name it one of {', '.join(names)}")
+
+
 def _named(folders: Sequence[Path], understood: Sequence[str]) -> list[Path]:
     return [folder for folder in folders if folder.name.lower() in understood]
 

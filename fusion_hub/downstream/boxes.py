@@ -1,4 +1,4 @@
-"""Boxes: letterbox and back, overlap, non-maximum suppression. Pure functions of NumPy arrays.
+"""Boxes: letterbox and back, non-maximum suppression. Pure functions of NumPy arrays.
 
 A box is left, top, right, bottom in pixels; edges, so a box around one pixel is 1 wide.
 """
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+
+from fusion_hub.data.boxes import iou
 
 LETTERBOX_GREY = 114  # what YOLOX and Ultralytics train with
 
@@ -60,16 +62,6 @@ def corners(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes `(N, 4)` with boxes `(M, 4)`: `(N, M)` in [0, 1]; 0 where both are empty."""
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    union = _areas(first)[:, None] + _areas(second)[None] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-
-
 def nms(boxes: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, threshold: float) -> np.ndarray:
     """Greedy non-maximum suppression within each class.
 
@@ -101,7 +93,3 @@ def _keep(boxes: np.ndarray, candidates: np.ndarray, threshold: float) -> np.nda
         kept.append(best)
         candidates = candidates[iou(boxes[best][None], boxes[candidates])[0] <= threshold]
     return np.array(kept, dtype=np.int64)
-
-
-def _areas(boxes: np.ndarray) -> np.ndarray:
-    return np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusion_hub.downstream.boxes import iou
+from fusion_hub.data.boxes import iou
 from fusion_hub.downstream.classes import name_of
 from fusion_hub.downstream.protocols import Detections, check_threshold
 

@@ -1,0 +1,238 @@
+"""Boxes beside pictures: the union of several people's against its rule, real files against what their README says."""
+
+import json
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from fusion_hub.data import PairedDataset
+from fusion_hub.data.boxes import Boxes, find_boxes, iou, same_class, union_boxes
+
+MSRS = ("person", "car", "bicycle")
+MSRS_TEST = {"vis": 254, "ir": 500, "fused": 411}  # of the data's README
+
+
+@st.composite
+def people(draw: st.DrawFn, most: int = 3, classes: int = 2) -> list[Boxes]:
+    """What several people drew: boxes with whole corners, many of them nearly the same."""
+    drawn = []
+    for _ in range(draw(st.integers(1, most))):
+        n = draw(st.integers(0, 5))
+        place = draw(hnp.arrays(np.int64, (n, 2), elements=st.integers(0, 12)))
+        size = draw(hnp.arrays(np.int64, (n, 2), elements=st.integers(4, 9)))
+        class_ids = draw(hnp.arrays(np.int64, n, elements=st.integers(0, classes - 1)))
+        drawn.append((np.concatenate([place, place + size], axis=1).astype(np.float64), class_ids))
+    return drawn
+
+
+def rows(boxes: Boxes) -> list[tuple[float, ...]]:
+    return sorted((*box, class_id) for box, class_id in zip(boxes[0].tolist(), boxes[1].tolist(), strict=True))
+
+
+def one(*corners: float, class_id: int = 0) -> Boxes:
+    return np.array([corners], dtype=np.float64), np.array([class_id])
+
+
+# --- the union -------------------------------------------------------------------------------------------------------
+
+
+@given(people())
+def test_the_order_of_people_does_not_matter(drawn: list[Boxes]) -> None:
+    expected = union_boxes(drawn)
+    for order in permutations(drawn):
+        boxes, class_ids = union_boxes(list(order))
+        assert np.array_equal(boxes, expected[0]) and np.array_equal(class_ids, expected[1])
+
+
+@given(people())
+def test_each_class_has_at_least_the_boxes_of_one_person_and_at_most_all(drawn: list[Boxes]) -> None:
+    boxes, class_ids = union_boxes(drawn)
+    assert boxes.shape == (len(class_ids), 4) and boxes.dtype == np.float32 and class_ids.dtype == np.int64
+    for class_id in range(2):
+        counts = [int((ids == class_id).sum()) for _, ids in drawn]
+        assert max(counts) <= (class_ids == class_id).sum() <= sum(counts)
+
+
+@given(people())
+def test_a_box_that_overlaps_no_other_persons_stays_and_all_lie_in_the_hull(drawn: list[Boxes]) -> None:
+    found = rows(union_boxes(drawn))
+    for number, (boxes, class_ids) in enumerate(drawn):
+        for box, class_id in zip(boxes, class_ids, strict=True):
+            others = [b[ids == class_id] for k, (b, ids) in enumerate(drawn) if k != number]
+            if all((iou(box[None], other) < 0.5).all() for other in others):
+                assert (*box.tolist(), int(class_id)) in found
+    everything = np.concatenate([boxes for boxes, _ in drawn])
+    for *box, _ in found:
+        assert (everything.min(0) <= np.array(box) + 1e-4).all() and (np.array(box) <= everything.max(0) + 1e-4).all()
+
+
+@given(people(most=1), st.integers(1, 4))
+def test_people_who_agree_are_as_one(drawn: list[Boxes], count: int) -> None:
+    # Boxes of one person never merge, however they overlap, and equal ones find each other.
+    distinct = sorted(set(rows(drawn[0])))
+    boxes = np.array(distinct).reshape(-1, 5)
+    agreed = [(boxes[:, :4], boxes[:, 4].astype(np.int64))] * count
+    assert rows(union_boxes(agreed)) == distinct
+
+
+@given(people(), st.integers(-50, 50), st.integers(1, 4))
+@settings(max_examples=50)
+def test_moved_and_enlarged_boxes_give_a_moved_and_enlarged_union(drawn: list[Boxes], by: int, scale: int) -> None:
+    moved = union_boxes([(scale * boxes + by, class_ids) for boxes, class_ids in drawn])
+    plain = union_boxes(drawn)
+    assert np.allclose(moved[0], scale * plain[0] + by, atol=1e-3) and np.array_equal(moved[1], plain[1])
+
+
+def test_the_rule_by_hand() -> None:
+    # IoU of the first two is 80 / 120 = 0.67, of the second and third 60 / 140 = 0.43.
+    first, second, third = one(0, 0, 10, 10), one(0, 2, 10, 12), one(0, 6, 10, 16)
+    assert rows(union_boxes([first, second, third])) == [(0, 1, 10, 11, 0), (0, 6, 10, 16, 0)]
+    # The same places in one person's own drawing are two objects, and in two classes too.
+    assert len(union_boxes([(np.concatenate([first[0], second[0]]), np.array([0, 0]))])[0]) == 2
+    assert len(union_boxes([first, (second[0], np.array([1]))])[0]) == 2
+    # A person's two candidates: the one that overlaps more is taken, the other stays alone.
+    near = np.array([[0, 1, 10, 11], [0, 2, 10, 12]], dtype=np.float64), np.array([0, 0])
+    assert rows(union_boxes([first, near])) == [(0, 0.5, 10, 10.5, 0), (0, 2, 10, 12, 0)]
+    # Exactly 0.5 is the same object.
+    assert len(union_boxes([one(0, 0, 10, 10), one(0, 0, 10, 5)])[0]) == 1
+    assert union_boxes([])[0].shape == (0, 4) and union_boxes([(np.zeros((0, 4)), np.zeros(0))])[1].shape == (0,)
+
+
+# --- real files ------------------------------------------------------------------------------------------------------
+
+
+def test_msrs_has_the_boxes_that_its_readme_tells(data_root: Path) -> None:
+    pairs = list(PairedDataset.open(str(data_root / "data" / "msrs"), "test"))
+    alone = {name: find_boxes(pairs, MSRS, [name]) for name in MSRS_TEST}
+    assert {name: sum(len(pair.boxes) for pair in boxed) for name, boxed in alone.items()} == MSRS_TEST
+    union = find_boxes(pairs, MSRS)
+    assert [pair.name for pair in union] == [pair.name for pair in pairs] and len(union) == 92
+    for number, boxed in enumerate(union):
+        each = [len(alone[name][number].boxes) for name in MSRS_TEST]
+        assert max(each) <= len(boxed.boxes) <= sum(each)
+        assert (boxed.boxes >= 0).all() and (boxed.boxes <= [640, 480, 640, 480]).all()
+        assert (boxed.boxes[:, 2:] > boxed.boxes[:, :2]).all()
+    total = sum(len(pair.boxes) for pair in union)
+    assert max(MSRS_TEST.values()) < total < sum(MSRS_TEST.values()) / 1.5  # they disagree, but not on everything
+    people_only = find_boxes(pairs, ["Person"])
+    assert sum(len(pair.boxes) for pair in people_only) == sum(int((pair.class_ids == 0).sum()) for pair in union)
+
+
+def test_m3fd_people_are_persons(data_root: Path) -> None:
+    pairs = list(PairedDataset.open(str(data_root / "data" / "m3fd"), "train"))
+    boxed = find_boxes(pairs, ("person", "car"))
+    assert np.bincount(np.concatenate([pair.class_ids for pair in boxed])).tolist() == [90, 47]
+    content = json.loads((data_root / "data/m3fd/train/boxes/boxes.json").read_text())
+    left, top, width, height = content["annotations"][0]["bbox"]
+    assert [left, top, left + width, top + height] in next(
+        pair.boxes for pair in boxed if pair.name == "00000"
+    ).tolist()
+
+
+def test_drawn_scenes_know_their_boxes() -> None:
+    pairs = list(PairedDataset.open("generated:3"))
+    both, cars = find_boxes(pairs, ("person", "car")), find_boxes(pairs, ("car",))
+    for pair, only in zip(both, cars, strict=True):
+        assert set(pair.class_ids.tolist()) == {0, 1}
+        assert np.array_equal(only.boxes, pair.boxes[pair.class_ids == 1])
+
+
+# --- small files -----------------------------------------------------------------------------------------------------
+
+
+def a_set(root: Path, **files: Any) -> list[Any]:
+    for band in ("vis", "ir"):
+        (root / band).mkdir(parents=True)
+        for name in ("a", "b.c"):
+            Image.new("L", (40, 30)).save(root / band / f"{name}.png")
+    if files:
+        (root / "boxes").mkdir()
+    for name, content in files.items():
+        (root / "boxes" / f"{name}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return list(PairedDataset.open(str(root)))
+
+
+def coco(*annotations: tuple[int, int, list[float]], names: tuple[str, ...] = ("a", "b.c"), **more: Any) -> dict:
+    return {
+        "categories": [{"id": 7, "name": "People"}, {"id": 3, "name": "Bus"}],
+        "images": [{"id": i, "file_name": name, "width": 40, "height": 30} for i, name in enumerate(names)],
+        "annotations": [{"image_id": i, "category_id": c, "bbox": box, **more} for i, c, box in annotations],
+    }
+
+
+def test_names_of_pictures_clipping_and_empty_pictures(tmp_path: Path) -> None:
+    content = coco((1, 3, [30, 20, 99, 99]), (1, 7, [1, 2, 3, 4]), (1, 3, [50, 2, 3, 4]), names=("vis/a.png", "b.c"))
+    pairs = a_set(tmp_path, one=content)
+    empty, full = find_boxes(pairs, ("bus", "person"))
+    assert empty.name == "a" and empty.boxes.shape == (0, 4) and empty.class_ids.shape == (0,)
+    assert rows((full.boxes, full.class_ids)) == [
+        (1, 2, 4, 6, 1),
+        (30, 20, 40, 30, 0),
+    ]  # within; the one outside is gone
+    assert [len(pair.boxes) for pair in find_boxes(pairs, ("bus",))] == [0, 1]
+
+
+def test_crowds_are_no_objects(tmp_path: Path) -> None:
+    pairs = a_set(tmp_path, one=coco((0, 7, [1, 2, 3, 4]), iscrowd=1))
+    assert [len(pair.boxes) for pair in find_boxes(pairs, ("person",))] == [0, 0]
+
+
+def test_the_split_may_be_below_the_folder_of_boxes(tmp_path: Path) -> None:
+    for band in ("vis", "ir"):
+        (tmp_path / band / "val").mkdir(parents=True)
+        Image.new("L", (40, 30)).save(tmp_path / band / "val" / "a.png")
+    (tmp_path / "Boxes" / "val").mkdir(parents=True)
+    (tmp_path / "Boxes" / "val" / "x.json").write_text(json.dumps(coco((0, 7, [1, 2, 3, 4]))))
+    (pair,) = find_boxes(list(PairedDataset.open(str(tmp_path), "val")), ("person",))
+    assert pair.boxes.tolist() == [[1, 2, 4, 6]]
+
+
+@pytest.mark.parametrize(
+    ("files", "classes", "annotations", "message"),
+    [
+        ({}, ("person",), None, r"has no folder with boxes \(COCO JSON files\): name it one of boxes"),
+        ({"x": "{"}, ("person",), None, r"x.json is no COCO file of boxes \(JSONDecodeError"),
+        ({"x": {"images": []}}, ("person",), None, r"no COCO file of boxes \(KeyError: 'categories'\)"),
+        ({"x": []}, ("person",), None, "no COCO file of boxes"),
+        ({"x": coco((0, 7, [1, 2, 3]))}, ("person",), None, "no COCO file of boxes"),
+        ({"x": coco((0, 7, [1, 2, 3, float("nan")]))}, ("person",), None, "give finite numbers"),
+        ({"x": coco((9, 7, [1, 2, 3, 4]))}, ("person",), None, "box of image 9 and category 7, but does not list them"),
+        ({"x": coco((0, 1, [1, 2, 3, 4]))}, ("person",), None, "box of image 0 and category 1"),
+        ({"x": coco(names=("a", "a.png"))}, ("person",), None, "lists pictures of one stem twice"),
+        ({"x": coco()}, ("person", "lorry"), None, "knows the class 'lorry': use some of bus, person"),
+        ({"x": coco()}, ("person", "People"), None, "each once"),
+        ({"x": coco()}, (), None, "at least one"),
+        ({"x": coco()}, ("person",), ["y"], "has the files of boxes x, asked for is 'y'"),
+        ({"x": coco()}, ("person",), [], "asked for is no file at all"),
+        (
+            {"x": coco(), "y": coco(names=("a",))},
+            ("person",),
+            None,
+            "1 of 2 pairs are not listed in each file of boxes: b.c",
+        ),
+    ],
+)
+def test_wrong_files_are_errors(
+    tmp_path: Path, files: dict[str, Any], classes: tuple[str, ...], annotations: list[str] | None, message: str
+) -> None:
+    pairs = a_set(tmp_path, **files)
+    with pytest.raises(ValueError, match=message):
+        find_boxes(pairs, classes, annotations)
+
+
+def test_pictures_in_memory_have_no_boxes() -> None:
+    pairs = list(PairedDataset.open([(np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8))]))
+    with pytest.raises(ValueError, match="give a folder of files"):
+        find_boxes(pairs, ("person",))
+
+
+def test_names_of_one_class() -> None:
+    assert {same_class(name) for name in ("Person", "people", " Pedestrian ", "PEOPLE")} == {"person"}
+    assert same_class("Traffic_Light") == same_class("traffic light") == "traffic light"
