@@ -57,7 +57,11 @@ class BoxedPair:
 
 
 def find_boxes(
-    pairs: Sequence[Pair], classes: Sequence[str], annotations: Sequence[str] | None = None
+    pairs: Sequence[Pair],
+    classes: Sequence[str],
+    annotations: Sequence[str] | None = None,
+    *,
+    every_class: bool = True,
 ) -> list[BoxedPair]:
     """The boxes that belong to pairs.
 
@@ -69,6 +73,7 @@ def find_boxes(
         classes: names, in the order of the ids of the result, in any case; usual synonyms such as `People` for `person`
             are the same class. Boxes of other classes are left out.
         annotations: the files to use, by stem: `["vis"]`. None: all, made one by `union_boxes`.
+        every_class: whether each of the classes has to be known to the files of each folder; else one of them does.
 
     Raises:
         ValueError: there is no such file, one is broken, none knows a class, or one does not list a picture.
@@ -84,7 +89,7 @@ def find_boxes(
         if not isinstance(source, Path):
             raise ValueError(f"{pair.name!r} is no file, so it has no folder of boxes: give a folder of files")
         if source.parent not in read:
-            read[source.parent] = _read_folder(source.parent, ids, annotations)
+            read[source.parent] = _read_folder(source.parent, ids, annotations, every_class)
         annotators = read[source.parent].values()
         if all(source.stem in annotator for annotator in annotators):
             boxed.append(BoxedPair(pair, *union_boxes([annotator[source.stem] for annotator in annotators])))
@@ -181,7 +186,9 @@ def _drawn(source: DrawnPicture, ids: Mapping[str, int]) -> Boxes:
     return corners, np.array([ids[same_class(box.label)] for box in wanted], dtype=np.int64)
 
 
-def _read_folder(visible: Path, ids: Mapping[str, int], annotations: Sequence[str] | None) -> dict[str, _Annotator]:
+def _read_folder(
+    visible: Path, ids: Mapping[str, int], annotations: Sequence[str] | None, every_class: bool
+) -> dict[str, _Annotator]:
     """What each file beside the folder of visible pictures says, by stem of the file."""
     folder = folder_beside(visible, BOX_NAMES, "with boxes (COCO JSON files)")
     files = {file.stem: file for file in sorted(folder.glob("*.json")) if not file.name.startswith(".")}
@@ -195,7 +202,7 @@ def _read_folder(visible: Path, ids: Mapping[str, int], annotations: Sequence[st
         )
     contents = {name: _read_json(files[name]) for name in wanted}
     known = {same_class(name) for content in contents.values() for name in content["classes"].values()}
-    if strange := [name for name in ids if name not in known]:
+    if (strange := [name for name in ids if name not in known]) and (every_class or len(strange) == len(ids)):
         raise ValueError(
             f"no file of boxes in {folder} knows the class {strange[0]!r}: use some of {some(sorted(known))}"
         )
