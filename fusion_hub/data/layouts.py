@@ -203,7 +203,7 @@ def subfolder(folder: Path, name: str) -> Path | None:
 
 
 def folder_beside(visible: Path, names: Sequence[str], what: str) -> Path:
-    """`ROOT/NAME` of `ROOT/vis`, or `ROOT/NAME/SPLIT` of `ROOT/vis/SPLIT`: the one of `names`, in any case, that exists.
+    """`ROOT/NAME` of `ROOT/vis`, or `ROOT/NAME/SPLIT` of `ROOT/vis/SPLIT`: NAME is one of `names` in any case.
 
     Args:
         visible: folder of the visible pictures.
