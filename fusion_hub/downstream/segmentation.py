@@ -122,8 +122,8 @@ def bootstrap_runs(
     if confusions.ndim != 4 or not confusions.shape[1]:
         raise ValueError(f"confusions are {confusions.shape}: give (runs, pictures, classes, classes)")
     rng = np.random.default_rng(seed)
-    means = _resampled(confusions, statistic, _draw_pictures(rng, confusions.shape[1], resamples), rng)
-    return _percentiles(float(np.mean(statistic(confusions.sum(1)))), means)
+    means = _resampled(confusions, statistic, draw_pictures(rng, confusions.shape[1], resamples), rng)
+    return percentile_interval(float(np.mean(statistic(confusions.sum(1)))), means)
 
 
 def bootstrap_difference(
@@ -141,13 +141,13 @@ def bootstrap_difference(
     if first.shape[1:] != second.shape[1:]:
         raise ValueError(f"the matrices are {first.shape} and {second.shape}: compare runs on the same pictures")
     rng = np.random.default_rng(seed)
-    counts = _draw_pictures(rng, first.shape[1], resamples)
+    counts = draw_pictures(rng, first.shape[1], resamples)
     before, after = (_resampled(one, statistic, counts, rng) for one in (first, second))
     value = np.mean(statistic(second.sum(1))) - np.mean(statistic(first.sum(1)))
-    return _percentiles(float(value), after - before)
+    return percentile_interval(float(value), after - before)
 
 
-def _draw_pictures(rng: np.random.Generator, pictures: int, resamples: int) -> np.ndarray:
+def draw_pictures(rng: np.random.Generator, pictures: int, resamples: int) -> np.ndarray:
     """`(resamples, pictures)`: how often each picture was drawn, with replacement."""
     return rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
 
@@ -193,7 +193,8 @@ def difference_over_seeds(
     return Interval(value, value - half, value + half)
 
 
-def _percentiles(value: float, values: np.ndarray) -> Interval:
+def percentile_interval(value: float, values: np.ndarray) -> Interval:
+    """`value` with the middle 95 % of its resampled `values`; undefined ones (NaN) are left out."""
     values = values[np.isfinite(values)]
     if not values.size:
         return Interval(value, math.nan, math.nan)
