@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from fusion_hub import pretrained
-from fusion_hub.cards import render_model_card, validate_card
+from fusion_hub.cards import render_model_card, render_segmenter_card, validate_card
 from fusion_hub.cards.methods import METHODS
 from fusion_hub.cards.results import NOT_SHOWN
 
@@ -29,7 +29,7 @@ def script() -> ModuleType:
 
 
 def test_every_checkpoint_has_its_card_and_no_card_is_left_over() -> None:
-    assert {path.stem for path in CARDS.glob("*.md")} == set(NAMES)
+    assert {path.stem for path in CARDS.glob("*.md")} == {*NAMES, *pretrained.SEGMENTERS}
     assert {info.model_class for info in pretrained.list_models()} <= set(METHODS)
 
 
@@ -85,6 +85,32 @@ def test_what_must_not_get_lost(name: str) -> None:
         "difffusenet-medical": "one look at the numbers on `mri_ct/test`",
     }
     assert watched[name] in text
+
+
+@pytest.mark.parametrize("name", sorted(pretrained.SEGMENTERS))
+def test_card_of_a_segmenter(name: str, tmp_path: Path) -> None:
+    info = pretrained.SEGMENTERS[name]
+    text = (CARDS / f"{name}.md").read_text(encoding="utf-8")
+    assert validate_card(text, info.folder, "segmenter") == []
+    assert (info.folder / "README.md").read_text(encoding="utf-8") == text
+    assert render_segmenter_card(info) == text, f"render the card again: python model_cards/render.py {name}"
+
+    rows = json.loads((info.folder / "metrics.json").read_text(encoding="utf-8"))["inputs"]
+    table = [line for line in text.split("\n## Results\n")[1].split("\n## ")[0].splitlines() if line.startswith("| ")]
+    for input_name, row in rows.items():  # by other means than the template's
+        own = [line.strip("|").split("|") for line in table if line.startswith(f"| {input_name} |")]
+        assert [float(own[0][1]), float(own[0][3])] == [
+            pytest.approx(100 * row["numbers"][key], abs=0.0501) for key in ("mIoU", "mIoU_foreground")
+        ]
+        assert len(own[1]) == 1 + info.classes
+
+    shutil.copytree(info.folder, tmp_path / name)
+    wrong = text.replace("value: 0.", "value: 0.9", 1)
+    assert any("metrics.json says" in problem for problem in validate_card(wrong, tmp_path / name, "segmenter"))
+    (tmp_path / name / "model.safetensors").write_bytes(b"other")
+    assert any("other weights" in problem for problem in validate_card(text, tmp_path / name, "segmenter"))
+    (tmp_path / name / "metrics.json").unlink()
+    assert any("no metrics.json" in problem for problem in validate_card(text, tmp_path / name, "segmenter"))
 
 
 def test_the_papers_numbers_are_apart_and_said_to_be_theirs() -> None:

@@ -10,6 +10,14 @@ the benchmark. None is typed.
 from fusion_hub.cards.dataset_card import render_dataset_card
 from fusion_hub.cards.datasets import DATA_SOURCES, DataSource
 from fusion_hub.cards.render import render_model_card
+from fusion_hub.cards.segmenter_card import render_segmenter_card
 from fusion_hub.cards.validate import validate_card
 
-__all__ = ["DATA_SOURCES", "DataSource", "render_dataset_card", "render_model_card", "validate_card"]
+__all__ = [
+    "DATA_SOURCES",
+    "DataSource",
+    "render_dataset_card",
+    "render_model_card",
+    "render_segmenter_card",
+    "validate_card",
+]

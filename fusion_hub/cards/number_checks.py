@@ -1,5 +1,7 @@
 """Whether the numbers of a model card are those of the evaluation: `model-index`, and the tables of its text."""
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -87,6 +89,21 @@ def compare_model_index(index: Any, measured: Measured | None) -> Iterator[str]:
 
 def _label(key: _Key) -> str:
     return f"{key[2]} on {key[0]} ({key[1]})"
+
+
+def compare_mean_iou(index: Any, folder: Path) -> Iterator[str]:
+    """Where the mIoU of a segmenter's `model-index` is not that of `metrics.json`, or of other weights."""
+    file, weights = folder / METRICS_FILE, folder / "model.safetensors"
+    if not file.is_file():
+        yield f"there is no {METRICS_FILE} beside the card: measure with benchmarks/segmentation.py"
+        return
+    measured = json.loads(file.read_text(encoding="utf-8"))
+    expected = next(iter(measured["inputs"].values()))["numbers"]["mIoU"]
+    found = [metric["value"] for entry in index[0].get("results", []) for metric in entry["metrics"]]
+    if found != [expected]:
+        yield f"model-index says {found} for mIoU, but {METRICS_FILE} says {expected}"
+    if weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() != measured["sha256"]:
+        yield f"{METRICS_FILE} was measured with other weights than those beside it: measure again"
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

@@ -299,11 +299,11 @@ def _unique(names: Iterable[str]) -> list[str]:
 
 def _read(folder: Path, name: str, data_terms: Mapping[str, str]) -> Checkpoint:
     parameters = count_parameters(folder)
-    index = _read_json(folder / "model_index.json")
+    index = read_json(folder / "model_index.json")
     pipeline_class, model_class = (_class_name(index, key) for key in ("_class_name", "model"))
     if model_class not in METHODS:
         raise ValueError(f"{folder}: no card is written for a {model_class}: it is not one of {', '.join(METHODS)}")
-    config, training = read_config(folder), _read_json(folder / "training.json")
+    config, training = read_config(folder), read_json(folder / "training.json")
     try:
         datasets = [describe_set(entry, data_terms) for entry in training["datasets"]]
     except KeyError as error:
@@ -317,7 +317,7 @@ def _read(folder: Path, name: str, data_terms: Mapping[str, str]) -> Checkpoint:
         training,
         datasets,
         read_measured(folder, name),
-        _read_json(folder / "speed.json") if (folder / "speed.json").is_file() else None,
+        read_json(folder / "speed.json") if (folder / "speed.json").is_file() else None,
         notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
         {file: (folder / file).is_file() for file in ("LICENSE", "sample.png")}
         | {"fp16": any(folder.glob("model/*.fp16*.safetensors"))},
@@ -349,7 +349,13 @@ def _read_text(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged, or no object.
+    """
     try:
         content = json.loads(_read_text(file))
     except ValueError as error:

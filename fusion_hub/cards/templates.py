@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def load_template(name: str) -> "Template":
-    """A template of `fusion_hub/templates`, with the filters `cell`, `number` and `duration`."""
+    """A template of `fusion_hub/templates`, with the filters `cell`, `number`, `percent` and `duration`."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -18,7 +18,7 @@ def load_template(name: str) -> "Template":
         lstrip_blocks=True,
         autoescape=False,
     )
-    environment.filters |= {"cell": _cell, "number": _number, "duration": _duration}
+    environment.filters |= {"cell": _cell, "number": _number, "percent": _percent, "duration": _duration}
     return environment.from_string((files("fusion_hub") / "templates" / name).read_text(encoding="utf-8"))
 
 
@@ -32,6 +32,10 @@ def _number(value: float | None, metric: str) -> str:
     from fusion_hub.leaderboard.markdown import format_value
 
     return "" if value is None else format_value(metric, value)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
 
 
 def _duration(seconds: float) -> str:

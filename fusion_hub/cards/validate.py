@@ -10,7 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from fusion_hub.cards.number_checks import check_model_index, check_weights, compare_model_index, compare_tables
+from fusion_hub.cards.number_checks import (
+    check_model_index,
+    check_weights,
+    compare_mean_iou,
+    compare_model_index,
+    compare_tables,
+)
 from fusion_hub.cards.results import read_measured
 from fusion_hub.cards.spec import (
     COLOURS,
@@ -27,12 +33,13 @@ from fusion_hub.cards.spec import (
 )
 from fusion_hub.cards.text_checks import check_code, check_text, imported_names
 
-Kind = Literal["model", "dataset", "space"]
+Kind = Literal["model", "segmenter", "dataset", "space"]
 
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n(.*)\Z", re.DOTALL)
-_KEYS = {"model": MODEL_KEYS, "dataset": DATASET_KEYS, "space": SPACE_KEYS}
+_KEYS = {"model": MODEL_KEYS, "segmenter": MODEL_KEYS, "dataset": DATASET_KEYS, "space": SPACE_KEYS}
 _REQUIRED = {
     "model": ("license", "library_name", "pipeline_tag", "tags"),
+    "segmenter": ("license", "library_name", "pipeline_tag", "tags", "model-index"),
     "dataset": ("license", "pretty_name", "task_categories", "size_categories"),
     "space": ("title", "emoji", "colorFrom", "colorTo", "sdk", "app_file", "license"),
 }
@@ -54,7 +61,7 @@ def validate_card(text: str, folder: Path | None = None, kind: Kind = "model") -
     if problem:
         return [problem]
     body = found[2]
-    checks = {"model": _check_model, "dataset": _check_dataset, "space": _check_space}
+    checks = {"model": _check_model, "segmenter": _check_segmenter, "dataset": _check_dataset, "space": _check_space}
     problems = [
         *_check_metadata(data, kind),
         *checks[kind](data, body, folder),
@@ -130,9 +137,7 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _check_model(data: Mapping[str, Any], body: str, folder: Path | None) -> Iterator[str]:
-    for key, expected in (("library_name", "diffusers"), ("pipeline_tag", "image-to-image")):
-        if key in data and data[key] != expected:
-            yield f"{key} is {data[key]!r}, expected {expected!r}"
+    yield from _check_task(data, "diffusers", "image-to-image")
     yield from _check_base_model(data, body)
     if "model-index" in data:
         yield from check_model_index(data["model-index"])
@@ -149,6 +154,20 @@ def _check_model(data: Mapping[str, Any], body: str, folder: Path | None) -> Ite
     yield from compare_model_index(data.get("model-index"), measured)
     yield from compare_tables(body, measured)
     yield from check_weights(folder, measured)
+
+
+def _check_segmenter(data: Mapping[str, Any], body: str, folder: Path | None) -> Iterator[str]:
+    yield from _check_task(data, "transformers", "image-segmentation")
+    if "model-index" in data:
+        yield from check_model_index(data["model-index"])
+        if folder is not None:
+            yield from compare_mean_iou(data["model-index"], folder)
+
+
+def _check_task(data: Mapping[str, Any], library: str, task: str) -> Iterator[str]:
+    for key, expected in (("library_name", library), ("pipeline_tag", task)):
+        if key in data and data[key] != expected:
+            yield f"{key} is {data[key]!r}, expected {expected!r}"
 
 
 def _check_base_model(data: Mapping[str, Any], body: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`fusion-hub models`: the bundled checkpoints and their measured numbers."""
+"""`fusion-hub models`: the bundled checkpoints, for fusion and for what comes after, and their measured numbers."""
 
 import json
 from typing import Annotated, Any
@@ -15,7 +15,9 @@ def models(
 ) -> None:
     """List the bundled checkpoints, with the numbers measured on their test sets."""
     if as_json:
-        typer.echo(json.dumps([_describe(info) for info in pretrained.list_models()], indent=2))
+        fusing = [_describe(info) for info in pretrained.list_models()]
+        segmenting = [_describe_segmenter(info) for info in pretrained.SEGMENTERS.values()]
+        typer.echo(json.dumps([*fusing, *segmenting], indent=2))
         return
     from rich.console import Console
     from rich.table import Table
@@ -33,11 +35,15 @@ def models(
             "\n".join(_headline(info)),
         )
     Console().print(table)
+    for segmenter in pretrained.SEGMENTERS.values():
+        for line in _segmenter_lines(segmenter):
+            typer.echo(line)
 
 
 def _describe(info: pretrained.PretrainedInfo) -> dict[str, Any]:
     return {
         "name": info.name,
+        "task": "fusion",
         "pipeline": info.pipeline_class,
         "model": info.model_class,
         "modality": info.modality,
@@ -49,6 +55,32 @@ def _describe(info: pretrained.PretrainedInfo) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in info.folder.rglob("*.safetensors")),
         "metrics": info.metrics,
     }
+
+
+def _describe_segmenter(info: pretrained.SegmenterInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "task": "segmentation",
+        "classes": info.classes,
+        "datasets": list(info.datasets),
+        "summary": info.summary,
+        "licence": info.licence,
+        "available": info.available,
+        "parameters": info.parameters,
+        "bytes": sum(file.stat().st_size for file in info.folder.rglob("*.safetensors")),
+        "metrics": info.metrics,
+    }
+
+
+def _segmenter_lines(info: pretrained.SegmenterInfo) -> list[str]:
+    """What follows fusion: the name, and the mIoU on each kind of pictures."""
+    measured = info.metrics
+    rows = [f"{name} {100 * row['numbers']['mIoU']:.1f}" for name, row in measured.get("inputs", {}).items()]
+    state = "" if info.available else ", not installed"
+    return [
+        f"For the segmentation preview: {info.name} (SegFormer-B0, {info.licence}{state}).",
+        *([f"  measured: mIoU in per cent on {measured['dataset']}, {', '.join(rows)}"] if rows else []),
+    ]
 
 
 def _headline(info: pretrained.PretrainedInfo) -> list[str]:

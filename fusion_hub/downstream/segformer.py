@@ -1,6 +1,7 @@
 """SegFormer (Xie et al. 2021, arXiv 2105.15203) from the `transformers` library: a class for each pixel.
 
-NVIDIA's own weights are for research and evaluation only, derivatives included, and know photographs only.
+NVIDIA's own weights are for research and evaluation only, derivatives included, and know photographs only. The bundled
+ones, `segformer-b0-msrs`, were trained here.
 """
 
 import os
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fusion_hub import pretrained
 from fusion_hub.downstream.classes import Colour, palette_of
 from fusion_hub.downstream.protocols import Segmentation
 from fusion_hub.downstream.transformers_loading import check_finite, class_names, load_network
@@ -64,10 +66,11 @@ class SegformerSegmenter:
         local_files_only: bool = False,
         **settings: Any,
     ) -> Self:
-        """Load from a folder or from the Hub: `"nvidia/segformer-b0-finetuned-cityscapes-1024-1024"`.
+        """Load by bundled name, `"segformer-b0-msrs"`, from a folder, or from the Hub, `"owner/name"`, in float32.
 
         Args:
-            name_or_path: a folder that `save_pretrained` wrote, or a Hub id. Safetensors only; no code is run from it.
+            name_or_path: a bundled name, a folder that `save_pretrained` wrote, or a Hub id. Safetensors only; no code
+                is run from it.
             device: where the network runs.
             revision, token, cache_dir, local_files_only: as in huggingface_hub.
             settings: `inference` and `window` of the class.
@@ -78,9 +81,8 @@ class SegformerSegmenter:
             ValueError: if the weights do not fit, the network is no SegFormer, or a setting is impossible.
         """
         hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        return cls(
-            *load_network("AutoModelForSemanticSegmentation", name_or_path, device, hub, "segformer"), **settings
-        )
+        place = pretrained.resolve_segmenter(os.fspath(name_or_path)) or name_or_path
+        return cls(*load_network("AutoModelForSemanticSegmentation", place, device, hub, "segformer"), **settings)
 
     @torch.inference_mode()
     def segment(self, image: ImageInput, *, value_range: InfraredRange | None = None) -> Segmentation:

@@ -18,7 +18,7 @@ def load_network(
     hub: dict[str, Any],
     model_type: str | None = None,
 ) -> tuple[Any, Any]:
-    """A network in evaluation mode and its processor.
+    """A network in evaluation mode, float32, and its processor.
 
     Args:
         auto_class: name of a class of `transformers` with `from_pretrained`, `"AutoModelForObjectDetection"`.
@@ -46,7 +46,7 @@ def load_network(
         # The PIL processors: those of torchvision resize differently, and torchvision is not ours to require.
         processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **hub)
         model, report = getattr(transformers, auto_class).from_pretrained(
-            name, use_safetensors=True, output_loading_info=True, **hub
+            name, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **hub
         )
     except Exception as error:  # files of others fail in any way: safetensors, JSON, checks of the configuration, HTTP
         kind = OSError if isinstance(error, OSError) else ValueError

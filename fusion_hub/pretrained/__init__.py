@@ -1,7 +1,8 @@
 """The bundled checkpoints: what they are and where they lie.
 
-Each is a complete pipeline folder `fusion_hub/pretrained/<name>/` with its card. The table is data; numbers are read
-from the files beside the weights, so that they cannot disagree with them.
+Each is a complete folder `fusion_hub/pretrained/<name>/` with its card: a pipeline that fuses, or a SegFormer for what
+comes after. The tables are data; numbers are read from the files beside the weights, so that they cannot disagree with
+them.
 """
 
 import json
@@ -55,8 +56,7 @@ class PretrainedInfo:
     @property
     def metrics(self) -> dict[str, Any]:
         """Contents of `metrics.json`, the measured numbers; empty if there is none."""
-        file = self.folder / "metrics.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return _read_metrics(self.folder)
 
 
 PRETRAINED: dict[str, PretrainedInfo] = {
@@ -94,26 +94,97 @@ PRETRAINED: dict[str, PretrainedInfo] = {
 """The table, by name."""
 
 
+@dataclass(frozen=True)
+class SegmenterInfo:
+    """One bundled SegFormer.
+
+    Attributes:
+        name: what `SegformerSegmenter.from_pretrained` takes.
+        classes: how many classes it tells apart.
+        datasets: sets whose train splits it learned from.
+        licence: SPDX id of the licence of the weights.
+        summary: one sentence.
+    """
+
+    name: str
+    classes: int
+    datasets: tuple[str, ...]
+    licence: str
+    summary: str
+
+    @property
+    def folder(self) -> Path:
+        """A folder that `save_pretrained` of `transformers` wrote."""
+        return ROOT / self.name
+
+    @property
+    def available(self) -> bool:
+        """Whether this installation holds the weights."""
+        return (self.folder / "model.safetensors").is_file()
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of parameters, counted in the stored weights; None if they are not here."""
+        return _count_parameters(self.folder / "model.safetensors") if self.available else None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Contents of `metrics.json`, the measured numbers; empty if there is none."""
+        return _read_metrics(self.folder)
+
+
+SEGMENTERS: dict[str, SegmenterInfo] = {
+    info.name: info
+    for info in (
+        SegmenterInfo(
+            name="segformer-b0-msrs",
+            classes=9,
+            datasets=("MSRS",),
+            licence="Apache-2.0",
+            summary="Gives each pixel of a street picture, visible, infrared or fused, one of the nine classes of MSRS.",
+        ),
+    )
+}
+"""The table of what comes after fusion, by name."""
+
+
 def list_models() -> list[PretrainedInfo]:
     """The bundled checkpoints, in the order of the table."""
     return list(PRETRAINED.values())
 
 
 def resolve(name: str) -> Path | None:
-    """Folder of a bundled checkpoint; None if no checkpoint has this name.
+    """Folder of a bundled pipeline; None if none has this name.
 
     Raises:
         FileNotFoundError: if the name is in the table but this installation lacks the weights.
     """
-    info = PRETRAINED.get(name)
+    return _folder_of(PRETRAINED.get(name))
+
+
+def resolve_segmenter(name: str) -> Path | None:
+    """Folder of a bundled SegFormer; None if none has this name.
+
+    Raises:
+        FileNotFoundError: if the name is in the table but this installation lacks the weights.
+    """
+    return _folder_of(SEGMENTERS.get(name))
+
+
+def _folder_of(info: PretrainedInfo | SegmenterInfo | None) -> Path | None:
     if info is None:
         return None
     if not info.available:
         raise FileNotFoundError(
-            f"the weights of {name!r} are missing from {info.folder}: install fusion-hub again, or load from a folder "
+            f"the weights of {info.name!r} are missing from {info.folder}: install fusion-hub again, or load from a folder "
             "or a Hub id 'owner/name'"
         )
     return info.folder
+
+
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    file = folder / "metrics.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _count_parameters(file: Path) -> int:

@@ -1,0 +1,100 @@
+"""How well a SegFormer segments visible, infrared and fused pictures of a set with labels.
+
+    python benchmarks/segmentation.py --model segformer-b0-msrs --data ../shared/data/msrs --split val \
+        --inputs visible infrared difffusenet-msrs
+
+Prints mIoU with its interval over the pictures, by day and by night where the names of the pictures end in D and N as those
+of MSRS do, and the IoU of each class. `--metrics-json` writes the file that stands beside a bundled SegFormer, and from
+which its card is made; the first of `--inputs` is what it was trained for.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fusion_hub import PairedDataset, pretrained
+from fusion_hub.data.labels import find_labels
+from fusion_hub.downstream import SegformerSegmenter
+from fusion_hub.downstream.inputs import open_inputs, read_inputs
+from fusion_hub.downstream.segmentation import LEVEL, SegmentationResult, bootstrap, evaluate_segmenter
+
+PARTS = {"day": "D", "night": "N"}
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="segformer-b0-msrs", help="bundled name, folder or Hub id of a SegFormer")
+    parser.add_argument("--data", required=True, help="paired set with labels: a folder with vis/, ir/ and label/")
+    parser.add_argument("--split", help="train, val ..., where there are several")
+    parser.add_argument("--inputs", nargs="+", default=["visible", "infrared", "difffusenet-msrs"], metavar="INPUT")
+    parser.add_argument("--cache", type=Path, default=Path("runs/inputs"), help="fused pictures are kept here")
+    parser.add_argument("--metrics-json", type=Path, help="write the numbers, in full precision")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    segmenter = SegformerSegmenter.from_pretrained(arguments.model)
+    labelled = find_labels(list(PairedDataset.open(arguments.data, arguments.split)))
+    pairs, classes = [item.pair for item in labelled], len(segmenter.names)
+    name = "/".join(filter(None, (Path(arguments.data).name, arguments.split)))
+    rows = {}
+    for wanted in arguments.inputs:
+        inputs = open_inputs(wanted)
+        # The same place in the cache as that of training.
+        pictures = read_inputs(inputs, pairs, "/".join(["data", name]), arguments.cache)
+        samples = ((item.name, np.asarray(p), item.label(classes)) for item, p in zip(labelled, pictures, strict=True))
+        result = evaluate_segmenter(segmenter, samples)
+        rows[inputs.name] = describe(result)
+        show(inputs.name, rows[inputs.name])
+    if arguments.metrics_json:
+        write(arguments.metrics_json, arguments.model, name, len(pairs), rows)
+
+
+def describe(result: SegmentationResult) -> dict[str, Any]:
+    """Numbers of all pictures, the interval of their mIoU, and the numbers of each part that has pictures."""
+    interval = bootstrap(result.confusions)
+    parts = {part: result.take(lambda name, end=end: name.endswith(end)) for part, end in PARTS.items()}
+    return {
+        "numbers": result.numbers(),
+        "interval": {"level": LEVEL, "over": "pictures", "low": interval.low, "high": interval.high},
+        "parts": {
+            part: {**one.numbers(), "pictures": len(one.pictures)} for part, one in parts.items() if one.pictures
+        },
+    }
+
+
+def show(name: str, row: dict[str, Any]) -> None:
+    numbers, interval = row["numbers"], row["interval"]
+    parts = "".join(f", {part} {100 * one['mIoU']:.1f}" for part, one in row["parts"].items())
+    print(
+        f"{name}: mIoU {100 * numbers['mIoU']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]{parts}"
+    )
+    print("  " + ", ".join(f"{k[4:]} {100 * v:.1f}" for k, v in numbers.items() if k.startswith("IoU/")))
+
+
+def write(path: Path, model: str, dataset: str, pictures: int, rows: dict[str, Any]) -> None:
+    """What `metrics.json` beside a bundled SegFormer holds, with the hash of the weights that were measured."""
+    folder = pretrained.resolve_segmenter(model) or Path(model)
+    weights = folder / "model.safetensors"
+    content = {
+        "dataset": dataset,
+        "pictures": pictures,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
+        "inputs": rows,
+        "versions": {"torch": torch.__version__},
+    }
+    aside = path.with_name(path.name + ".new")
+    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+if __name__ == "__main__":
+    main()
