@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def bundle_segmenter(source: Path, folder: Path) -> None:
-    """A SegFormer, its processor, and what its runs say: those that it went on from stand in `earlier`, the first first."""
+    """A SegFormer, its processor, and what its runs say: those that it went on from stand in `earlier`, in order."""
     from transformers import SegformerForSemanticSegmentation
 
     SegformerForSemanticSegmentation.from_pretrained(source).half().save_pretrained(folder)
@@ -53,7 +53,7 @@ def bundle_segmenter(source: Path, folder: Path) -> None:
 
 
 def runs_of(pipeline: Path) -> list[dict[str, Any]]:
-    """`training.json` of a run and of those whose weights it began with, as long as they are here; the last run first."""
+    """`training.json` of a run and of those whose weights it began with, as far as they are here; the last first."""
     report = json.loads((pipeline / "training.json").read_text(encoding="utf-8"))
     about = json.loads((pipeline / "segmentation.json").read_text(encoding="utf-8"))
     report["inputs"] = [one["name"] for one in about["inputs"]]

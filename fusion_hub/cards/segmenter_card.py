@@ -1,11 +1,10 @@
 """The card of a SegFormer trained here, from the files beside its weights.
 
-`render_segmenter_card` reads `config.json` and the weights, `segmentation.json`, `training.json` and `config.yaml` of the
-run, `metrics.json` of `benchmarks/segmentation.py`, and `notes.md` where there is one.
+`render_segmenter_card` reads the weights, `segmentation.json` and `training.json` of the run, `metrics.json` of
+`benchmarks/segmentation.py`, and `notes.md` where there is one.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fusion_hub.cards.datasets import DATA_SOURCES, describe_set, set_key
@@ -17,7 +16,7 @@ from fusion_hub.pretrained import SegmenterInfo
 
 TASK = "image-segmentation"
 SELECTION = (
-    " These pictures also chose which of the trained networks is this one, so its numbers are a little too good."
+    " These pictures also had a say in which of the trained networks this is: its numbers are a little too good."
 )
 
 

@@ -141,7 +141,7 @@ SEGMENTERS: dict[str, SegmenterInfo] = {
             classes=9,
             datasets=("MSRS",),
             licence="Apache-2.0",
-            summary="Gives each pixel of a street picture, visible, infrared or fused, one of the nine classes of MSRS.",
+            summary="Gives each pixel of a visible, infrared or fused street picture one of the nine classes of MSRS.",
         ),
     )
 }
@@ -176,8 +176,8 @@ def _folder_of(info: PretrainedInfo | SegmenterInfo | None) -> Path | None:
         return None
     if not info.available:
         raise FileNotFoundError(
-            f"the weights of {info.name!r} are missing from {info.folder}: install fusion-hub again, or load from a folder "
-            "or a Hub id 'owner/name'"
+            f"the weights of {info.name!r} are missing from {info.folder}: install fusion-hub again, or load from a "
+            "folder or a Hub id 'owner/name'"
         )
     return info.folder
 
