@@ -81,9 +81,10 @@ class TrainingState:
         return {name: tensor.detach() for name, tensor in tensors.items() if id(tensor) not in of_model}
 
     def ema_tensors(self) -> dict[str, Tensor]:
-        """A state dict with the averaged parameters; buffers are the model's own."""
-        averaged = {name: tensor for (name, _), tensor in zip(self.model.named_parameters(), self.ema, strict=True)}
-        return {**self.model.state_dict(), **averaged}
+        """A state dict with the averaged parameters, tied ones under all of their names; buffers are the model's own."""
+        averaged = {id(tensor): mean for tensor, mean in zip(self.model.parameters(), self.ema, strict=True)}
+        state = self.model.state_dict(keep_vars=True)
+        return {name: averaged.get(id(tensor), tensor.detach()) for name, tensor in state.items()}
 
     def moments(self) -> dict[str, Tensor]:
         """AdamW's state as a flat dictionary. A parameter that never had a gradient has none."""

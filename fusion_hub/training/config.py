@@ -43,6 +43,7 @@ NEUTRAL_FIELDS = {
     "validation_sources",
     "validation_pairs",
     "validation_metrics",
+    "test_sources",
     "cache_dir",
 }
 

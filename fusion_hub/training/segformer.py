@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear
 
 from fusion_hub.downstream.classes import MSRS_CLASSES
-from fusion_hub.downstream.inputs import DTYPES, Inputs, file_name, open_inputs
+from fusion_hub.downstream.inputs import Inputs, file_name
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import ConfigError, TrainingConfig, expand_variables, option
+from fusion_hub.training.pictures import Augmentation, InputConfig, Normalisation, measure_channels
 from fusion_hub.training.segmentation_losses import (
     WEIGHTINGS,
     class_weights,
@@ -26,7 +28,6 @@ from fusion_hub.training.segmentation_losses import (
     weighted_cross_entropy,
 )
 from fusion_hub.training.segmentation_samples import (
-    Augmentation,
     LabelledPicture,
     SegmentationCrops,
     open_labelled,
@@ -49,19 +50,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class SegFormerConfig:
+class SegFormerConfig(InputConfig):
     """Input, network, augmentation and losses of a SegFormer run."""
 
-    # --- what it sees
-    input: list[str] = field(
-        default_factory=lambda: ["visible"],
-        metadata={
-            "help": "visible, infrared, a rule (average, maximum, laplacian, guided_filter), a bundled fusion model, a "
-            "pipeline folder, a Hub id, or a folder with one image for each pair; of several each crop is of one"
-        },
-    )
-    input_dtype: str = option("in which a fusion model computes them: float32 or bfloat16", "float32")
-    cache_dir: str = option("fused pictures are kept here, with what they were made by", "runs/inputs")
+    # --- what it sees, with what `InputConfig` says
     image_size: list[int] | None = field(
         default=None, metadata={"help": "height and width to which all pictures are resized; empty: as they are"}
     )
@@ -89,18 +81,16 @@ class SegFormerConfig:
     lovasz: float = option("weight of the Lovász-Softmax loss, a stand-in for 1 - mIoU", 0.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known: tuple[tuple[str, Sequence[str]], ...] = (
             ("variant", tuple(VARIANTS)),
             ("class_weights", WEIGHTINGS),
-            ("input_dtype", DTYPES),
         )
         for name, values in known:
             if getattr(self, name) not in values:
                 raise ConfigError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)}")
         if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 32):
             raise ConfigError(f"image_size must be height and width, at least 32 each, got {self.image_size}")
-        if not self.input or len(set(self.input)) < len(self.input):
-            raise ConfigError(f"input must be one or more different names, got {self.input}")
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise ConfigError(f"classes must be two or more different names, got {self.classes}")
         if not self.cross_entropy and not self.lovasz:
@@ -219,20 +209,14 @@ class SegFormerTask:
         if not training.sources:
             raise ConfigError("sources is empty: name at least one paired set with labels to train on")
         self.training, self.config = training, config
-        self._inputs: list[Inputs] = []
         self._statistics: PictureStatistics | None = None
         self._validation: SegmentationValidation | None = None
-        self._given_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+        self._given_normalisation: Normalisation | None = None
 
-    @property
+    @cached_property
     def inputs(self) -> list[Inputs]:
         """The pictures that the network sees."""
-        for name in self.config.input[len(self._inputs) :]:
-            try:
-                self._inputs.append(open_inputs(expand_variables(name), self.config.input_dtype))
-            except (ValueError, OSError) as error:
-                raise ConfigError(f"input = {name}: {error}") from error
-        return self._inputs
+        return self.config.open_inputs()
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -347,7 +331,7 @@ class SegFormerTask:
             settings["size"] = {"height": self.size[0], "width": self.size[1]}
         return SegformerImageProcessorPil(**settings)
 
-    def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def _normalisation(self) -> Normalisation:
         """Mean and standard deviation: those of `initial_weights`, else of the training pictures."""
         if self._given_normalisation is not None:
             return self._given_normalisation
@@ -360,17 +344,9 @@ class SegFormerTask:
         return self._statistics
 
     def _measure(self, pictures: Sequence[LabelledPicture]) -> PictureStatistics:
-        sums = np.zeros((2, 3))
-        for item in pictures:
-            pixels = item.picture.reshape(-1, 3).astype(np.float64) / 255
-            sums += np.stack([pixels.mean(0), (pixels**2).mean(0)])
-        mean, square = sums / len(pictures)
-        std = np.sqrt(np.maximum(square - mean**2, 1e-6))
+        mean, std = measure_channels([item.picture for item in pictures])
         labels = (item.label for item in pictures)
         weights = class_weights(
             labels, len(self.config.classes), self.config.class_weights, power=self.config.class_weight_power
         )
-        # Rounded as they are written, so that the saved processor does what training did.
-        return PictureStatistics(
-            tuple(round(float(v), 6) for v in mean), tuple(round(float(v), 6) for v in std), weights
-        )
+        return PictureStatistics(mean, std, weights)

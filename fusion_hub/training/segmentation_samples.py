@@ -10,7 +10,8 @@ from PIL import Image
 
 from fusion_hub.data.labels import IGNORED, LabelledPair, find_labels
 from fusion_hub.downstream.inputs import Inputs, read_inputs
-from fusion_hub.training.config import ConfigError, Source, missing_data_explained
+from fusion_hub.training.config import ConfigError, Source
+from fusion_hub.training.pictures import Augmentation, PictureChoice, draw_corner, open_pairs
 from fusion_hub.training.samples import Batch
 
 
@@ -35,16 +36,11 @@ def open_labelled(source: Source, count: int | None = None) -> list[LabelledPair
     Raises:
         ConfigError: there is no such set, or it has no labels.
     """
-    with missing_data_explained():
-        resolved = source.resolve()
-        try:
-            pairs = list(resolved.open())
-            if count is not None:
-                chosen = np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int))
-                pairs = [pairs[index] for index in chosen]
-            return find_labels(pairs)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+    pairs = open_pairs(source, count)
+    try:
+        return find_labels(pairs)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def read_labelled(
@@ -79,23 +75,6 @@ def read_labelled(
     return result
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How crops vary.
-
-    Attributes:
-        scale: (smallest, largest) factor by which the scene is scaled.
-        gain: pictures are multiplied by a factor from 1 - this to 1 + this.
-        gamma: pictures are raised to a power from exp(-this) to exp(this).
-        rare_classes: how often a crop is centred on a pixel of one class, each of the classes but 0 equally often.
-    """
-
-    scale: tuple[float, float] = (1.0, 1.0)
-    gain: float = 0.0
-    gamma: float = 0.0
-    rare_classes: float = 0.0
-
-
 class SegmentationCrops:
     """Random crops of labelled pictures; sample `number` is always the same crop.
 
@@ -117,15 +96,7 @@ class SegmentationCrops:
         sets: Sequence[Sequence[LabelledPair]] = (),
     ) -> None:
         self.pictures, self.seed, self.augmentation, self.sets = pictures, seed, augmentation, sets
-        shares = [len(p) if weight is None else weight for p, weight in zip(pictures, weights, strict=True)]
-        self._upper = np.cumsum(np.asarray(shares, dtype=np.float64)) / sum(shares)
-        having: dict[int, list[tuple[int, int]]] = {}  # where each class occurs
-        for which, of_source in enumerate(pictures):
-            for index, picture in enumerate(of_source):
-                for value in np.unique(picture.label):
-                    having.setdefault(int(value), []).append((which, index))
-        self._having = [having[value] for value in range(1, classes) if value in having]
-        self._classes = [value for value in range(1, classes) if value in having]
+        self._choice = PictureChoice(pictures, weights, range(1, classes), lambda picture: np.unique(picture.label))
 
     def sample(self, number: int, crop_size: int) -> Batch:
         """The crop that belongs to `number`.
@@ -135,47 +106,35 @@ class SegmentationCrops:
             the crop leaves the picture; `sample`: the number, int64.
         """
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number])))
-        which, index, centre = self._choose(rng)
-        picture, label = self._cut(rng, self.pictures[which][index], centre, crop_size)
+        item, centre = self._choose(rng)
+        picture, label = self._cut(rng, item, centre, crop_size)
         if rng.random() < 0.5:
             picture, label = picture[:, ::-1], label[:, ::-1]
-        pixels = np.divide(picture, 255, dtype=np.float32)
-        gain, gamma = self.augmentation.gain, self.augmentation.gamma
-        factor, power = rng.uniform(1 - gain, 1 + gain), np.exp(rng.uniform(-gamma, gamma))
-        if gain or gamma:
-            pixels = np.minimum(pixels ** np.float32(power) * np.float32(factor), 1)
+        pixels = self.augmentation.brightness(rng, picture)
         return {
             "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             "label": torch.from_numpy(label.astype(np.int64)),
             "sample": torch.tensor(number, dtype=torch.int64),
         }
 
-    def _choose(self, rng: np.random.Generator) -> tuple[int, int, tuple[int, int] | None]:
-        """A picture, by its set and index, and perhaps the pixel (row, column) that is to be near the crop's middle."""
-        if self._classes and rng.random() < self.augmentation.rare_classes:
-            chosen = int(rng.integers(len(self._classes)))
-            which, index = self._having[chosen][int(rng.integers(len(self._having[chosen])))]
-            label = self.pictures[which][index].label
-            places = np.flatnonzero(label == self._classes[chosen])
-            row, column = np.unravel_index(places[int(rng.integers(len(places)))], label.shape)
-            return which, index, (int(row), int(column))
-        which = int(np.searchsorted(self._upper, rng.random(), side="right"))
-        return which, int(rng.integers(len(self.pictures[which]))), None
+    def _choose(self, rng: np.random.Generator) -> tuple[LabelledPicture, tuple[int, int] | None]:
+        """A picture, and perhaps the pixel (row, column) that is to be near the crop's middle."""
+        item, sought = self._choice.draw(rng, self.augmentation.rare_classes)
+        if sought is None:
+            return item, None
+        places = np.flatnonzero(item.label == sought)
+        row, column = np.unravel_index(places[int(rng.integers(len(places)))], item.label.shape)
+        return item, (int(row), int(column))
 
     def _cut(
         self, rng: np.random.Generator, item: LabelledPicture, centre: tuple[int, int] | None, size: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """A crop of `size` of the picture scaled by a random factor; what lies outside is black and `IGNORED`."""
-        side = max(1, round(size / np.exp(rng.uniform(*np.log(self.augmentation.scale)))))
-        corner = []
-        for axis, extent in enumerate(item.label.shape):
-            room = extent - side  # negative: the picture lies somewhere in the crop
-            low, high = min(0, room), max(0, room)
-            if centre is not None:  # near the middle: anywhere in the central half
-                target = centre[axis] - side // 2 + int(rng.integers(-(side // 4), side // 4 + 1))
-                corner.append(int(np.clip(target, low, high)))
-            else:
-                corner.append(int(rng.integers(low, high + 1)))
+        side = max(1, round(size / self.augmentation.draw_scale(rng)))
+        targets = (None, None) if centre is None else centre
+        corner = [
+            draw_corner(rng, extent, side, target) for extent, target in zip(item.label.shape, targets, strict=True)
+        ]
         box = (corner[1], corner[0], corner[1] + side, corner[0] + side)
         picture, label = Image.fromarray(item.picture), Image.fromarray(255 - item.label)  # black outside: IGNORED
         if side == size:
