@@ -81,7 +81,7 @@ class TrainingState:
         return {name: tensor.detach() for name, tensor in tensors.items() if id(tensor) not in of_model}
 
     def ema_tensors(self) -> dict[str, Tensor]:
-        """A state dict with the averaged parameters, tied ones under all of their names; buffers are the model's own."""
+        """A state dict with averaged parameters, tied ones under all of their names; buffers are the model's own."""
         averaged = {id(tensor): mean for tensor, mean in zip(self.model.parameters(), self.ema, strict=True)}
         state = self.model.state_dict(keep_vars=True)
         return {name: averaged.get(id(tensor), tensor.detach()) for name, tensor in state.items()}
