@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from fusion_hub.data import PairedDataset
-from fusion_hub.data.boxes import Boxes, find_boxes, iou, same_class, union_boxes
+from fusion_hub.data.boxes import Boxes, find_boxes, iou, known_classes, same_class, union_boxes
 
 MSRS = ("person", "car", "bicycle")
 MSRS_TEST = {"vis": 254, "ir": 500, "fused": 411}  # of the data's README
@@ -236,3 +236,25 @@ def test_pictures_in_memory_have_no_boxes() -> None:
 def test_names_of_one_class() -> None:
     assert {same_class(name) for name in ("Person", "people", " Pedestrian ", "PEOPLE")} == {"person"}
     assert same_class("Traffic_Light") == same_class("traffic light") == "traffic light"
+
+
+def test_sets_may_know_some_of_the_classes(tmp_path: Path) -> None:
+    pairs = a_set(tmp_path, x=coco((0, 7, [1, 2, 3, 4])))
+    assert [len(pair.boxes) for pair in find_boxes(pairs, ("lorry", "person"), every_class=False)] == [1, 0]
+    with pytest.raises(ValueError, match="knows the class 'lorry'"):
+        find_boxes(pairs, ("lorry",), every_class=False)
+
+
+def test_a_picture_of_another_size_than_listed_is_an_error(tmp_path: Path) -> None:
+    pairs = a_set(tmp_path, x=coco() | {"images": [{"id": 0, "file_name": "a", "width": 80, "height": 60}]})
+    with pytest.raises(ValueError, match=r"a\.png is 40 x 30, but a file of boxes lists it with 80 x 60"):
+        find_boxes(pairs[:1], ("person",))
+
+
+def test_all_classes_of_the_files(tmp_path: Path, data_root: Path) -> None:
+    other = coco() | {"categories": [{"id": 0, "name": "person"}, {"id": 1, "name": "lamp"}]}
+    pairs = a_set(tmp_path, x=coco(), y=other)
+    assert known_classes(pairs) == ["Bus", "People", "lamp"] and known_classes(pairs, ["y"]) == ["person", "lamp"]
+    assert known_classes(list(PairedDataset.open("generated:2"))) == ["person", "car"]
+    msrs = list(PairedDataset.open(str(data_root / "data" / "msrs"), "val"))
+    assert known_classes(msrs) == ["person", "bicycle", "car"]

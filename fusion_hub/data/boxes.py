@@ -7,20 +7,22 @@ boxes on the same pictures. People disagree, most of all where each saw another 
 A box is left, top, right, bottom in pixels; edges, so a box around one pixel is 1 wide.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from fusion_hub.data.coco import CocoFile, read_coco
 from fusion_hub.data.generated import DrawnPicture
-from fusion_hub.data.layouts import EXTENSIONS, folder_beside
-from fusion_hub.data.pictures import Pair
+from fusion_hub.data.layouts import folder_beside
+from fusion_hub.data.pictures import READ_ERRORS, Pair, upright_size
 from fusion_hub.data.report import some
 
 BOX_NAMES = ("boxes",)
+DRAWN_CLASSES = ("person", "car")  # of `fusion_hub.data.street`
 SAME_OBJECT = 0.5
 """Intersection over union from which boxes of two people are the same object."""
 
@@ -76,31 +78,46 @@ def find_boxes(
         every_class: whether each of the classes has to be known to the files of each folder; else one of them does.
 
     Raises:
-        ValueError: there is no such file, one is broken, none knows a class, or one does not list a picture.
+        ValueError: there is no such file, one is broken, none knows a class, or one does not list a picture or lists it
+            in another size.
     """
     ids = _class_ids(classes)
-    read: dict[Path, dict[str, _Annotator]] = {}
+    read: dict[Path, list[CocoFile]] = {}
     boxed, missing = [], []
     for pair in pairs:
-        source = pair.visible_source
+        source = _source(pair)
         if isinstance(source, DrawnPicture):
             boxed.append(BoxedPair(pair, *_drawn(source, ids)))
             continue
-        if not isinstance(source, Path):
-            raise ValueError(f"{pair.name!r} is no file, so it has no folder of boxes: give a folder of files")
         if source.parent not in read:
-            read[source.parent] = _read_folder(source.parent, ids, annotations, every_class)
-        annotators = read[source.parent].values()
-        if all(source.stem in annotator for annotator in annotators):
-            boxed.append(BoxedPair(pair, *union_boxes([annotator[source.stem] for annotator in annotators])))
-        else:
+            read[source.parent] = _read_folder(source.parent, annotations)
+            _check_classes(source.parent, read[source.parent], ids, every_class)
+        files, stem = read[source.parent], source.stem
+        if not all(stem in file.pictures for file in files):
             missing.append(pair.name)
+            continue
+        _check_size(source, {file.pictures[stem].size for file in files})
+        boxed.append(BoxedPair(pair, *union_boxes([_boxes_of(file, stem, ids) for file in files])))
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(pairs)} pairs are not listed in each file of boxes: {some(missing)}. Add them to "
             '"images" (with no annotation where there is no object), or leave these pairs out with exclude'
         )
     return boxed
+
+
+def known_classes(pairs: Sequence[Pair], annotations: Sequence[str] | None = None) -> list[str]:
+    """Names of all classes that the boxes of these pairs may have, as the files order and spell them.
+
+    Raises:
+        ValueError: as `find_boxes`.
+    """
+    sources = [_source(pair) for pair in pairs]
+    names = list(DRAWN_CLASSES) if any(isinstance(source, DrawnPicture) for source in sources) else []
+    for folder in dict.fromkeys(source.parent for source in sources if isinstance(source, Path)):
+        for file in _read_folder(folder, annotations):
+            names += [name for _, name in sorted(file.classes.items())]
+    return list({same_class(name): name for name in reversed(names)}.values())[::-1]
 
 
 def union_boxes(annotators: Sequence[Boxes], same_object: float = SAME_OBJECT) -> Boxes:
@@ -175,8 +192,11 @@ def _class_ids(classes: Sequence[str]) -> dict[str, int]:
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
-_Annotator = dict[str, Boxes]
-"""Boxes of each picture, by stem."""
+
+def _source(pair: Pair) -> Path | DrawnPicture:
+    if not isinstance(pair.visible_source, Path | DrawnPicture):
+        raise ValueError(f"{pair.name!r} is no file, so it has no folder of boxes: give a folder of files")
+    return pair.visible_source
 
 
 def _drawn(source: DrawnPicture, ids: Mapping[str, int]) -> Boxes:
@@ -186,10 +206,8 @@ def _drawn(source: DrawnPicture, ids: Mapping[str, int]) -> Boxes:
     return corners, np.array([ids[same_class(box.label)] for box in wanted], dtype=np.int64)
 
 
-def _read_folder(
-    visible: Path, ids: Mapping[str, int], annotations: Sequence[str] | None, every_class: bool
-) -> dict[str, _Annotator]:
-    """What each file beside the folder of visible pictures says, by stem of the file."""
+def _read_folder(visible: Path, annotations: Sequence[str] | None) -> list[CocoFile]:
+    """The files of boxes beside the folder of visible pictures that are asked for."""
     folder = folder_beside(visible, BOX_NAMES, "with boxes (COCO JSON files)")
     files = {file.stem: file for file in sorted(folder.glob("*.json")) if not file.name.startswith(".")}
     if not files:
@@ -200,64 +218,34 @@ def _read_folder(
         raise ValueError(
             f"{folder} has the files of boxes {some(list(files))}, asked for is {asked}: choose some of them"
         )
-    contents = {name: _read_json(files[name]) for name in wanted}
-    known = {same_class(name) for content in contents.values() for name in content["classes"].values()}
-    if (strange := [name for name in ids if name not in known]) and (every_class or len(strange) == len(ids)):
+    return [read_coco(files[name]) for name in wanted]
+
+
+def _check_classes(visible: Path, files: Sequence[CocoFile], ids: Mapping[str, int], every_class: bool) -> None:
+    known = {same_class(name) for file in files for name in file.classes.values()}
+    strange = [name for name in ids if name not in known]
+    if strange and (every_class or len(strange) == len(ids)):
         raise ValueError(
-            f"no file of boxes in {folder} knows the class {strange[0]!r}: use some of {some(sorted(known))}"
+            f"no file of boxes beside {visible} knows the class {strange[0]!r}: use some of {some(sorted(known))}"
         )
-    return {name: _by_picture(files[name], content, ids) for name, content in contents.items()}
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    """A COCO file as `classes` (id -> name), `images` (id -> stem, width, height) and `annotations`."""
+def _check_size(file: Path, listed: set[tuple[float, float]]) -> None:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return {
-            "classes": {entry["id"]: str(entry["name"]) for entry in content["categories"]},
-            "images": {
-                entry["id"]: (_stem(entry["file_name"]), float(entry["width"]), float(entry["height"]))
-                for entry in content["images"]
-            },
-            "annotations": [
-                (entry["image_id"], entry["category_id"], np.array(entry["bbox"], dtype=np.float64).reshape(4))
-                for entry in content["annotations"]
-                if not entry.get("iscrowd")
-            ],
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        with Image.open(file) as image:
+            size = upright_size(image)
+    except READ_ERRORS as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    for width, height in listed - {size}:
         raise ValueError(
-            f"{file} is no COCO file of boxes ({reason}): give JSON with categories (id, name), images (id, file_name, "
-            "width, height) and annotations (image_id, category_id, bbox)"
-        ) from error
+            f"{file.name} is {size[0]} x {size[1]}, but a file of boxes lists it with {width:g} x {height:g}: take "
+            "pictures and boxes from the same place"
+        )
 
 
-def _by_picture(file: Path, content: Mapping[str, Any], ids: Mapping[str, int]) -> _Annotator:
-    rows: dict[str, list[tuple[np.ndarray, int]]] = {stem: [] for stem, _, _ in content["images"].values()}
-    if len(rows) < len(content["images"]):
-        raise ValueError(f"{file} lists pictures of one stem twice: list each once")
-    for image_id, category_id, (left, top, width, height) in content["annotations"]:
-        if image_id not in content["images"] or category_id not in content["classes"]:
-            raise ValueError(
-                f"{file} has a box of image {image_id!r} and category {category_id!r}, but does not list them: add "
-                "them, or leave the box out"
-            )
-        stem, *size = content["images"][image_id]
-        box = np.array([left, top, left + width, top + height])
-        if not np.isfinite(box).all():
-            raise ValueError(f"{file} has the box {box.tolist()} in {stem!r}: give finite numbers")
-        box = np.clip(box, 0, np.array(size * 2))
-        class_id = ids.get(same_class(content["classes"][category_id]))
-        if class_id is not None and box[2] > box[0] and box[3] > box[1]:
-            rows[stem].append((box, class_id))
-    return {
-        stem: (np.array([box for box, _ in row]).reshape(-1, 4), np.array([i for _, i in row], dtype=np.int64))
-        for stem, row in rows.items()
-    }
-
-
-def _stem(file_name: str) -> str:
-    """`00004N` of `00004N`, `00004N.png` or `vis/00004N.png`; a dot that starts no known extension stays."""
-    path = PurePosixPath(file_name.replace("\\", "/"))
-    return path.stem if path.suffix.lower() in EXTENSIONS else path.name
+def _boxes_of(file: CocoFile, stem: str, ids: Mapping[str, int]) -> Boxes:
+    """What a file says of a picture, of the classes that are asked for."""
+    wanted = {number: ids[same_class(name)] for number, name in file.classes.items() if same_class(name) in ids}
+    drawn = file.pictures[stem]
+    kept = np.isin(drawn.class_ids, list(wanted))
+    return drawn.boxes[kept], np.array([wanted[int(number)] for number in drawn.class_ids[kept]], dtype=np.int64)

@@ -76,18 +76,18 @@ def inspect_picture(source: ImageSource, decode: bool) -> tuple[tuple[int, int],
     if isinstance(source, Path | Mapping) and not decode:
         content = read_bytes(source)
         with Image.open(io.BytesIO(content)) as image:
-            return _upright_size(image), hashlib.blake2b(content, digest_size=16).hexdigest()
+            return upright_size(image), hashlib.blake2b(content, digest_size=16).hexdigest()
     picture = load_picture(source)
     pixels = np.asarray(picture)
     if pixels.ndim < 2:
         raise ValueError(f"an array of shape {pixels.shape} is no picture; give (H, W) or (H, W, C)")
-    size = _upright_size(picture) if isinstance(picture, Image.Image) else (pixels.shape[1], pixels.shape[0])
+    size = upright_size(picture) if isinstance(picture, Image.Image) else (pixels.shape[1], pixels.shape[0])
     digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
     return size, digest.hexdigest()
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height once the EXIF orientation is applied, from the header alone."""
     if image.format == "TIFF":  # Pillow turns TIFFs itself, and reports the turned size
         return image.size
