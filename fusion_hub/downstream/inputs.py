@@ -88,7 +88,7 @@ def read_inputs(inputs: Inputs, pairs: Sequence[Pair], label: str, cache: Path) 
     folder = cache / f"{file_name(inputs.name)}-{inputs.fingerprint[:12]}"
     place = folder / file_name(label)
     place.mkdir(parents=True, exist_ok=True)
-    _write_aside(folder / f"{PROVENANCE}.json", lambda path: _describe(inputs, path))
+    write_aside(folder / f"{PROVENANCE}.json", lambda path: _describe(inputs, path))
     files = [place / f"{pair.name}.png" for pair in pairs]
     rank, world = (int(os.environ.get(key, default)) for key, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     order = sorted(range(len(pairs)), key=lambda index: (index - rank) % world)
@@ -100,17 +100,26 @@ def read_inputs(inputs: Inputs, pairs: Sequence[Pair], label: str, cache: Path) 
             yield image.convert("RGB")
 
 
+def write_picture(inputs: Inputs, pair: Pair, file: Path) -> bool:
+    """Write the picture of a pair as PNG with its provenance, aside and then in place; True if it was written.
+
+    False if `file` is already what this method makes of these sources. What is read from a folder is always written.
+    """
+    record = _record(inputs, pair)
+    if inputs.kind != "folder" and _is_of(file, record):
+        return False
+    text = PngInfo()
+    text.add_text(PROVENANCE, record)
+    picture = inputs.picture(pair)
+    write_aside(file, lambda path: picture.save(path, "PNG", pnginfo=text))
+    return True
+
+
 def _make(inputs: Inputs, work: Sequence[tuple[Pair, Path]], title: str, shown: bool) -> None:
     from tqdm import tqdm
 
     for pair, file in tqdm(work, desc=f"fusing {title}", unit="picture", disable=not shown):
-        record = _record(inputs, pair)
-        if _is_of(file, record):  # another process was quicker
-            continue
-        text = PngInfo()
-        text.add_text(PROVENANCE, record)
-        picture = inputs.picture(pair)
-        _write_aside(file, lambda path, picture=picture, text=text: picture.save(path, "PNG", pnginfo=text))  # type: ignore[misc]
+        write_picture(inputs, pair, file)  # nothing if another process was quicker
 
 
 # --- the kinds -------------------------------------------------------------------------------------------------------
@@ -213,7 +222,8 @@ def _describe(inputs: Inputs, path: Path) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_aside(path: Path, write: Callable[[Path], None]) -> None:
+def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have `write` write a file beside `path`, which takes the place of `path` when it is whole."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(aside)
