@@ -3,9 +3,9 @@
     python benchmarks/segmentation.py --model segformer-b0-msrs --data ../shared/data/msrs --split val \
         --inputs visible infrared difffusenet-msrs
 
-Prints mIoU with its interval over the pictures, by day and by night where the names of the pictures end in D and N as
-those of MSRS do, and the IoU of each class. `--metrics-json` writes the file that stands beside a bundled SegFormer, and
-from which its card is made; the first of `--inputs` is what it was trained for.
+Prints mIoU with its interval over the pictures, by day and by night where the names of the pictures end in D and N
+as those of MSRS do, and the IoU of each class. `--metrics-json` writes the file that stands beside a bundled
+SegFormer, and from which its card is made; the first of `--inputs` is what it was trained for.
 """
 
 import argparse
