@@ -465,7 +465,7 @@ def test_every_option_says_what_it_is_and_the_configurations_parse() -> None:
     training, model = parse_config(
         (TrainingConfig, DetectorConfig), [], default_config=TRAIN / "configs" / "detector_msrs.yaml"
     )
-    assert model.classes == ["person", "bicycle", "car"] and model.initial_weights is None
+    assert model.classes == ["person", "bicycle", "car"] and model.initial_weights == "runs/detector/start/pipeline"
     assert {source.split for source in training.sources} == {"train"}
     assert {source.split for source in training.validation_sources} == {"val"}
     assert {source.split for source in model.test_sources} == {"test"}
