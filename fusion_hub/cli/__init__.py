@@ -1,4 +1,5 @@
-"""The command line: `fusion-hub fuse`, `evaluate`, `leaderboard`, `models` and three that publish.
+"""The command line: `fusion-hub fuse`, `evaluate`, `leaderboard`, `downstream`,
+`export-yolo`, `models` and three that publish.
 
 Exit codes: 0 all is done; 1 something failed, a pair or the whole run; 2 the command was used wrongly; 130 stopped by
 the user. Each command is a module here. Heavy libraries are imported by the functions that need them, so that `--help`
@@ -10,7 +11,17 @@ from typing import Annotated
 import typer
 
 from fusion_hub import __version__
-from fusion_hub.cli import evaluate, fuse, leaderboard, models, publish, publish_dataset, publish_space
+from fusion_hub.cli import (
+    downstream,
+    evaluate,
+    export_yolo,
+    fuse,
+    leaderboard,
+    models,
+    publish,
+    publish_dataset,
+    publish_space,
+)
 
 app = typer.Typer(
     name="fusion-hub",
@@ -24,6 +35,8 @@ app = typer.Typer(
 app.command(epilog=fuse.EXAMPLES)(fuse.fuse)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
+app.command(epilog=downstream.EXAMPLES)(downstream.downstream)
+app.command(epilog=export_yolo.EXAMPLES)(export_yolo.export_yolo)
 app.command()(models.models)
 app.command(epilog=publish.EXAMPLES)(publish.publish)
 app.command(epilog=publish_dataset.EXAMPLES)(publish_dataset.publish_dataset)
