@@ -1,5 +1,5 @@
-"""The command line: `fusion-hub fuse`, `evaluate`, `leaderboard`, `downstream`,
-`export-yolo`, `models` and three that publish.
+"""The command line: `fusion-hub fuse`, `evaluate`, `leaderboard`, `downstream`, `export-yolo`, `models` and three that
+publish.
 
 Exit codes: 0 all is done; 1 something failed, a pair or the whole run; 2 the command was used wrongly; 130 stopped by
 the user. Each command is a module here. Heavy libraries are imported by the functions that need them, so that `--help`
