@@ -117,7 +117,10 @@ def known_classes(pairs: Sequence[Pair], annotations: Sequence[str] | None = Non
     for folder in dict.fromkeys(source.parent for source in sources if isinstance(source, Path)):
         for file in _read_folder(folder, annotations):
             names += [name for _, name in sorted(file.classes.items())]
-    return list({same_class(name): name for name in reversed(names)}.values())[::-1]
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(same_class(name), name)
+    return list(first.values())
 
 
 def union_boxes(annotators: Sequence[Boxes], same_object: float = SAME_OBJECT) -> Boxes:
