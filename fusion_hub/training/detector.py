@@ -97,8 +97,8 @@ class DetectorTraining(nn.Module):
     Args:
         model: the network; trained in place.
         normalisation: mean and deviation of the three channels; the image processor has the same.
-        repeats: how many predictions are matched to each box
-        repeated_steps: before this step; then it is one.
+        repeats: how many predictions are matched to each box ...
+        repeated_steps: ... before this step; from there on it is one.
     """
 
     mean: Tensor
@@ -161,6 +161,9 @@ class DetectorTask:
         """Views of the training pictures, which are fused now if they have to be."""
         names, annotations, cache = self.config.classes, self.config.annotations, Path(self.config.cache_dir)
         boxed = [open_boxed(source, names, annotations) for source in config.sources]  # quick; fusing is not
+        shown = {int(number) for items in boxed for item in items for number in item.class_ids}
+        if absent := [name for number, name in enumerate(names) if number not in shown]:
+            raise ConfigError(f"no training source has a box of the class {absent[0]!r}: correct it, or leave it out")
         pictures = [
             [picture for inputs in self.inputs for picture in read_boxed(inputs, items, source, cache)]
             for items, source in zip(boxed, config.sources, strict=True)
