@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fusion_hub.downstream.boxes import LETTERBOX_GREY, corners, iou, letterbox, nms
+from fusion_hub.data.boxes import iou
+from fusion_hub.downstream.boxes import LETTERBOX_GREY, corners, letterbox, nms
 
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 INPUTS = st.tuples(st.integers(1, 4), st.integers(1, 4)).map(lambda size: (32 * size[0], 32 * size[1]))
