@@ -29,7 +29,7 @@ from fusion_hub.downstream.results.report import (
     row_of,
 )
 from fusion_hub.downstream.results.runs import Cost, Kind, Run, Task
-from fusion_hub.downstream.results.table import Number, Part
+from fusion_hub.downstream.results.table import BEST_RULE, BEST_SOURCE, Number, Part
 from fusion_hub.downstream.segmentation import (
     SegmentationResult,
     bootstrap_difference,
@@ -170,18 +170,17 @@ def number_of(number: Number) -> tuple[float, float | None, float | None]:
     return number.value, number.low, number.high
 
 
-def test_every_input_is_compared_with_visible_and_with_the_better_single_picture() -> None:
+def test_every_input_is_compared_with_the_single_pictures_and_networks_with_the_best_rule() -> None:
     skills = {"visible": 0.5, "infrared": 0.6, "average": 0.55, "fused": 0.7}
     part = part_of(assemble([run(name, 0, confusions(skill, 1)) for name, skill in skills.items()]), "segmentation")
     assert [row.input for row in part.rows] == list(skills)
-    pairs = [(one.input, one.reference, one.best_source) for one in part.differences if one.metric == "mIoU"]
-    against_visible = [(name, "visible", False) for name in ("infrared", "average", "fused")]
-    assert pairs == against_visible + [(name, "infrared", True) for name in ("visible", "average", "fused")]
-    alone = part_of(
-        assemble([run("average", 0, confusions(0.5, 1)), run("fused", 0, confusions(0.6, 1))]), "segmentation"
-    )
+    pairs = [(one.input, one.reference, one.role) for one in part.differences if one.metric == "mIoU"]
+    against_visible = [(name, "visible", "") for name in ("infrared", "average", "fused")]
+    against_best = [(name, "infrared", BEST_SOURCE) for name in ("visible", "average", "fused")]
+    assert pairs == [*against_visible, *against_best, ("fused", "average", BEST_RULE)]
+    alone = part_of(assemble([run(name, 0, confusions(0.5, 1)) for name in ("fused", "other")]), "segmentation")
     assert alone.differences == ()
-    assert "no row of visible or infrared" in markdown(Results((alone,)))
+    assert "no row of visible, infrared or a rule" in markdown(Results((alone,)))
 
 
 def test_conclusions_are_no_stronger_than_both_intervals() -> None:
@@ -324,6 +323,22 @@ def test_what_a_run_folder_says(folder: Path) -> None:
     zero = find_runs([folder / "zero.json"]).runs[0]
     assert (zero.task, zero.seed, zero.kind, zero.detector, zero.cost) == ("zero-shot", None, "source", "a.onnx", None)
     assert len(find_runs([folder]).runs) == 5
+
+
+def test_a_detector_that_was_trained_here_is_a_run(tmp_path: Path) -> None:
+    pipeline = tmp_path / "fused-seed3" / "pipeline"
+    pipeline.mkdir(parents=True)
+    detections(0.5, 1).save(pipeline / "detection.json", input="fused", sources=[{"path": "msrs"}], seed=3, steps=7)
+    (pipeline / "config.yaml").write_text("seed: 3\ninput: [fused]\nmax_steps: 7\nannotations: null\n")
+    training = {"steps": 7, "seconds": 30.0, "processes": 1, "device": "cuda", "datasets": [{"pairs": 4}]}
+    (pipeline / "training.json").write_text(json.dumps(training))
+    about = [{"name": "fused", "kind": "model", "fingerprint": "abc", "details": {"class": "X"}}]
+    (pipeline / "inputs.json").write_text(json.dumps({"inputs": about}))
+    (one,) = find_runs([tmp_path]).runs
+    assert (one.task, one.input, one.kind, one.seed, one.pictures_by) == ("detection", "fused", "method", 3, "abc")
+    assert one.cost == Cost(7, 30.0, "cuda, 1 process")
+    part = part_of(assemble([one]), "detection")
+    assert part.rows[0].by_seed["mAP50"] == pytest.approx((detections(0.5, 1).numbers()["mAP50"],))
 
 
 def test_unfinished_runs_are_named_and_what_holds_nothing_is_refused(folder: Path, tmp_path: Path) -> None:

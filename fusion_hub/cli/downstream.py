@@ -76,8 +76,8 @@ def downstream(
     """Compare what networks find in visible, infrared and fused pictures: a table, and what its intervals allow to say.
 
     All runs of a task must be of one configuration and differ in their input and seed only. Numbers are means over the
-    seeds with 95 % intervals over pictures and seeds; every input is compared with the single pictures, picture by
-    picture.
+    seeds with 95 % intervals over pictures and seeds; every input is compared with the single pictures, and fusion
+    networks with the best rule, picture by picture.
     """
     with told("no table was written"), tempfile.TemporaryDirectory(prefix="fusion-hub-") as temporary:
         if output is not None and output.exists() and not output.is_dir():

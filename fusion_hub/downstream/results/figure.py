@@ -86,5 +86,6 @@ def _legend(results: Results) -> str:
         if several
         else "Bar: 95 % over pictures.",
         "Square: a single picture. Grey dot: a rule without a network. Dark dot: a fusion network.",
+        "All inputs share their pictures: compare them by the differences in the report, not by overlap.",
     ]
     return "\n".join(lines)

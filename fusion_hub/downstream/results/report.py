@@ -15,7 +15,8 @@ NO_VALUE = "n/a"
 TASK_TITLES = {"segmentation": "Segmentation", "detection": "Detection", "zero-shot": "Zero-shot detection"}
 HOW_TO_READ = (
     "All numbers are percent; higher is better. Each is the mean over the training runs of an input; the best of a "
-    "column is bold.",
+    "column is bold. mIoU is of one confusion matrix over all pictures. AP and recall are COCO's: recall is what "
+    "detections of any score reach in all at IoU 0.5; @0.3 counts those that score 0.3 or more.",
     "Intervals of single numbers are 95 % percentiles of a bootstrap. Over pictures and seeds: pictures are drawn "
     "again, and with them the runs of the input. Two or three runs know little of how runs scatter, so it is rather "
     "too narrow. Over pictures: there is one run, or nothing was trained; another training could move the number "
@@ -24,7 +25,8 @@ HOW_TO_READ = (
     "second interval, over seeds, is Student's t with the scatter of runs pooled over all inputs. Higher or lower is "
     "said only where both leave out 0. Everything else is open, which is not the same as equal.",
     "Each interval is 95 % by itself and not corrected for their number: of twenty differences that are none, about "
-    "one looks like one. The better single picture is chosen by the same numbers, which favours it slightly.",
+    "one looks like one. The better single picture and the best rule are chosen by the same numbers, which favours "
+    "them slightly.",
 )
 
 
@@ -129,13 +131,13 @@ def conclusions(part: Part) -> list[str]:
     sentences = []
     for (metric, reference), found in groupby(part.differences, key=lambda one: (one.metric, one.reference)):
         group = list(found)
-        better = " (the better single picture)" if group[0].best_source else ""
+        role = f" ({group[0].role})" if group[0].role else ""
         by_verdict = {
             verdict: ", ".join(_said(one) for one in group if one.verdict == verdict)
             for verdict in ("higher", "lower", "open")
         }
         said = "; ".join(f"{verdict}: {names}" for verdict, names in by_verdict.items() if names)
-        sentence = f"{title(metric)} against {reference}{better}: {said}."
+        sentence = f"{title(metric)} against {reference}{role}: {said}."
         if any(one.these_networks_only and one.verdict != "open" for one in group):
             sentence += (
                 " One run of each input: it holds for these networks; another training may order them otherwise."
@@ -161,7 +163,7 @@ def markdown(results: Results) -> str:
         if part.differences:
             blocks += [_bullets(map(_escape, conclusions(part))), _difference_table(part)]
         else:
-            blocks.append("Nothing can be compared: there is no row of visible or infrared.")
+            blocks.append("Nothing can be compared: there is no row of visible, infrared or a rule beside others.")
         if part.group == "all" and any(row.cost for row in part.rows):
             blocks += filter(None, [_escape(common_start(part)), _cost_table(part)])
     if results.published:
@@ -297,14 +299,14 @@ def numbers_csv(results: Results) -> str:
 
 def differences_csv(results: Results) -> str:
     """One line for each difference; every digit, fractions of 1."""
-    head = ["task", "detector", "group", "metric", "input", "reference", "best_source", "difference", "low", "high"]
+    head = ["task", "detector", "group", "metric", "input", "reference", "reference_is", "difference", "low", "high"]
     lines: list[Sequence[object]] = [[*head, "over_seeds_low", "over_seeds_high", "verdict"]]
     for part in results.parts:
         for one in part.differences:
             both, seeds = one.over_both, one.over_seeds or Number(0.0)
             lines.append(
                 [
-                    *(part.task, part.detector, part.group, one.metric, one.input, one.reference, one.best_source),
+                    *(part.task, part.detector, part.group, one.metric, one.input, one.reference, one.role),
                     *(both.value, both.low, both.high, seeds.low, seeds.high, one.verdict),
                 ]
             )

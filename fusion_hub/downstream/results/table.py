@@ -1,4 +1,4 @@
-"""From runs to a table: rows by input, numbers with intervals, differences from the single pictures.
+"""From runs to a table: rows by input, numbers with intervals, differences from what is simpler to have.
 
 Two intervals are told apart everywhere:
 
@@ -24,10 +24,11 @@ from fusion_hub.downstream.results.alike import check_alike
 from fusion_hub.downstream.results.draws import Draws
 from fusion_hub.downstream.results.measures import Measures, measures_of
 from fusion_hub.downstream.results.published import Published
-from fusion_hub.downstream.results.runs import SOURCES, TASKS, Cost, Kind, Run, Task, order
+from fusion_hub.downstream.results.runs import TASKS, Cost, Kind, Run, Task, order
 from fusion_hub.downstream.segmentation import Interval, difference_over_seeds
 
 FORMAT = "fusion-hub-downstream/1"
+BEST_SOURCE, BEST_RULE = "the better single picture", "the best rule without a network"
 DAY_NIGHT = {"D": "day", "N": "night"}
 """Last letter of the stems of MSRS, and what it stands for."""
 
@@ -74,11 +75,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """An input minus a single picture, on the same pictures of the set.
+    """An input minus one that is simpler to have, on the same pictures of the set.
 
     Attributes:
         input, reference: names of rows.
-        best_source: whether the reference has the higher number of the single pictures.
+        role: what the reference is beside its name: `BEST_SOURCE`, `BEST_RULE`, or nothing.
         over_both: with the interval over pictures and seeds; over pictures where each side has one run or no training.
         over_seeds: with the interval over seeds; None where nothing was trained, without ends where each input has one
             run.
@@ -87,7 +88,7 @@ class Difference:
     input: str
     reference: str
     metric: str
-    best_source: bool
+    role: str
     over_both: Number
     over_seeds: Number | None
 
@@ -263,21 +264,36 @@ def _cost(costs: Sequence[Cost]) -> Cost | None:
 def _differences(
     rows: Sequence[Row], drawn: Mapping[str, Drawn], metrics: Sequence[str], draws: Draws
 ) -> list[Difference]:
-    """Every input against visible, and against the better of both pictures where that is infrared."""
+    """Every input against visible and against the better single picture; fusion networks against the best rule too."""
     found = []
     for metric in metrics:
         able = {row.input: row for row in rows if metric in row.numbers}
-        sources = [name for name in SOURCES if name in able]
-        best = max(sources, key=lambda name: able[name].numbers[metric].value, default=None)
-        for reference in dict.fromkeys(name for name in ("visible", best) if name in able):
-            for name in able:
-                if name == reference:
-                    continue
+        for reference, role, inputs in _comparisons(list(able.values()), metric):
+            for name in inputs:
                 value = able[name].numbers[metric].value - able[reference].numbers[metric].value
                 both = Number.of(draws.difference(value, drawn[reference][metric], drawn[name][metric]))
                 seeds = _over_seeds(able, reference, name, metric)
-                found.append(Difference(name, reference, metric, reference == best, both, seeds))
+                found.append(Difference(name, reference, metric, role, both, seeds))
     return found
+
+
+def _comparisons(rows: Sequence[Row], metric: str) -> list[tuple[str, str, list[str]]]:
+    """References, their roles, and the inputs that are compared with each."""
+
+    def best(kind: Kind) -> str | None:
+        able = [row for row in rows if row.kind == kind]
+        return max(able, key=lambda row: row.numbers[metric].value).input if able else None
+
+    source, rule = best("source"), best("rule")
+    everything = [row.input for row in rows]
+    found = []
+    if "visible" in everything and source != "visible":
+        found.append(("visible", "", everything))
+    if source is not None:
+        found.append((source, BEST_SOURCE, everything))
+    if rule is not None:
+        found.append((rule, BEST_RULE, [row.input for row in rows if row.kind == "method"]))
+    return [(name, role, [other for other in inputs if other != name]) for name, role, inputs in found]
 
 
 def _over_seeds(rows: Mapping[str, Row], reference: str, name: str, metric: str) -> Number | None:
