@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import gradio as gr
 from archives import unpack
 from fusing import fuse_pair
+from gpu import on_gpu
 from results import new_folder, save_result
 from uploads import Refusal, in_words, open_upload
 
@@ -41,6 +42,7 @@ def check_files(files: Sequence[str] | None) -> list[Path]:
     return [Path(file) for file in files]
 
 
+@on_gpu(seconds=90)
 def batch(
     files: list[str] | None,
     model: str,

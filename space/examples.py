@@ -18,12 +18,37 @@ class Example(NamedTuple):
     height: int
     width: int
     model: str
+    says: str = ""  # what there is to see
 
 
 EXAMPLES = (
-    Example("Night street", "night_street", 4, 480, 640, "difffusenet-msrs"),
-    Example("Smoke", "smoke", 2, 480, 640, "difffusenet-msrs"),
-    Example("Brain: PET + MRI", "brain", 1, 384, 384, "difffusenet-medical"),
+    Example(
+        "Night street",
+        "night_street",
+        4,
+        480,
+        640,
+        "difffusenet-msrs",
+        "Look at the people: lost in the dark, bright in the infrared, and in the lit street once fused.",
+    ),
+    Example(
+        "Smoke",
+        "smoke",
+        2,
+        480,
+        640,
+        "difffusenet-msrs",
+        "The smoke hides people from the visible camera, not from the infrared one.",
+    ),
+    Example(
+        "Brain: PET + MRI",
+        "brain",
+        1,
+        384,
+        384,
+        "difffusenet-medical",
+        "PET shows in colour where the tissue is active, MRI its anatomy.",
+    ),
 )
 
 
@@ -34,6 +59,7 @@ class Row(NamedTuple):
     visible: str
     infrared: str
     model: str
+    says: str
 
 
 def draw_examples(folder: Path, examples: Sequence[Example] = EXAMPLES) -> list[Row]:
@@ -44,5 +70,5 @@ def draw_examples(folder: Path, examples: Sequence[Example] = EXAMPLES) -> list[
         visible, infrared = folder / f"{example.kind}.png", folder / f"{example.kind}_infrared.png"
         Image.fromarray(scene.visible).save(visible)
         Image.fromarray(scene.infrared).save(infrared)
-        rows.append(Row(example.label, str(visible), str(infrared), example.model))
+        rows.append(Row(example.label, str(visible), str(infrared), example.model, example.says))
     return rows

@@ -1,6 +1,7 @@
 """How it works: what the network computed between the two images and the fused one."""
 
 from fusing import fuse_pair
+from gpu import on_gpu
 from results import new_folder, preview, save_preview
 from uploads import in_words, open_upload
 
@@ -10,6 +11,7 @@ MAX_PIXELS = 1_310_720  # 1280 x 1024: intermediates of a larger pair would fill
 SIDE = 800  # pixels of a panel
 
 
+@on_gpu(seconds=20)
 @in_words()
 def explain(visible: str | None, infrared: str | None, model: str) -> list[tuple[str, str]]:
     """Fuse a pair and show what the network computed on its way, step by step.

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from gpu import current_device, on_gpu
 from PIL import Image
 from results import new_folder, preview, save_preview, save_result
 from uploads import MAX_PIXELS, Refusal, in_words, open_upload
@@ -94,12 +95,11 @@ def _config(folder: Path) -> dict[str, Any]:
 def load_pipeline(name: str) -> FusionPipeline:
     """A checkpoint, ready to use; one for all visitors, kept in memory."""
     with _loading:
-        return _load(name)
+        return _load(name, current_device())
 
 
 @lru_cache
-def _load(name: str) -> FusionPipeline:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def _load(name: str, device: str) -> FusionPipeline:
     # DiffFuseNet is quick in float32, the precision of the published numbers.
     dtype = torch.bfloat16 if has_steps(name) and has_fast_bfloat16(device) else torch.float32
     pipeline = FusionPipeline.from_pretrained(name, dtype=dtype)
@@ -180,6 +180,7 @@ def sentence(error: BaseException) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
+@on_gpu(seconds=20)
 @in_words()
 def fuse(
     visible: str | None, infrared: str | None, model: str, steps: str = "all", left: Left = "Visible"

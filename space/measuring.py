@@ -2,6 +2,7 @@
 
 import numpy as np
 from fusing import LANE, fuse_pair
+from gpu import on_gpu
 from PIL import Image
 from results import as_stored
 from uploads import in_words, open_upload
@@ -20,6 +21,7 @@ RULES = ("average", "maximum")
 HEADERS = ("Metric", "Fused", "Average", "Maximum", "What it says")
 
 
+@on_gpu(seconds=20)
 @in_words()
 def measure(visible: str | None, infrared: str | None, model: str) -> tuple[list[list[str]], str]:
     """Fuse a pair and measure the fused image with the metrics of the papers.

@@ -55,6 +55,15 @@
     }
   };
 
+  // On a phone the result stands above the buttons that ask for it.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("#fuse, #medical_fuse, .examples button");
+    if (!button || window.innerWidth > 640) return;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const slider = button.closest(".tabitem")?.querySelector("#slider, #medical_slider");
+    slider?.scrollIntoView({ block: "center", behavior: calm ? "auto" : "smooth" });
+  });
+
   mend();
   new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
 }

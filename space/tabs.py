@@ -37,6 +37,7 @@ class Street(NamedTuple):
     infrared: gr.Image
     model: gr.Radio
     shown: gr.State
+    first: Shown | None  # what is shown when the page opens
     fused: Sequence[Callable[..., Any]]  # `.success` of each event that fuses
 
     @property
@@ -44,29 +45,20 @@ class Street(NamedTuple):
         """The inputs of everything that is done with a pair."""
         return [self.visible, self.infrared, self.model]
 
+    @property
+    def changed(self) -> list[Any]:
+        """The events in which a visitor chooses another image or model."""
+        return [part.input for part in self.pair]
+
 
 # --- Fuse ------------------------------------------------------------------------------------------------------------
 
 
 def fuse_tab(rows: Sequence[Row]) -> Street:
-    """Inputs, the model and its steps, the slider, all three pictures and the download."""
+    """The slider with a result, inputs, the model and its steps, all three pictures and the download."""
     models = available_models()
     first = fused_example(rows)
     with gr.Row():
-        with gr.Column(scale=5, min_width=300):
-            with gr.Row():
-                visible = picture_input("Visible", "visible")
-                infrared = picture_input("Infrared", "infrared")
-            strip = gr.Column()
-            model = model_choice("model")
-            steps = gr.Radio(
-                step_choices(),
-                value="all",
-                label="Steps of the diffusion",
-                visible=has_steps(models[0].name),
-                elem_id="steps",
-            )
-            button = gr.Button("Fuse", variant="primary", size="lg", elem_id="fuse")
         with gr.Column(scale=6, min_width=300):
             slider = before_after("slider", first.slider)
             left = gr.Radio(
@@ -74,20 +66,36 @@ def fuse_tab(rows: Sequence[Row]) -> Street:
             )
             time = gr.Markdown(first.text, label="Seconds", elem_id="time")
             download = download_button("download", first.result)
+        with gr.Column(scale=5, min_width=300):
+            strip = gr.Column()
+            gr.Markdown(style.OWN_PAIR, elem_classes="hint")
+            with gr.Row():
+                visible = picture_input("Visible", "visible")
+                infrared = picture_input("Infrared", "infrared")
+            model = model_choice("model")
+            steps = gr.Radio(
+                step_choices(),
+                value="all",
+                label="Steps of the diffusion: fewer are quicker",
+                visible=has_steps(models[0].name),
+                elem_id="steps",
+            )
+            button = gr.Button("Fuse", variant="primary", size="lg", elem_id="fuse")
     gallery = three_pictures("gallery", "Visible, infrared, fused", views(first.shown))
     gr.Markdown(style.NOTES.format(megapixels=MAX_PIXELS / 1e6, red=RED_MAX_PIXELS / 1e6))
     state = gr.State(first.shown, time_to_live=LIFETIME)
     with strip:
         examples = example_strip(rows, [visible, infrared, model])
+    fill_at_start(rows, visible, infrared)
 
     inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
-    clicked = button.click(fuse, inputs, outputs, api_name="fuse", **GPU)
-    chosen = [then(fuse, inputs, outputs, **GPU, **PRIVATE) for then in examples]
+    clicked = button.click(fuse, inputs, outputs, api_name="fuse", show_progress_on=slider, **GPU)
+    chosen = [then(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE) for then in examples]
     for event in (clicked, *chosen):
         event.success(views, state, gallery, show_progress="hidden", **PRIVATE)
     left.change(compare, [state, left], slider, show_progress="hidden", **PRIVATE)
     model.change(offer_steps, model, steps, show_progress="hidden", **PRIVATE)
-    return Street(visible, infrared, model, state, [event.success for event in (clicked, *chosen)])
+    return Street(visible, infrared, model, state, first.shown, [event.success for event in (clicked, *chosen)])
 
 
 def views(shown: Shown | None) -> list[tuple[str, str]]:
@@ -108,7 +116,7 @@ def offer_steps(model: str) -> Any:
 def more_tab(street: Street) -> None:
     """Detections and segmentations in all three pictures."""
     gr.Markdown(style.MORE)
-    hint = gr.Markdown(style.HINT)
+    hint = gr.Markdown(pair_hint(street.first))
     with gr.Row(equal_height=True):
         threshold = gr.Slider(
             0.1, 0.9, value=0.3, step=0.05, label="Threshold: the least score that counts", elem_id="more_threshold"
@@ -130,7 +138,7 @@ def detect_again(shown: Any, *inputs: Any) -> tuple[Any, Any]:
 def measure_tab(street: Street) -> None:
     """Metrics and guard rails."""
     gr.Markdown(style.MEASURE)
-    hint = gr.Markdown(style.HINT)
+    hint = gr.Markdown(pair_hint(street.first))
     button = gr.Button("Measure", variant="primary", elem_id="measure_run", elem_classes="action")
     notes = gr.Markdown("", elem_id="measure_notes")
     table = gr.Dataframe(
@@ -151,7 +159,7 @@ def measure_tab(street: Street) -> None:
 def how_tab(street: Street) -> None:
     """What the network computed on its way."""
     gr.Markdown(style.HOW)
-    hint = gr.Markdown(style.HINT)
+    hint = gr.Markdown(pair_hint(street.first))
     button = gr.Button("Look inside", variant="primary", elem_id="how_run", elem_classes="action")
     gallery = three_pictures("how_gallery", "Inside the network, in the order of the computation")
     button.click(explain, street.pair, gallery, api_name="explain", **GPU)
@@ -159,13 +167,16 @@ def how_tab(street: Street) -> None:
 
 
 def forget(street: Street, hint: gr.Markdown, parts: Sequence[Any], empty: Sequence[Any]) -> None:
-    """When a new pair is fused the hint names it, and what was shown of the former one goes."""
-
-    def name_pair(shown: Shown | None) -> tuple[Any, ...]:
-        return (f"The pair: {shown.title}." if shown else style.HINT, *empty)
-
+    """When another pair is chosen what was shown of the former one goes; once it is fused the hint names it."""
+    quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+    gr.on(street.changed, lambda: (style.HINT, *empty), None, [hint, *parts], **quiet)
     for success in street.fused:
-        success(name_pair, street.shown, [hint, *parts], show_progress="hidden", **PRIVATE)
+        success(lambda shown: (pair_hint(shown), *empty), street.shown, [hint, *parts], **quiet)
+
+
+def pair_hint(shown: Shown | None) -> str:
+    """Which pair it is about."""
+    return f"The pair: {shown.title}." if shown else style.HINT
 
 
 # --- Medical and Batch -----------------------------------------------------------------------------------------------
@@ -176,12 +187,6 @@ def medical_tab(rows: Sequence[Row]) -> None:
     first = fused_example(rows)
     gr.Markdown(style.MEDICAL)
     with gr.Row():
-        with gr.Column(scale=5, min_width=300):
-            with gr.Row():
-                visible = picture_input("CT, PET, SPECT", "medical_visible")
-                infrared = picture_input("MRI", "medical_infrared")
-            strip = gr.Column()
-            button = gr.Button("Fuse", variant="primary", size="lg", elem_id="medical_fuse")
         with gr.Column(scale=6, min_width=300):
             slider = before_after("medical_slider", first.slider)
             left = gr.Radio(
@@ -192,14 +197,22 @@ def medical_tab(rows: Sequence[Row]) -> None:
             )
             time = gr.Markdown(first.text, elem_id="medical_time")
             download = download_button("medical_download", first.result)
+        with gr.Column(scale=5, min_width=300):
+            strip = gr.Column()
+            gr.Markdown(style.OWN_PAIR, elem_classes="hint")
+            with gr.Row():
+                visible = picture_input("CT, PET, SPECT", "medical_visible")
+                infrared = picture_input("MRI", "medical_infrared")
+            button = gr.Button("Fuse", variant="primary", size="lg", elem_id="medical_fuse")
     model, steps = gr.State(MEDICAL), gr.State("all")
     state = gr.State(first.shown, time_to_live=LIFETIME)
     with strip:
         examples = example_strip(rows, [visible, infrared])
+    fill_at_start(rows, visible, infrared)
     inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
-    button.click(fuse, inputs, outputs, **GPU, **PRIVATE)
+    button.click(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE)
     for then in examples:
-        then(fuse, inputs, outputs, **GPU, **PRIVATE)
+        then(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE)
     left.change(compare, [state, left], slider, show_progress="hidden", **PRIVATE)
 
 
@@ -235,7 +248,7 @@ def picture_input(label: str, elem_id: str) -> gr.Image:
         height=230,
         min_width=150,
         sources=["upload", "clipboard"],
-        buttons=["fullscreen"],
+        buttons=[],  # on a phone they would hide the label; the gallery shows the picture larger
         elem_id=elem_id,
     )
     # Gradio would open each upload before our function runs, and what goes wrong there reaches the user as "Error". On
@@ -253,7 +266,8 @@ def _uploaded_path(payload: ImageData | None) -> str | None:
 def model_choice(elem_id: str) -> gr.Radio:
     """All checkpoints that are installed."""
     models = available_models()
-    choices = [(f"{info.name}: {info.modality}", info.name) for info in models]
+    pace = {True: "slower", False: "quick"}
+    choices = [(f"{info.name}: {info.modality}, {pace[has_steps(info.name)]}", info.name) for info in models]
     return gr.Radio(choices, value=models[0].name, label="Model", elem_id=elem_id)
 
 
@@ -274,7 +288,7 @@ def before_after(elem_id: str, value: tuple[str, str] | None) -> gr.ImageSlider:
 
 def download_button(elem_id: str, value: str | None) -> gr.DownloadButton:
     """The fused image in full quality."""
-    return gr.DownloadButton("Download the fused image (PNG)", value, elem_id=elem_id)
+    return gr.DownloadButton("Download the fused PNG", value, elem_id=elem_id)
 
 
 def three_pictures(elem_id: str, label: str, value: list[tuple[str, str]] | None = None) -> gr.Gallery:
@@ -312,6 +326,16 @@ def _row_values(row: Row, count: int) -> Any:
     return [row.visible, row.infrared, row.model][:count]
 
 
+def fill_at_start(rows: Sequence[Row], visible: gr.Image, infrared: gr.Image) -> None:
+    """Give each visitor the first example as a pair to begin with.
+
+    Not as values of the inputs: these would be defaults of the API, and a program that forgets an image would get the
+    example fused.
+    """
+    if rows:  # without triggers it runs when the page is opened
+        gr.on(None, partial(_row_values, rows[0], 2), None, [visible, infrared], show_progress="hidden", **PRIVATE)
+
+
 def fused_example(rows: Sequence[Row]) -> First:
     """What the page shows before the visitor has done anything: the first example, fused."""
     if not rows:
@@ -320,4 +344,4 @@ def fused_example(rows: Sequence[Row]) -> First:
     folder = Path(row.visible).with_suffix("")
     folder.mkdir(exist_ok=True)
     result, slider, text, shown = fuse_into(folder, row.visible, row.infrared, row.model)
-    return First(result, slider, f"The example “{row.label}”: {text}", shown)
+    return First(result, slider, f"**{row.label}.** {row.says} {text}", shown)

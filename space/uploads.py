@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from PIL import Image, UnidentifiedImageError
@@ -24,6 +25,10 @@ class Refusal(gr.Error):
 
     def __init__(self, title: str, text: str) -> None:
         super().__init__(text, title=title, duration=20, print_exception=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """On ZeroGPU it is raised in another process than that of the page."""
+        return type(self), (self.title, self.message)
 
 
 @contextmanager

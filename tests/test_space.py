@@ -4,13 +4,14 @@ The page in a browser is tested in `test_space_browser.py`, hostile input in `te
 """
 
 import re
-import subprocess
+import shutil
 import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import gradio as gr
 import httpx
@@ -70,9 +71,14 @@ def example(models: Path, tmp_path_factory: pytest.TempPathFactory) -> drawn.Row
 
 
 @pytest.fixture(scope="module")
-def client(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def app(models: Path, tmp_path_factory: pytest.TempPathFactory) -> gr.Blocks:
+    """The page."""
+    return space.build_app(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def client(app: gr.Blocks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """The page, served on a free port of this machine, and a client of its API."""
-    app = space.build_app(tmp_path_factory.mktemp("page"))
     space.launch(app, "127.0.0.1", port=None, block=False)
     downloads = tmp_path_factory.mktemp("downloads")
     yield Client(app.local_url, verbose=False, download_files=str(downloads), analytics_enabled=False)
@@ -142,7 +148,12 @@ def test_results_are_private_and_go(example: drawn.Row, monkeypatch: pytest.Monk
     assert fusing.compare(None, "Visible") is None
 
 
+def test_what_gradio_keeps_goes_too(app: gr.Blocks) -> None:
+    assert app.delete_cache == (results.LIFETIME, results.LIFETIME)
+
+
 def test_examples_fit_their_models() -> None:
+    assert all(row.says.endswith(".") for row in drawn.EXAMPLES)
     assert {row.model for row in drawn.EXAMPLES} <= {info.name for info in pretrained.list_models()}
     assert {row.model for row in drawn.EXAMPLES} >= {MODEL, fusing.MEDICAL}
 
@@ -371,6 +382,8 @@ def test_api_is_documented(client: Client) -> None:
         name: [part["parameter_name"] for part in found["parameters"]] for name, found in named.items()
     } == ENDPOINTS
     described = httpx.get(f"{client.src}gradio_api/info").json()["named_endpoints"]
+    for name in ENDPOINTS:  # who forgets an image must not get an example
+        assert not [one for one in described[name]["parameters"] if "path" in str(one["parameter_default"])]
     assert all(described[name].get("description") for name in ENDPOINTS), described
 
 
@@ -394,6 +407,28 @@ def test_api_of_the_other_tabs(client: Client, example: drawn.Row, no_previews: 
     assert len(panels) > 10 and Path(panels[0]["image"]).is_file()
     with zipfile.ZipFile(client.predict([*pair], MODEL, api_name="/batch")) as output:
         assert output.namelist() == ["night_street.png", "report.csv"]
+
+
+def test_the_lines_of_the_readme_run(
+    client: Client, example: drawn.Row, no_previews: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (SPACE / "README.md").read_text(encoding="utf-8")
+    [program] = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(example.visible, "street.png")
+    shutil.copyfile(example.infrared, "street_ir.png")
+    with zipfile.ZipFile("pairs.zip", "w") as archive:
+        for name in ("street.png", "street_ir.png"):
+            archive.write(name)
+    names: dict[str, Any] = {}
+    exec(program.replace("http://127.0.0.1:7860", client.src), names)
+    np.testing.assert_array_equal(
+        pixels(names["fused"]), pixels(fusing.fuse(example.visible, example.infrared, MODEL)[0])
+    )
+    np.testing.assert_array_equal(pixels(names["left"]), pixels(example.visible))
+    assert " s by " in names["time"] and names["table"]["data"] and names["panels"]
+    with zipfile.ZipFile(names["archive"]) as archive:
+        assert archive.namelist() == ["street.png", "report.csv"]
 
 
 def test_api_keeps_sixteen_bits(client: Client, tmp_path: Path) -> None:
@@ -443,7 +478,8 @@ def test_front_matter_and_requirements_match_the_package() -> None:
     assert not any(line.startswith("gradio") for line in needed), "sdk_version rules"
 
 
-def test_the_command_has_help() -> None:
-    shown = subprocess.run([sys.executable, SPACE / "app.py", "--help"], capture_output=True, text=True, check=True)
-    assert "--host" in shown.stdout
-    assert "--port" in shown.stdout
+def test_the_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        space.main(["--help"])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0 and "--host" in shown and "--port" in shown

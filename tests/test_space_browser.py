@@ -29,6 +29,7 @@ TABS = {
 }
 PATIENCE = 60_000  # milliseconds; a loaded machine is slow
 LOCAL_SCHEMES = ("blob", "data", "about")  # of addresses that are no request to anybody
+PALE = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
 # Whether all pictures below an element are there and decoded, and their number.
 DRAWN = """(element, count) => {
     const pictures = [...element.querySelectorAll("img")].filter(picture => picture.checkVisibility());
@@ -72,6 +73,8 @@ class Visit:
     def __enter__(self) -> "Visit":
         self.page.goto(self.server.url)
         expect(self.page.locator("#fuse")).to_be_visible()
+        for place in ("visible", "infrared"):  # filled by the server once the page is there
+            expect(self.page.locator(f"#{place} img")).to_have_count(1)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -194,6 +197,18 @@ def test_a_real_pair_is_fused_to_the_pixel(page: Page, data_root: Path, tmp_path
     np.testing.assert_array_equal(fetched(page, page.locator("#gallery img").last), result)
 
 
+def test_a_pair_and_its_result_are_there_from_the_start(browser: Browser, space_page: Server) -> None:
+    with Visit(browser.new_page(viewport={"width": 1280, "height": 900}), space_page) as visit:
+        for place, count in (("slider", 2), ("visible", 1), ("infrared", 1), ("gallery", 3)):
+            wait_until_drawn(visit.page.locator(f"#{place}"), count)
+        left, right = (visit.page.locator(f"#{place}").bounding_box() for place in ("slider", "visible"))
+        assert left is not None and right is not None and max(left["y"], right["y"]) < 400
+        expect(visit.page.locator("#time")).to_contain_text("Look at the people")
+        open_tab(visit.page, "more")
+        expect(visit.page.locator("#tab_more")).to_contain_text("The pair: night_street.png")
+        visit.check()
+
+
 def test_an_example_is_fused_on_click(page: Page, tmp_path: Path) -> None:
     wait_until_drawn(page.locator("#slider"), 2)
     before = download(page, "download", tmp_path)  # something is there from the start
@@ -255,6 +270,8 @@ def test_bad_inputs_give_messages(page: Page, small_pair: tuple[Path, Path], tmp
 
 def expect_message(page: Page, text: str) -> None:
     message = page.get_by_test_id("toast-body")
+    head = message.locator(".toast-title").evaluate("e => getComputedStyle(e, '::after').content")
+    assert head == '"That did not work"', "Gradio's own word is Error"
     expect(message).to_contain_text(re.compile(text))
     assert not re.search(r"/tmp|\.py|Traceback", message.inner_text())
     message.get_by_label("Close").click()
@@ -280,6 +297,9 @@ def test_the_pair_is_looked_at_in_the_other_tabs(page: Page, small_pair: tuple[P
     fuse(page, page.locator("#fuse"))
 
     open_tab(page, "more")
+    expect(page.locator("#tab_more")).to_contain_text(
+        "The pair: street.png and street_ir.png, fused by difffusenet-msrs"
+    )
     page.locator("#more_run").click()
     expect(page.locator("#more_summary")).to_contain_text(re.compile(r"detector|fused", re.IGNORECASE))
 
@@ -294,6 +314,12 @@ def test_the_pair_is_looked_at_in_the_other_tabs(page: Page, small_pair: tuple[P
     open_tab(page, "how")
     page.locator("#how_run").click()
     wait_until_drawn(page.locator("#how_gallery"), 4)
+
+    open_tab(page, "fuse")
+    empty(page, "infrared")
+    open_tab(page, "measure")
+    expect(page.locator("#measure_notes")).not_to_contain_text("Guard rails")  # nothing of a pair that is gone
+    expect(page.locator("#tab_measure")).not_to_contain_text("The pair:")
 
 
 def test_a_head_is_fused_for_research_only(page: Page, tmp_path: Path) -> None:
@@ -328,6 +354,36 @@ def test_a_batch_comes_back_as_a_zip_file(page: Page, tmp_path: Path) -> None:
                 np.testing.assert_array_equal(np.asarray(Image.open(file)), expected(*pair, "difffusenet-msrs"))
 
 
+def test_a_cancelled_batch_stops(browser: Browser, space_page: Server, tmp_path: Path) -> None:
+    visible, infrared = draw_pair(tmp_path, "pair", seed=1)
+    with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as opened:
+        for number in range(50):
+            opened.write(visible, f"vis/{number}.png")
+            opened.write(infrared, f"ir/{number}.png")
+    with Visit(browser.new_page(), space_page) as visit:
+        page, result = visit.page, visit.page.locator("#batch_zip")
+        open_tab(page, "batch")
+        page.locator("#batch_files input[type=file]").first.set_input_files(tmp_path / "pairs.zip")
+        expect(page.locator("#batch_files")).to_contain_text("pairs")
+        page.locator("#batch_run").click()
+        expect(result).to_contain_text(re.compile(r"Fusing \d"))
+        assert unpacked(space_page), "it works on the files"
+        page.locator("#batch_cancel").click()
+        expect(result).not_to_contain_text("Fusing")
+        for _ in range(100):
+            if not unpacked(space_page):
+                break
+            page.wait_for_timeout(200)
+        assert not unpacked(space_page), "they must go"
+        assert not result.locator("a[download]").count()
+        visit.check()
+
+
+def unpacked(server: Server) -> list[Path]:
+    """Folders of batches that the server works on."""
+    return [*server.files.glob("fusion_hub_batch_*")]
+
+
 # --- for everybody ---------------------------------------------------------------------------------------------------
 
 
@@ -355,7 +411,7 @@ def test_a_keyboard_is_enough(page: Page) -> None:
     assert fused_source(page, "slider") != before
 
 
-def test_pictures_and_buttons_have_names(page: Page) -> None:
+def test_names_can_be_heard_and_texts_read(page: Page) -> None:
     wait_until_drawn(page.locator("#gallery"), 3)
     for tab in TABS:
         open_tab(page, tab)
@@ -366,6 +422,7 @@ def test_pictures_and_buttons_have_names(page: Page) -> None:
                 .map(e => e.outerHTML.slice(0, 200))"""
         )
         assert not nameless, f"in tab {tab}"
+        assert not page.locator("body").evaluate(PALE), f"in tab {tab}"
 
 
 def test_a_phone_in_the_dark(browser: Browser, space_page: Server) -> None:
@@ -374,12 +431,19 @@ def test_a_phone_in_the_dark(browser: Browser, space_page: Server) -> None:
     )
     with Visit(phone, space_page) as visit:
         wait_until_drawn(phone.locator("#slider"), 2)
+        place = phone.locator("#slider img").last.bounding_box()
+        assert place is not None and place["y"] + place["height"] < 844, "a result is seen without a click"
         for tab in TABS:
             open_tab(phone, tab)
+            assert not phone.locator(f"#tab_{tab}").evaluate(PALE)
             assert phone.evaluate("document.documentElement.scrollWidth") <= 390, f"tab {tab} is wider than the screen"
             ground, text = (
                 np.array([float(value) for value in re.findall(r"[\d.]+", colour)[:3]])
                 for colour in phone.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
             )
             assert ground.max() < 80 and text.min() > 150, f"{tab}: {text} on {ground}"
+        open_tab(phone, "fuse")
+        phone.locator("#fuse").click()  # the pair of the example
+        expect(phone.locator("#time")).to_contain_text(re.compile(r"^640 x 480"))
+        expect(phone.locator("#slider")).to_be_in_viewport(ratio=0.9)  # the page goes to the result
         visit.check()

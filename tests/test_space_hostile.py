@@ -248,6 +248,18 @@ def test_addresses_give_no_file(space_page: Page, path: str) -> None:
     assert "127.0.0.1:1" not in answer.headers.get("location", ""), "sends the visitor elsewhere"
 
 
+def test_results_of_others_cannot_be_listed(space_page: Page, client: Client, good: Path) -> None:
+    fuse(client, good, good)
+    folders = [space_page.files, space_page.files / "fusion_hub_results"]
+    folders += (space_page.files / "fusion_hub_results").iterdir()
+    assert len(folders) > 2
+    for folder in folders:
+        for end in ("", "/"):
+            answer = httpx.get(f"{space_page.url}/gradio_api/file={folder}{end}")
+            assert answer.status_code in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
+            assert "fused" not in answer.text
+
+
 def test_uploads_stay_in_their_folder(space_page: Page) -> None:
     for name in ("../../../up.png", "/etc/up.png", "..\\..\\up.png", "a/../../up.png", "\u202egnp.png"):
         answer = httpx.post(f"{space_page.url}/gradio_api/upload", files={"files": (name, b"x")})

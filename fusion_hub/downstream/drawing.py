@@ -12,7 +12,7 @@ from fusion_hub.image_processor import FusionImageProcessor, ImageInput, Infrare
 Box = tuple[int, int, int, int]
 _DARK, _LIGHT = (17, 17, 17), (255, 255, 255)
 _SMALLEST_TEXT, _LARGEST_TEXT = 11, 48  # pixels
-_LETTERS_PER_SIDE = 38  # letters as high as this part of the longer side are read on a phone
+_LETTERS_PER_SIDE = 30  # letters as high as this part of the longer side are read on a phone
 _LABELS_HIDDEN = 0.1  # part of a label that may lie over other labels
 
 
