@@ -81,12 +81,13 @@ class Page:
 
 
 @contextmanager
-def serve(folder: Path, threads: int | None = None) -> Iterator[Page]:
+def serve(folder: Path, threads: int | None = None, program: Sequence[str] | None = None) -> Iterator[Page]:
     """Run `space/app.py` on a free port until the block ends.
 
     Args:
         folder: existing empty folder for its log and its temporary files.
         threads: of torch; None leaves that to torch.
+        program: what Python runs in its place, followed by `--port`.
 
     Raises:
         RuntimeError: it does not answer; its last words are in the message.
@@ -99,7 +100,7 @@ def serve(folder: Path, threads: int | None = None) -> Iterator[Page]:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"}
     environment |= {"GRADIO_TEMP_DIR": str(files), "TMPDIR": str(files)}
     environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    command = [sys.executable, str(SPACE / "app.py"), "--port", str(port)]
+    command = [sys.executable, *(program or [str(SPACE / "app.py")]), "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     page = Page(f"http://127.0.0.1:{port}", files, log, process)

@@ -1,0 +1,143 @@
+"""How soon the page of `space/app.py` can be used, and how long one fusion through its API takes.
+
+    python benchmarks/space_speed.py                               # start, and 640 x 480 by each street model
+    python benchmarks/space_speed.py --models difffusenet-msrs --fusions 20 --threads 1
+    python benchmarks/space_speed.py --browser /usr/bin/chromium   # also: until its button can be pressed there
+
+"Page" is the time from the end of the server's imports to the first answer with the whole page, the examples drawn and
+fused for it included. A fusion is timed as a visitor has it: upload of both pictures, fusion, download of the PNG. The
+first of each model, which loads it, is given apart.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gradio_client import Client, handle_file
+from PIL import Image
+from space_load import SPACE, Page, provenance, serve
+
+from fusion_hub.data.generated import generate_scene
+
+# As `python space/app.py`, and it says when its imports are done.
+PROGRAM = f"""
+import sys, time
+sys.path.insert(0, {str(SPACE)!r})
+import app
+print("imported", time.time(), flush=True)
+sys.exit(app.main(sys.argv[1:]))
+"""
+CASES = (("difffusenet-msrs", "all"), ("red-small-msrs", "1"), ("red-small-msrs", "all"))
+
+
+def seconds_to_page(page: Page, answered: float) -> float:
+    """From the end of the imports to the first answer, at time.time() `answered`.
+
+    Raises:
+        RuntimeError: the server did not say when its imports were done.
+    """
+    found = re.search(r"^imported ([\d.]+)$", page.log.read_text(errors="replace"), re.MULTILINE)
+    if found is None:
+        raise RuntimeError("the server did not say when its imports were done")
+    return answered - float(found[1])
+
+
+def seconds_in_browser(url: str, executable: str) -> float:
+    """From asking for the page to a button that can be pressed, in a browser that has never seen it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        start = time.perf_counter()
+        page.goto(url)
+        page.locator("#fuse").click(trial=True, timeout=120_000)
+        seconds = time.perf_counter() - start
+        browser.close()
+    return seconds
+
+
+def time_fusions(url: str, pair: tuple[Path, Path], model: str, steps: str, count: int, folder: Path) -> list[float]:
+    """Seconds of `count` fusions, one after the other."""
+    client = Client(url, verbose=False, download_files=str(folder), analytics_enabled=False)
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        files = {"visible": handle_file(pair[0]), "infrared": handle_file(pair[1])}
+        fused = client.predict(**files, model=model, steps=steps, api_name="/fuse")[0]
+        with Image.open(fused) as picture:
+            picture.load()
+        times.append(time.perf_counter() - start)
+    client.close()
+    return times
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Command line arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["difffusenet-msrs", "red-small-msrs"])
+    parser.add_argument("--fusions", type=int, default=10, help="of each model, after its first")
+    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--browser", help="a Chromium: the page is opened there too")
+    parser.add_argument("--json", type=Path, help="write the numbers and where they are from")
+    arguments = parser.parse_args(argv)
+    if arguments.fusions < 1:
+        parser.error(f"--fusions must be at least 1, got {arguments.fusions}")
+    return arguments
+
+
+def run(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Seconds by what was measured.
+
+    Raises:
+        RuntimeError: the page does not answer.
+    """
+    width, height = arguments.size
+    scene = generate_scene(0, height, width)
+    pair = folder / "visible.png", folder / "infrared.png"
+    for path, pixels in zip(pair, (scene.visible, scene.infrared), strict=True):
+        Image.fromarray(pixels).save(path)
+    (folder / "page").mkdir()
+    with serve(folder / "page", arguments.threads, ["-c", PROGRAM]) as page:
+        results = {"page after imports": seconds_to_page(page, time.time())}
+        if arguments.browser:
+            results["page usable in a browser"] = seconds_in_browser(page.url, arguments.browser)
+        for model, steps in CASES:
+            if model in arguments.models:
+                first, *others = time_fusions(page.url, pair, model, steps, arguments.fusions + 1, folder)
+                name = f"{model}, steps: {steps}, {width}x{height}"
+                results |= {f"{name}, first": first, f"{name}, median": statistics.median(others)}
+                results[f"{name}, longest"] = max(others)
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, write. 1 if the page does not answer."""
+    arguments = parse(argv)
+    with tempfile.TemporaryDirectory(prefix="space_speed_") as folder:
+        try:
+            results = run(arguments, Path(folder))
+        except (RuntimeError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    origin: dict[str, Any] = provenance(arguments.threads)
+    print(", ".join(f"{name} {value}" for name, value in origin.items()) + "\n")
+    print("| | seconds |\n|---|---|")
+    print("\n".join(f"| {name} | {seconds:.2f} |" for name, seconds in results.items()))
+    if arguments.json:
+        aside = arguments.json.with_name(arguments.json.name + ".tmp")
+        aside.write_text(json.dumps({"provenance": origin, "seconds": results}, indent=2) + "\n", encoding="utf-8")
+        aside.replace(arguments.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
