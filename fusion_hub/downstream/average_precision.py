@@ -52,14 +52,12 @@ class Matches:
         Returns:
             NaN for draws without an object of the class.
         """
-        last = int(np.flatnonzero(self.hits.any(axis=0))[-1]) + 1 if self.hits.any() else 0
-        weights = counts[:, self.pictures[:last]]  # what comes after the last hit changes no precision that is read
-        seen = np.cumsum(weights, axis=1)
         areas = np.zeros(len(counts))
+        everything = np.ones(len(self.scores), dtype=bool)
         for level in levels:
-            hits = np.flatnonzero(self.hits[level, :last])  # recall grows at hits only
-            found = np.cumsum(weights[:, hits], axis=1)
-            precision = found / np.maximum(seen[:, hits], 1)
+            hits = self.hits[level]  # recall grows at hits only, and what comes after the last changes nothing
+            found, seen = (counts @ self._up_to_each(hits, which).T for which in (hits, everything))  # (B, hits)
+            precision = found / np.maximum(seen, 1)
             envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
             reached = np.searchsorted(RECALL_LEVELS, self._share(found, counts), side="right")
             areas += (np.diff(reached, axis=1, prepend=0) * envelope).sum(axis=1) / len(RECALL_LEVELS)
@@ -67,15 +65,27 @@ class Matches:
 
     def recall(self, counts: np.ndarray, least_score: float = 0.0) -> np.ndarray:
         """Share of the objects that are found at IoU 0.5 with a score of `least_score` or more: `(B,)`, or NaN."""
-        right = self.hits[0] & (self.scores >= least_score)
-        found = self._share((counts[:, self.pictures] * right).sum(axis=1, keepdims=True), counts)
-        return np.where(counts @ self.objects > 0, found[:, 0], np.nan)
+        right = counts @ self._by_picture(self.hits[0] & (self.scores >= least_score))
+        return np.where(counts @ self.objects > 0, self._share(right[:, None], counts)[:, 0], np.nan)
 
     def precision(self, counts: np.ndarray, least_score: float) -> np.ndarray:
         """Share of the detections with a score of `least_score` or more that are right at IoU 0.5: `(B,)`, or NaN."""
-        weights = counts[:, self.pictures] * (self.scores >= least_score)
-        given = weights.sum(axis=1)
-        return np.where(given > 0, (weights * self.hits[0]).sum(axis=1) / np.maximum(given, 1), np.nan)
+        given = counts @ self._by_picture(self.scores >= least_score)
+        right = counts @ self._by_picture(self.hits[0] & (self.scores >= least_score))
+        return np.where(given > 0, right / np.maximum(given, 1), np.nan)
+
+    def _by_picture(self, which: np.ndarray) -> np.ndarray:
+        """How many detections, where `which` `(D,)` is true, each picture has: `(P,)`."""
+        return np.bincount(self.pictures[which], minlength=len(self.objects)).astype(np.float64)
+
+    def _up_to_each(self, hits: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """The same, counted from the best detection to each hit: `(hits, P)`."""
+        after = np.searchsorted(
+            np.flatnonzero(hits), np.flatnonzero(which)
+        )  # number of the next hit, itself one or not
+        pictures, rows = len(self.objects), int(hits.sum()) + 1
+        counted = np.bincount(after * pictures + self.pictures[which], minlength=rows * pictures)
+        return np.cumsum(counted.reshape(rows, pictures)[:-1], axis=0).astype(np.float64)
 
     def _share(self, found: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return found / np.maximum(counts @ self.objects, 1)[:, None]

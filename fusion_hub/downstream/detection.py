@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fusion_hub.image_processor import ImageInput
 
 LEAST_SCORE = 0.001
-_DRAWS_AT_ONCE = 250
+_DRAWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, eq=False)

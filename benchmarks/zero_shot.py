@@ -1,0 +1,154 @@
+"""What a detector that was trained elsewhere finds in visible, infrared and fused pictures, by day and by night.
+
+    python benchmarks/zero_shot.py --detector ../shared/models/yolox_nano.onnx --data ../shared/data/msrs --split test \
+        --inputs visible infrared average maximum difffusenet-msrs --output runs/zero_shot
+
+Writes OUTPUT/<input>.json, which `fusion-hub downstream` reads, and prints Markdown tables: each input with 95 %
+intervals over pictures, its difference to the single pictures and to the average of both on the same pictures, and what
+changes when the boxes of one annotator alone are the truth. Day and night are told by the last letter of MSRS names.
+Results that are in OUTPUT already, of the same detector, pictures and boxes, are not made again.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusion_hub import PairedDataset
+from fusion_hub.data.boxes import BoxedPair, find_boxes
+from fusion_hub.downstream.detection import (
+    DetectionResult,
+    bootstrap_detection,
+    bootstrap_detection_difference,
+)
+from fusion_hub.downstream.inputs import SOURCES, file_name, open_inputs
+from fusion_hub.downstream.loading import load_detector
+from fusion_hub.downstream.zero_shot import CLASSES, describe_detector, provenance, zero_shot
+from fusion_hub.training.config import Source
+
+PARTS: Mapping[str, Callable[[str], bool]] = {
+    "all": lambda name: True,
+    "day": lambda name: name.endswith("D"),
+    "night": lambda name: name.endswith("N"),
+}
+Results = Mapping[str, DetectionResult]
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--detector", required=True, help="a YOLO file in ONNX, or a transformers detector")
+    parser.add_argument("--data", required=True, help="a paired set with boxes/")
+    parser.add_argument("--split")
+    parser.add_argument(
+        "--inputs", nargs="+", default=["visible", "infrared", "average"], help="sources, rules, models, folders"
+    )
+    parser.add_argument("--classes", nargs="+", default=list(CLASSES))
+    parser.add_argument("--annotators", nargs="*", default=["vis", "ir", "fused"], help="files of boxes/, by stem")
+    parser.add_argument("--cache", type=Path, default=Path("runs/inputs"), help="where fused pictures are kept")
+    parser.add_argument("--output", type=Path, required=True)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    detector = load_detector(arguments.detector)
+    pairs = list(PairedDataset.open(arguments.data, arguments.split))
+    boxed = find_boxes(pairs, arguments.classes)
+    label = Source(arguments.data, arguments.split).label
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for name in dict.fromkeys([*SOURCES, *arguments.inputs]):
+        inputs = open_inputs(name)
+        file = arguments.output / f"{file_name(inputs.name)}.json"
+        about = provenance(inputs, describe_detector(arguments.detector), label, None)
+        result = None if inputs.kind == "folder" else stored(file, about, boxed)  # a folder may have changed
+        if result is None:
+            result = zero_shot(detector, inputs, boxed, arguments.classes, label, arguments.cache)
+            result.save(file, **about)
+        results[inputs.name] = result
+    parts = {part: {n: r.take(wanted) for n, r in results.items()} for part, wanted in PARTS.items()}
+    print(by_class(results), day_and_night(parts), differences(parts), sep="\n\n", end="\n\n")
+    alone = {name: find_boxes(pairs, arguments.classes, [name]) for name in arguments.annotators}
+    print(by_annotator(results, {"union": boxed, **alone}))
+
+
+def stored(file: Path, about: Mapping[str, Any], boxed: Sequence[BoxedPair]) -> DetectionResult | None:
+    """What an earlier call has written, if it was asked the same."""
+    if not file.is_file():
+        return None
+    values = json.loads(file.read_text(encoding="utf-8"))
+    result = DetectionResult.load(file)
+    asked = {pair.name: (pair.boxes, pair.class_ids) for pair in boxed}
+    same = {key: values.get(key) for key in about} == about and list(result.pictures) == list(asked)
+    boxes = zip(result.truth, asked.values(), strict=True) if same else ()
+    return result if same and all(np.array_equal(a, b) for one in boxes for a, b in zip(*one, strict=True)) else None
+
+
+def by_class(results: Results) -> str:
+    """AP50, recall in all, and recall of a detector in use, of each class."""
+    classes = next(iter(results.values())).classes
+    columns = ["mAP50", *(f"{kind}/{name}" for name in classes for kind in ("AP50", "recall", "recall@0.3"))]
+    rows = [[name, *(str(bootstrap_detection(result, c)) for c in columns)] for name, result in results.items()]
+    return table(["input", *(column.replace("/", " ") for column in columns)], rows)
+
+
+def day_and_night(parts: Mapping[str, Results]) -> str:
+    """AP50 and recall of each class by day and by night."""
+    classes = next(iter(parts["all"].values())).classes
+    columns = [(part, f"{kind}/{name}") for part in ("day", "night") for name in classes for kind in ("AP50", "recall")]
+    rows = [[name, *(_number(parts[part][name], column) for part, column in columns)] for name in parts["all"]]
+    return table(["input", *(f"{part} {column.replace('/', ' ')}" for part, column in columns)], rows)
+
+
+def differences(parts: Mapping[str, Results]) -> str:
+    """Of each input to both sources and the average, in points of AP50 and recall, paired over pictures."""
+    columns = ("mAP50", "AP50/person", "AP50/car", "recall")
+    names = list(parts["all"])
+    rows = [
+        [name, other, part, *(str(bootstrap_detection_difference(found[other], found[name], c)) for c in columns)]
+        for number, name in enumerate(names)
+        for other in (*SOURCES, "average")
+        if other in names[:number]
+        for part, found in parts.items()
+        if found[name].pictures
+    ]
+    return table(["input", "minus", "pictures", *(column.replace("/", " ") for column in columns)], rows)
+
+
+def by_annotator(results: Results, truths: Mapping[str, Sequence[BoxedPair]]) -> str:
+    """mAP50 against each truth, and its difference to that of the visible picture."""
+    judged = {
+        truth: {
+            name: dataclasses.replace(result, truth=tuple((pair.boxes, pair.class_ids) for pair in boxed))
+            for name, result in results.items()
+        }
+        for truth, boxed in truths.items()
+    }
+    rows = []
+    for name in results:
+        cells = []
+        for found in judged.values():
+            more = "" if name == "visible" else str(bootstrap_detection_difference(found["visible"], found[name]))
+            cells += [_number(found[name], "mAP50"), more]
+        rows.append([name, *cells])
+    heads = [f"{truth} ({sum(len(pair.boxes) for pair in boxed)} boxes)" for truth, boxed in truths.items()]
+    return table(["input", *(f"{head}{more}" for head in heads for more in (": mAP50", ", minus visible"))], rows)
+
+
+def _number(result: DetectionResult, statistic: str) -> str:
+    value = result.numbers().get(statistic)
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
