@@ -169,9 +169,15 @@ def _annotations(side: Sequence[Boxes] | Sequence[Found]) -> list[dict[str, Any]
     rows: list[dict[str, Any]] = []
     for picture, (boxes, class_ids, *scores) in enumerate(side, start=1):
         for index, (left, top, right, bottom) in enumerate(np.asarray(boxes, dtype=np.float64).tolist()):
-            row = {"id": len(rows) + 1, "image_id": picture, "category_id": int(class_ids[index]) + 1, "iscrowd": 0}
             size = right - left, bottom - top
-            row |= {"bbox": [left, top, *size], "area": size[0] * size[1]}
+            row: dict[str, Any] = {
+                "id": len(rows) + 1,
+                "image_id": picture,
+                "category_id": int(class_ids[index]) + 1,
+                "bbox": [left, top, *size],
+                "area": size[0] * size[1],
+                "iscrowd": 0,
+            }
             rows.append(row | ({"score": float(scores[0][index])} if scores else {}))
     return rows
 
