@@ -98,12 +98,13 @@ _MEASURES = {
     "recall@0.3": lambda matches, counts: matches.recall(counts, WORKING_SCORE),
     "precision@0.3": lambda matches, counts: matches.precision(counts, WORKING_SCORE),
 }
-_MEANS = {"mAP": "AP", "mAP50": "AP50", **{name: name for name in ("recall", "recall@0.3", "precision@0.3")}}
+MEANS = {"mAP": "AP", "mAP50": "AP50", **{name: name for name in ("recall", "recall@0.3", "precision@0.3")}}
+"""Numbers over all classes, and of which number of each class they are the mean."""
 
 
 def statistics(classes: Sequence[str]) -> list[str]:
     """The names that `measure` knows: means over classes, and `AP/<class>` for each class."""
-    return [*_MEANS, *(f"{measure}/{name}" for measure in _MEASURES for name in classes)]
+    return [*MEANS, *(f"{measure}/{name}" for measure in _MEASURES for name in classes)]
 
 
 def measure(matches: Sequence[Matches], classes: Sequence[str], statistic: str, counts: np.ndarray) -> np.ndarray:
@@ -119,10 +120,14 @@ def measure(matches: Sequence[Matches], classes: Sequence[str], statistic: str, 
     """
     if statistic not in statistics(classes):
         raise ValueError(f"{statistic!r} is no score of detection: use one of {', '.join(statistics(classes))}")
-    if statistic not in _MEANS:
+    if statistic not in MEANS:
         name, _, wanted = statistic.partition("/")
         return _MEASURES[name](matches[list(classes).index(wanted)], counts)
-    values = np.stack([_MEASURES[_MEANS[statistic]](one, counts) for one in matches])
+    return mean_over_classes(np.stack([_MEASURES[MEANS[statistic]](one, counts) for one in matches]))
+
+
+def mean_over_classes(values: np.ndarray) -> np.ndarray:
+    """Mean of what is defined in `(C, B)`: `(B,)`, NaN where nothing is."""
     defined = np.isfinite(values)
     total = np.where(defined, values, 0).sum(axis=0)
     return np.where(defined.any(axis=0), total / np.maximum(defined.sum(axis=0), 1), np.nan)

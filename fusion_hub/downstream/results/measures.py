@@ -78,14 +78,18 @@ class DetectionMeasures:
         return {name: float(value) for name, value in result.numbers().items() if math.isfinite(value)}
 
     def drawn(self, result: Any, metrics: Sequence[str], counts: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Detections are matched with objects once for all draws."""
-        from fusion_hub.downstream.average_precision import measure
+        """Detections are matched with objects once for all draws, and means are taken of what the classes have."""
+        from fusion_hub.downstream.average_precision import MEANS, mean_over_classes, measure
 
-        parts = [counts[start : start + _DRAWS_AT_ONCE] for start in range(0, len(counts), _DRAWS_AT_ONCE)]
-        return {
-            name: np.concatenate([measure(result.matches, result.classes, name, part) for part in parts])
-            for name in metrics
+        parts_of = {name: [f"{MEANS[name]}/{one}" for one in result.classes] for name in metrics if name in MEANS}
+        of_classes = {name for parts in parts_of.values() for name in parts} | {name for name in metrics if "/" in name}
+        pieces = [counts[start : start + _DRAWS_AT_ONCE] for start in range(0, len(counts), _DRAWS_AT_ONCE)]
+        drawn = {
+            name: np.concatenate([measure(result.matches, result.classes, name, piece) for piece in pieces])
+            for name in sorted(of_classes)
         }
+        drawn |= {name: mean_over_classes(np.stack([drawn[one] for one in parts])) for name, parts in parts_of.items()}
+        return {name: drawn[name] for name in metrics}
 
 
 def title(name: str) -> str:
