@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ import numpy as np
 import torch
 
 from fusion_hub import PairedDataset, pretrained
+from fusion_hub.cli.evaluate import set_name
 from fusion_hub.data.labels import find_labels
 from fusion_hub.downstream import SegformerSegmenter
 from fusion_hub.downstream.inputs import open_inputs, read_inputs
 from fusion_hub.downstream.segmentation import LEVEL, SegmentationResult, bootstrap, evaluate_segmenter
+from fusion_hub.training.config import Source
 
 PARTS = {"day": "D", "night": "N"}
 
@@ -44,12 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     segmenter = SegformerSegmenter.from_pretrained(arguments.model)
     labelled = find_labels(list(PairedDataset.open(arguments.data, arguments.split)))
     pairs, classes = [item.pair for item in labelled], len(segmenter.names)
-    name = "/".join(filter(None, (Path(arguments.data).name, arguments.split)))
+    name, label = set_name(arguments.data, arguments.split), Source(arguments.data, arguments.split).label
     rows = {}
     for wanted in arguments.inputs:
         inputs = open_inputs(wanted)
-        # The same place in the cache as that of training.
-        pictures = read_inputs(inputs, pairs, "/".join(["data", name]), arguments.cache)
+        pictures = read_inputs(inputs, pairs, label, arguments.cache)
         samples = ((item.name, np.asarray(p), item.label(classes)) for item, p in zip(labelled, pictures, strict=True))
         result = evaluate_segmenter(segmenter, samples)
         rows[inputs.name] = describe(result)
@@ -61,14 +62,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 def describe(result: SegmentationResult) -> dict[str, Any]:
     """Numbers of all pictures, the interval of their mIoU, and the numbers of each part that has pictures."""
     interval = bootstrap(result.confusions)
-    parts = {part: result.take(lambda name, end=end: name.endswith(end)) for part, end in PARTS.items()}
+    halves = {part: result.take(ends_in(letter)) for part, letter in PARTS.items()}
+    parts = {part: half for part, half in halves.items() if half.pictures}
     return {
         "numbers": result.numbers(),
         "interval": {"level": LEVEL, "over": "pictures", "low": interval.low, "high": interval.high},
-        "parts": {
-            part: {**one.numbers(), "pictures": len(one.pictures)} for part, one in parts.items() if one.pictures
-        },
+        "parts": {part: {**one.numbers(), "pictures": len(one.pictures)} for part, one in parts.items()},
     }
+
+
+def ends_in(letter: str) -> Callable[[str], bool]:
+    return lambda name: name.endswith(letter)
 
 
 def show(name: str, row: dict[str, Any]) -> None:

@@ -106,16 +106,17 @@ def _try_detector(
     folder: Path,
 ) -> list[Path]:
     """One file for each input."""
-    from fusion_hub.cli.evaluate import set_name
     from fusion_hub.data import PairedDataset
     from fusion_hub.data.boxes import find_boxes
     from fusion_hub.downstream.inputs import file_name, open_inputs
     from fusion_hub.downstream.loading import load_detector
     from fusion_hub.downstream.zero_shot import describe_detector, provenance, zero_shot
+    from fusion_hub.training.config import Source
 
     opened = [open_inputs(name) for name in dict.fromkeys(names)]  # first: a wrong name is found at once
     loaded = load_detector(detector)
-    boxed, label = find_boxes(list(PairedDataset.open(data, split=split)), classes), set_name(data, split)
+    boxed = find_boxes(list(PairedDataset.open(data, split=split)), classes)
+    label = Source(data, split).label  # that of training, which finds the same pictures in the cache
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for one in opened:

@@ -21,6 +21,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "small": {"channels": (16, 32, 64, 128), "width": 64, "decoder_layers": 2},
     "tiny": {"channels": (8, 16, 16, 16), "width": 16, "decoder_layers": 2},
 }
+READ_STAGES = ["stage2", "stage3", "stage4"]
 PRIOR = 0.01  # probability of each class at the start: nearly all places show nothing
 
 
@@ -58,31 +59,30 @@ def new_network(architecture: str, variant: str, classes: Sequence[str], queries
     }
     model: Any
     if architecture == "rt_detr_v2":
-        backbone = transformers.RTDetrResNetConfig(
-            embedding_size=channels[0],
-            hidden_sizes=list(channels),
-            depths=[1, 1, 1, 1],
-            layer_type="basic",
-            out_features=["stage2", "stage3", "stage4"],
-        )
-        config = transformers.RTDetrV2Config(backbone_config=backbone, **settings)
-        model = transformers.RTDetrV2ForObjectDetection(config)
+        resnet: dict[str, Any] = {
+            "embedding_size": channels[0],
+            "hidden_sizes": list(channels),
+            "depths": [1, 1, 1, 1],
+            "layer_type": "basic",
+            "out_features": READ_STAGES,
+        }
+        settings["backbone_config"] = transformers.RTDetrResNetConfig(**resnet)
+        model = transformers.RTDetrV2ForObjectDetection(transformers.RTDetrV2Config(**settings))
     else:
         stem = max(8, channels[0] // 2)
         inner = [max(8, count // 2) for count in channels]
-        hgnet = transformers.HGNetV2Config(
-            stem_channels=[3, stem, stem],
-            stage_in_channels=[stem, *channels[:-1]],
-            stage_mid_channels=inner,
-            stage_out_channels=list(channels),
-            stage_num_blocks=[1, 1, 1, 1],
-            stage_numb_of_layers=[2, 2, 2, 2],
-            hidden_sizes=list(channels),
-            out_features=["stage2", "stage3", "stage4"],
-        )
-        model = transformers.DFineForObjectDetection(
-            transformers.DFineConfig(backbone_config=hgnet, depth_mult=0.34, **settings)
-        )
+        hgnet: dict[str, Any] = {
+            "stem_channels": [3, stem, stem],
+            "stage_in_channels": [stem, *channels[:-1]],
+            "stage_mid_channels": inner,
+            "stage_out_channels": list(channels),
+            "stage_num_blocks": [1, 1, 1, 1],
+            "stage_numb_of_layers": [2, 2, 2, 2],
+            "hidden_sizes": list(channels),
+            "out_features": READ_STAGES,
+        }
+        settings |= {"backbone_config": transformers.HGNetV2Config(**hgnet), "depth_mult": 0.34}
+        model = transformers.DFineForObjectDetection(transformers.DFineConfig(**settings))
     initialise(model)
     return model
 

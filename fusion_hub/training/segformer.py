@@ -111,12 +111,12 @@ def segformer_logits(model: "SegformerForSemanticSegmentation", pixels: Tensor) 
     (batch, _, height, width), channels = features[0].shape, head.linear_fuse.out_channels
     # The decoder concatenates from the coarsest level to the finest.
     mixing = head.linear_fuse.weight[:, :, 0, 0].chunk(len(features), dim=1)[::-1]
-    mixed = None
+    mixed = pixels.new_zeros(())
     for level, projection, mix in zip(features, head.linear_projections, mixing, strict=True):
         with torch.autocast(pixels.device.type, enabled=False):
             weight, bias = mix @ projection.proj.weight, mix @ projection.proj.bias
         part = linear(level.permute(0, 2, 3, 1), weight, bias)  # (B, h, w, channels)
-        if mixed is None:
+        if level is features[0]:
             mixed = part.reshape(batch * height, width, channels)
             continue
         rows = _enlargement(part.shape[1], height, part) @ part.flatten(2)  # (B, H/4, w * channels)
