@@ -1,4 +1,5 @@
-// Texts below an element that stand out from their ground by less than WCAG asks: 4.5 to 1, large ones 3 to 1.
+// Texts below an element that stand out from their ground by less than WCAG asks: 4.5 to 1, large ones and
+// signs without letters 3 to 1.
 // Buttons that are disabled do not count.
 (element) => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -36,7 +37,7 @@
     if (!text || !size || !seen || parent.closest("script, style") || parent.closest("button")?.disabled) continue;
     const ends = [luminance(channels(style.color)), luminance(groundOf(parent))].sort((a, b) => a - b);
     const ratio = (ends[1] + 0.05) / (ends[0] + 0.05);
-    const large = size >= 24 || (size >= 18.6 && style.fontWeight >= 700);
+    const large = size >= 24 || (size >= 18.6 && style.fontWeight >= 700) || !/[\p{L}\p{N}]/u.test(text);
     if (ratio < (large ? 3 : 4.5)) pale.push(`${text.slice(0, 40)}: ${ratio.toFixed(2)}`);
   }
   return pale;

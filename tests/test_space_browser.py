@@ -422,7 +422,8 @@ def test_names_can_be_heard_and_texts_read(page: Page) -> None:
                 .map(e => e.outerHTML.slice(0, 200))"""
         )
         assert not nameless, f"in tab {tab}"
-        assert not page.locator("body").evaluate(PALE), f"in tab {tab}"
+        pale = page.locator("body").evaluate(PALE)
+        assert not pale, f"in tab {tab}"
 
 
 def test_a_phone_in_the_dark(browser: Browser, space_page: Server) -> None:
@@ -435,7 +436,8 @@ def test_a_phone_in_the_dark(browser: Browser, space_page: Server) -> None:
         assert place is not None and place["y"] + place["height"] < 844, "a result is seen without a click"
         for tab in TABS:
             open_tab(phone, tab)
-            assert not phone.locator(f"#tab_{tab}").evaluate(PALE)
+            pale = phone.locator(f"#tab_{tab}").evaluate(PALE)
+            assert not pale, f"in tab {tab}"
             assert phone.evaluate("document.documentElement.scrollWidth") <= 390, f"tab {tab} is wider than the screen"
             ground, text = (
                 np.array([float(value) for value in re.findall(r"[\d.]+", colour)[:3]])
