@@ -178,9 +178,12 @@ def test_training_sees_what_the_image_processor_gives(tmp_path: Path, drawn: Pat
 # --- networks and losses ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("architecture", "denoising", "rate"), [("rt_detr_v2", 6, 5e-3), ("d_fine", 0, 2e-3)])
-def test_twenty_steps_on_two_views_lower_the_loss(
-    tmp_path: Path, drawn: Path, architecture: str, denoising: int, rate: float
+# D-FINE weighs its distributions by how well boxes fit, so at first its loss also rises: it needs smaller and more steps.
+@pytest.mark.parametrize(
+    ("architecture", "denoising", "rate", "steps"), [("rt_detr_v2", 6, 5e-3, 20), ("d_fine", 0, 1e-3, 40)]
+)
+def test_a_few_steps_on_two_views_lower_the_loss(
+    tmp_path: Path, drawn: Path, architecture: str, denoising: int, rate: float, steps: int
 ) -> None:
     torch.manual_seed(0)
     config = run_config(tmp_path, drawn)
@@ -191,7 +194,7 @@ def test_twenty_steps_on_two_views_lower_the_loss(
     batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
     optimizer = torch.optim.Adam(module.parameters(), lr=rate)
     seen = []
-    for _ in range(20):
+    for _ in range(steps):
         loss, parts = module(batch, 0)
         assert parts.keys() == {"class", "box", "auxiliary", "denoising"}
         assert loss.item() == pytest.approx(sum(value.item() for value in parts.values()), rel=1e-5)
@@ -199,7 +202,7 @@ def test_twenty_steps_on_two_views_lower_the_loss(
         loss.backward()
         optimizer.step()
         seen.append(loss.item())
-    assert min(seen[-3:]) < 0.95 * seen[0]
+    assert max(seen[-3:]) < 0.95 * seen[0]
     assert not {name.split(".")[0] for name in module.state_dict()} - {"model"}, "what is computed is not stored"
 
 
