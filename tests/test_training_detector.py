@@ -178,7 +178,7 @@ def test_training_sees_what_the_image_processor_gives(tmp_path: Path, drawn: Pat
 # --- networks and losses ---------------------------------------------------------------------------------------------
 
 
-# D-FINE weighs its distributions by how well boxes fit, so at first its loss also rises: it needs smaller and more steps.
+# D-FINE weighs its distributions by how well boxes fit, so that its loss also rises at first: more and smaller steps.
 @pytest.mark.parametrize(
     ("architecture", "denoising", "rate", "steps"), [("rt_detr_v2", 6, 5e-3, 20), ("d_fine", 0, 1e-3, 40)]
 )
