@@ -15,17 +15,17 @@ from fusion_hub.cards.templates import load_template
 from fusion_hub.pretrained import SegmenterInfo
 
 TASK = "image-segmentation"
-SELECTION = (
+SELECTION = " They were looked at while the training was set up: the numbers may be a little too good."
     " These pictures also had a say in which of the trained networks this is: its numbers are a little too good."
 )
 
 
-def render_segmenter_card(info: SegmenterInfo, *, selected: bool = True) -> str:
+def render_segmenter_card(info: SegmenterInfo, *, watched: bool = True) -> str:
     """The card of a bundled SegFormer: Markdown with YAML front matter.
 
     Args:
         info: its row in the table; the folder must hold weights and all files named above.
-        selected: whether the measured pictures had a say in which checkpoint it is.
+        watched: whether the measured pictures were looked at while the training was set up.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -53,7 +53,7 @@ def render_segmenter_card(info: SegmenterInfo, *, selected: bool = True) -> str:
             caveats=[dataset.caveat for dataset in datasets if dataset.caveat],
             stages=[*training.get("earlier", []), {**training, "inputs": [one["name"] for one in about["inputs"]]}],
             measured=measured,
-            selection=SELECTION if selected else "",
+            selection=SELECTION if watched else "",
             notes=notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
         )
     except (KeyError, jinja2.UndefinedError) as error:
