@@ -15,9 +15,7 @@ from fusion_hub.cards.templates import load_template
 from fusion_hub.pretrained import SegmenterInfo
 
 TASK = "image-segmentation"
-SELECTION = " They were looked at while the training was set up: the numbers may be a little too good."
-    " These pictures also had a say in which of the trained networks this is: its numbers are a little too good."
-)
+WATCHED = " They were looked at while the training was set up: the numbers may be a little too good."
 
 
 def render_segmenter_card(info: SegmenterInfo, *, watched: bool = True) -> str:
@@ -53,7 +51,7 @@ def render_segmenter_card(info: SegmenterInfo, *, watched: bool = True) -> str:
             caveats=[dataset.caveat for dataset in datasets if dataset.caveat],
             stages=[*training.get("earlier", []), {**training, "inputs": [one["name"] for one in about["inputs"]]}],
             measured=measured,
-            selection=SELECTION if watched else "",
+            watched=WATCHED if watched else "",
             notes=notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
         )
     except (KeyError, jinja2.UndefinedError) as error:
