@@ -29,8 +29,9 @@ SEGMENTED = (
     "class takes."
 )
 BUNDLED_SEGMENTED = (
-    f"{SEGMENTED} The model is a SegFormer-B0 that this project trained on the street scenes of MSRS, fused, visible and "
-    "infrared, and their nine classes. An **illustration** too: elsewhere it may see cars and persons where there are none."
+    f"{SEGMENTED} The model is a SegFormer-B0 that this project trained on the street scenes of MSRS, fused, visible "
+    "and infrared, and their nine classes. An **illustration** too: elsewhere it may see cars and persons where there "
+    "are none."
 )
 NO_SEGMENTER = (
     f"No segmentation model is set up here. Set `{SEGMENTER_VARIABLE}` to a folder or the Hub id of a SegFormer."
