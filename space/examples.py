@@ -1,5 +1,7 @@
-"""Pairs that are drawn at start-up: no data set is published with the page."""
+"""Pairs that are drawn by the page itself: no data set is published with it."""
 
+import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -53,22 +55,37 @@ EXAMPLES = (
 
 
 class Row(NamedTuple):
-    """A drawn example: its files, and the checkpoint that is made for it."""
+    """An example: its files, and the checkpoint that is made for it."""
 
     label: str
     visible: str
     infrared: str
     model: str
     says: str
+    example: Example
+
+
+_drawing = threading.Lock()
 
 
 def draw_examples(folder: Path, examples: Sequence[Example] = EXAMPLES) -> list[Row]:
-    """Draw pairs as PNG files into `folder`."""
+    """Pairs as PNG files in `folder`: the first of each model is drawn now, the others when somebody asks (`draw`)."""
     rows = []
-    for example in examples:
-        scene = generate_scene(example.seed, example.height, example.width, example.kind)
-        visible, infrared = folder / f"{example.kind}.png", folder / f"{example.kind}_infrared.png"
-        Image.fromarray(scene.visible).save(visible)
-        Image.fromarray(scene.infrared).save(infrared)
-        rows.append(Row(example.label, str(visible), str(infrared), example.model, example.says))
+    for one in examples:
+        visible, infrared = (str(folder / f"{one.kind}{end}.png") for end in ("", "_infrared"))
+        rows.append(Row(one.label, visible, infrared, one.model, one.says, one))
+    for row in {row.model: row for row in reversed(rows)}.values():
+        draw(row)
     return rows
+
+
+def draw(row: Row) -> None:
+    """Draw a pair, unless it is there."""
+    with _drawing:
+        if Path(row.infrared).is_file():
+            return
+        scene = generate_scene(row.example.seed, row.example.height, row.example.width, row.example.kind)
+        for path, pixels in ((row.visible, scene.visible), (row.infrared, scene.infrared)):  # the infrared one last
+            aside = f"{path}.new"
+            Image.fromarray(pixels).save(aside, "PNG", compress_level=1)
+            os.replace(aside, path)

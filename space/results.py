@@ -33,7 +33,7 @@ def as_stored(image: Image.Image) -> Image.Image:
 
 def save_result(image: Image.Image, path: Path) -> str:
     """The fused image in full quality."""
-    as_stored(image).save(path, "PNG", compress_level=4)
+    as_stored(image).save(path, "PNG", compress_level=2)
     return str(path)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 import style
 from batch import MAX_PAIRS, batch
-from examples import Row
+from examples import Row, draw
 from explaining import explain
 from fusing import MEDICAL, RED_MAX_PIXELS, Shown, available_models, compare, fuse, fuse_into, has_steps, step_choices
 from gradio.data_classes import ImageData
@@ -323,6 +323,7 @@ def example_strip(rows: Sequence[Row], inputs: Sequence[Any]) -> list[Callable[.
 
 
 def _row_values(row: Row, count: int) -> Any:
+    draw(row)
     return [row.visible, row.infrared, row.model][:count]
 
 
