@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 import torch
 from gradio_client import Client, handle_file
@@ -47,6 +48,7 @@ from fusion_hub.data.generated import generate_scene
 
 SPACE = Path(__file__).resolve().parents[1] / "space"
 MIB = 2**20
+SCENES = 8  # that are drawn
 SAMPLING = 0.25  # seconds between two looks at the memory
 PATIENCE = 300.0  # seconds that a visitor goes on asking while the queue is full
 
@@ -180,7 +182,10 @@ def fingerprint(picture: Image.Image) -> str:
 
 
 def prepare(count: int, size: tuple[int, int], model: str, folder: Path) -> list[Job]:
-    """Draw `count` pairs of (width, height) `size` and fuse each in this process, with the page's own pipeline."""
+    """`count` pairs of (width, height) `size`, each fused in this process with the page's own pipeline.
+
+    Drawing takes longer than fusing: a few scenes are drawn, and shifted sideways so that no two pairs are equal.
+    """
     sys.path.insert(0, str(SPACE))
     try:
         from fusing import load_pipeline
@@ -188,11 +193,12 @@ def prepare(count: int, size: tuple[int, int], model: str, folder: Path) -> list
         sys.path.remove(str(SPACE))
     pipeline = load_pipeline(model)
     jobs = []
+    scenes = [generate_scene(number, size[1], size[0]) for number in range(min(count, SCENES))]
     for number in range(count):
-        scene = generate_scene(number, size[1], size[0])
+        scene, shift = scenes[number % SCENES], 3 * (number // SCENES)
         visible, infrared = folder / f"{number:04d}.png", folder / f"{number:04d}_infrared.png"
-        Image.fromarray(scene.visible).save(visible, compress_level=1)
-        Image.fromarray(scene.infrared).save(infrared, compress_level=1)
+        for path, pixels in ((visible, scene.visible), (infrared, scene.infrared)):
+            Image.fromarray(np.roll(pixels, shift, axis=1)).save(path, compress_level=1)
         fused = pipeline(Image.open(visible), Image.open(infrared)).images[0]
         jobs.append(Job(number, visible, infrared, fingerprint(fused)))
     return jobs
