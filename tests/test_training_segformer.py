@@ -529,9 +529,15 @@ def test_every_option_says_what_it_is_and_the_configurations_parse() -> None:
     from fusion_hub.training import parse_config
 
     assert all(field.metadata["help"] for field in dataclasses.fields(SegFormerConfig))
-    training, model = parse_config(
-        (TrainingConfig, SegFormerConfig), [], default_config=TRAIN / "configs" / "segformer_msrs.yaml"
-    )
-    assert len(model.classes) == 9 and model.variant == "b0" and model.initial_weights is None
-    assert {source.split for source in training.sources} == {"train"}
-    assert {source.split for source in training.validation_sources} == {"val"}
+    begins = {}
+    for name in ("start", "", "bundle"):
+        file = TRAIN / "configs" / f"segformer_msrs{'_' * bool(name)}{name}.yaml"
+        training, model = parse_config((TrainingConfig, SegFormerConfig), [], default_config=file)
+        assert len(model.classes) == 9 and model.variant == "b0"
+        assert {source.split for source in training.sources} == {"train"}
+        assert all(source.exclude for source in training.sources), "reserved pairs are left out"
+        assert {source.split for source in training.validation_sources} == {"val"}
+        begins[name] = training.output_dir, model.initial_weights
+    start, weights = begins["start"]
+    assert weights is None
+    assert {begins[name][1] for name in ("", "bundle")} == {f"{start}/pipeline"}, "all go on from the common start"
