@@ -25,6 +25,8 @@ from fusing import MEDICAL, available_models
 from results import LIFETIME
 from uploads import MAX_FILE_SIZE
 
+from fusion_hub.allocator import share_arenas
+
 QUEUE_LENGTH = 64
 
 
@@ -37,6 +39,7 @@ def build_app(examples_folder: Path) -> gr.Blocks:
     Raises:
         RuntimeError: no checkpoint is installed.
     """
+    share_arenas()  # of a server with many threads
     names = {info.name for info in available_models()}
     rows = draw_examples(examples_folder, [example for example in EXAMPLES if example.model in names])
     medical = [row for row in rows if row.model == MEDICAL]
