@@ -20,7 +20,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import gradio as gr
 import style
 import tabs
-from examples import EXAMPLES, draw_examples
+from examples import EXAMPLES, example_rows
 from fusing import MEDICAL, available_models
 from results import LIFETIME
 from uploads import MAX_FILE_SIZE
@@ -34,14 +34,14 @@ def build_app(examples_folder: Path) -> gr.Blocks:
     """The page.
 
     Args:
-        examples_folder: existing folder into which the example pairs are drawn.
+        examples_folder: existing folder into which the example pairs are drawn, the first of them in the background.
 
     Raises:
         RuntimeError: no checkpoint is installed.
     """
     share_arenas()  # of a server with many threads
     names = {info.name for info in available_models()}
-    rows = draw_examples(examples_folder, [example for example in EXAMPLES if example.model in names])
+    rows = example_rows(examples_folder, [example for example in EXAMPLES if example.model in names])
     medical = [row for row in rows if row.model == MEDICAL]
     street = [row for row in rows if row.model != MEDICAL]
     with gr.Blocks(title="Fusion Hub", analytics_enabled=False, delete_cache=(LIFETIME, LIFETIME)) as app:

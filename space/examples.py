@@ -68,14 +68,12 @@ class Row(NamedTuple):
 _drawing = threading.Lock()
 
 
-def draw_examples(folder: Path, examples: Sequence[Example] = EXAMPLES) -> list[Row]:
-    """Pairs as PNG files in `folder`: the first of each model is drawn now, the others when somebody asks (`draw`)."""
+def example_rows(folder: Path, examples: Sequence[Example] = EXAMPLES) -> list[Row]:
+    """Pairs as PNG files in `folder`, which `draw` makes when somebody asks for them."""
     rows = []
     for one in examples:
         visible, infrared = (str(folder / f"{one.kind}{end}.png") for end in ("", "_infrared"))
         rows.append(Row(one.label, visible, infrared, one.model, one.says, one))
-    for row in {row.model: row for row in reversed(rows)}.values():
-        draw(row)
     return rows
 
 

@@ -206,13 +206,16 @@ def fuse_into(
     """As `fuse`, with the files in the given folder."""
     fusion, _ = fuse_pair(visible, infrared, model, steps)
     names = [Path(str(path)).name for path in (visible, infrared)]
+    result = save_result(fusion.image, folder / f"{safe_name(Path(names[0]).stem)[:80]}_fused.png")
+    same = (
+        fusion.image.mode == "RGB" and fusion.image.size == fusion.fused.size
+    )  # then the page shows the result itself
     shown = Shown(
         save_preview(fusion.visible, folder / "visible.png"),
         save_preview(fusion.infrared, folder / "infrared.png"),
-        save_preview(fusion.fused, folder / "shown.png"),
+        result if same else save_preview(fusion.fused, folder / "shown.png"),
         f"{names[0]} and {names[1]}, fused by {model}",
     )
-    result = save_result(fusion.image, folder / f"{safe_name(Path(names[0]).stem)[:80]}_fused.png")
     width, height = fusion.image.size
     text = f"{width} x {height} pixels fused in {fusion.seconds:.2f} s by {model}."
     return result, shown.beside(left), text, shown

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -10,24 +9,16 @@ import style
 from batch import MAX_PAIRS, batch
 from examples import Row, draw
 from explaining import explain
-from fusing import MEDICAL, RED_MAX_PIXELS, Shown, available_models, compare, fuse, fuse_into, has_steps, step_choices
+from fusing import MEDICAL, RED_MAX_PIXELS, Shown, available_models, compare, fuse, has_steps, step_choices
 from gradio.data_classes import ImageData
 from measuring import HEADERS, measure
+from opening import prepare
 from previews import detect
 from results import LIFETIME
 from uploads import MAX_PIXELS
 
 GPU: dict[str, Any] = {"concurrency_id": "fusion", "concurrency_limit": 1}  # one network at a time
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
-
-
-class First(NamedTuple):
-    """A result that is there when the page opens."""
-
-    result: str | None
-    slider: tuple[str, str] | None
-    text: str
-    shown: Shown | None
 
 
 class Street(NamedTuple):
@@ -37,7 +28,6 @@ class Street(NamedTuple):
     infrared: gr.Image
     model: gr.Radio
     shown: gr.State
-    first: Shown | None  # what is shown when the page opens
     fused: Sequence[Callable[..., Any]]  # `.success` of each event that fuses
 
     @property
@@ -57,15 +47,14 @@ class Street(NamedTuple):
 def fuse_tab(rows: Sequence[Row]) -> Street:
     """The slider with a result, inputs, the model and its steps, all three pictures and the download."""
     models = available_models()
-    first = fused_example(rows)
     with gr.Row():
         with gr.Column(scale=6, min_width=300):
-            slider = before_after("slider", first.slider)
+            slider = before_after("slider")
             left = gr.Radio(
                 ["Visible", "Infrared"], value="Visible", label="Drag the line. On its left:", elem_id="left"
             )
-            time = gr.Markdown(first.text, label="Seconds", elem_id="time")
-            download = download_button("download", first.result)
+            time = gr.Markdown("", label="Seconds", elem_id="time")
+            download = download_button("download")
         with gr.Column(scale=5, min_width=300):
             strip = gr.Column()
             gr.Markdown(style.OWN_PAIR, elem_classes="hint")
@@ -81,21 +70,22 @@ def fuse_tab(rows: Sequence[Row]) -> Street:
                 elem_id="steps",
             )
             button = gr.Button("Fuse", variant="primary", size="lg", elem_id="fuse")
-    gallery = three_pictures("gallery", "Visible, infrared, fused", views(first.shown))
+    gallery = three_pictures("gallery", "Visible, infrared, fused")
     gr.Markdown(style.NOTES.format(megapixels=MAX_PIXELS / 1e6, red=RED_MAX_PIXELS / 1e6))
-    state = gr.State(first.shown, time_to_live=LIFETIME)
+    state = gr.State(None, time_to_live=LIFETIME)
     with strip:
         examples = example_strip(rows, [visible, infrared, model])
-    fill_at_start(rows, visible, infrared)
 
     inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
     clicked = button.click(fuse, inputs, outputs, api_name="fuse", show_progress_on=slider, **GPU)
     chosen = [then(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE) for then in examples]
-    for event in (clicked, *chosen):
-        event.success(views, state, gallery, show_progress="hidden", **PRIVATE)
+    opened = open_with(rows, [visible, infrared, *outputs])
+    fused = [event.success for event in (clicked, *chosen, *opened)]
+    for success in fused:
+        success(views, state, gallery, show_progress="hidden", **PRIVATE)
     left.change(compare, [state, left], slider, show_progress="hidden", **PRIVATE)
     model.change(offer_steps, model, steps, show_progress="hidden", **PRIVATE)
-    return Street(visible, infrared, model, state, first.shown, [event.success for event in (clicked, *chosen)])
+    return Street(visible, infrared, model, state, fused)
 
 
 def views(shown: Shown | None) -> list[tuple[str, str]]:
@@ -116,7 +106,7 @@ def offer_steps(model: str) -> Any:
 def more_tab(street: Street) -> None:
     """Detections and segmentations in all three pictures."""
     gr.Markdown(style.MORE)
-    hint = gr.Markdown(pair_hint(street.first))
+    hint = gr.Markdown(style.HINT)
     with gr.Row(equal_height=True):
         threshold = gr.Slider(
             0.1, 0.9, value=0.3, step=0.05, label="Threshold: the least score that counts", elem_id="more_threshold"
@@ -138,7 +128,7 @@ def detect_again(shown: Any, *inputs: Any) -> tuple[Any, Any]:
 def measure_tab(street: Street) -> None:
     """Metrics and guard rails."""
     gr.Markdown(style.MEASURE)
-    hint = gr.Markdown(pair_hint(street.first))
+    hint = gr.Markdown(style.HINT)
     button = gr.Button("Measure", variant="primary", elem_id="measure_run", elem_classes="action")
     notes = gr.Markdown("", elem_id="measure_notes")
     table = gr.Dataframe(
@@ -159,7 +149,7 @@ def measure_tab(street: Street) -> None:
 def how_tab(street: Street) -> None:
     """What the network computed on its way."""
     gr.Markdown(style.HOW)
-    hint = gr.Markdown(pair_hint(street.first))
+    hint = gr.Markdown(style.HINT)
     button = gr.Button("Look inside", variant="primary", elem_id="how_run", elem_classes="action")
     gallery = three_pictures("how_gallery", "Inside the network, in the order of the computation")
     button.click(explain, street.pair, gallery, api_name="explain", **GPU)
@@ -184,19 +174,18 @@ def pair_hint(shown: Shown | None) -> str:
 
 def medical_tab(rows: Sequence[Row]) -> None:
     """Slices of one head, with their own checkpoint and examples."""
-    first = fused_example(rows)
     gr.Markdown(style.MEDICAL)
     with gr.Row():
         with gr.Column(scale=6, min_width=300):
-            slider = before_after("medical_slider", first.slider)
+            slider = before_after("medical_slider")
             left = gr.Radio(
                 [("CT, PET, SPECT", "Visible"), ("MRI", "Infrared")],
                 value="Visible",
                 label="Drag the line. On its left:",
                 elem_id="medical_left",
             )
-            time = gr.Markdown(first.text, elem_id="medical_time")
-            download = download_button("medical_download", first.result)
+            time = gr.Markdown("", elem_id="medical_time")
+            download = download_button("medical_download")
         with gr.Column(scale=5, min_width=300):
             strip = gr.Column()
             gr.Markdown(style.OWN_PAIR, elem_classes="hint")
@@ -205,14 +194,14 @@ def medical_tab(rows: Sequence[Row]) -> None:
                 infrared = picture_input("MRI", "medical_infrared")
             button = gr.Button("Fuse", variant="primary", size="lg", elem_id="medical_fuse")
     model, steps = gr.State(MEDICAL), gr.State("all")
-    state = gr.State(first.shown, time_to_live=LIFETIME)
+    state = gr.State(None, time_to_live=LIFETIME)
     with strip:
         examples = example_strip(rows, [visible, infrared])
-    fill_at_start(rows, visible, infrared)
     inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
     button.click(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE)
     for then in examples:
         then(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE)
+    open_with(rows, [visible, infrared, *outputs])
     left.change(compare, [state, left], slider, show_progress="hidden", **PRIVATE)
 
 
@@ -271,10 +260,9 @@ def model_choice(elem_id: str) -> gr.Radio:
     return gr.Radio(choices, value=models[0].name, label="Model", elem_id=elem_id)
 
 
-def before_after(elem_id: str, value: tuple[str, str] | None) -> gr.ImageSlider:
+def before_after(elem_id: str) -> gr.ImageSlider:
     """A slider between a source and the fused picture."""
     return gr.ImageSlider(
-        value,
         label="Before and after",
         show_label=False,  # it would hide a corner of the picture
         format="png",  # otherwise lossy WebP
@@ -286,15 +274,14 @@ def before_after(elem_id: str, value: tuple[str, str] | None) -> gr.ImageSlider:
     )
 
 
-def download_button(elem_id: str, value: str | None) -> gr.DownloadButton:
+def download_button(elem_id: str) -> gr.DownloadButton:
     """The fused image in full quality."""
-    return gr.DownloadButton("Download the fused PNG", value, elem_id=elem_id)
+    return gr.DownloadButton("Download the fused PNG", elem_id=elem_id)
 
 
-def three_pictures(elem_id: str, label: str, value: list[tuple[str, str]] | None = None) -> gr.Gallery:
+def three_pictures(elem_id: str, label: str) -> gr.Gallery:
     """Pictures side by side."""
     return gr.Gallery(
-        value,
         label=label,
         show_label=False,
         format="png",
@@ -327,22 +314,19 @@ def _row_values(row: Row, count: int) -> Any:
     return [row.visible, row.infrared, row.model][:count]
 
 
-def fill_at_start(rows: Sequence[Row], visible: gr.Image, infrared: gr.Image) -> None:
-    """Give each visitor the first example as a pair to begin with.
+def open_with(rows: Sequence[Row], outputs: Sequence[Any]) -> list[Any]:
+    """Give each visitor the first example and its fusion to begin with; the event, if there is an example.
 
-    Not as values of the inputs: these would be defaults of the API, and a program that forgets an image would get the
-    example fused.
+    Not as values of the parts: the server would start later, and values of the inputs would be defaults of the API,
+    with which a program that forgets an image would get the example fused.
     """
-    if rows:  # without triggers it runs when the page is opened
-        gr.on(None, partial(_row_values, rows[0], 2), None, [visible, infrared], show_progress="hidden", **PRIVATE)
-
-
-def fused_example(rows: Sequence[Row]) -> First:
-    """What the page shows before the visitor has done anything: the first example, fused."""
     if not rows:
-        return First(None, None, "", None)
-    row = rows[0]
-    folder = Path(row.visible).with_suffix("")
-    folder.mkdir(exist_ok=True)
-    result, slider, text, shown = fuse_into(folder, row.visible, row.infrared, row.model)
-    return First(result, slider, f"**{row.label}.** {row.says} {text}", shown)
+        return []
+    begun = prepare(rows[0])
+
+    def opening() -> Any:
+        # A page without it is still of use; the log says what is wrong.
+        return [gr.skip()] * len(outputs) if begun.exception() else begun.result()
+
+    # Without triggers it runs when the page is opened; whoever opens a page takes no place in the queue.
+    return [gr.on(None, opening, None, list(outputs), show_progress="hidden", queue=False, **PRIVATE)]

@@ -34,8 +34,10 @@ import examples as drawn  # noqa: E402
 import explaining  # noqa: E402
 import fusing  # noqa: E402
 import measuring  # noqa: E402
+import opening  # noqa: E402
 import previews  # noqa: E402
 import results  # noqa: E402
+import tabs  # noqa: E402
 
 MODEL = "difffusenet-msrs"
 BUNDLED = pretrained.ROOT
@@ -67,7 +69,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def example(models: Path, tmp_path_factory: pytest.TempPathFactory) -> drawn.Row:
     small = drawn.Example("Night street", "night_street", 4, 96, 128, MODEL)
-    return drawn.draw_examples(tmp_path_factory.mktemp("examples"), [small])[0]
+    row = drawn.example_rows(tmp_path_factory.mktemp("examples"), [small])[0]
+    drawn.draw(row)
+    return row
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +154,33 @@ def test_results_are_private_and_go(example: drawn.Row, monkeypatch: pytest.Monk
 
 def test_what_gradio_keeps_goes_too(app: gr.Blocks) -> None:
     assert app.delete_cache == (results.LIFETIME, results.LIFETIME)
+
+
+def test_a_page_opens_with_its_first_example(models: Path, tmp_path: Path) -> None:
+    first, second = (drawn.Example(kind, kind, 4, 96, 128, MODEL, "Look.") for kind in ("night_street", "smoke"))
+    rows = drawn.example_rows(tmp_path, [first, second])
+    opened = opening.prepare(rows[0]).result()
+    expected = FusionPipeline.from_pretrained(MODEL)(opened.visible, opened.infrared).images[0]
+    np.testing.assert_array_equal(pixels(opened.result), np.asarray(expected))
+    assert opened.text.startswith("**night_street.** Look. 128 x 96 pixels fused in ")
+    assert opened.slider == opened.shown.beside("Visible")
+    assert not Path(rows[1].visible).exists(), "nobody has asked for the second"
+    with gr.Blocks() as page:
+        parts = [gr.State() for _ in opened]
+        (event,) = tabs.open_with(rows, parts)
+    assert page.fns[0].fn is not None and page.fns[0].fn() == opened
+    assert event.then and not tabs.open_with([], parts)
+
+
+def test_a_page_opens_without_an_example_that_fails(
+    models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = drawn.Example("Street", "night_street", 4, 96, 128, "no such model")
+    with gr.Blocks() as page:
+        parts = [gr.State() for _ in range(6)]
+        tabs.open_with(drawn.example_rows(tmp_path, [broken]), parts)
+    assert page.fns[0].fn is not None and page.fns[0].fn() == [gr.skip()] * 6
+    assert "no such model" in caplog.text and "the page opens without it" in caplog.text
 
 
 def test_examples_fit_their_models() -> None:

@@ -72,13 +72,14 @@ from pathlib import Path
 space, work = sys.argv[1:]
 sys.path.insert(0, space)
 
-import batch, examples, explaining, fusing, gpu, measuring, previews, tabs
+import batch, examples, explaining, fusing, gpu, measuring, opening, previews
 import gradio as gr
 import numpy as np
 from PIL import Image
 
 small = [examples.Example("Street", "night_street", 1, 48, 64, "difffusenet-msrs")]
-tabs.fused_example(examples.draw_examples(Path(work), small))  # in the server, as when it starts
+begun = opening.prepare(examples.example_rows(Path(work), small)[0])  # in the server, as when it starts
+assert begun.done() and begun.result().text
 pair = []
 for name, seed in (("street.png", 0), ("street_ir.png", 1)):
     array = np.random.default_rng(seed).integers(0, 256, (48, 64), dtype=np.uint8)

@@ -404,12 +404,18 @@ class Street:
         """Light the scene and put it on two sensors: (H, W, 3) and (H, W), uint8."""
         light = self._light()
         for x, y, radius, colour in self.glows:
-            near = np.exp(-((self.columns - x) ** 2 + (self.rows - y) ** 2) / (2 * radius**2))
-            light += near[..., None] * rgb(*colour)
+            window = self._around(x, y, 7 * radius)  # beyond it less than a rounding of float32
+            near = np.exp(-((self.columns[window] - x) ** 2 + (self.rows[window] - y) ** 2) / (2 * radius**2))
+            light[window] += near[..., None] * rgb(*colour)
         heat = self.heat - 0.05 * (1 - np.exp(-self.depth / 60))  # warm things fade a little with distance
         if self.smoke:
             light, heat = self._add_smoke(light, heat)
         return self._visible_sensor(light), self._infrared_sensor(heat)
+
+    def _around(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
+        """The part of the picture within `reach` pixels of a point."""
+        top, left = (max(0, int(centre - reach)) for centre in (y, x))
+        return slice(top, max(0, int(y + reach) + 1)), slice(left, max(0, int(x + reach) + 1))
 
     def _light(self) -> np.ndarray:
         x = (self.columns - self.middle) * self.depth / self.focal

@@ -1,0 +1,49 @@
+"""What a visitor finds: the first example of a tab, fused in the background while the page is being built."""
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import NamedTuple
+
+from examples import Row, draw
+from fusing import Shown, fuse_into
+from gpu import ON_ZERO_GPU
+
+LOG = logging.getLogger("fusion_hub.space")
+
+_worker = ThreadPoolExecutor(1, "opening")
+
+
+class Opening(NamedTuple):
+    """The pair, and what `fusing.fuse` gives for it."""
+
+    visible: str
+    infrared: str
+    result: str
+    slider: tuple[str, str]
+    text: str
+    shown: Shown
+
+
+def prepare(row: Row) -> "Future[Opening]":
+    """Begin to draw and fuse an example.
+
+    On ZeroGPU it is done when this returns: a process that is forked in the middle of a fusion would wait for ever for
+    the lock that the fusion holds.
+    """
+    begun = _worker.submit(_fuse, row)
+    if ON_ZERO_GPU:
+        wait([begun])
+    return begun
+
+
+def _fuse(row: Row) -> Opening:
+    try:
+        draw(row)
+        folder = Path(row.visible).with_suffix("")
+        folder.mkdir(exist_ok=True)
+        result, slider, text, shown = fuse_into(folder, row.visible, row.infrared, row.model)
+    except Exception:
+        LOG.exception("the first example cannot be fused: the page opens without it")
+        raise
+    return Opening(row.visible, row.infrared, result, slider, f"**{row.label}.** {row.says} {text}", shown)
