@@ -42,8 +42,10 @@ def _fuse(row: Row) -> Opening:
         draw(row)
         folder = Path(row.visible).with_suffix("")
         folder.mkdir(exist_ok=True)
-        result, slider, text, shown = fuse_into(folder, row.visible, row.infrared, row.model)
+        result, slider, _, shown = fuse_into(folder, row.visible, row.infrared, row.model)
     except Exception:
         LOG.exception("the first example cannot be fused: the page opens without it")
         raise
-    return Opening(row.visible, row.infrared, result, slider, f"**{row.label}.** {row.says} {text}", shown)
+    # Without the seconds: they were those of a network that was loading.
+    text = f"**{row.label}.** {row.says} Fused by {row.model}."
+    return Opening(row.visible, row.infrared, result, slider, text, shown)

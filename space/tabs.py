@@ -70,7 +70,7 @@ def fuse_tab(rows: Sequence[Row]) -> Street:
                 elem_id="steps",
             )
             button = gr.Button("Fuse", variant="primary", size="lg", elem_id="fuse")
-    gallery = three_pictures("gallery", "Visible, infrared, fused")
+    gallery = pictures("gallery", "Visible, infrared, fused")
     gr.Markdown(style.NOTES.format(megapixels=MAX_PIXELS / 1e6, red=RED_MAX_PIXELS / 1e6))
     state = gr.State(None, time_to_live=LIFETIME)
     with strip:
@@ -88,11 +88,11 @@ def fuse_tab(rows: Sequence[Row]) -> Street:
     return Street(visible, infrared, model, state, fused)
 
 
-def views(shown: Shown | None) -> list[tuple[str, str]]:
+def views(shown: Shown | None, names: tuple[str, str] = ("Visible", "Infrared")) -> list[tuple[str, str]]:
     """The gallery of the three pictures."""
     if shown is None:
         return []
-    return [(shown.visible, "Visible"), (shown.infrared, "Infrared"), (shown.fused, "Fused")]
+    return [(shown.visible, names[0]), (shown.infrared, names[1]), (shown.fused, "Fused")]
 
 
 def offer_steps(model: str) -> Any:
@@ -113,7 +113,7 @@ def more_tab(street: Street) -> None:
         )
         button = gr.Button("See more", variant="primary", elem_id="more_run", elem_classes="action")
     summary = gr.Markdown("", elem_id="more_summary")
-    gallery = three_pictures("more_gallery", "Detections and classes")
+    gallery = pictures("more_gallery", "Detections and classes")
     inputs = [*street.pair, threshold]
     button.click(detect, inputs, [gallery, summary], api_name="detect", **GPU)
     threshold.release(detect_again, [gallery, *inputs], [gallery, summary], **GPU, **PRIVATE)
@@ -151,7 +151,7 @@ def how_tab(street: Street) -> None:
     gr.Markdown(style.HOW)
     hint = gr.Markdown(style.HINT)
     button = gr.Button("Look inside", variant="primary", elem_id="how_run", elem_classes="action")
-    gallery = three_pictures("how_gallery", "Inside the network, in the order of the computation")
+    gallery = pictures("how_gallery", "Inside the network, in the order of the computation", columns=4)
     button.click(explain, street.pair, gallery, api_name="explain", **GPU)
     forget(street, hint, [gallery], [None])
 
@@ -193,15 +193,19 @@ def medical_tab(rows: Sequence[Row]) -> None:
                 visible = picture_input("CT, PET, SPECT", "medical_visible")
                 infrared = picture_input("MRI", "medical_infrared")
             button = gr.Button("Fuse", variant="primary", size="lg", elem_id="medical_fuse")
+    gallery = pictures("medical_gallery", "The scan, the MRI, fused")
     model, steps = gr.State(MEDICAL), gr.State("all")
     state = gr.State(None, time_to_live=LIFETIME)
     with strip:
         examples = example_strip(rows, [visible, infrared])
     inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
-    button.click(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE)
-    for then in examples:
-        then(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE)
-    open_with(rows, [visible, infrared, *outputs])
+    clicked = button.click(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE)
+    chosen = [then(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE) for then in examples]
+    opened = open_with(rows, [visible, infrared, *outputs])
+    for event in (clicked, *chosen, *opened):
+        event.success(
+            partial(views, names=("CT, PET, SPECT", "MRI")), state, gallery, show_progress="hidden", **PRIVATE
+        )
     left.change(compare, [state, left], slider, show_progress="hidden", **PRIVATE)
 
 
@@ -279,13 +283,13 @@ def download_button(elem_id: str) -> gr.DownloadButton:
     return gr.DownloadButton("Download the fused PNG", elem_id=elem_id)
 
 
-def three_pictures(elem_id: str, label: str) -> gr.Gallery:
+def pictures(elem_id: str, label: str, columns: int = 3) -> gr.Gallery:
     """Pictures side by side."""
     return gr.Gallery(
         label=label,
         show_label=False,
         format="png",
-        columns=3,
+        columns=columns,
         height="auto",
         interactive=False,
         buttons=["fullscreen", "download"],

@@ -162,7 +162,7 @@ def test_a_page_opens_with_its_first_example(models: Path, tmp_path: Path) -> No
     opened = opening.prepare(rows[0]).result()
     expected = FusionPipeline.from_pretrained(MODEL)(opened.visible, opened.infrared).images[0]
     np.testing.assert_array_equal(pixels(opened.result), np.asarray(expected))
-    assert opened.text.startswith("**night_street.** Look. 128 x 96 pixels fused in ")
+    assert opened.text == f"**night_street.** Look. Fused by {MODEL}."
     assert opened.slider == opened.shown.beside("Visible")
     assert not Path(rows[1].visible).exists(), "nobody has asked for the second"
     with gr.Blocks() as page:

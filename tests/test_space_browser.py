@@ -332,6 +332,9 @@ def test_a_head_is_fused_for_research_only(page: Page, tmp_path: Path) -> None:
     put(page, "medical_visible", pair[0])
     put(page, "medical_infrared", pair[1])
     fuse(page, page.locator("#medical_fuse"), "medical_slider")
+    wait_until_drawn(page.locator("#medical_gallery"), 3)
+    captions = page.locator("#medical_gallery .caption-label").all_inner_texts()
+    assert [caption.strip() for caption in captions] == ["CT, PET, SPECT", "MRI", "Fused"]
     result = download(page, "medical_download", tmp_path)
     np.testing.assert_array_equal(result, expected(*pair, "difffusenet-medical"))
 
