@@ -22,8 +22,10 @@ import style
 import tabs
 from examples import EXAMPLES, example_rows
 from fusing import MEDICAL, available_models
+from network import BodyLimit
 from results import LIFETIME
-from uploads import MAX_FILE_SIZE
+from starlette.middleware import Middleware
+from uploads import MAX_BYTES
 
 from fusion_hub.allocator import share_arenas
 
@@ -73,7 +75,8 @@ def launch(app: gr.Blocks, host: str, port: int | None, block: bool = True) -> N
         server_port=port,
         share=False,
         show_error=False,  # True would show server paths; our own errors are shown anyway
-        max_file_size=MAX_FILE_SIZE,
+        max_file_size=MAX_BYTES,
+        app_kwargs={"middleware": [Middleware(BodyLimit)]},
         ssr_mode=False,
         mcp_server=importlib.util.find_spec("mcp") is not None,
         footer_links=["api"],

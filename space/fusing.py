@@ -180,11 +180,9 @@ def sentence(error: BaseException) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-@on_gpu(seconds=20)
-@in_words()
 def fuse(
     visible: str | None, infrared: str | None, model: str, steps: str = "all", left: Left = "Visible"
-) -> tuple[str, tuple[str, str], str, Shown]:
+) -> tuple[str, tuple[str, str], str]:
     """Fuse two registered images of one scene and one size into one.
 
     Args:
@@ -197,6 +195,15 @@ def fuse(
     Returns:
         The fused image as a PNG file in the kind of the visible one; both pictures of the slider; the time in words.
     """
+    return fuse_and_show(visible, infrared, model, steps, left)[:3]
+
+
+@on_gpu(seconds=20)
+@in_words()
+def fuse_and_show(
+    visible: str | None, infrared: str | None, model: str, steps: str = "all", left: Left = "Visible"
+) -> tuple[str, tuple[str, str], str, Shown]:
+    """As `fuse`, and what the page keeps of it for the visitor."""
     return fuse_into(new_folder(), visible, infrared, model, steps, left)
 
 

@@ -9,9 +9,20 @@ import style
 from batch import MAX_PAIRS, batch
 from examples import Row, draw
 from explaining import explain
-from fusing import MEDICAL, RED_MAX_PIXELS, Shown, available_models, compare, fuse, has_steps, step_choices
+from fusing import (
+    MEDICAL,
+    RED_MAX_PIXELS,
+    Shown,
+    available_models,
+    compare,
+    fuse,
+    fuse_and_show,
+    has_steps,
+    step_choices,
+)
 from gradio.data_classes import ImageData
 from measuring import HEADERS, measure
+from network import fetch_bounded
 from opening import prepare
 from previews import detect
 from results import LIFETIME
@@ -77,8 +88,10 @@ def fuse_tab(rows: Sequence[Row]) -> Street:
         examples = example_strip(rows, [visible, infrared, model])
 
     inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
-    clicked = button.click(fuse, inputs, outputs, api_name="fuse", show_progress_on=slider, **GPU)
-    chosen = [then(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE) for then in examples]
+    # For programs, without the state: an assistant's call of an event that has one ends in an error of Gradio's.
+    gr.on([], fuse, inputs, [download, slider, time], api_name="fuse", **GPU)
+    clicked = button.click(fuse_and_show, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE)
+    chosen = [then(fuse_and_show, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE) for then in examples]
     opened = open_with(rows, [visible, infrared, *outputs])
     fused = [event.success for event in (clicked, *chosen, *opened)]
     for success in fused:
@@ -199,8 +212,8 @@ def medical_tab(rows: Sequence[Row]) -> None:
     with strip:
         examples = example_strip(rows, [visible, infrared])
     inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
-    clicked = button.click(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE)
-    chosen = [then(fuse, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE) for then in examples]
+    clicked = button.click(fuse_and_show, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE)
+    chosen = [then(fuse_and_show, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE) for then in examples]
     opened = open_with(rows, [visible, infrared, *outputs])
     for event in (clicked, *chosen, *opened):
         event.success(
@@ -219,11 +232,14 @@ def batch_tab() -> None:
         height=180,
         elem_id="batch_files",
     )
+    fetch_bounded(files)
     model = model_choice("batch_model")
     with gr.Row():
         button = gr.Button("Fuse all", variant="primary", elem_id="batch_run", elem_classes="action")
         stop = gr.Button("Cancel", variant="stop", elem_id="batch_cancel", elem_classes="action")
     result = gr.File(label="Fused images", interactive=False, height=120, elem_id="batch_zip")
+    # No tool for assistants: Gradio cannot describe lists of files to them. They fuse pair by pair.
+    setattr(batch, "_mcp_type", "none")  # noqa: B010  # it has no other name
     event = button.click(batch, [files, model], result, api_name="batch", concurrency_id="batch", concurrency_limit=1)
     # With a result of its own, or the page would show the cancelled run as an error.
     stop.click(lambda: None, None, result, cancels=event, show_progress="hidden", **PRIVATE)
@@ -248,6 +264,7 @@ def picture_input(label: str, elem_id: str) -> gr.Image:
     # the object and not in a subclass: for that Gradio would write a stub file beside this one. It lasts as long as no
     # event answers with gr.update for this part, for which Gradio makes the part anew.
     image.preprocess = _uploaded_path  # type: ignore[method-assign]
+    fetch_bounded(image)
     return image
 
 

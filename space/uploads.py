@@ -10,7 +10,7 @@ import gradio as gr
 from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 4096 * 3072
-MAX_FILE_SIZE = "32mb"
+MAX_BYTES = 32 << 20  # of a file
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # JPEG includes the MPO files of phones
 
 LOG = logging.getLogger("fusion_hub.space")
