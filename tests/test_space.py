@@ -127,7 +127,7 @@ def pixels(file: str) -> np.ndarray:
 
 
 def test_fuses_an_example(example: drawn.Row, models: Path) -> None:
-    file, slider, text, shown = fusing.fuse(example.visible, example.infrared, MODEL, "all", "Infrared")
+    file, slider, text, shown = fusing.fuse_and_show(example.visible, example.infrared, MODEL, "all", "Infrared")
     expected = FusionPipeline.from_pretrained(MODEL)(example.visible, example.infrared).images[0]
     np.testing.assert_array_equal(pixels(file), np.asarray(expected))
     assert Image.open(file).format == "PNG"
@@ -141,8 +141,8 @@ def test_fuses_an_example(example: drawn.Row, models: Path) -> None:
 
 
 def test_results_are_private_and_go(example: drawn.Row, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    _, _, _, shown = fusing.fuse(example.visible, example.infrared, MODEL)
-    _, _, _, other = fusing.fuse(example.visible, example.infrared, MODEL)
+    _, _, _, shown = fusing.fuse_and_show(example.visible, example.infrared, MODEL)
+    _, _, _, other = fusing.fuse_and_show(example.visible, example.infrared, MODEL)
     assert Path(shown.fused).parent != Path(other.fused).parent, "equal pictures of two visitors share no file"
     monkeypatch.setattr(results, "LIFETIME", -1.0)
     results.new_folder()
@@ -192,7 +192,7 @@ def test_examples_fit_their_models() -> None:
 def test_sixteen_bit_grey_stays_so(models: Path, tmp_path: Path) -> None:
     counts = np.linspace(2600, 2700, 64 * 48).reshape(48, 64).astype(np.uint16)
     visible = save(tmp_path / "visible.png", counts * 20)
-    file, _, _, shown = fusing.fuse(visible, save(tmp_path / "infrared.tiff", counts), MODEL)
+    file, _, _, shown = fusing.fuse_and_show(visible, save(tmp_path / "infrared.tiff", counts), MODEL)
     assert Image.open(file).mode == "I;16"
     assert len(np.unique(pixels(file))) > 256
     assert np.ptp(pixels(shown.infrared)) > 200, "16-bit infrared is shown over its own range"
@@ -200,7 +200,7 @@ def test_sixteen_bit_grey_stays_so(models: Path, tmp_path: Path) -> None:
 
 def test_float_result_becomes_a_png(models: Path, tmp_path: Path) -> None:
     grey = np.random.default_rng(0).random((40, 56), dtype=np.float32)
-    file, _, _, _ = fusing.fuse(save(tmp_path / "visible.tiff", grey), save(tmp_path / "infrared.tiff", grey), MODEL)
+    file, _, _, _ = fusing.fuse_and_show(save(tmp_path / "visible.tiff", grey), save(tmp_path / "infrared.tiff", grey), MODEL)
     assert (Image.open(file).mode, Image.open(file).size) == ("I;16", (56, 40))
 
 
@@ -252,7 +252,7 @@ def test_refuses_bad_input_without_naming_places(models: Path, tmp_path: Path) -
             assert str(tmp_path) not in refusal.value.message
             assert "Something went wrong" not in refusal.value.title
         with pytest.raises(gr.Error, match=message):
-            fusing.fuse(*pair, MODEL)
+            fusing.fuse_and_show(*pair, MODEL)
 
 
 def test_a_defect_is_told_without_details(
@@ -263,7 +263,7 @@ def test_a_defect_is_told_without_details(
 
     monkeypatch.setattr(fusing, "new_folder", fail)
     with pytest.raises(gr.Error, match="the operator finds the reason in the log") as refusal:
-        fusing.fuse(example.visible, example.infrared, MODEL)
+        fusing.fuse_and_show(example.visible, example.infrared, MODEL)
     assert "secret" not in refusal.value.message
     assert "secret" in caplog.text
 
@@ -421,7 +421,7 @@ def test_api_is_documented(client: Client) -> None:
 def test_api_fuses(client: Client, example: drawn.Row) -> None:
     pair = (handle_file(example.visible), handle_file(example.infrared))
     fused, (left, right), text = client.predict(*pair, MODEL, "all", "Visible", api_name="/fuse")
-    expected, _, _, _ = fusing.fuse(example.visible, example.infrared, MODEL)
+    expected, _, _, _ = fusing.fuse_and_show(example.visible, example.infrared, MODEL)
     assert " s by " in text
     for file, picture in ((fused, expected), (left, example.visible), (right, expected)):
         assert Image.open(file).format == "PNG"
@@ -454,7 +454,7 @@ def test_the_lines_of_the_readme_run(
     names: dict[str, Any] = {}
     exec(program.replace("http://127.0.0.1:7860", client.src), names)
     np.testing.assert_array_equal(
-        pixels(names["fused"]), pixels(fusing.fuse(example.visible, example.infrared, MODEL)[0])
+        pixels(names["fused"]), pixels(fusing.fuse_and_show(example.visible, example.infrared, MODEL)[0])
     )
     np.testing.assert_array_equal(pixels(names["left"]), pixels(example.visible))
     assert " s by " in names["time"] and names["table"]["data"] and names["panels"]
