@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py --json speed.json                 # every size and every bundled checkpoint
     python benchmarks/speed.py --models base --dtypes bf16 --compile --threads 4
+    python benchmarks/speed.py --device cuda                     # on a GPU
     python benchmarks/speed.py --memory-8k                       # peak memory of a pipeline on an 8192 x 8192 pair
 
 A row times the network on one luminance pair (`model`) and the pipeline from decoded picture to picture (`pipeline`),
@@ -10,7 +11,7 @@ size, timed in the same process in turn with the network: seconds differ from ma
 FLOPs count 2 for a multiply-add, in convolutions and matrix products. The process keeps its freed memory, as the
 command line does (`fusion_hub/allocator.py`), but not for `--memory-8k`, which shows what a program of
 yours needs. Peak memory is the resident size of the whole process, interpreter and libraries included, after the calls
-of the pipeline.
+of the pipeline; on a GPU it is what tensors took there. The pipeline's time includes the way to the GPU and back.
 """
 
 import argparse
@@ -52,6 +53,7 @@ class Task:
         repeats: timed calls.
         warm_up: calls before them.
         whole: only one call of the pipeline, for its memory; nothing else is timed.
+        device: `"cpu"` or `"cuda"`.
     """
 
     model: str
@@ -63,6 +65,7 @@ class Task:
     repeats: int = 10
     warm_up: int = 3
     whole: bool = False
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,17 @@ def time_in_turn(calls: Sequence[Callable[[], Any]], repeats: int, warm_up: int)
         for call, values in zip(calls, seconds, strict=True):
             begun = time.perf_counter()
             call()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
             if turn >= warm_up:
                 values.append(time.perf_counter() - begun)
     return [Timing(statistics.median(values), min(values)) for values in seconds]
 
 
-def peak_memory() -> float:
-    """Largest resident size of this process so far, MiB."""
+def peak_memory(device: str = "cpu") -> float:
+    """Largest size so far, MiB: of this process, or of its tensors on the GPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / MIB
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count what the parent had before it started us
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
@@ -152,7 +159,7 @@ def measure(task: Task) -> Row:
     """Measure in this process. Its memory should be fresh: see `measure_apart`."""
     torch.set_num_threads(task.threads)
     dtype = DTYPES[task.dtype]
-    pipeline = build_pipeline(task.model).to(dtype)
+    pipeline = build_pipeline(task.model).to(task.device, dtype)
     model: nn.Module = pipeline.model.to(memory_format=torch.channels_last)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     pictures = random_pictures(task.height, task.width)
@@ -160,20 +167,20 @@ def measure(task: Task) -> Row:
         begun = time.perf_counter()
         pipeline(*pictures)
         seconds = time.perf_counter() - begun
-        return Row(task, parameters, None, None, Timing(seconds, seconds), None, peak_memory())
+        return Row(task, parameters, None, None, Timing(seconds, seconds), None, peak_memory(task.device))
 
     multiple = int(pipeline.model.multiple)
     padded = [math.ceil(side / multiple) * multiple for side in (task.height, task.width)]
-    visible, infrared = torch.rand(2, 1, 1, *padded).to(dtype)
+    visible, infrared = torch.rand(2, 1, 1, *padded).to(task.device, dtype)
     flops = count_flops(model, visible, infrared)
     if task.compile:
         model.compile()
     (whole,) = time_in_turn([lambda: pipeline(*pictures)], task.repeats, task.warm_up)
-    peak = peak_memory()
+    peak = peak_memory(task.device)
 
-    layer = nn.Conv2d(64, 64, 3, padding=1, dtype=dtype)
+    layer = nn.Conv2d(64, 64, 3, padding=1, device=task.device, dtype=dtype)
     layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    features = torch.rand(1, 64, task.height, task.width).to(dtype, memory_format=torch.channels_last)
+    features = torch.rand(1, 64, task.height, task.width).to(task.device, dtype, memory_format=torch.channels_last)
     network, convolution = time_in_turn(
         [lambda: model(visible, infrared), lambda: layer(features)], task.repeats, task.warm_up
     )
@@ -216,9 +223,10 @@ def row_from_json(values: dict[str, Any]) -> Row:
 # --- the report ------------------------------------------------------------------------------------------------------
 
 
-def provenance(threads: int) -> dict[str, Any]:
+def provenance(threads: int, device: str = "cpu") -> dict[str, Any]:
     """Where the numbers are from."""
     return {
+        **({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "threads": threads,
@@ -265,12 +273,15 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _seconds(timing: Timing | None) -> tuple[str, str]:
-    return ("-", "-") if timing is None else (f"{timing.median:.3f}", f"{timing.minimum:.3f}")
+    if timing is None:
+        return "-", "-"
+    digits = 4 if timing.median < 0.1 else 3
+    return f"{timing.median:.{digits}f}", f"{timing.minimum:.{digits}f}"
 
 
-def write_json(path: Path, rows: Sequence[Row], threads: int) -> None:
+def write_json(path: Path, rows: Sequence[Row], threads: int, device: str = "cpu") -> None:
     """Rows and provenance; a file is never half written."""
-    content = {"provenance": provenance(threads), "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}
+    content = {"provenance": provenance(threads, device), "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}
     aside = path.with_name(path.name + ".tmp")
     aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     aside.replace(path)
@@ -288,9 +299,11 @@ def plan(arguments: argparse.Namespace) -> list[Task]:
         bundled = [name for name in names if name not in DIFFFUSENET_VARIANTS]
         chosen = arguments.models or bundled[:1] or ["base"]
         side = arguments.side
-        return [Task(name, "fp32", False, side, side, arguments.threads, whole=True) for name in chosen]
+        fixed = {"threads": arguments.threads, "device": arguments.device}
+        return [Task(name, "fp32", False, side, side, whole=True, **fixed) for name in chosen]
+    times = {"repeats": arguments.repeats, "warm_up": arguments.warm_up}
     return [
-        Task(name, dtype, compiled, 480, 640, arguments.threads, arguments.repeats, arguments.warm_up)
+        Task(name, dtype, compiled, 480, 640, arguments.threads, **times, device=arguments.device)
         for name in names
         for dtype in arguments.dtypes
         for compiled in ((False, True) if arguments.compile else (False,))
@@ -304,6 +317,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=10, help="timed calls")
     parser.add_argument("--warm-up", type=int, default=3, help="calls before them")
     parser.add_argument("--memory-8k", action="store_true", help="only the peak memory of a very large pair")
@@ -314,6 +328,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for name in ("threads", "repeats", "side"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error(f"--device cuda: torch {torch.__version__} sees no GPU here")
     if arguments.json and not arguments.json.resolve().parent.is_dir():
         parser.error(f"--json {arguments.json}: its folder does not exist")
     return arguments
@@ -337,10 +353,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except RuntimeError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-    print(", ".join(f"{name} {value}" for name, value in provenance(arguments.threads).items()) + "\n")
+    print(
+        ", ".join(f"{name} {value}" for name, value in provenance(arguments.threads, arguments.device).items()) + "\n"
+    )
     print(table(rows))
     if arguments.json:
-        write_json(arguments.json, rows, arguments.threads)
+        write_json(arguments.json, rows, arguments.threads, arguments.device)
     return 0
 
 

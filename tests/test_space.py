@@ -200,7 +200,9 @@ def test_sixteen_bit_grey_stays_so(models: Path, tmp_path: Path) -> None:
 
 def test_float_result_becomes_a_png(models: Path, tmp_path: Path) -> None:
     grey = np.random.default_rng(0).random((40, 56), dtype=np.float32)
-    file, _, _, _ = fusing.fuse_and_show(save(tmp_path / "visible.tiff", grey), save(tmp_path / "infrared.tiff", grey), MODEL)
+    file, _, _, _ = fusing.fuse_and_show(
+        save(tmp_path / "visible.tiff", grey), save(tmp_path / "infrared.tiff", grey), MODEL
+    )
     assert (Image.open(file).mode, Image.open(file).size) == ("I;16", (56, 40))
 
 

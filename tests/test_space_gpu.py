@@ -127,6 +127,13 @@ def test_each_function_that_runs_networks_gets_its_gpu(tmp_path: Path) -> None:
     assert found["same"], "another process, the same pixels"
     assert found["refused"] == ["An image is missing", "Add the infrared image first."]
     assert found["metrics"] > 9 and found["panels"] > 10 and found["batch"] == "fused.zip" and found["previews"]
-    assert [name for name, _ in found["calls"]] == ["fuse_and_show", "fuse_and_show", "measure", "detect", "explain", "batch"]
+    assert [name for name, _ in found["calls"]] == [
+        "fuse_and_show",
+        "fuse_and_show",
+        "measure",
+        "detect",
+        "explain",
+        "batch",
+    ]
     assert all(0 < seconds <= 120 for _, seconds in found["calls"])
     assert found["device"] == "cpu", "in the server itself there is no GPU"

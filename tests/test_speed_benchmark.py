@@ -62,9 +62,13 @@ def test_peak_memory_counts_what_was_freed_again(speed: ModuleType) -> None:
     assert after - before < 400
 
 
+gpu = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
+
+
 @pytest.mark.usefixtures("one_thread")
-def test_a_row_is_measured(speed: ModuleType) -> None:
-    task = speed.Task("tiny", "bf16", height=40, width=64, threads=1, repeats=2, warm_up=1)
+@pytest.mark.parametrize("device", ["cpu", gpu])
+def test_a_row_is_measured(speed: ModuleType, device: str) -> None:
+    task = speed.Task("tiny", "bf16", height=40, width=64, threads=1, repeats=2, warm_up=1, device=device)
     row = speed.measure(task)
     model = speed.build_pipeline("tiny").model
     assert row.parameters == model.num_parameters()
@@ -99,6 +103,7 @@ def test_the_plan_has_every_size_and_type(speed: ModuleType) -> None:
     assert {"tiny", "small", "base", "large"} <= {task.model for task in tasks}
     assert {(task.dtype, task.compile) for task in tasks} == {(d, c) for d in ("fp32", "bf16") for c in (False, True)}
     assert {(task.height, task.width, task.threads, task.whole) for task in tasks} == {(480, 640, 3, False)}
+    assert {task.device for task in tasks} == {"cpu"}
     (large,) = speed.plan(speed.parse(["--memory-8k"]))
     assert (large.height, large.width, large.whole) == (8192, 8192, True)
 
@@ -130,3 +135,10 @@ def test_wrong_flags_are_named(
     with pytest.raises(SystemExit):
         speed.parse(flags)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(speed: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        speed.parse(["--device", "cuda"])
+    assert "sees no GPU here" in capsys.readouterr().err
