@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -213,19 +214,18 @@ def fuse_into(
     """As `fuse`, with the files in the given folder."""
     fusion, _ = fuse_pair(visible, infrared, model, steps)
     names = [Path(str(path)).name for path in (visible, infrared)]
-    result = save_result(fusion.image, folder / f"{safe_name(Path(names[0]).stem)[:80]}_fused.png")
-    same = (
-        fusion.image.mode == "RGB" and fusion.image.size == fusion.fused.size
-    )  # then the page shows the result itself
-    shown = Shown(
-        save_preview(fusion.visible, folder / "visible.png"),
-        save_preview(fusion.infrared, folder / "infrared.png"),
-        result if same else save_preview(fusion.fused, folder / "shown.png"),
-        f"{names[0]} and {names[1]}, fused by {model}",
-    )
+    # Whether the page can show the result itself.
+    same = fusion.image.mode == "RGB" and fusion.image.size == fusion.fused.size
+    with ThreadPoolExecutor() as pool:  # compressing is most of the time after the network's
+        saved = pool.submit(save_result, fusion.image, folder / f"{safe_name(Path(names[0]).stem)[:80]}_fused.png")
+        visible_file = pool.submit(save_preview, fusion.visible, folder / "visible.png")
+        infrared_file = pool.submit(save_preview, fusion.infrared, folder / "infrared.png")
+        fused_file = saved if same else pool.submit(save_preview, fusion.fused, folder / "shown.png")
+    title = f"{names[0]} and {names[1]}, fused by {model}"
+    shown = Shown(visible_file.result(), infrared_file.result(), fused_file.result(), title)
     width, height = fusion.image.size
     text = f"{width} x {height} pixels fused in {fusion.seconds:.2f} s by {model}."
-    return result, shown.beside(left), text, shown
+    return saved.result(), shown.beside(left), text, shown
 
 
 def compare(shown: Shown | None, left: Left) -> tuple[str, str] | None:

@@ -1,6 +1,9 @@
 """What a visitor finds: the first example of a tab, fused in the background while the page is being built."""
 
 import logging
+import os
+import sys
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +14,14 @@ from gpu import ON_ZERO_GPU
 
 LOG = logging.getLogger("fusion_hub.space")
 
-_worker = ThreadPoolExecutor(1, "opening")
+
+def _step_back() -> None:
+    """Let whoever asks for the page go first."""
+    if sys.platform == "linux":  # where a thread has a priority of its own, which the threads it starts inherit
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+_worker = ThreadPoolExecutor(1, "opening", initializer=_step_back)
 
 
 class Opening(NamedTuple):

@@ -3,9 +3,11 @@
 The page in a browser is tested in `test_space_browser.py`, hostile input in `test_space_hostile.py`.
 """
 
+import os
 import re
 import shutil
 import sys
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -181,6 +183,14 @@ def test_a_page_opens_without_an_example_that_fails(
         tabs.open_with(drawn.example_rows(tmp_path, [broken]), parts)
     assert page.fns[0].fn is not None and page.fns[0].fn() == [gr.skip()] * 6
     assert "no such model" in caplog.text and "the page opens without it" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_the_first_example_makes_way() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert opening._worker.submit(priority).result() >= 10 > priority()
 
 
 def test_examples_fit_their_models() -> None:
