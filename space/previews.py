@@ -12,12 +12,12 @@ from PIL import Image
 from results import new_folder, save_preview
 from uploads import LOG, in_words
 
-import fusion_hub
 from fusion_hub.downstream import Detector, Segmenter, compare, draw_detections, load_detector, overlay_segmentation
+from fusion_hub.pretrained import SEGMENTERS
 
 DETECTOR_VARIABLE, SEGMENTER_VARIABLE = "FUSION_HUB_DETECTOR", "FUSION_HUB_SEGMENTER"
 LOWEST = 0.1  # detections below it are not looked at
-BUNDLED_SEGMENTER = Path(fusion_hub.__file__).parent / "pretrained" / "segformer-b0-msrs"
+BUNDLED_SEGMENTER = "segformer-b0-msrs"
 TITLES = ("Visible", "Infrared", "Fused")
 
 NO_DETECTOR = (
@@ -48,7 +48,7 @@ def detector() -> tuple[Detector | None, str]:
 
 def segmenter() -> tuple[Segmenter | None, str]:
     """The bundled SegFormer or the one this server was started with, and why there is none."""
-    bundled = str(BUNDLED_SEGMENTER) if (BUNDLED_SEGMENTER / "config.json").is_file() else ""
+    bundled = BUNDLED_SEGMENTER if SEGMENTERS[BUNDLED_SEGMENTER].available else ""
     with _loading:
         return _open(os.environ.get(SEGMENTER_VARIABLE) or bundled, "segmenter")
 

@@ -96,7 +96,7 @@ def no_previews(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A server without detector and segmenter."""
     monkeypatch.delenv(previews.DETECTOR_VARIABLE, raising=False)
     monkeypatch.delenv(previews.SEGMENTER_VARIABLE, raising=False)
-    monkeypatch.setattr(previews, "BUNDLED_SEGMENTER", Path("nowhere"))
+    assert not pretrained.SEGMENTERS[previews.BUNDLED_SEGMENTER].available, "the folder of tiny models has none"
     previews.forget_networks()
     yield
     previews.forget_networks()

@@ -288,7 +288,13 @@ def test_the_ci_configuration_trains_a_pipeline_that_can_be_bundled(
     assert load_config(tmp_path / "pipeline" / "config.yaml")["variant"] == "tiny"
 
     info = PretrainedInfo(
-        "red-tiny", "REDPipeline", "REDModel", "visible + infrared", ("drawn",), "Apache-2.0", "Tiny."
+        name="red-tiny",
+        pipeline_class="REDPipeline",
+        model_class="REDModel",
+        modality="visible + infrared",
+        datasets=("drawn",),
+        licence="Apache-2.0",
+        summary="Tiny.",
     )
     monkeypatch.setattr(pretrained, "ROOT", tmp_path / "bundled")
     monkeypatch.setitem(pretrained.PRETRAINED, "red-tiny", info)

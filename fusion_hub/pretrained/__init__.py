@@ -10,53 +10,69 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 ROOT = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class PretrainedInfo:
-    """One bundled checkpoint.
+class Bundled:
+    """What lies in the folder `<name>` beside this file.
 
     Attributes:
         name: what `from_pretrained` takes.
-        pipeline_class: name of its pipeline in `fusion_hub`.
-        model_class: name of its network in `fusion_hub`.
-        modality: what the two inputs are, visible first.
         datasets: sets whose train splits it learned from.
         licence: SPDX id of the licence of the weights.
         summary: one sentence.
     """
 
     name: str
-    pipeline_class: str
-    model_class: str
-    modality: str
     datasets: tuple[str, ...]
     licence: str
     summary: str
 
+    _complete: ClassVar[str]  # a file that is there where the weights are
+    _weights: ClassVar[str]
+
     @property
     def folder(self) -> Path:
-        """The pipeline folder."""
+        """What `save_pretrained` wrote, and the card."""
         return ROOT / self.name
 
     @property
     def available(self) -> bool:
         """Whether this installation holds the weights."""
-        return (self.folder / "model_index.json").is_file()
+        return (self.folder / self._complete).is_file()
 
     @property
     def parameters(self) -> int | None:
         """Number of parameters, counted in the stored weights; None if they are not here."""
-        files = sorted(self.folder.glob("model/*.safetensors"))
+        files = sorted(self.folder.glob(self._weights))
         return sum(_count_parameters(file) for file in files) if files else None
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Contents of `metrics.json`, the measured numbers; empty if there is none."""
-        return _read_metrics(self.folder)
+        file = self.folder / "metrics.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+@dataclass(frozen=True)
+class PretrainedInfo(Bundled):
+    """One bundled checkpoint.
+
+    Attributes:
+        pipeline_class: name of its pipeline in `fusion_hub`.
+        model_class: name of its network in `fusion_hub`.
+        modality: what the two inputs are, visible first.
+    """
+
+    pipeline_class: str
+    model_class: str
+    modality: str
+
+    _complete = "model_index.json"
+    _weights = "model/*.safetensors"
 
 
 PRETRAINED: dict[str, PretrainedInfo] = {
@@ -95,42 +111,17 @@ PRETRAINED: dict[str, PretrainedInfo] = {
 
 
 @dataclass(frozen=True)
-class SegmenterInfo:
+class SegmenterInfo(Bundled):
     """One bundled SegFormer.
 
     Attributes:
-        name: what `SegformerSegmenter.from_pretrained` takes.
         classes: how many classes it tells apart.
-        datasets: sets whose train splits it learned from.
-        licence: SPDX id of the licence of the weights.
-        summary: one sentence.
     """
 
-    name: str
     classes: int
-    datasets: tuple[str, ...]
-    licence: str
-    summary: str
 
-    @property
-    def folder(self) -> Path:
-        """A folder that `save_pretrained` of `transformers` wrote."""
-        return ROOT / self.name
-
-    @property
-    def available(self) -> bool:
-        """Whether this installation holds the weights."""
-        return (self.folder / "model.safetensors").is_file()
-
-    @property
-    def parameters(self) -> int | None:
-        """Number of parameters, counted in the stored weights; None if they are not here."""
-        return _count_parameters(self.folder / "model.safetensors") if self.available else None
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Contents of `metrics.json`, the measured numbers; empty if there is none."""
-        return _read_metrics(self.folder)
+    _complete = "model.safetensors"
+    _weights = "model.safetensors"
 
 
 SEGMENTERS: dict[str, SegmenterInfo] = {
@@ -171,7 +162,7 @@ def resolve_segmenter(name: str) -> Path | None:
     return _folder_of(SEGMENTERS.get(name))
 
 
-def _folder_of(info: PretrainedInfo | SegmenterInfo | None) -> Path | None:
+def _folder_of(info: Bundled | None) -> Path | None:
     if info is None:
         return None
     if not info.available:
@@ -180,11 +171,6 @@ def _folder_of(info: PretrainedInfo | SegmenterInfo | None) -> Path | None:
             "folder or a Hub id 'owner/name'"
         )
     return info.folder
-
-
-def _read_metrics(folder: Path) -> dict[str, Any]:
-    file = folder / "metrics.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _count_parameters(file: Path) -> int:
