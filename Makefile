@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 7860
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test lint format clean
@@ -18,7 +18,7 @@ env: $(STAMP)  ## make .venv with the exact versions of requirements.txt and thi
 demo: $(STAMP)  ## serve the demo on http://127.0.0.1:7860 (PORT=... for another)
 	$(BIN)/python space/app.py --port $(PORT)
 
-test: lint  ## ruff, mypy, then every test (PYTEST_ARGS="-k tiling" for some)
+test: lint  ## ruff, mypy, then every test on all cores (PYTEST_ARGS="-k tiling" for some)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## ruff and mypy only

@@ -35,7 +35,7 @@ class Opening(NamedTuple):
     shown: Shown
 
 
-def prepare(row: Row) -> "Future[Opening]":
+def prepare(row: Row) -> Future[Opening]:
     """Begin to draw and fuse an example.
 
     On ZeroGPU it is done when this returns: a process that is forked in the middle of a fusion would wait for ever for

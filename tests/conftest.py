@@ -11,6 +11,9 @@ import pytest
 if TYPE_CHECKING:
     from space_load import Page
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -42,11 +43,21 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def still_works(client: Client, good: Path) -> Iterator[None]:
+def still_works(space_page: Page, client: Client, good: Path) -> Iterator[None]:
     """A visitor gets a fusion before and after all of this."""
+    wait_for_the_examples(space_page)
     before = fuse(client, good, good)
     yield
     assert fuse(client, good, good) == before
+
+
+def wait_for_the_examples(page: Page) -> None:
+    """Until those of both tabs are fused: the memory of it is nobody's attack."""
+    for _ in range(600):
+        if len([*page.files.glob("fusion_hub_examples_*/*/*_fused.png")]) == 2:
+            return
+        time.sleep(0.1)
+    raise TimeoutError(page.log.read_text(errors="replace"))
 
 
 @pytest.fixture(autouse=True)
