@@ -19,12 +19,14 @@ _MODULES = {
     "FusionImageProcessor": "image_processor",
     "FusionOutput": "pipelines.fusion_pipeline",
     "FusionPipeline": "pipelines.fusion_pipeline",
+    "InputWarning": "image_processor",
     "PairedDataset": "data",
     "PretrainedInfo": "pretrained",
     "REDModel": "models.red",
     "REDPipeline": "pipelines.red",
     "evaluate_pair": "metrics",
     "list_models": "pretrained",
+    "save_image": "image_processor",
 }
 """Each public name and the module that defines it. Published checkpoints import these names: they do not change."""
 
@@ -36,6 +38,7 @@ __all__ = [
     "FusionImageProcessor",
     "FusionOutput",
     "FusionPipeline",
+    "InputWarning",
     "PairedDataset",
     "PretrainedInfo",
     "REDModel",
@@ -46,12 +49,13 @@ __all__ = [
     "list_models",
     "metrics",
     "pretrained",
+    "save_image",
 ]
 
 if TYPE_CHECKING:
     from . import evaluation, leaderboard, metrics, pretrained
     from .data import PairedDataset
-    from .image_processor import FusionImageProcessor
+    from .image_processor import FusionImageProcessor, InputWarning, save_image
     from .metrics import evaluate_pair
     from .models.difffusenet import DiffFuseNetModel
     from .models.red import REDModel

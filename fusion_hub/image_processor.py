@@ -13,57 +13,38 @@ Colours that leave the gamut are clipped.
 """
 
 import os
-import re
-import secrets
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+from .image.io import MAX_PIXELS, DeepImage, check_size, from_pil, read_picture, save_image
+from .image.luminance import Plane, ValueRange, check_range, fill_missing, linear, strips, to_plane
+from .image.picture import LUMA_WEIGHTS, Depth, InputWarning, Metadata, Picture, depth_of, full_scale
+
+__all__ = [
+    "FusionImageProcessor",
+    "ImageInput",
+    "ImageInputs",
+    "InfraredRange",
+    "InputWarning",
+    "PairContext",
+    "ValueRange",
+    "crop_to",
+    "pad_to_multiple",
+    "save_image",
+]
+
+ImageInput: TypeAlias = (
+    str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Mapping[str, Any] | Callable[[], np.ndarray] | Picture
+)
 ImageInputs: TypeAlias = ImageInput | Sequence[ImageInput]
-InfraredRange: TypeAlias = Literal["auto", "dtype", "minmax", "percentile"] | tuple[float, float]
-
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-_FULL_SCALE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
-_FLOAT_SLACK = 1e-4  # resampling filters leave [0, 1] by a rounding error; that much is clipped, more is an error
-_STRIP_PIXELS = 2**17  # full-size float temporaries are made for this many pixels at a time: they stay in cache
-_PERCENTILE_PIXELS = 2**22  # above this many pixels percentiles are taken from a regular grid of them
-
-# Raster formats only: EPS and WMF would start other programs, and a container of vectors has no pixel size.
-_READ_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
-_EIGHT_BIT_MODES = ("L", "LA", "RGB", "RGBA")
-_SAVE_FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {  # suffix: format, modes, options
-    ".png": ("PNG", ("1", *_EIGHT_BIT_MODES, "I;16"), {}),
-    ".tif": ("TIFF", ("1", *_EIGHT_BIT_MODES, "I;16", "F"), {"compression": "tiff_adobe_deflate"}),
-    ".tiff": ("TIFF", ("1", *_EIGHT_BIT_MODES, "I;16", "F"), {"compression": "tiff_adobe_deflate"}),
-    ".jpg": ("JPEG", ("L", "RGB"), {"quality": 95, "subsampling": 0}),
-    ".jpeg": ("JPEG", ("L", "RGB"), {"quality": 95, "subsampling": 0}),
-    ".webp": ("WEBP", _EIGHT_BIT_MODES, {"lossless": True}),
-    ".bmp": ("BMP", ("1", "L", "RGB"), {}),
-}
-
-_TOO_LARGE = "give a smaller image, or construct FusionImageProcessor with a larger max_pixels"
-
-_UPRIGHT = {  # EXIF orientation: what turns the stored picture the right way up
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_pil_limit_lock = threading.Lock()
+InfraredRange: TypeAlias = ValueRange
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,68 +53,69 @@ class PairContext:
 
     Attributes:
         size: `(H, W)` in pixels, after EXIF orientation.
-        rgb: the visible colours `(H, W, 3)` in their own dtype (uint8, uint16 or float32 in [0, 1]); None for grey.
+        rgb: the visible colors `(H, W, 3)` in their own dtype; None for gray.
         alpha: the visible alpha `(H, W)`, same dtype; None without alpha.
-        depth: sample type of a PIL result: "uint8", "uint16" (grey only) or "float32" (grey only).
-        icc_profile: colour profile of the visible image, passed on to a PIL result.
+        depth: sample type of a PIL result: "uint8", "uint16" or "float32".
+        metadata: camera, date, position, resolution and color profile of the visible image, passed on to a PIL result.
+        limits: the sample values of `rgb` that are 0 and 1.
+        white: the sample value of `alpha` that is opaque.
+        replacement: `(H, W)` float32 luminance of the other image where one of the two has no data, NaN elsewhere; None
+            where both have data everywhere.
+        notes: what is questionable about the pair, one sentence each, without a full stop.
     """
 
     size: tuple[int, int]
     rgb: np.ndarray | None = None
     alpha: np.ndarray | None = None
-    depth: Literal["uint8", "uint16", "float32"] = "uint8"
-    icc_profile: bytes | None = None
+    depth: Depth = "uint8"
+    metadata: Metadata = Metadata()  # noqa: RUF009  # frozen
+    limits: tuple[float, float] = (0.0, 255.0)
+    white: float = 255.0
+    replacement: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
-        """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."""
+        """1 gray, 2 gray + alpha, 3 RGB, 4 RGBA."""
         return (1 if self.rgb is None else 3) + (self.alpha is not None)
 
-
-@dataclass(frozen=True, eq=False)
-class _Picture:
-    """A decoded image: grey pixels `(H, W)` or colours `(H, W, 3)`, in native byte order and their own dtype."""
-
-    pixels: np.ndarray
-    alpha: np.ndarray | None = None
-    depth: Literal["uint8", "uint16", "float32"] = "uint8"
-    icc_profile: bytes | None = None
-
     @property
-    def size(self) -> tuple[int, int]:
-        return self.pixels.shape[0], self.pixels.shape[1]
-
-    def luminance(self) -> np.ndarray:
-        """`(H, W)` on the scale of the pixels: grey pixels themselves, the float32 luma of colours."""
-        return self.pixels if self.pixels.ndim == 2 else _luma(self.pixels)
+    def icc_profile(self) -> bytes | None:
+        """Color profile of the visible image."""
+        return self.metadata.icc_profile
 
 
 class FusionImageProcessor(ConfigMixin):
     """Turns pairs of pictures into luminance tensors and fused luminance back into pictures.
 
-    An image may be: a path; a `PIL.Image.Image` of any mode; an array `(H, W)`, `(H, W, 1|3|4)`; a tensor `(H, W)`,
-    `(1|3|4, H, W)`; a batch as an array `(B, H, W, 1|3|4)` or a tensor `(B, 1|3|4, H, W)`; or a list of single images.
+    An image may be: a path; `{"bytes", "path"}` as the `datasets` library stores it; a `PIL.Image.Image` of any mode;
+    an array `(H, W)`, `(H, W, 1|3|4)`; a tensor `(H, W)`, `(1|3|4, H, W)`; a batch as an array `(B, H, W, 1|3|4)` or a
+    tensor `(B, 1|3|4, H, W)`; or a list of single images.
 
     What the kinds mean:
-        - EXIF orientation is applied to paths and PIL images. Palette, CMYK and YCbCr images become RGB, 1-bit images
-          grey; transparency becomes alpha. Alpha of the infrared is ignored.
-        - A colour infrared image, false colour too, is represented by its luma. A false-colour map whose luma does not
-          rise with temperature loses its order by that: use the radiometric image where there is one.
-        - uint8 and uint16 are divided by 255 and 65535, float visible values must be in [0, 1], bool is 0 or 1. Other
-          integers have no known full scale: refused for the visible image, stretched for the infrared (see below).
-        - Pillow reads 16-bit *colour* files with 8 bits for each channel; give an array to keep the 16.
+        - Files are read with the samples that they hold: [`fusion_hub.image.io`]; docs/formats.md lists the kinds.
+        - EXIF and TIFF orientation is applied. Palette, CMYK and YCbCr images become RGB, 1-bit images gray;
+          transparency becomes alpha. Fully transparent pixels of the infrared hold no data.
+        - A color infrared image is represented by its luma, with a warning where it looks like a false-color map,
+          whose luma need not rise with temperature: use the radiometric image where there is one.
+        - uint8 and uint16 are divided by 255 and 65535, other bit depths by the largest value that the file names,
+          float visible values must be in [0, 1], bool is 0 or 1. Other integers have no known full scale: refused for
+          the visible image unless `visible_range` names one, stretched for the infrared (see below).
         - The first picture of an MPO file (phones) is used; animations and files of several pages are refused. Of a PIL
           image the current frame is used.
 
-    The result is of the visible's kind: grey gives grey, RGB(A) gives RGB(A), even where its three channels are equal;
-    16-bit grey gives 16-bit grey (mode "I;16"), mode "F" gives "F". The rest is 8-bit: Pillow has no 16-bit colour.
-    The visible is never stretched: a 12-bit image in 16-bit samples is dark and its result is; scale it first.
+    Pixels without data (GDAL_NODATA, masks, NaN, borders that a warp has filled, telemetry rows) take no part in the
+    scale. In the result they are the other image's.
+
+    The result is of the visible's kind: gray gives gray, RGB(A) gives RGB(A), even where its three channels are equal;
+    16 bits give 16 bits, floats give floats. Pillow has no 16-bit color: such a result is a
+    [`fusion_hub.image.io.DeepImage`], 8-bit for every use, 16-bit when it is saved as PNG or TIFF.
 
     Args:
         infrared_range: what becomes 0 and 1 in the infrared luminance.
             - "auto" (default): uint8 and floats within [0, 1] as they are; anything wider (16-bit counts, 32-bit
-              integers, floats beyond [0, 1]) as "percentile". Thermal cameras use a small part of 16 bits: counts of
-              2623..2739 divided by 65535 would be one flat black.
+              integers, floats beyond [0, 1], counts divided by their full scale) as "percentile". Thermal cameras use a
+              small part of 16 bits: counts of 2623..2739 divided by 65535 would be one flat black.
             - "dtype": divided by the full scale of the sample type; equal counts stay equal from image to image.
             - "minmax": the image's own smallest and largest value.
             - "percentile": the image's own percentiles, values beyond them are clipped; from at most about 4 million
@@ -144,6 +126,8 @@ class FusionImageProcessor(ConfigMixin):
             smallest and largest value take their place, so that a small hot spot survives.
         percentile: the lower and upper percentile, in 0..100.
         max_pixels: larger images are refused; files before they are decoded.
+        visible_range: the same for the visible image. "auto" is its full scale; 16-bit samples that stay below 1024,
+            4096 or 16384 are read as 10, 12 or 14 bits, with a warning.
     """
 
     config_name = "image_processor_config.json"  # type: ignore[assignment]
@@ -153,53 +137,69 @@ class FusionImageProcessor(ConfigMixin):
         self,
         infrared_range: InfraredRange = "auto",
         percentile: tuple[float, float] = (0.5, 99.5),
-        max_pixels: int = 2**28,
+        max_pixels: int = MAX_PIXELS,
+        visible_range: ValueRange = "auto",
     ) -> None:
-        _check_range(infrared_range)
+        check_range(infrared_range, "infrared_range")
+        check_range(visible_range, "visible_range")
         low, high = percentile
         if not 0 <= low < high <= 100:
             raise ValueError(f"percentile must be two rising numbers in 0..100, got {percentile}")
         if max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
         self.infrared_range = infrared_range
+        self.visible_range = visible_range
         self.percentile = (float(low), float(high))
         self.max_pixels = max_pixels
 
     def preprocess(
-        self, visible: ImageInputs, infrared: ImageInputs, *, infrared_range: InfraredRange | None = None
+        self,
+        visible: ImageInputs,
+        infrared: ImageInputs,
+        *,
+        infrared_range: InfraredRange | None = None,
+        visible_range: ValueRange | None = None,
     ) -> tuple[Tensor, Tensor, list[PairContext]]:
         """Luminance of pairs of one size.
 
         Args:
-            visible: the image whose colours and kind the result gets, or several.
+            visible: the image whose colors and kind the result gets, or several.
             infrared: the other image (infrared, MRI), registered and of the same size, or as many.
-            infrared_range: overrides the processor's own for this call.
+            infrared_range, visible_range: override the processor's own for this call.
 
         Returns:
-            visible `(B, 1, H, W)`, infrared `(B, 1, H, W)`, both float32 in [0, 1] on the CPU, and B contexts.
+            visible `(B, 1, H, W)`, infrared `(B, 1, H, W)`, both float32 in [0, 1] on the CPU, and B contexts. Where
+            one has no data, it holds the nearest data that it has.
 
         Raises:
             ValueError: a size, value, file or channel count that cannot be used; the message names the argument.
             TypeError: an object that is no image.
         """
-        rule = self.infrared_range if infrared_range is None else infrared_range
-        _check_range(rule)
+        rules: dict[str, ValueRange] = {
+            "visible": self.visible_range if visible_range is None else visible_range,
+            "infrared": self.infrared_range if infrared_range is None else infrared_range,
+        }
+        for role, rule in rules.items():
+            check_range(rule, f"{role}_range")
         pairs = _pair_up(visible, infrared)
         visible_planes: list[np.ndarray] = []
         infrared_planes: list[np.ndarray] = []
         contexts: list[PairContext] = []
         for (visible_name, visible_item), (infrared_name, infrared_item) in pairs:
-            picture = self._load(visible_item, visible_name)
-            other = self._load(infrared_item, infrared_name)
+            picture, visible_name = self._load(visible_item, visible_name)
+            other, infrared_name = self._load(infrared_item, infrared_name)
             _check_sizes(picture.size, other.size, visible_name, infrared_name)
             if contexts and picture.size != contexts[0].size:
                 raise ValueError(
                     f"images of one batch must share one size: visible[0] is {_text(contexts[0].size)}, {visible_name} "
                     f"is {_text(picture.size)}: call once for each size"
                 )
-            visible_planes.append(_visible_plane(picture, visible_name))
-            infrared_planes.append(_infrared_plane(other, infrared_name, rule, self.percentile))
-            contexts.append(_context(picture))
+            seen = to_plane(picture, visible_name, rules["visible"], self.percentile, "visible")
+            warm = to_plane(other, infrared_name, rules["infrared"], self.percentile, "infrared")
+            replacement = _exchange_missing(seen, warm)
+            visible_planes.append(seen.values)
+            infrared_planes.append(warm.values)
+            contexts.append(_context(picture, seen, warm, replacement))
         return _batch(visible_planes), _batch(infrared_planes), contexts
 
     def postprocess(
@@ -239,7 +239,7 @@ class FusionImageProcessor(ConfigMixin):
         stretch = rescale == "minmax"
         if output_type == "pil":
             return [_to_pil(plane, context, stretch) for plane, context in zip(planes, contexts, strict=True)]
-        images = [_colour(p, c, stretch, np.dtype(np.float32)) for p, c in zip(planes, contexts, strict=True)]
+        images = [_color(p, c, stretch, np.dtype(np.float32)) for p, c in zip(planes, contexts, strict=True)]
         array = images[0][None] if len(images) == 1 else np.stack(images)
         return array if output_type == "np" else torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
 
@@ -259,24 +259,30 @@ class FusionImageProcessor(ConfigMixin):
             ValueError, TypeError: as [`preprocess`].
         """
         rule = self.infrared_range if value_range is None else value_range
-        _check_range(rule, "value_range")
-        picture = self._load(image, "image")
-        limits = _limits(picture, "image", rule, self.percentile, "value_range")
+        check_range(rule, "value_range")
+        picture, name = self._load(image, "image")
+        plane = to_plane(picture, name, rule, self.percentile, "infrared", "value_range")
         rgb = np.empty((*picture.size, 3), dtype=np.uint8)
         for channel in range(3):
             values = picture.pixels if picture.pixels.ndim == 2 else picture.pixels[..., channel]
-            if values.dtype == np.uint8 and limits == (0.0, 255.0):
+            if values.dtype == np.uint8 and plane.limits == (0.0, 255.0):
                 rgb[..., channel] = values
             else:
-                rgb[..., channel] = _quantise(_linear(values, *limits), np.dtype(np.uint8))
+                rgb[..., channel] = _quantize(linear(values, *plane.limits, plane.valid), np.dtype(np.uint8))
         return rgb
 
-    def _load(self, image: ImageInput, name: str) -> _Picture:
-        if isinstance(image, str | os.PathLike):
-            return self._load_file(os.fsdecode(image), name)
+    def _load(self, image: ImageInput, name: str) -> tuple[Picture, str]:
+        """The picture, and its name for messages, with the path where it has one."""
+        if isinstance(image, Picture):
+            return image, name
+        if isinstance(image, str | os.PathLike | Mapping):
+            path = image.get("path") if isinstance(image, Mapping) else os.fsdecode(image)
+            return read_picture(image, name, self.max_pixels), f"{name} ({str(path)!r})" if path else name
         if isinstance(image, Image.Image):
-            self._check_pixels((image.height, image.width), name)
-            return _from_pil(image, name)
+            check_size((image.height, image.width), name, self.max_pixels)
+            return from_pil(image, name), name
+        if callable(image) and not isinstance(image, Tensor):
+            return self._load(image(), name)
         array = _tensor_to_array(image, name) if isinstance(image, Tensor) else image
         if not isinstance(array, np.ndarray):
             raise TypeError(
@@ -284,48 +290,8 @@ class FusionImageProcessor(ConfigMixin):
                 "([C,] H, W)"
             )
         if array.ndim >= 2:
-            self._check_pixels((array.shape[0], array.shape[1]), name)
-        return _from_array(array, name)
-
-    def _load_file(self, path: str, name: str) -> _Picture:
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
-            raise ValueError(f"{name} is a URL, {path!r}: nothing is downloaded here, save the image and give its path")
-        if not os.path.exists(path):
-            raise ValueError(f"{name}: there is no file {path!r}")
-        if not os.path.isfile(path):
-            what = "a folder" if os.path.isdir(path) else "not a regular file"
-            raise ValueError(f"{name}: {path!r} is {what}, give the path of one image file")
-        name = f"{name} ({path!r})"
-        with self._open(path, name) as image:
-            self._check_pixels((image.height, image.width), name)
-            if image.format != "MPO" and _frames(image, name) > 1:
-                raise ValueError(
-                    f"{name} holds {_frames(image, name)} pictures: open it with PIL, choose one by seek(), give that"
-                )
-            return _from_pil(image, name)
-
-    def _open(self, path: str, name: str) -> Image.Image:
-        """Read the header only; Pillow's own limit against decompression bombs is set to ours meanwhile."""
-        Image.init()
-        formats = [f for f in _READ_FORMATS if f in Image.OPEN]
-        try:
-            with _pixel_limit(self.max_pixels):
-                return Image.open(path, formats=formats)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise ValueError(f"{name} has more pixels than max_pixels={self.max_pixels}: {_TOO_LARGE}") from error
-        except UnidentifiedImageError as error:
-            raise ValueError(f"{name} is not an image that can be read: use one of {', '.join(formats)}") from error
-        except Exception as error:  # a damaged header can fail in any way
-            raise ValueError(f"{name} cannot be read as an image ({error}): check or replace the file") from error
-
-    def _check_pixels(self, size: tuple[int, int], name: str) -> None:
-        pixels = size[0] * size[1]
-        if pixels == 0:
-            raise ValueError(f"{name} is empty ({_text(size)}): give an image of at least 1 x 1 pixel")
-        if pixels > self.max_pixels:
-            raise ValueError(
-                f"{name} is {_text(size)}, {pixels} pixels, more than max_pixels={self.max_pixels}: {_TOO_LARGE}"
-            )
+            check_size((array.shape[0], array.shape[1]), name, self.max_pixels)
+        return _from_array(array, name), name
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
@@ -354,92 +320,7 @@ def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x[..., :height, :width]
 
 
-def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
-    """Write an image in the format of the path's suffix: .png (also where there is none), .tif, .jpg, .webp, .bmp.
-
-    Lossless but for JPEG (quality 95, full chroma). The file appears under its name only when it is complete; missing
-    folders are made. Returns the path written.
-
-    Raises:
-        ValueError: for an unknown suffix, or a format that cannot hold the image (16 bits or alpha in JPEG).
-        TypeError: if `image` is no PIL image.
-    """
-    if not isinstance(image, Image.Image):
-        raise TypeError(f"image is of type {type(image).__name__}: give a PIL image (output_type='pil')")
-    target = Path(path)
-    if not target.suffix:
-        target = target.with_name(target.name + ".png")
-    if target.suffix.lower() not in _SAVE_FORMATS:
-        raise ValueError(f"cannot save as {target.name!r}: use one of the suffixes {', '.join(_SAVE_FORMATS)}")
-    file_format, modes, options = _SAVE_FORMATS[target.suffix.lower()]
-    if image.mode not in modes:
-        able = [suffix for suffix, (_, held, _) in _SAVE_FORMATS.items() if image.mode in held]
-        advice = f"save as {' or '.join(able)}" if able else f"convert it to one of the modes {', '.join(modes)}"
-        raise ValueError(f"{file_format} cannot hold an image of mode {image.mode!r} ({target.name}): {advice}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(aside, "xb") as file:
-            image.save(file, format=file_format, icc_profile=image.info.get("icc_profile"), **options)
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
-    return target
-
-
-# --- reading ------------------------------------------------------------
-
-
-@contextmanager
-def _pixel_limit(pixels: int) -> Iterator[None]:
-    """Pillow's limit is a global: change it for a moment, one thread at a time, and put it back."""
-    with _pil_limit_lock:
-        before = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = pixels
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
-
-
-def _frames(image: Image.Image, name: str) -> int:
-    try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception as error:  # counting walks through the file, which may be damaged further on
-        raise ValueError(f"{name} cannot be read ({error}): check or replace the file") from error
-
-
-def _from_pil(image: Image.Image, name: str) -> _Picture:
-    try:
-        image.load()
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # after load: TIFF turns itself there
-        if orientation in _UPRIGHT:
-            image = image.transpose(_UPRIGHT[orientation])
-        profile = image.info.get("icc_profile") if image.mode not in ("CMYK", "YCbCr", "LAB", "HSV") else None
-        mode = _plain_mode(image)
-        image = image if image.mode == mode else image.convert(mode)
-        samples = np.asarray(image)
-    except Exception as error:  # decoders of damaged files fail in any way: OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"{name} cannot be decoded ({error}): is the file whole? Else convert it to RGB") from error
-    if image.mode == "F":
-        _check_finite(samples, name)
-        return _Picture(samples, depth="float32")
-    if image.mode == "I" and (samples.min() < 0 or samples.max() > 65535):
-        return _Picture(samples)
-    if image.mode.startswith("I"):  # 16 bits of either byte order, or held in 32
-        return _Picture(samples.astype(np.uint16), depth="uint16")
-    if image.mode in ("LA", "RGBA"):
-        pixels = samples[..., 0] if image.mode == "LA" else samples[..., :3]
-        return _Picture(pixels, samples[..., -1], icc_profile=profile)
-    return _Picture(samples, icc_profile=profile)
-
-
-def _plain_mode(image: Image.Image) -> str:
-    """The mode to fuse an image in: its own for deep greys, else one of L, LA, RGB, RGBA."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return image.mode
-    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    return mode + "A" if image.has_transparency_data else mode
+# --- arrays and tensors ----------------------------------------------------------------------------------------------
 
 
 def _tensor_to_array(tensor: Tensor, name: str) -> np.ndarray:
@@ -456,7 +337,7 @@ def _tensor_to_array(tensor: Tensor, name: str) -> np.ndarray:
     return tensor.numpy()
 
 
-def _from_array(array: np.ndarray, name: str) -> _Picture:
+def _from_array(array: np.ndarray, name: str) -> Picture:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise ValueError(
@@ -468,15 +349,16 @@ def _from_array(array: np.ndarray, name: str) -> _Picture:
         raise TypeError(f"{name} has the dtype {array.dtype}: give uint8, uint16, bool or a float dtype")
     if kind == "b":
         array = array.astype(np.uint8) * np.uint8(255)
-    elif kind == "f":
-        array = array.astype(np.float32, copy=False)
-        _check_finite(array, name)
+    elif array.dtype.itemsize == 2 and kind == "f":
+        array = array.astype(np.float32)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    depth: Literal["uint8", "uint16"] = "uint16" if array.dtype == np.uint16 else "uint8"
+    # Colors of float arrays are scaled photographs as a rule: their result is an 8-bit image, as it is for uint8.
+    depth: Depth = "uint8" if kind == "f" else depth_of(array.dtype)
+    white = full_scale(array.dtype)
     if channels == 1:
-        return _Picture(array.reshape(array.shape[:2]), depth=depth)
-    array = array.copy()  # colours are kept until the way back: what the caller does meanwhile must not change them
-    return _Picture(array[..., :3], array[..., 3] if channels == 4 else None, depth)
+        return Picture(array.reshape(array.shape[:2]), white=white, depth=depth)
+    array = array.copy()  # colors are kept until the way back: what the caller does meanwhile must not change them
+    return Picture(array[..., :3], array[..., 3] if channels == 4 else None, white=white, depth=depth)
 
 
 def _pair_up(visible: ImageInputs, infrared: ImageInputs) -> list[tuple[tuple[str, Any], tuple[str, Any]]]:
@@ -499,117 +381,6 @@ def _as_list(images: ImageInputs, name: str) -> list[tuple[str, Any]]:
     return [(f"{name}[{i}]", image) for i, image in enumerate(images)]  # type: ignore[arg-type]
 
 
-# --- values ------------------------------------------------------------
-
-
-def _strips(size: tuple[int, ...]) -> Iterator[slice]:
-    """Rows of an image `(H, W)` to work on at a time."""
-    height, width = size
-    rows = max(1, _STRIP_PIXELS // width)
-    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
-
-
-def _luma(rgb: np.ndarray) -> np.ndarray:
-    """BT.601 luma `(H, W)`, float32, on the scale of `rgb` `(H, W, 3)`."""
-    luma = np.empty(rgb.shape[:2], dtype=np.float32)
-    for rows in _strips(luma.shape):
-        luma[rows] = rgb[rows].astype(np.float32) @ _LUMA
-    return luma
-
-
-def _visible_plane(picture: _Picture, name: str) -> np.ndarray:
-    """Luminance `(H, W)`, float32 in [0, 1]; the full scale is that of the sample type."""
-    for part in (picture.pixels, picture.alpha):
-        if part is not None:
-            _check_full_scale(part, name, "convert it to uint8, uint16 or float in [0, 1] on the scale that you mean")
-    return _linear(picture.luminance(), 0.0, _FULL_SCALE[picture.pixels.dtype])
-
-
-def _infrared_plane(picture: _Picture, name: str, rule: InfraredRange, percentile: tuple[float, float]) -> np.ndarray:
-    """Luminance `(H, W)`, float32 in [0, 1], where 0 and 1 are what `rule` says."""
-    return _linear(picture.luminance(), *_limits(picture, name, rule, percentile))
-
-
-def _limits(
-    picture: _Picture,
-    name: str,
-    rule: InfraredRange,
-    percentile: tuple[float, float],
-    argument: str = "infrared_range",
-) -> tuple[float, float]:
-    """The sample values that `rule` makes 0 and 1."""
-    pixels = picture.pixels
-    if rule == "auto":
-        unit = pixels.dtype == np.float32 and pixels.min() >= -_FLOAT_SLACK and pixels.max() <= 1 + _FLOAT_SLACK
-        rule = "dtype" if unit or pixels.dtype == np.uint8 else "percentile"
-    if rule == "dtype":
-        _check_full_scale(pixels, name, f"use {argument}='minmax', 'percentile' or (low, high)")
-        return 0.0, _FULL_SCALE[pixels.dtype]
-    if not isinstance(rule, str):
-        return float(rule[0]), float(rule[1])
-    values = picture.luminance()
-    low, high = _percentiles(values, percentile) if rule == "percentile" else (0.0, 0.0)
-    if not low < high:  # "minmax", and what is left where at least 99 % of the image have one value
-        low, high = float(values.min()), float(values.max())
-    return low, high
-
-
-def _percentiles(values: np.ndarray, percentile: tuple[float, float]) -> tuple[float, float]:
-    step = max(1, int(np.ceil(np.sqrt(values.size / _PERCENTILE_PIXELS))))
-    # A side shorter than the step keeps all its pixels: of a 1 x N line at least every step-th is seen.
-    sample = values[:: step if values.shape[0] > step else 1, :: step if values.shape[1] > step else 1]
-    low, high = np.percentile(sample, percentile)
-    return float(low), float(high)
-
-
-def _linear(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """`low`..`high` to 0..1, clipped, float32; all 0 where there is no range."""
-    plane = np.zeros(values.shape, dtype=np.float32)
-    if not low < high:
-        return plane
-    # Integers beyond 24 bits and counts with a large offset lose their differences in float32: subtract in float64.
-    working = np.float32 if low == 0 and values.dtype.itemsize <= 4 and values.dtype.kind != "i" else np.float64
-    for rows in _strips(values.shape):
-        strip = values[rows].astype(working)
-        np.subtract(strip, low, out=strip)
-        np.divide(strip, high - low, out=strip)
-        np.clip(strip, 0, 1, out=plane[rows], casting="same_kind")
-    return plane
-
-
-def _check_full_scale(values: np.ndarray, name: str, fix: str) -> None:
-    """Pixels must be of a type whose full scale is known, floats within [0, 1]."""
-    if values.dtype not in _FULL_SCALE:
-        raise ValueError(
-            f"{name} has {values.dtype} samples ({values.min()}..{values.max()}), full scale unknown: {fix}"
-        )
-    if values.dtype == np.float32 and (values.min() < -_FLOAT_SLACK or values.max() > 1 + _FLOAT_SLACK):
-        raise ValueError(
-            f"{name} has float values in {values.min():g}..{values.max():g}, expected [0, 1]: divide by the full scale "
-            f"(255 for 8 bits), or {fix}"
-        )
-
-
-def _check_finite(values: np.ndarray, name: str) -> None:
-    finite = np.isfinite(values)
-    if not finite.all():
-        count = values.size - int(np.count_nonzero(finite))
-        raise ValueError(f"{name} has {count} NaN or infinite values of {values.size}: replace them (np.nan_to_num)")
-
-
-def _check_range(rule: InfraredRange, argument: str = "infrared_range") -> None:
-    if isinstance(rule, str) and rule in ("auto", "dtype", "minmax", "percentile"):
-        return
-    if isinstance(rule, tuple | list) and len(rule) == 2:
-        low, high = rule
-        if isinstance(low, Real) and isinstance(high, Real) and -np.inf < low < high < np.inf:
-            return
-    raise ValueError(
-        f"{argument} must be 'auto', 'dtype', 'minmax', 'percentile' or two rising finite numbers (low, high), got "
-        f"{rule!r}"
-    )
-
-
 def _check_sizes(visible: tuple[int, int], infrared: tuple[int, int], visible_name: str, infrared_name: str) -> None:
     if visible != infrared:
         raise ValueError(
@@ -626,9 +397,37 @@ def _text(size: tuple[int, int]) -> str:
 # --- writing ------------------------------------------------------------
 
 
-def _context(picture: _Picture) -> PairContext:
+def _exchange_missing(visible: Plane, infrared: Plane) -> np.ndarray | None:
+    """Luminance of the other image where one has no data, NaN where both have; the planes get their nearest data there.
+
+    The network so sees a scene that goes on, and what it makes of the rest does not depend on the fill.
+    """
+    if visible.valid is None and infrared.valid is None:
+        return None
+    replacement = np.full(visible.values.shape, np.nan, dtype=np.float32)
+    for plane, other in ((infrared, visible), (visible, infrared)):
+        if plane.valid is not None:
+            missing = ~plane.valid
+            replacement[missing] = other.values[missing]
+    for plane in (visible, infrared):
+        if plane.valid is not None:
+            fill_missing(plane.values, plane.valid)
+    return replacement
+
+
+def _context(picture: Picture, visible: Plane, infrared: Plane, replacement: np.ndarray | None) -> PairContext:
     rgb = picture.pixels if picture.pixels.ndim == 3 else None
-    return PairContext(picture.size, rgb, picture.alpha, picture.depth, picture.icc_profile)
+    return PairContext(
+        picture.size,
+        rgb,
+        picture.alpha,
+        picture.depth,
+        picture.metadata,
+        visible.limits,
+        picture.white or visible.limits[1],
+        replacement,
+        (*visible.notes, *infrared.notes),
+    )
 
 
 def _batch(planes: list[np.ndarray]) -> Tensor:
@@ -642,39 +441,53 @@ def _plane(fused: Tensor, context: PairContext) -> np.ndarray:
 
 
 def _to_pil(plane: np.ndarray, context: PairContext, stretch: bool) -> Image.Image:
-    depth = context.depth if context.channels == 1 else "uint8"
-    array = _colour(plane, context, stretch, np.dtype(depth))
-    image = Image.fromarray(array[..., 0] if context.channels == 1 else array)
-    if context.icc_profile:
-        image.info["icc_profile"] = context.icc_profile
+    array = _color(plane, context, stretch, np.dtype(context.depth))
+    if context.channels == 1:
+        image = Image.fromarray(array[..., 0])
+    else:
+        image = Image.fromarray(array) if context.depth == "uint8" else DeepImage(array)
+    metadata = context.metadata
+    kept = {"exif": metadata.exif, "dpi": metadata.dpi, "icc_profile": metadata.icc_profile, "geo": metadata.geo}
+    image.info.update({key: value for key, value in kept.items() if value})
     return image
 
 
-def _colour(plane: np.ndarray, context: PairContext, stretch: bool, dtype: np.dtype) -> np.ndarray:
+def _color(plane: np.ndarray, context: PairContext, stretch: bool, dtype: np.dtype) -> np.ndarray:
     """`(H, W, C)` in `dtype` on its full scale: the clamped luminance with the visible's chroma and alpha."""
     out = np.empty((*plane.shape, context.channels), dtype=dtype)
     low, high = (np.clip((plane.min(), plane.max()), 0, 1)) if stretch else (0.0, 1.0)
     low, span = (low, high - low) if low < high else (0.0, 1.0)  # a constant image stays as it is
-    for rows in _strips(plane.shape):
+    for rows in strips(plane.shape):
         if not np.isfinite(plane[rows]).all():
             raise ValueError("fused holds NaN or infinite values: run the model in float32, check its weights")
         luma = (np.clip(plane[rows], 0, 1) - low) / np.float32(span)
+        if context.replacement is not None:
+            other = context.replacement[rows]
+            luma = np.where(np.isnan(other), luma, other)
         if context.rgb is None:
-            out[rows, :, 0] = _quantise(luma, dtype)
+            out[rows, :, 0] = _quantize(luma, dtype)
         else:
-            rgb = context.rgb[rows] / np.float32(_FULL_SCALE[context.rgb.dtype])
-            rgb += (luma - rgb @ _LUMA)[..., None]
-            out[rows, :, :3] = _quantise(np.clip(rgb, 0, 1, out=rgb), dtype)
+            rgb = _unit_colors(context.rgb[rows], context.limits)
+            rgb += (luma - rgb @ LUMA_WEIGHTS)[..., None]
+            out[rows, :, :3] = _quantize(np.clip(rgb, 0, 1, out=rgb), dtype)
         if context.alpha is not None:
-            alpha = context.alpha[rows] / np.float32(_FULL_SCALE[context.alpha.dtype])
-            out[rows, :, -1] = _quantise(alpha, dtype)
+            out[rows, :, -1] = _quantize(context.alpha[rows] / np.float32(context.white), dtype)
     return out
 
 
-def _quantise(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _unit_colors(rgb: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Colors `(h, W, 3)` as float32 where the limits are 0 and 1; not a number, which is no data, becomes 0."""
+    low, high = limits
+    if low == 0 and rgb.dtype.kind == "u":
+        return rgb / np.float32(high)
+    unit = ((rgb.astype(np.float64) - low) / (high - low)).astype(np.float32)
+    return np.nan_to_num(unit, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _quantize(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """[0, 1] to the full scale of `dtype`, to the nearest step (half up)."""
     if dtype == np.float32:
         return values
-    scaled = values * np.float32(_FULL_SCALE[dtype])
+    scaled = values * np.float32(full_scale(dtype))
     scaled += np.float32(0.5)
     return scaled.astype(dtype)

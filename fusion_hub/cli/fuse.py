@@ -195,12 +195,12 @@ def _check_folder(output: Path) -> None:
 
 
 def _check_file(output: Path, inputs: Sequence[Path]) -> None:
-    from fusion_hub.image_processor import _SAVE_FORMATS
+    from fusion_hub.image.io import SAVE_SUFFIXES
 
     if output.is_dir():
         raise CommandError(f"--output {output} is a folder: give a file, for example {output / 'fused.png'}", WRONG_USE)
-    if output.suffix.lower() not in _SAVE_FORMATS:
-        raise CommandError(f"--output {output}: end it with one of {', '.join(_SAVE_FORMATS)}", WRONG_USE)
+    if output.suffix.lower() not in SAVE_SUFFIXES:
+        raise CommandError(f"--output {output}: end it with one of {', '.join(SAVE_SUFFIXES)}", WRONG_USE)
     if output.resolve() in [path.resolve() for path in inputs]:
         raise CommandError(f"--output {output} is one of the inputs: give another name", WRONG_USE)
 

@@ -5,6 +5,7 @@ its network on a luminance pair.
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,16 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from ..image_processor import FusionImageProcessor, InfraredRange, PairContext, crop_to, pad_to_multiple
+from .. import __version__
+from ..image_processor import (
+    FusionImageProcessor,
+    InfraredRange,
+    InputWarning,
+    PairContext,
+    ValueRange,
+    crop_to,
+    pad_to_multiple,
+)
 from ..models.outputs import map_tensors
 from ..tiling import Window, run_tiled
 from .loading import PortablePipeline
@@ -114,6 +124,13 @@ class FusionPipeline(PortablePipeline):
         raise NotImplementedError(f"{type(self).__name__} must implement check_steps")
 
     @property
+    def _signature(self) -> str:
+        """What made a picture, for its metadata: program, model, precision."""
+        source = str(self.config.get("_name_or_path") or type(self).__name__)
+        name = source.replace("\\", "/").rstrip("/").split("/")[-1]
+        return f"Fusion Hub {__version__} ({name}, {str(self.model.dtype).removeprefix('torch.')})"
+
+    @property
     def whole_image_limit(self) -> int:
         """Pixels up to which an image is not cut into tiles by itself."""
         return WHOLE_IMAGE_LIMIT
@@ -144,6 +161,7 @@ class FusionPipeline(PortablePipeline):
         tile_overlap: int | None = None,
         batch_size: int | None = None,
         infrared_range: InfraredRange | None = None,
+        visible_range: ValueRange | None = None,
         rescale: Literal["none", "minmax"] = "none",
         output_type: Literal["pil", "np", "pt"] = "pil",
         return_intermediates: bool = False,
@@ -169,6 +187,8 @@ class FusionPipeline(PortablePipeline):
             batch_size: pairs of equal size in one evaluation; None: as many as fit in 1536 x 1536 pixels.
             infrared_range: how infrared values become [0, 1]: `"auto"`, `"dtype"`, `"minmax"`, `"percentile"` or
                 `(low, high)`, see [`FusionImageProcessor`]; None: the pipeline's own.
+            visible_range: the same for the visible image; None: its full scale, and 10, 12 or 14 bits recognized in
+                16-bit samples.
             rescale: `"none"` or `"minmax"`, which stretches each fused luminance to [0, 1].
             output_type: `"pil"`, `"np"` or `"pt"`.
             return_intermediates: give what the network computed on its way too, for one pair that is fused whole; the
@@ -181,6 +201,9 @@ class FusionPipeline(PortablePipeline):
         Raises:
             TypeError, ValueError: for arguments or images that cannot be used; the message names the argument, its
                 value and the fix.
+
+        Warns:
+            InputWarning: an image that can be fused but looks wrong: nearly constant, clipped, in false colors.
 
         Examples:
             >>> from fusion_hub import DiffFuseNetPipeline
@@ -209,7 +232,7 @@ class FusionPipeline(PortablePipeline):
         images: list[Any] = [None] * len(pairs)
         intermediates: Any = None
         with self.progress_bar(total=len(pairs)) if len(pairs) > 1 else nullcontext() as bar:
-            for jobs in self._batches(pairs, seeds, batch_size, infrared_range):
+            for jobs in self._batches(pairs, seeds, batch_size, infrared_range, visible_range):
                 sampling = Sampling(num_inference_steps, noise_strength, tuple(job.seed for job in jobs))
                 if return_intermediates:
                     intermediates = self._look_inside(jobs[0], sampling, tile, tile_overlap)
@@ -221,6 +244,8 @@ class FusionPipeline(PortablePipeline):
                 outputs = self.image_processor.postprocess(fused, contexts, output_type=output_type, rescale=rescale)
                 for position, image in zip(positions, outputs, strict=True):
                     images[position] = image
+                    if output_type == "pil":
+                        image.info["fusion_hub"] = self._signature
                 if bar is not None:
                     bar.update(len(positions))
 
@@ -302,16 +327,21 @@ class FusionPipeline(PortablePipeline):
         seeds: Sequence[int],
         batch_size: int | None,
         infrared_range: InfraredRange | None,
+        visible_range: ValueRange | None,
     ) -> Iterator[list[Job]]:
         """Preprocess pair by pair and hand on batches of one size, so that few pairs are in memory at a time."""
         waiting: dict[tuple[int, ...], list[Job]] = {}
         for position, (pair, seed) in enumerate(zip(pairs, seeds, strict=True)):
             try:
-                visible, infrared, contexts = self.image_processor.preprocess(*pair, infrared_range=infrared_range)
+                visible, infrared, contexts = self.image_processor.preprocess(
+                    *pair, infrared_range=infrared_range, visible_range=visible_range
+                )
             except (TypeError, ValueError, OSError) as error:
                 if len(pairs) > 1:
                     error.add_note(f"This is pair {position} of {len(pairs)}.")
                 raise
+            for note in contexts[0].notes:
+                warnings.warn(note, InputWarning, stacklevel=3)
             # Of one size, and of one number of channels, so that the results can be one array.
             kind = (*visible.shape[-2:], contexts[0].channels)
             jobs = waiting.setdefault(kind, [])

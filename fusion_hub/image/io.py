@@ -1,0 +1,558 @@
+"""Any picture file in, samples as stored out; and back to a file.
+
+Each kind goes to the library that reads it without loss: TIFF to tifffile, 16-bit PNG and deep JPEG 2000 and AVIF to
+imagecodecs, PGM and PPM to a few lines of ours, everything else, all of it 8-bit, to Pillow.
+"""
+
+import io
+import os
+import re
+import secrets
+import struct
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import imagecodecs
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from .metadata import exif_block, metadata_of
+from .picture import Header, Metadata, Picture, depth_of
+from .pnm import is_pnm, read_pnm, read_pnm_header
+from .tiff import is_tiff, read_tiff, read_tiff_header, write_tiff
+
+EncodedImage: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
+"""A path, or `{"bytes", "path"}` as the `datasets` library stores an undecoded image."""
+
+EXTENSIONS = frozenset(
+    (
+        *(".png", ".jpg", ".jpeg", ".mpo", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".avif"),
+        *(".pgm", ".ppm", ".pnm", ".pbm", ".jp2", ".j2k", ".jpx"),
+    )
+)
+"""Suffixes, in lower case, of the files that are looked for in folders."""
+
+MAX_PIXELS = 2**28
+
+# Raster formats only: EPS and WMF would start other programs, and a container of vectors has no pixel size.
+_BY_PILLOW = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
+READ_FORMATS = ("PNG", "JPEG", "TIFF", "WebP", "BMP", "GIF", "PGM", "PPM", "JPEG 2000", "AVIF")
+
+_KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (  # offset, magic bytes, what it is and what to do
+    (4, b"ftyphei", "a HEIC picture: save it as JPEG or PNG"),
+    (4, b"ftypmif1", "a HEIF picture: save it as JPEG or PNG"),
+    (4, b"ftypcrx", "a camera raw file (CR3): develop it and save as 16-bit TIFF or PNG"),
+    (0, b"FFF\0", "a FLIR raw file (FFF): export radiometric TIFF or 16-bit PNG from the camera's program"),
+    (0, b"AFF\0", "a FLIR raw file (AFF): export radiometric TIFF or 16-bit PNG from the camera's program"),
+    (128, b"DICM", "a DICOM file: save the slice as 16-bit PNG or TIFF"),
+    (0, b"\x5c\x01\0\0", "a NIfTI volume: save one slice as 16-bit PNG or TIFF"),
+    (344, b"n+1\0", "a NIfTI volume: save one slice as 16-bit PNG or TIFF"),
+    (0, b"\x93NUMPY", "a NumPy file: load it with numpy.load and give the array"),
+    (0, b"\x89HDF", "an HDF5 or MATLAB file: save the image as TIFF"),
+    (0, b"MATLAB", "a MATLAB file: save the image as TIFF"),
+    (0, b"\x76\x2f\x31\x01", "an OpenEXR picture: save it as float TIFF"),
+    (0, b"#?RADIANCE", "a Radiance HDR picture: save it as float TIFF"),
+    (0, b"SIMPLE  =", "a FITS file: save the image as float TIFF"),
+    (0, b"\xff\x0a", "a JPEG XL picture: save it as PNG"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture: save it as PNG"),
+    (0, b"8BPS", "a Photoshop file: save it as TIFF or PNG"),
+    (0, b"%PDF", "a PDF document: save the image as PNG"),
+    (0, b"PK\x03\x04", "a zip archive: unpack it first"),
+)
+
+_UPRIGHT = {  # EXIF orientation: what turns the stored picture the right way up
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_TOO_LARGE = "give a smaller image, or construct FusionImageProcessor with a larger max_pixels"
+_HEAD = 512  # bytes that tell the format
+_SEARCHED = 2**21  # bytes of a JPEG whose markers are looked through
+_pil_limit_lock = threading.Lock()
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_header(source: EncodedImage, name: str = "image", max_pixels: int = MAX_PIXELS) -> Header:
+    """Size and kind of a picture, without decoding a pixel.
+
+    Args:
+        source: path, or `{"bytes", "path"}`.
+        name: how messages call it; the path is added.
+        max_pixels: larger pictures are refused.
+
+    Raises:
+        ValueError: no file, no picture, damage, or too many pixels; one sentence that names the file.
+    """
+    with _opened(source, name) as (stream, name, start):
+        if is_tiff(start):
+            header = read_tiff_header(stream, name)
+        elif is_pnm(start):
+            header = read_pnm_header(stream.read(2**16), name)[0]
+        else:
+            with _pillow(stream, name, start, max_pixels) as image:
+                header = _pillow_header(image, stream, name)
+        check_size(header.size, name, max_pixels)
+        return header
+
+
+def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode a picture: upright, samples as stored, with what the file says of missing data.
+
+    Args:
+        source: path, or `{"bytes", "path"}`.
+        name: how messages call it; the path is added.
+        max_pixels: larger pictures are refused before they are decoded.
+
+    Raises:
+        ValueError: no file, no picture, damage, several pictures, or too many pixels; one sentence that names the file.
+    """
+    with _opened(source, name) as (stream, name, start):
+
+        def check(size: tuple[int, int], name: str) -> None:
+            check_size(size, name, max_pixels)
+
+        if is_tiff(start):
+            return read_tiff(stream, name, check)
+        if is_pnm(start):
+            header = read_pnm_header(stream.read(2**16), name)[0]
+            check(header.size, name)
+            stream.seek(0)
+            return read_pnm(stream.read(), name)
+        with _pillow(stream, name, start, max_pixels) as image:
+            header = _pillow_header(image, stream, name)
+            check(header.size, name)
+            if header.pages > 1:
+                raise ValueError(f"{name} holds {header.pages} pictures: save the one to fuse by itself")
+            if image.format == "PNG":
+                _check_png(stream, name)
+            if header.format == "deep" or (image.format == "PNG" and header.dtype == "uint16"):
+                return _by_imagecodecs(image, stream, name)
+            notes = _jpeg_notes(stream, name) if image.format in ("JPEG", "MPO") else ()
+            return from_pil(image, name, notes)
+
+
+@contextmanager
+def _opened(source: EncodedImage, name: str) -> Iterator[tuple[BinaryIO, str, bytes]]:
+    """The bytes of a picture as a seekable stream, its name for messages, and how it begins."""
+    if isinstance(source, Mapping):
+        stream: BinaryIO = io.BytesIO(read_bytes(source))
+        if source.get("path"):
+            name = f"{name} ({str(source['path'])!r})"
+    else:
+        path = os.fsdecode(source)
+        check_path(path, name)
+        name = f"{name} ({path!r})"
+        try:
+            stream = open(path, "rb")  # noqa: SIM115  # closed below
+        except OSError as error:
+            raise ValueError(f"{name} cannot be opened ({error.strerror}): check its permissions") from error
+    with stream:
+        try:
+            start = stream.read(_HEAD)
+            stream.seek(0)
+        except OSError as error:
+            raise ValueError(f"{name} cannot be read ({error.strerror}): copy it to a sound disk") from error
+        if not start:
+            raise ValueError(f"{name} is empty (0 bytes): export it again")
+        yield stream, name, start
+
+
+def check_path(path: str, name: str) -> None:
+    """Raise a `ValueError` for what is no regular file on this machine."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+        raise ValueError(f"{name} is a URL, {path!r}: nothing is downloaded here, save the image and give its path")
+    if "\0" in path or not os.path.exists(path):
+        raise ValueError(f"{name}: there is no file {path!r}")
+    if not os.path.isfile(path):
+        what = "a folder" if os.path.isdir(path) else "not a regular file"
+        raise ValueError(f"{name}: {path!r} is {what}, give the path of one image file")
+
+
+def read_bytes(source: Path | Mapping[str, Any]) -> bytes:
+    """The encoded picture as it is stored.
+
+    Raises:
+        ValueError: an empty cell of a table.
+    """
+    if isinstance(source, Path):
+        return source.read_bytes()
+    if source.get("bytes") is not None:
+        return source["bytes"]
+    if not source.get("path"):
+        raise ValueError("the cell is empty: neither bytes nor a path")
+    import fsspec  # knows hf:// and files inside archives, where a streamed picture may lie
+
+    with fsspec.open(source["path"], "rb") as stream:
+        return stream.read()
+
+
+def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    """Raise a `ValueError` for an empty picture `(H, W)` and for one of more than `max_pixels`."""
+    pixels = size[0] * size[1]
+    shown = f"{size[1]}x{size[0]} (width x height)"
+    if pixels == 0:
+        raise ValueError(f"{name} is empty ({shown}): give an image of at least 1 x 1 pixel")
+    if pixels > max_pixels:
+        raise ValueError(f"{name} is {shown}, {pixels} pixels, more than max_pixels={max_pixels}: {_TOO_LARGE}")
+
+
+# --- Pillow ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _pixel_limit(pixels: int) -> Iterator[None]:
+    """Pillow's limit is a global: change it for a moment, one thread at a time, and put it back."""
+    with _pil_limit_lock:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _pillow(stream: BinaryIO, name: str, start: bytes, max_pixels: int) -> Image.Image:
+    """Read the header only; Pillow's own limit against decompression bombs is set to ours meanwhile."""
+    Image.init()
+    try:
+        with _pixel_limit(max_pixels):
+            return Image.open(stream, formats=[f for f in _BY_PILLOW if f in Image.OPEN])
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{name} has more pixels than max_pixels={max_pixels}: {_TOO_LARGE}") from error
+    except UnidentifiedImageError as error:
+        for offset, magic, advice in _KNOWN_OTHERS:
+            if start[offset : offset + len(magic)] == magic:
+                raise ValueError(f"{name} is {advice}") from error
+        raise ValueError(f"{name} is not an image that can be read: use one of {', '.join(READ_FORMATS)}") from error
+    except Exception as error:  # a damaged header can fail in any way
+        raise ValueError(f"{name} has a damaged header: export it again") from error
+
+
+def _pillow_header(image: Image.Image, stream: BinaryIO, name: str) -> Header:
+    try:
+        pages = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    except Exception as error:  # counting walks through the file, which may be damaged further on
+        raise ValueError(f"{name} is damaged: export it again") from error
+    height, width = upright_size(image)
+    mode = _plain_mode(image)
+    channels = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}.get(mode, 1)
+    kind, dtype = str(image.format), "uint8"
+    if mode == "F":
+        dtype = "float32"
+    elif mode.startswith("I"):
+        dtype = "uint16"
+    if image.format == "PNG":
+        stream.seek(24)
+        bits, color = stream.read(2)
+        if bits == 16:
+            channels = {0: 1, 2: 3, 4: 2, 6: 4}[color] + (color in (0, 2) and "transparency" in image.info)
+            dtype = "uint16"
+    elif image.format in ("JPEG2000", "AVIF"):
+        bits, signed = _jpeg2000_bits(stream) if image.format == "JPEG2000" else (_avif_bits(stream), False)
+        if bits != 8 or signed:
+            kind, dtype = "deep", "int16" if signed else "uint16"
+    return Header((height, width), channels, dtype, kind, pages)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """`(H, W)` once the EXIF orientation is applied, from the header alone."""
+    height, width = image.height, image.width
+    if image.format == "TIFF":  # Pillow turns TIFFs itself, and reports the turned size
+        return height, width
+    return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
+
+
+def _orientation(image: Image.Image) -> int:
+    # `getexif` of a PNG without EXIF in its header would decode the whole file to look behind the pixels.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata do not make the pixels unreadable
+        return 1
+
+
+def from_pil(image: Image.Image, name: str, notes: tuple[str, ...] = ()) -> Picture:
+    """A Pillow image of any mode: upright, deep grays as they are, everything else gray or RGB with or without alpha.
+
+    Raises:
+        ValueError: it cannot be decoded.
+    """
+    try:
+        image.load()
+        metadata = metadata_of(image)
+        orientation = _orientation(image)  # after load: TIFF turns itself there
+        if orientation in _UPRIGHT:
+            image = image.transpose(_UPRIGHT[orientation])
+        mode = _plain_mode(image)
+        samples = np.asarray(image if image.mode == mode else image.convert(mode))
+    except Exception as error:  # decoders of damaged files fail in any way: OSError, SyntaxError, struct.error, ...
+        raise ValueError(f"{name} cannot be decoded: it is damaged or cut off, export it again") from error
+    if mode == "F":
+        return Picture(samples, white=1.0, depth="float32", metadata=metadata, notes=notes)
+    if mode == "I" and (samples.min() < 0 or samples.max() > 65535):
+        return Picture(samples, depth="uint16", metadata=metadata, notes=notes)
+    if mode.startswith("I"):  # 16 bits of either byte order, or held in 32
+        return Picture(samples.astype(np.uint16), white=65535.0, depth="uint16", metadata=metadata, notes=notes)
+    alpha = samples[..., -1] if mode in ("LA", "RGBA") else None
+    pixels = samples if alpha is None else samples[..., 0] if mode == "LA" else samples[..., :3]
+    return Picture(pixels, alpha, white=255.0, metadata=metadata, notes=notes)
+
+
+def _plain_mode(image: Image.Image) -> str:
+    """The mode to fuse an image in: its own for deep grays, else one of L, LA, RGB, RGBA."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return image.mode
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    return mode + "A" if image.has_transparency_data else mode
+
+
+# --- deep and damaged files -----------------------------------------------------------------------------------------
+
+
+def _by_imagecodecs(image: Image.Image, stream: BinaryIO, name: str) -> Picture:
+    """16-bit PNG, and JPEG 2000 and AVIF of more than 8 bits, with the samples that are stored."""
+    stream.seek(0)
+    data = stream.read()
+    bits, signed = 16, False
+    try:
+        if image.format == "PNG":
+            samples = imagecodecs.png_decode(data)
+        elif image.format == "AVIF":
+            bits, samples = _avif_bits(stream), imagecodecs.avif_decode(data)
+        else:
+            (bits, signed), samples = _jpeg2000_bits(stream), imagecodecs.jpeg2k_decode(data)
+    except Exception as error:
+        raise ValueError(f"{name} cannot be decoded: it is damaged or cut off, export it again") from error
+    samples = samples.reshape(*samples.shape[:2], -1)
+    turn = _UPRIGHT.get(_orientation(image))
+    if turn is not None:
+        samples = _turned(samples, turn)
+    channels = samples.shape[2]
+    if channels > 4:
+        raise ValueError(f"{name} has {channels} channels: save the gray or RGB image to fuse by itself")
+    alpha = samples[..., -1] if channels in (2, 4) else None
+    pixels = samples[..., :3] if channels >= 3 else samples[..., 0]
+    white = None if signed else float(2**bits - 1)
+    return Picture(
+        np.ascontiguousarray(pixels), alpha, white=white, depth=depth_of(pixels.dtype), metadata=metadata_of(image)
+    )
+
+
+def _turned(samples: np.ndarray, turn: Image.Transpose) -> np.ndarray:
+    """As Pillow's `transpose`, of an array `(H, W, C)`."""
+    place = np.arange(samples.shape[0] * samples.shape[1], dtype=np.int32).reshape(samples.shape[:2])
+    order = np.asarray(Image.fromarray(place).transpose(turn))
+    return samples.reshape(-1, samples.shape[2])[order]
+
+
+def _check_png(stream: BinaryIO, name: str) -> None:
+    """Each chunk must be whole and match its check sum, which Pillow does not look at."""
+    stream.seek(0)
+    data = memoryview(stream.read())
+    place = len(_PNG_START)
+    while place + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        kind, end = bytes(data[place + 4 : place + 8]), place + 12 + length
+        if end > len(data):
+            break
+        if struct.unpack_from(">I", data, end - 4)[0] != zlib.crc32(data[place + 4 : end - 4]):
+            raise ValueError(
+                f"{name} is damaged (the check sum of its {kind.decode('latin-1')} is wrong): copy it again"
+            )
+        if kind == b"IEND":
+            return
+        place = end
+    raise ValueError(f"{name} is cut off: copy or export it again")
+
+
+def _jpeg2000_bits(stream: BinaryIO) -> tuple[int, bool]:
+    """Bits of the samples and whether they are signed, from the SIZ marker (ISO/IEC 15444-1, A.5.1)."""
+    stream.seek(0)
+    data = stream.read(2**16)
+    place = data.find(b"\xff\x4f\xff\x51")
+    components = data[place + 42 :: 3][: max(1, data[place + 41])] if place >= 0 and len(data) > place + 42 else b"\7"
+    return max((value & 0x7F) + 1 for value in components), any(value & 0x80 for value in components)
+
+
+def _avif_bits(stream: BinaryIO) -> int:
+    """Bits of the samples, from the AV1 configuration box (av1C)."""
+    stream.seek(0)
+    data = stream.read(2**16)
+    place = data.find(b"av1C")
+    flags = data[place + 6] if place >= 0 and len(data) > place + 6 else 0
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
+
+
+def _jpeg_notes(stream: BinaryIO, name: str) -> tuple[str, ...]:
+    """Thermal cameras keep the raw counts beside the picture that they show: FLIR in APP1, DJI in APP3 and APP4."""
+    stream.seek(0)
+    data = stream.read(_SEARCHED)
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] not in (0xDA, 0xD9):
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        body = data[place + 4 : place + 2 + length]
+        if marker == 0xE1 and body.startswith(b"FLIR\0"):
+            return (
+                f"{name} is a radiometric FLIR picture: its raw counts are not read, the picture that the camera shows "
+                "is fused; export the counts as 16-bit TIFF or PNG to fuse them",
+            )
+        if marker == 0xE3 and b"DJI" in data[:65536]:
+            return (
+                f"{name} is a radiometric DJI picture: its raw data are not read, the picture that the camera shows "
+                "is fused; export the temperatures as 16-bit or float TIFF to fuse them",
+            )
+        place += 2 + length
+    return ()
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+_EIGHT_BIT_MODES = ("L", "LA", "RGB", "RGBA")
+_SAVE_FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {  # suffix: format, modes, options
+    ".png": ("PNG", ("1", *_EIGHT_BIT_MODES, "I;16"), {}),
+    ".tif": ("TIFF", ("1", *_EIGHT_BIT_MODES, "I;16", "F"), {"compression": "tiff_adobe_deflate"}),
+    ".tiff": ("TIFF", ("1", *_EIGHT_BIT_MODES, "I;16", "F"), {"compression": "tiff_adobe_deflate"}),
+    ".jpg": ("JPEG", ("L", "RGB"), {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", ("L", "RGB"), {"quality": 95, "subsampling": 0}),
+    ".webp": ("WEBP", _EIGHT_BIT_MODES, {"lossless": True}),
+    ".bmp": ("BMP", ("1", "L", "RGB"), {}),
+}
+SAVE_SUFFIXES = tuple(_SAVE_FORMATS)
+
+
+class DeepImage(Image.Image):
+    """Colors deeper than Pillow can hold: an 8-bit RGB(A) image for every use, saved with all bits as PNG and TIFF.
+
+    What Pillow makes of it (`resize`, `crop`, `convert` ...) is a plain 8-bit image.
+
+    Attributes:
+        samples: `(H, W, 2|3|4)` uint16, or float32 in [0, 1].
+    """
+
+    def __init__(self, samples: np.ndarray) -> None:
+        super().__init__()
+        plain = Image.fromarray(to_eight_bit(samples))
+        self.im, self._mode, self._size = plain.im, plain.mode, plain.size
+        self.samples = samples
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+        """As Pillow's `save`; PNG and TIFF get all bits (PNG 16 of floats), other formats 8."""
+        is_path = isinstance(fp, str | os.PathLike)
+        kind = (format or (Path(fp).suffix[1:] if is_path else "")).upper().replace("TIFF", "TIF")
+        if kind not in ("PNG", "TIF"):
+            super().save(fp, format, **params)
+            return
+        stream: BinaryIO = open(fp, "wb") if is_path else fp  # noqa: SIM115  # closed below
+        try:
+            _write_deep(self, stream, kind, inherited(self))
+        finally:
+            if is_path:
+                stream.close()
+
+
+def to_eight_bit(samples: np.ndarray) -> np.ndarray:
+    """uint16 of full scale, or float32 in [0, 1], to the nearest uint8."""
+    if samples.dtype == np.uint16:
+        return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return (np.clip(samples, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def save_image(image: Image.Image, path: str | os.PathLike[str], *, metadata: bool = True) -> Path:
+    """Write an image in the format of the path's suffix: .png (also where there is none), .tif, .jpg, .webp, .bmp.
+
+    Lossless but for JPEG (quality 95, full chroma). Camera, date, position and resolution of the visible image are
+    written where the format can hold them (not in BMP), its color profile always. The file appears under its name only
+    when it is complete; missing folders are made. Returns the path written.
+
+    Args:
+        image: as a pipeline returns it.
+        path: the file.
+        metadata: False leaves camera, date, position and resolution out.
+
+    Raises:
+        ValueError: for an unknown suffix, or a format that cannot hold the image (16 bits or alpha in JPEG).
+        TypeError: if `image` is no PIL image.
+    """
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"image is of type {type(image).__name__}: give a PIL image (output_type='pil')")
+    target = Path(path)
+    if not target.suffix:
+        target = target.with_name(target.name + ".png")
+    if target.suffix.lower() not in _SAVE_FORMATS:
+        raise ValueError(f"cannot save as {target.name!r}: use one of the suffixes {', '.join(_SAVE_FORMATS)}")
+    file_format, modes, options = _SAVE_FORMATS[target.suffix.lower()]
+    deep = isinstance(image, DeepImage)
+    if image.mode not in modes or (deep and file_format not in ("PNG", "TIFF")):
+        mode = f"{image.mode} with {image.samples.dtype} samples" if isinstance(image, DeepImage) else image.mode
+        able = [
+            s for s, (f, held, _) in _SAVE_FORMATS.items() if image.mode in held and (not deep or f in ("PNG", "TIFF"))
+        ]
+        advice = f"save as {' or '.join(able)}" if able else f"convert it to one of the modes {', '.join(modes)}"
+        raise ValueError(f"{file_format} cannot hold an image of mode {mode!r} ({target.name}): {advice}")
+    kept = inherited(image)
+    kept = kept if metadata else Metadata(icc_profile=kept.icc_profile)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(aside, "xb") as file:
+            if isinstance(image, DeepImage):
+                _write_deep(image, file, file_format, kept)
+            else:
+                found = {"icc_profile": kept.icc_profile, "exif": exif_block(kept, _software(image)), "dpi": kept.dpi}
+                image.save(file, format=file_format, **options, **{k: v for k, v in found.items() if v is not None})
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+    return target
+
+
+def inherited(image: Image.Image) -> Metadata:
+    """What an image of a pipeline carries of its visible image, under Pillow's own keys of `image.info`."""
+    info = image.info
+    return Metadata(info.get("exif"), info.get("dpi"), info.get("icc_profile"), info.get("geo", {}))
+
+
+def _software(image: Image.Image) -> str | None:
+    """The program that made the image, with model and precision."""
+    return image.info.get("fusion_hub")
+
+
+def _write_deep(image: DeepImage, stream: BinaryIO, file_format: str, metadata: Metadata) -> None:
+    if file_format == "PNG":
+        stream.write(_deep_png(image.samples, metadata, _software(image)))
+    else:
+        write_tiff(image.samples, stream, metadata, _software(image))
+
+
+def _deep_png(samples: np.ndarray, metadata: Metadata, software: str | None) -> bytes:
+    """A 16-bit PNG with the chunks that its encoder does not write."""
+    if samples.dtype != np.uint16:
+        samples = (np.clip(samples, 0, 1) * 65535 + 0.5).astype(np.uint16)
+    plain = imagecodecs.png_encode(np.ascontiguousarray(samples))
+    chunks = []
+    if metadata.icc_profile is not None:
+        chunks.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(metadata.icc_profile)))
+    if metadata.dpi is not None:
+        per_meter = (round(value / 0.0254) for value in metadata.dpi)
+        chunks.append(_chunk(b"pHYs", struct.pack(">IIB", *per_meter, 1)))
+    block = exif_block(metadata, software)
+    if block is not None:
+        chunks.append(_chunk(b"eXIf", block.removeprefix(b"Exif\0\0")))
+    end = len(_PNG_START) + 25  # of IHDR
+    return bytes(plain[:end]) + b"".join(chunks) + bytes(plain[end:])
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

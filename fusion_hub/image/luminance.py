@@ -1,0 +1,382 @@
+"""From samples to luminance in [0, 1]: what is black, what is white, what is no data, and what looks wrong.
+
+Pipelines, training, evaluation and the page all scale through here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Real
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from .picture import STRIP_PIXELS, Picture
+
+ValueRange: TypeAlias = Literal["auto", "dtype", "minmax", "percentile"] | tuple[float, float]
+Role: TypeAlias = Literal["visible", "infrared"]
+
+UNIT_SLACK = 1e-4  # resampling filters leave [0, 1] by a rounding error; that much is clipped, more is an error
+_PERCENTILE_PIXELS = 2**22  # above this many pixels percentiles are taken from a regular grid of them
+_LOOKED_AT = 2**16  # pixels of the regular grid on which a picture is judged
+_SMALL_PART = 0.1  # of the full scale, below which a picture is called low in contrast
+_CLIPPED = 0.5  # share of the pixels
+_FLAT = 1 / 255  # standard deviation of a plane that is nearly constant
+_COLORED = 0.15  # mean difference of the channels, of the full scale, from which an infrared image is false-colored
+_FILLS = (0.0, -1.0, -99.0, -999.0, -9999.0, -99999.0, -32768.0, -32767.0, -(2.0**31), -273.15, 65535.0)
+"""Values that programs write where they have no data."""
+_LEAST_FILL = 8  # pixels
+_TELEMETRY_ROWS = 4
+_CAMERA_BITS = (10, 12, 14)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Luminance of one picture.
+
+    Attributes:
+        values: `(H, W)` float32 in [0, 1]; 0 where there is no data.
+        limits: the sample values that became 0 and 1.
+        valid: `(H, W)` bool, False where there is no data; None where all of it is data.
+        notes: what is questionable, one sentence each, without a full stop.
+    """
+
+    values: np.ndarray
+    limits: tuple[float, float]
+    valid: np.ndarray | None
+    notes: tuple[str, ...]
+
+
+def check_range(rule: ValueRange, argument: str) -> None:
+    """Raise a `ValueError` for what is no rule of scaling."""
+    if isinstance(rule, str) and rule in ("auto", "dtype", "minmax", "percentile"):
+        return
+    if isinstance(rule, tuple | list) and len(rule) == 2:
+        low, high = rule
+        if isinstance(low, Real) and isinstance(high, Real) and -np.inf < low < high < np.inf:
+            return
+    raise ValueError(
+        f"{argument} must be 'auto', 'dtype', 'minmax', 'percentile' or two rising finite numbers (low, high), got "
+        f"{rule!r}"
+    )
+
+
+def to_plane(
+    picture: Picture, name: str, rule: ValueRange, percentile: tuple[float, float], role: Role, argument: str = ""
+) -> Plane:
+    """Scale a picture to luminance.
+
+    Args:
+        picture: any picture.
+        name: how messages call it.
+        rule: see [`FusionImageProcessor`].
+        percentile: the lower and upper percentile of the rule "percentile", in 0..100.
+        role: what "auto" means: a visible image keeps its scale, an infrared one of more than 8 bits is stretched.
+        argument: the option that messages name, by default `visible_range` or `infrared_range`.
+
+    Raises:
+        ValueError: samples whose scale is unknown, a picture without data, or a range that leaves nothing of it.
+    """
+    argument = argument or f"{role}_range"
+    luminance = picture.luminance()
+    valid = _valid(picture, luminance, role, name)
+    (low, high), notes = _limits(picture, luminance, valid, name, rule, percentile, role, argument)
+    values = linear(luminance, low, high, valid)
+    notes = (*picture.notes, *notes, *_look(picture, luminance, values, valid, (low, high), name, role, argument))
+    return Plane(values, (low, high), valid, notes)
+
+
+# --- black and white ------------------------------------------------------------------------------------------------
+
+
+def _limits(
+    picture: Picture,
+    luminance: np.ndarray,
+    valid: np.ndarray | None,
+    name: str,
+    rule: ValueRange,
+    percentile: tuple[float, float],
+    role: Role,
+    argument: str,
+) -> tuple[tuple[float, float], tuple[str, ...]]:
+    """The sample values that `rule` makes 0 and 1."""
+    notes: tuple[str, ...] = ()
+    if not isinstance(rule, str):
+        return (float(rule[0]), float(rule[1])), notes
+    if rule == "auto":
+        if role == "visible":
+            return _visible_limits(picture, luminance, valid, name, argument)
+        rule, notes = _infrared_rule(picture, luminance, valid, name)
+    if rule == "dtype":
+        return (0.0, _full_scale(picture, valid, name, argument)), notes
+    low, high = _percentiles(luminance, valid, percentile) if rule == "percentile" else (0.0, 0.0)
+    if not low < high:  # "minmax", and what is left where at least 99 % of the image have one value
+        low, high = _extremes(luminance, valid)
+    return (low, high), notes
+
+
+def _visible_limits(
+    picture: Picture, luminance: np.ndarray, valid: np.ndarray | None, name: str, argument: str
+) -> tuple[tuple[float, float], tuple[str, ...]]:
+    """Full scale, but for 10, 12 or 14 bits of a camera or scanner in 16-bit samples."""
+    white = _full_scale(picture, valid, name, argument)
+    if picture.pixels.dtype == np.uint16 and white == 65535:
+        most = float(picture.pixels.max())
+        bits = next((b for b in _CAMERA_BITS if most < 2**b), 16)
+        if most > 255 and bits < 16:
+            return (0.0, 2.0**bits - 1), (
+                f"{name} uses 0..{most:g} of 65535, so it is read as {bits} bits (0..{2**bits - 1}); "
+                f"set {argument} to 'dtype' for the full scale, or to fixed values for a sequence",
+            )
+    return (0.0, white), ()
+
+
+def _infrared_rule(
+    picture: Picture, luminance: np.ndarray, valid: np.ndarray | None, name: str
+) -> tuple[Literal["dtype", "percentile"], tuple[str, ...]]:
+    """8 bits and floats in [0, 1] as they are; counts and temperatures stretched."""
+    pixels = picture.pixels
+    if pixels.dtype == np.uint8:
+        return "dtype", ()
+    if pixels.dtype.kind != "f":
+        return "percentile", ()
+    low, high = _extremes(luminance, valid)
+    if low < -UNIT_SLACK or high > 1 + UNIT_SLACK:
+        return "percentile", ()
+    sample = _sample(luminance, valid)
+    if high - low < _SMALL_PART and high > low and not _is_multiple(sample, 255):
+        return "percentile", (
+            f"{name} has float values in {low:.4g}..{high:.4g}, as counts divided by their full scale have, so it is "
+            "stretched; set infrared_range to 'dtype' to keep it as it is",
+        )
+    return "dtype", ()
+
+
+def _is_multiple(values: np.ndarray, scale: float) -> bool:
+    """Whether values in [0, 1] are whole numbers divided by `scale`."""
+    scaled = values.astype(np.float64) * scale
+    return bool(np.abs(scaled - np.rint(scaled)).max(initial=0) < 1e-3)
+
+
+def _full_scale(picture: Picture, valid: np.ndarray | None, name: str, argument: str) -> float:
+    """The value of white; samples must be of a kind whose full scale is known, floats within [0, 1]."""
+    pixels = picture.pixels
+    fix = f"set {argument} to the values (low, high) that are black and white, to 'minmax' or to 'percentile'"
+    if picture.white is None:
+        low, high = _extremes(pixels, None)
+        raise ValueError(f"{name} has {pixels.dtype} samples ({low:g}..{high:g}) whose full scale is unknown: {fix}")
+    if pixels.dtype.kind == "f":
+        low, high = _extremes(pixels, valid)
+        if low < -UNIT_SLACK or high > 1 + UNIT_SLACK:
+            raise ValueError(
+                f"{name} has float values in {low:g}..{high:g}, expected [0, 1]: divide by the full scale (255 for 8 "
+                f"bits), or {fix}"
+            )
+    return picture.white
+
+
+def _extremes(values: np.ndarray, valid: np.ndarray | None) -> tuple[float, float]:
+    if valid is not None:
+        values = values[valid]
+    return float(values.min()), float(values.max())
+
+
+def _percentiles(values: np.ndarray, valid: np.ndarray | None, percentile: tuple[float, float]) -> tuple[float, float]:
+    low, high = np.percentile(_sample(values, valid, _PERCENTILE_PIXELS), percentile)
+    return float(low), float(high)
+
+
+def _sample(values: np.ndarray, valid: np.ndarray | None, most: int = _LOOKED_AT) -> np.ndarray:
+    """The data on a regular grid of at most about `most` pixels, flat."""
+    step = max(1, int(np.ceil(np.sqrt(values.shape[0] * values.shape[1] / most))))
+    # A side shorter than the step keeps all its pixels: of a 1 x N line at least every step-th is seen.
+    grid = tuple(slice(None, None, step if length > step else 1) for length in values.shape[:2])
+    if valid is None:
+        return values[grid].reshape(-1, *values.shape[2:])
+    kept = values[grid][valid[grid]]
+    return kept if len(kept) else values[valid]
+
+
+def strips(size: tuple[int, ...]) -> Iterator[slice]:
+    """Rows of an image `(H, W)` to work on at a time."""
+    height, width = size
+    rows = max(1, STRIP_PIXELS // width)
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def linear(values: np.ndarray, low: float, high: float, valid: np.ndarray | None = None) -> np.ndarray:
+    """`low`..`high` to 0..1, clipped, float32; all 0 where there is no range, 0 where there is no data."""
+    plane = np.zeros(values.shape, dtype=np.float32)
+    if not low < high:
+        return plane
+    # Integers beyond 24 bits and counts with a large offset lose their differences in float32: subtract in float64.
+    plain = values.dtype.itemsize <= 4 and values.dtype.kind != "i" and values.dtype != np.uint32
+    working = np.float32 if low == 0 and plain else np.float64
+    for rows in strips(values.shape):
+        strip = values[rows].astype(working)
+        if valid is not None:
+            strip[~valid[rows]] = low
+        np.subtract(strip, low, out=strip)
+        np.divide(strip, high - low, out=strip)
+        np.clip(strip, 0, 1, out=plane[rows], casting="same_kind")
+    return plane
+
+
+# --- no data --------------------------------------------------------------------------------------------------------
+
+
+def _valid(picture: Picture, luminance: np.ndarray, role: Role, name: str) -> np.ndarray | None:
+    """Where there is data: declared, finite, and not what a warp or a camera fills in."""
+    valid = picture.valid
+    if luminance.dtype.kind == "f":
+        valid = _both(valid, np.isfinite(luminance))
+    if role == "infrared" and picture.alpha is not None:
+        valid = _both(valid, picture.alpha > 0)
+    if luminance.dtype.itemsize > 1 and picture.pixels.dtype != np.uint8:
+        valid = _both(valid, ~_telemetry(luminance, valid)) if role == "infrared" else valid
+        valid = _both(valid, ~_fill(luminance, valid, role))
+    if valid is None:
+        return None
+    if not valid.any():
+        kind = "NaN, infinite or no-data values" if luminance.dtype.kind == "f" else "no-data values"
+        raise ValueError(f"{name} holds nothing but {kind}: give an image with data")
+    return valid
+
+
+def _both(first: np.ndarray | None, second: np.ndarray) -> np.ndarray | None:
+    second = second if first is None else first & second
+    return None if second.all() else second
+
+
+def _fill(luminance: np.ndarray, valid: np.ndarray | None, role: Role) -> np.ndarray:
+    """Pixels of a value that stands for no data: one of those in use, extreme, repeated, and far from all others.
+
+    A warp leaves a thin ring of mixed values between the fill and the scene; it goes with the fill.
+    """
+    nothing = np.zeros((1, 1), dtype=bool)
+    sample = _sample(luminance, valid)
+    for fill in (float(sample.min()), float(sample.max())):
+        if not _stands_for_no_data(fill, luminance.dtype) or (role == "visible" and fill >= 0):
+            continue  # black and white borders of a visible image are black and white
+        rest = sample[sample != fill]
+        if len(rest) == 0:
+            continue
+        low, high = (float(v) for v in np.percentile(rest, (1, 99)))
+        span = max(high - low, 1e-6 * max(abs(low), abs(high)))
+        below = fill < low
+        if (low - fill if below else fill - high) < 2 * span:
+            continue
+        edge = low - span if below else high + span
+        if below:
+            empty = luminance < edge
+        else:
+            empty = luminance > edge
+            # A saturated target is hot, not missing: what is missing above are whole rows or columns.
+            empty &= np.all(empty, axis=1, keepdims=True) | np.all(empty, axis=0, keepdims=True)
+        if np.count_nonzero(luminance == luminance.dtype.type(fill)) >= _LEAST_FILL and empty.any():
+            return empty
+    return nothing
+
+
+def _stands_for_no_data(value: float, dtype: np.dtype) -> bool:
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype)
+        return value in _FILLS or value in (float(limits.min), float(limits.max))
+    return abs(value) >= 1e20 or any(value == float(dtype.type(fill)) for fill in _FILLS)
+
+
+def _telemetry(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """Rows at the top or bottom in which a camera writes its status, not pixels: few, and far out of the scene."""
+    rows = np.zeros((luminance.shape[0], 1), dtype=bool)
+    if luminance.shape[0] < 4 * _TELEMETRY_ROWS or luminance.dtype.kind == "f":
+        return rows
+    inner = slice(_TELEMETRY_ROWS + 1, -_TELEMETRY_ROWS - 1)
+    sample = _sample(luminance[inner], None if valid is None else valid[inner])
+    low, high = (float(v) for v in np.percentile(sample, (1, 99)))
+    span = max(high - low, 1.0)
+    for order in (range(_TELEMETRY_ROWS + 1), range(-1, -_TELEMETRY_ROWS - 2, -1)):
+        strange = []
+        for index in order:
+            values = luminance[index]
+            below, above = (values < low - 2 * span).mean(), (values > high + 2 * span).mean()
+            # A hot pipe along the border is on one side of the scene; status words are on both, or mostly zero.
+            strange.append((below + above > 0.5 and min(below, above) > 0.02) or below > 0.3)
+        count = strange.index(False) if False in strange else 0
+        for index in list(order)[:count]:
+            rows[index] = True
+    return rows
+
+
+def fill_missing(values: np.ndarray, valid: np.ndarray) -> None:
+    """Put into the pixels without data, in place, the nearest data of their row, or of the nearest row with data."""
+    rows = np.flatnonzero(valid.any(axis=1))
+    columns = np.arange(values.shape[1])
+    for row in rows:
+        if not valid[row].all():
+            known = np.flatnonzero(valid[row])
+            values[row] = values[row, known[_nearest(known, columns)]]
+    nearest = rows[_nearest(rows, np.arange(values.shape[0]))]
+    missing = np.setdiff1d(np.arange(values.shape[0]), rows)
+    values[missing] = values[nearest[missing]]
+
+
+def _nearest(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """For each wanted number the index of the nearest of the rising `known` ones."""
+    after = np.clip(np.searchsorted(known, wanted), 0, len(known) - 1)
+    before = np.maximum(after - 1, 0)
+    return np.where(np.abs(known[before] - wanted) <= np.abs(known[after] - wanted), before, after)
+
+
+# --- looking before fusing ------------------------------------------------------------------------------------------
+
+
+def _look(
+    picture: Picture,
+    luminance: np.ndarray,
+    plane: np.ndarray,
+    valid: np.ndarray | None,
+    limits: tuple[float, float],
+    name: str,
+    role: Role,
+    argument: str,
+) -> Iterator[str]:
+    """What is questionable about a scaled picture, judged on a regular grid of its pixels."""
+    low, high = limits
+    sample = _sample(luminance, valid)
+    least, most = float(sample.min()), float(sample.max())
+    below, above = float((sample < low).mean()), float((sample > high).mean())
+    fixed_scale = low == 0 and high == picture.white
+    if not fixed_scale and below + above > 0.999 and least < most:
+        where = "below" if below > above else "above"
+        raise ValueError(
+            f"{argument} {low:g}..{high:g} leaves nothing of {name}, whose values {least:g}..{most:g} are {where} it: "
+            f"set {argument} to values within those of the image, or to 'percentile'"
+        )
+    if not fixed_scale and below + above > _CLIPPED:
+        yield (
+            f"{name} is clipped in {below + above:.0%} of its pixels, values {least:g}..{most:g} by {argument} "
+            f"{low:g}..{high:g}; set {argument} to 'percentile' or wider values"
+        )
+    shown = _sample(plane, valid)
+    if least == most:
+        yield f"{name} is constant (value {least:g}), so the result shows the other image only; check the file"
+    elif float(shown.std()) < _FLAT and float(shown.max()) - float(shown.min()) < _SMALL_PART:
+        yield (
+            f"{name} is nearly constant after scaling (standard deviation {float(shown.std()) * 255:.2f} of 255 gray "
+            f"levels, values {least:g}..{most:g}); set {argument} to 'percentile' or (low, high)"
+        )
+    elif fixed_scale and role == "infrared" and (most - least) < _SMALL_PART * high:
+        yield (
+            f"{name} uses {least:g}..{most:g} of 0..{high:g} only, a small part of its scale; set {argument} to "
+            "'percentile' or (low, high) to stretch it"
+        )
+    elif fixed_scale and role == "visible" and most < _SMALL_PART * high:
+        yield f"{name} is very dark, {least:g}..{most:g} of 0..{high:g}; set {argument} to 'percentile' or (low, high)"
+    if role == "infrared" and picture.pixels.ndim == 3 and picture.white is not None:
+        colors = _sample(picture.pixels, valid).astype(np.float32) / picture.white
+        spread = float((colors.max(axis=1) - colors.min(axis=1)).mean())
+        if spread > _COLORED:
+            yield (
+                f"{name} holds colors (mean difference of its channels {spread * 255:.0f} of 255 levels), as a "
+                "false-color map does, whose luma need not rise with temperature; export it in white-hot gray or as "
+                "raw counts"
+            )

@@ -1,0 +1,65 @@
+"""PGM and PPM with their own maximum: counts stay counts. Pillow stretches both to 255 or 65535."""
+
+import re
+
+import numpy as np
+
+from .picture import Header, Picture, depth_of
+
+_FIELD = rb"(?:\s|#[^\n]*\n)+(\d{1,9})"
+_HEADER = re.compile(rb"P([2356])" + _FIELD * 3 + rb"\s")
+_MOST_HEADER = 4096  # bytes, with its comments
+
+
+def is_pnm(start: bytes) -> bool:
+    """Whether a file that starts so is PGM or PPM."""
+    return (
+        len(start) > 2 and start[:1] == b"P" and start[1:2] in b"2356" and (start[2:3].isspace() or start[2:3] == b"#")
+    )
+
+
+def read_pnm_header(data: bytes, name: str) -> tuple[Header, int, int]:
+    """Header, the largest value, and where the samples begin.
+
+    Raises:
+        ValueError: a damaged header.
+    """
+    found = _HEADER.match(data[:_MOST_HEADER])
+    if found is None:
+        raise ValueError(f"{name} is a damaged PGM or PPM file: export it again")
+    kind, width, height, most = (int(value) for value in found.groups())
+    if not 1 <= most <= 65535:
+        raise ValueError(f"{name} says that its largest value is {most}: PGM and PPM allow 1 to 65535, export it again")
+    dtype = "uint8" if most < 256 else "uint16"
+    return (
+        Header((height, width), 3 if kind in (3, 6) else 1, dtype, "PPM" if kind in (3, 6) else "PGM"),
+        most,
+        found.end(),
+    )
+
+
+def read_pnm(data: bytes, name: str) -> Picture:
+    """The samples as they are stored; `white` is the maximum that the file names.
+
+    Raises:
+        ValueError: a damaged or truncated file.
+    """
+    header, most, start = read_pnm_header(data, name)
+    count = header.size[0] * header.size[1] * header.channels
+    stored = np.dtype(">u2" if most > 255 else np.uint8)
+    if data[1:2] in b"56":
+        if len(data) - start < count * stored.itemsize:
+            raise ValueError(f"{name} is cut off: {len(data) - start} of {count * stored.itemsize} bytes are there")
+        samples = np.frombuffer(data, stored, count, start)
+    else:
+        text = re.sub(rb"#[^\n]*", b"", data[start:])
+        if re.search(rb"[^\d\s]", text):
+            raise ValueError(f"{name} is a damaged PGM or PPM file: export it again")
+        samples = np.array(text.split()[:count], dtype=np.int64)
+        if len(samples) < count:
+            raise ValueError(f"{name} is cut off: {len(samples)} of {count} values are there")
+    if samples.size and samples.max() > most:
+        raise ValueError(f"{name} has the value {samples.max()} above its largest value {most}: export it again")
+    pixels = samples.astype(np.dtype(header.dtype)).reshape(*header.size, header.channels)
+    pixels = pixels if header.channels == 3 else pixels[..., 0]
+    return Picture(pixels, white=float(most), depth=depth_of(pixels.dtype))

@@ -1,0 +1,394 @@
+"""TIFF as cameras, microscopes and GIS programs write it: any sample type, byte order, planes, tiles, orientation.
+
+Decoded by tifffile and imagecodecs. Pillow reads 8-bit TIFF well but swaps bytes of compressed big-endian samples,
+knows no float64 and reduces 16-bit colors to 8 bits.
+"""
+
+import io
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+import numpy as np
+import tifffile
+from PIL import ExifTags, Image, TiffImagePlugin
+from tifffile import COMPRESSION, PHOTOMETRIC
+
+from .metadata import metadata_of_tiff
+from .picture import Header, Metadata, Picture, depth_of, full_scale
+
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)  # GeoTIFF: scale, tie points, transformation, keys
+_ORIENTATION, _NODATA = 274, 42113
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+_GRAYS = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
+_JPEGS = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
+_CONVERTED_BY_PILLOW = (PHOTOMETRIC.YCBCR, PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB)
+_MOST_SAMPLES = 16
+_MOST_PAGES = 1000
+
+Check = Callable[[tuple[int, int], str], None]
+
+
+def is_tiff(start: bytes) -> bool:
+    """Whether a file that starts so is TIFF or BigTIFF, of either byte order."""
+    return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def read_tiff_header(stream: BinaryIO, name: str) -> Header:
+    """Size and kind of the picture.
+
+    Raises:
+        ValueError: a damaged file, or one without a picture that can be fused.
+    """
+    with _opened(stream, name) as tiff:
+        page, pages, _ = _choose(tiff, name)
+        height, width = page.imagelength, page.imagewidth
+        size = (width, height) if _orientation(page) >= 5 else (height, width)
+        colors, alpha = _channels(page, name)
+        return Header(size, colors + alpha, np.dtype(page.dtype).name, "TIFF", pages)
+
+
+def read_tiff(stream: BinaryIO, name: str, check: Check) -> Picture:
+    """Decode the picture of a TIFF file.
+
+    Args:
+        stream: the file, open for reading.
+        name: how messages call it.
+        check: called with the size `(H, W)` and the name before anything is decoded; raises for sizes that are refused.
+
+    Raises:
+        ValueError: a damaged file, several pictures, or samples that are no luminance or color.
+    """
+    with _opened(stream, name) as tiff:
+        page, pages, mask = _choose(tiff, name)
+        check((page.imagelength, page.imagewidth), name)
+        if pages > 1:
+            raise ValueError(f"{name} holds {pages} pictures: save the one to fuse by itself")
+        colors, has_alpha = _channels(page, name)
+        _check_whole(tiff, page, name)
+        # GeoTIFF tie points count rows and columns as stored.
+        geo = (
+            {}
+            if _orientation(page) > 1
+            else {code: _tuple(page.tags[code].value) for code in GEO_TAGS if code in page.tags}
+        )
+        metadata = replace(metadata_of_tiff(stream), geo=geo)
+        samples = _decode(page, stream, name)
+        if page.photometric in _CONVERTED_BY_PILLOW:
+            metadata = replace(metadata, icc_profile=None)  # of other colors than these
+        valid = _declared_data(page, samples[..., :colors], name)
+        if mask is not None and (mask.imagelength, mask.imagewidth) == samples.shape[:2]:
+            _check_whole(tiff, mask, name)
+            shown = _decode(mask, stream, name)[..., 0] > 0
+            valid = shown if valid is None else valid & shown
+        turn = _turns(_orientation(page))
+        pixels, alpha, white, notes = _interpret(page, samples, colors, has_alpha, name)
+        return Picture(
+            turn(pixels),
+            None if alpha is None else turn(alpha),
+            None if valid is None else turn(valid),
+            white,
+            depth_of(pixels.dtype),
+            metadata,
+            notes,
+        )
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+class _opened:
+    """A TIFF file whose every trouble is one sentence."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self.stream, self.name = stream, name
+
+    def __enter__(self) -> tifffile.TiffFile:
+        try:
+            self.tiff = tifffile.TiffFile(self.stream)
+        except Exception as error:  # struct.error, TiffFileError, ...: what damage does to a header has no bounds
+            raise ValueError(f"{self.name} is a damaged TIFF file: export it again") from error
+        return self.tiff
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.tiff.close()
+        if error is not None and not isinstance(error, ValueError | MemoryError | KeyboardInterrupt | SystemExit):
+            raise ValueError(f"{self.name} is a damaged TIFF file: export it again") from error
+
+
+def _choose(tiff: tifffile.TiffFile, name: str) -> tuple[Any, int, Any]:
+    """The page to fuse, the number of full pictures, and the page that masks it or None."""
+    try:
+        pages: list[Any] = [tiff.pages[index] for index in range(min(len(tiff.pages), _MOST_PAGES))]
+    except Exception as error:
+        raise ValueError(f"{name} is a damaged TIFF file: export it again") from error
+    kinds = [(page, int(page.subfiletype)) for page in pages]
+    full = [page for page, kind in kinds if not kind & (_REDUCED | _MASK)]
+    if not full:
+        raise ValueError(
+            f"{name} holds reduced copies only, as camera raw files (DNG) do: develop it and save as 16-bit TIFF or PNG"
+        )
+    count = len(full)
+    if count == 1 and (tiff.is_imagej or tiff.is_shaped or tiff.is_ome) and tiff.series:
+        count = max(1, tiff.series[0].size // max(1, full[0].size))  # a stack behind a single directory
+    masks = [page for page, kind in kinds if kind & _MASK and not kind & _REDUCED]
+    return full[0], count * max(1, full[0].imagedepth), masks[0] if masks else None
+
+
+def _check_whole(tiff: tifffile.TiffFile, page: Any, name: str) -> None:
+    """Every strip or tile must lie in the file: a missing one would become black."""
+    wanted = math.prod(page.chunked)
+    length = tiff.filehandle.size
+    places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    whole = sum(1 for offset, count in places if offset > 0 and count > 0 and offset + count <= length)
+    if whole < wanted or len(places) < wanted:
+        raise ValueError(f"{name} is cut off: {whole} of its {wanted} strips or tiles are there, export it again")
+    if page.compression == COMPRESSION.NONE:
+        row = math.ceil(math.prod(page.chunks[1:] or (1,)) * _bits(page) / 8) if len(page.chunks) > 1 else 1
+        if sum(page.databytecounts) < row * page.imagelength and not page.is_tiled:
+            raise ValueError(f"{name} is cut off: its strips are too short for its size, export it again")
+
+
+def _bits(page: Any) -> int:
+    bits = page.bitspersample
+    return max(bits) if isinstance(bits, tuple) else int(bits)
+
+
+def _orientation(page: Any) -> int:
+    value = page.tags[_ORIENTATION].value if _ORIENTATION in page.tags else 1
+    return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _turns(orientation: int) -> Callable[[np.ndarray], np.ndarray]:
+    """What turns the stored rows and columns upright (TIFF 6.0, Orientation)."""
+
+    def turn(array: np.ndarray) -> np.ndarray:
+        if orientation >= 5:
+            array = array.swapaxes(0, 1)
+        rows = -1 if orientation in (3, 4, 7, 8) else 1
+        columns = -1 if orientation in (2, 3, 6, 7) else 1
+        return np.ascontiguousarray(array[::rows, ::columns])
+
+    return turn
+
+
+def _tuple(value: Any) -> tuple:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+# --- the samples ----------------------------------------------------------------------------------------------------
+
+
+def _channels(page: Any, name: str) -> tuple[int, int]:
+    """Color channels of the result (1 or 3) and whether there is alpha (0 or 1)."""
+    samples, photometric = int(page.samplesperpixel), page.photometric
+    if samples > _MOST_SAMPLES:
+        raise ValueError(f"{name} has {samples} channels: save the gray or RGB image to fuse by itself")
+    if page.dtype is None or np.dtype(page.dtype).kind not in "biuf":
+        kind = "samples of an unknown kind" if page.dtype is None else f"{np.dtype(page.dtype).name} samples"
+        raise ValueError(f"{name} has {kind}: save it as 8-bit, 16-bit or float TIFF")
+    if photometric in (PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW):
+        raise ValueError(f"{name} is a camera raw file (DNG): develop it and save as 16-bit TIFF or PNG")
+    alpha = any(int(kind) in (1, 2) for kind in page.extrasamples)
+    if photometric in _GRAYS:
+        if samples - len(page.extrasamples) > 1:
+            raise ValueError(
+                f"{name} has {samples} channels and does not say that they are RGB: save it as RGB, or one channel"
+            )
+        return 1, int(alpha)
+    if photometric == PHOTOMETRIC.PALETTE:
+        return 3, 0
+    if (photometric == PHOTOMETRIC.RGB and samples >= 3) or photometric in _CONVERTED_BY_PILLOW:
+        return 3, int(alpha and photometric == PHOTOMETRIC.RGB)
+    label = getattr(photometric, "name", photometric)
+    raise ValueError(f"{name} has colors of the kind {label} with {samples} channels: save it as RGB or gray TIFF")
+
+
+def _decode(page: Any, stream: BinaryIO, name: str) -> np.ndarray:
+    """`(H, W, samples)` as stored."""
+    if page.photometric in _CONVERTED_BY_PILLOW and page.compression not in _JPEGS:
+        return _by_pillow(page, stream, name)
+    try:
+        array = page.asarray()
+        axes = page.axes
+        if axes.startswith("S"):
+            array = np.moveaxis(array, 0, -1)
+        array = array.reshape(page.imagelength, page.imagewidth, -1)
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # codecs fail in any way on damaged data
+        if page.photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB) and _bits(page) in (
+            1,
+            8,
+        ):
+            return _by_pillow(page, stream, name)  # fax and other codecs that imagecodecs lacks
+        raise ValueError(
+            f"{name} cannot be decoded: its data are damaged or of a rare kind, export it again"
+        ) from error
+    return array if array.dtype != np.bool_ else array.astype(np.uint8)
+
+
+def _by_pillow(page: Any, stream: BinaryIO, name: str) -> np.ndarray:
+    """8-bit color spaces that libtiff converts, in RGB, with the turn of the orientation taken back."""
+    try:
+        stream.seek(0)
+        # Not by path: Pillow maps uncompressed files into memory and then turns them wrongly.
+        with Image.open(io.BytesIO(stream.read()), formats=("TIFF",)) as image:
+            image.load()
+            gray = page.photometric in _GRAYS
+            array = np.asarray(image.convert("L" if gray else "RGB"))
+    except Exception as error:
+        raise ValueError(
+            f"{name} cannot be decoded: its data are damaged or of a rare kind, export it again"
+        ) from error
+    array = array.reshape(*array.shape[:2], -1)
+    if gray:  # the caller inverts and scales by the bits that are stored
+        array = 255 - array if page.photometric == PHOTOMETRIC.MINISWHITE else array
+        array = (array > 127).astype(np.uint8) if _bits(page) == 1 else array
+    orientation = _orientation(page)
+    inverse = {6: 8, 8: 6}.get(orientation, orientation)
+    return _turns(inverse)(array)
+
+
+def _declared_data(page: Any, samples: np.ndarray, name: str) -> np.ndarray | None:
+    """Where the samples are not the value that GDAL_NODATA names."""
+    if _NODATA not in page.tags:
+        return None
+    text = str(page.tags[_NODATA].value).strip("\0 ")
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    if math.isnan(value):
+        return None  # not-a-number samples are no data anyway
+    if samples.dtype.kind == "f":
+        empty = samples == samples.dtype.type(value)
+    elif value.is_integer() and np.iinfo(samples.dtype).min <= value <= np.iinfo(samples.dtype).max:
+        empty = samples == samples.dtype.type(int(value))
+    else:
+        return None
+    return ~empty.all(axis=-1) if empty.any() else None
+
+
+def _interpret(
+    page: Any, samples: np.ndarray, colors: int, has_alpha: int, name: str
+) -> tuple[np.ndarray, np.ndarray | None, float | None, tuple[str, ...]]:
+    """Pixels, alpha, the value of white, and notes."""
+    bits, dtype = _bits(page), samples.dtype
+    white = full_scale(dtype)
+    if dtype.kind == "u" and bits <= 16:
+        white = float(2**bits - 1)
+    if page.photometric == PHOTOMETRIC.PALETTE:
+        table = np.asarray(page.colormap)
+        if samples.max() >= table.shape[1]:
+            raise ValueError(f"{name} uses colors that its palette lacks: export it again")
+        return (table.T[samples[..., 0]] >> 8).astype(np.uint8), None, 255.0, ()
+    if page.photometric in _CONVERTED_BY_PILLOW:
+        return samples[..., :3], None, 255.0, ()
+    if page.photometric == PHOTOMETRIC.MINISWHITE:
+        samples = _inverted(samples, white, name)
+    extras = [int(kind) for kind in page.extrasamples]
+    alpha = None
+    if has_alpha:
+        place = next(index for index, kind in enumerate(extras) if kind in (1, 2))
+        alpha = samples[..., len(samples[0, 0]) - len(extras) + place]
+    pixels = samples[..., :3] if colors == 3 else samples[..., 0]
+    if alpha is not None and extras[place] == 1:
+        pixels = _unassociated(pixels, alpha, white)
+    unused = samples.shape[2] - colors - has_alpha
+    notes: tuple[str, ...] = ()
+    if unused > 0:
+        kept = "RGB" if colors == 3 else "the first one"
+        notes = (f"{name} has {samples.shape[2]} channels, of which {kept} is used",)
+    if dtype == np.float16:
+        pixels, alpha = pixels.astype(np.float32), None if alpha is None else alpha.astype(np.float32)
+    native = pixels.dtype.newbyteorder("=")
+    return np.ascontiguousarray(pixels, native), None if alpha is None else alpha.astype(native), white, notes
+
+
+def _inverted(samples: np.ndarray, white: float | None, name: str) -> np.ndarray:
+    """Samples of an image in which 0 is white, so that more is brighter."""
+    if samples.dtype.kind == "f":
+        if np.nanmin(samples) < 0 or np.nanmax(samples) > 1:
+            raise ValueError(
+                f"{name} says that 0 is white, but has float values in {np.nanmin(samples):g}..{np.nanmax(samples):g}, "
+                "whose other end is unknown: save it with 0 as black"
+            )
+        return 1 - samples
+    if samples.dtype.kind == "i" or white is None:
+        return ~samples
+    return samples.dtype.type(white) - samples
+
+
+def _unassociated(pixels: np.ndarray, alpha: np.ndarray, white: float | None) -> np.ndarray:
+    """Colors that were multiplied by their alpha, divided by it again."""
+    if white is None or (alpha == white).all():
+        return pixels
+    share = alpha.astype(np.float64) / white
+    share = share[..., None] if pixels.ndim == 3 else share
+    plain = np.divide(pixels, share, out=np.zeros(pixels.shape), where=share > 0)
+    plain = np.clip(plain, 0, white)
+    return (plain + 0.5).astype(pixels.dtype) if pixels.dtype.kind == "u" else plain.astype(pixels.dtype)
+
+
+def write_tiff(samples: np.ndarray, stream: BinaryIO, metadata: Metadata, software: str | None) -> None:
+    """Deep samples `(H, W, 2|3|4)`, uint16 or float32, as TIFF with camera, date, position, resolution and profile.
+
+    Pillow holds no such colors and tifffile writes no EXIF and GPS directories: these are appended to the file, and the
+    pointers to them filled in.
+    """
+    exif = Image.Exif()
+    if metadata.exif is not None:
+        exif.load(metadata.exif)
+    directories = {tag: dict(exif.get_ifd(tag)) for tag in (34665, 34853)}
+    # tifffile writes no tag that points to a directory: it gets the number below, which is mended afterwards.
+    extratags: list[Any] = [(tag - 1, 4, 1, 0, True) for tag, entries in directories.items() if entries]
+    extratags += [
+        (int(tag), 2, 0, str(exif[tag]), True)
+        for tag in (ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Artist, ExifTags.Base.Copyright)
+        if tag in exif
+    ]
+    for code, value in metadata.geo.items():
+        kind = 2 if isinstance(value[0], str) else 3 if code == 34735 else 12
+        extratags.append((code, kind, len(value) if kind != 2 else 0, value[0] if kind == 2 else value, True))
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file,
+        samples,
+        photometric="minisblack" if samples.shape[2] == 2 else "rgb",
+        planarconfig="contig",
+        compression="adobe_deflate",
+        extrasamples=["unassalpha"] if samples.shape[2] in (2, 4) else None,
+        resolution=metadata.dpi,
+        resolutionunit="INCH" if metadata.dpi else None,
+        iccprofile=metadata.icc_profile,
+        software=software,
+        datetime=exif.get(ExifTags.Base.DateTime),
+        description=exif.get(ExifTags.Base.ImageDescription),
+        extratags=extratags,
+        metadata=None,
+        byteorder="<",
+    )
+    for tag, entries in directories.items():
+        if entries:
+            _append_directory(file, tag, entries)
+    stream.write(file.getbuffer())
+
+
+def _append_directory(file: io.BytesIO, pointer: int, entries: dict[int, Any]) -> None:
+    """Write a directory at the end of a little-endian TIFF file and its place into the tag that points to it."""
+    offset = file.seek(0, io.SEEK_END)
+    offset += file.write(b"\0" * (offset % 2))
+    directory = TiffImagePlugin.ImageFileDirectory_v2(ifh=b"II*\0\0\0\0\0")
+    for tag, value in entries.items():
+        directory[tag] = value
+    file.write(directory.tobytes(offset))
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
+        first: Any = tiff.pages[0]
+        entry = first.tags[pointer - 1]
+    for place, packed in ((entry.offset, struct.pack("<H", pointer)), (entry.valueoffset, struct.pack("<I", offset))):
+        file.seek(place)
+        file.write(packed)
