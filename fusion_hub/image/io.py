@@ -146,6 +146,8 @@ def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MA
 def _opened(source: EncodedImage, name: str) -> Iterator[tuple[BinaryIO, str, bytes]]:
     """The bytes of a picture as a seekable stream, its name for messages, and how it begins."""
     if isinstance(source, Mapping):
+        if source.get("bytes") is None and not source.get("path"):
+            raise ValueError(f"{name} is empty: it has neither bytes nor a path")
         stream: BinaryIO = io.BytesIO(read_bytes(source))
         if source.get("path"):
             name = f"{name} ({str(source['path'])!r})"
@@ -190,7 +192,7 @@ def read_bytes(source: Path | Mapping[str, Any]) -> bytes:
     if source.get("bytes") is not None:
         return source["bytes"]
     if not source.get("path"):
-        raise ValueError("the cell is empty: neither bytes nor a path")
+        raise ValueError("the picture is empty: neither bytes nor a path")
     import fsspec  # knows hf:// and files inside archives, where a streamed picture may lie
 
     with fsspec.open(source["path"], "rb") as stream:

@@ -4,7 +4,7 @@ Pipelines, training, evaluation and the page all scale through here.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Literal, TypeAlias
 
@@ -78,10 +78,17 @@ def to_plane(
     """
     argument = argument or f"{role}_range"
     luminance = picture.luminance()
-    valid = _valid(picture, luminance, role, name)
+    valid, guesses = _valid(picture, luminance, role, name)
+    if role == "visible" and picture.alpha is not None:
+        _full_scale(replace(picture, pixels=picture.alpha), None, name, argument)
     (low, high), notes = _limits(picture, luminance, valid, name, rule, percentile, role, argument)
     values = linear(luminance, low, high, valid)
-    notes = (*picture.notes, *notes, *_look(picture, luminance, values, valid, (low, high), name, role, argument))
+    notes = (
+        *picture.notes,
+        *guesses,
+        *notes,
+        *_look(picture, luminance, values, valid, (low, high), name, role, argument),
+    )
     return Plane(values, (low, high), valid, notes)
 
 
@@ -160,10 +167,13 @@ def _is_multiple(values: np.ndarray, scale: float) -> bool:
 def _full_scale(picture: Picture, valid: np.ndarray | None, name: str, argument: str) -> float:
     """The value of white; samples must be of a kind whose full scale is known, floats within [0, 1]."""
     pixels = picture.pixels
-    fix = f"set {argument} to the values (low, high) that are black and white, to 'minmax' or to 'percentile'"
+    fix = f"use {argument}='minmax', 'percentile' or (low, high)"
     if picture.white is None:
         low, high = _extremes(pixels, None)
-        raise ValueError(f"{name} has {pixels.dtype} samples ({low:g}..{high:g}) whose full scale is unknown: {fix}")
+        raise ValueError(
+            f"{name} has {pixels.dtype} samples ({low:g}..{high:g}), full scale unknown: convert it to uint8, uint16 "
+            f"or float in [0, 1], or {fix}"
+        )
     if pixels.dtype.kind == "f":
         low, high = _extremes(pixels, valid)
         if low < -UNIT_SLACK or high > 1 + UNIT_SLACK:
@@ -224,22 +234,35 @@ def linear(values: np.ndarray, low: float, high: float, valid: np.ndarray | None
 # --- no data --------------------------------------------------------------------------------------------------------
 
 
-def _valid(picture: Picture, luminance: np.ndarray, role: Role, name: str) -> np.ndarray | None:
-    """Where there is data: declared, finite, and not what a warp or a camera fills in."""
+def _valid(picture: Picture, luminance: np.ndarray, role: Role, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Where there is data: declared, finite, and not what a warp or a camera fills in; and a note on guesses."""
     valid = picture.valid
     if luminance.dtype.kind == "f":
         valid = _both(valid, np.isfinite(luminance))
     if role == "infrared" and picture.alpha is not None:
         valid = _both(valid, picture.alpha > 0)
-    if luminance.dtype.itemsize > 1 and picture.pixels.dtype != np.uint8:
-        valid = _both(valid, ~_telemetry(luminance, valid)) if role == "infrared" else valid
-        valid = _both(valid, ~_fill(luminance, valid, role))
-    if valid is None:
-        return None
-    if not valid.any():
+    if valid is not None and not valid.any():
         kind = "NaN, infinite or no-data values" if luminance.dtype.kind == "f" else "no-data values"
         raise ValueError(f"{name} holds nothing but {kind}: give an image with data")
-    return valid
+    if picture.pixels.dtype == np.uint8:
+        return valid, ()
+    notes: tuple[str, ...] = ()
+    telemetry = _telemetry(luminance, valid) if role == "infrared" else None
+    if telemetry is not None:
+        rows = np.flatnonzero(telemetry)
+        valid = _both(valid, np.broadcast_to(~telemetry[:, None], luminance.shape))
+        notes += (
+            f"{name} has {len(rows)} rows of camera status instead of pixels, the first is row {rows[0]}: they are "
+            "left out of the scale and replaced; crop them away to be sure",
+        )
+    fill, empty = _fill(luminance, valid, role)
+    if empty is not None:
+        valid = _both(valid, ~empty)
+        notes += (
+            f"{name} has {np.count_nonzero(empty)} pixels at or near {fill:g}, far from all others: they are taken as "
+            "no data and replaced; declare them (GDAL_NODATA, NaN, alpha) or crop them away to be sure",
+        )
+    return valid, notes
 
 
 def _both(first: np.ndarray | None, second: np.ndarray) -> np.ndarray | None:
@@ -247,12 +270,11 @@ def _both(first: np.ndarray | None, second: np.ndarray) -> np.ndarray | None:
     return None if second.all() else second
 
 
-def _fill(luminance: np.ndarray, valid: np.ndarray | None, role: Role) -> np.ndarray:
-    """Pixels of a value that stands for no data: one of those in use, extreme, repeated, and far from all others.
+def _fill(luminance: np.ndarray, valid: np.ndarray | None, role: Role) -> tuple[float, np.ndarray | None]:
+    """The value that stands for no data, and its pixels: a value in use, extreme, repeated, and far from all others.
 
     A warp leaves a thin ring of mixed values between the fill and the scene; it goes with the fill.
     """
-    nothing = np.zeros((1, 1), dtype=bool)
     sample = _sample(luminance, valid)
     for fill in (float(sample.min()), float(sample.max())):
         if not _stands_for_no_data(fill, luminance.dtype) or (role == "visible" and fill >= 0):
@@ -262,19 +284,16 @@ def _fill(luminance: np.ndarray, valid: np.ndarray | None, role: Role) -> np.nda
             continue
         low, high = (float(v) for v in np.percentile(rest, (1, 99)))
         span = max(high - low, 1e-6 * max(abs(low), abs(high)))
-        below = fill < low
-        if (low - fill if below else fill - high) < 2 * span:
+        if max(low - fill, fill - high) < 2 * span:
             continue
-        edge = low - span if below else high + span
-        if below:
-            empty = luminance < edge
-        else:
-            empty = luminance > edge
-            # A saturated target is hot, not missing: what is missing above are whole rows or columns.
+        empty = luminance < low - span if fill < low else luminance > high + span
+        if fill > high:  # a saturated target is hot, not missing: what is missing above are whole rows or columns
             empty &= np.all(empty, axis=1, keepdims=True) | np.all(empty, axis=0, keepdims=True)
+        if valid is not None:
+            empty &= valid
         if np.count_nonzero(luminance == luminance.dtype.type(fill)) >= _LEAST_FILL and empty.any():
-            return empty
-    return nothing
+            return fill, empty
+    return 0.0, None
 
 
 def _stands_for_no_data(value: float, dtype: np.dtype) -> bool:
@@ -284,26 +303,28 @@ def _stands_for_no_data(value: float, dtype: np.dtype) -> bool:
     return abs(value) >= 1e20 or any(value == float(dtype.type(fill)) for fill in _FILLS)
 
 
-def _telemetry(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-    """Rows at the top or bottom in which a camera writes its status, not pixels: few, and far out of the scene."""
-    rows = np.zeros((luminance.shape[0], 1), dtype=bool)
+def _telemetry(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray | None:
+    """Rows `(H,)` at the top or bottom in which a camera writes its status: few, and far out of the scene."""
     if luminance.shape[0] < 4 * _TELEMETRY_ROWS or luminance.dtype.kind == "f":
-        return rows
+        return None
     inner = slice(_TELEMETRY_ROWS + 1, -_TELEMETRY_ROWS - 1)
+    if valid is not None and not valid[inner].any():
+        return None
     sample = _sample(luminance[inner], None if valid is None else valid[inner])
     low, high = (float(v) for v in np.percentile(sample, (1, 99)))
     span = max(high - low, 1.0)
+    found = np.zeros(luminance.shape[0], dtype=bool)
     for order in (range(_TELEMETRY_ROWS + 1), range(-1, -_TELEMETRY_ROWS - 2, -1)):
         strange = []
         for index in order:
-            values = luminance[index]
-            below, above = (values < low - 2 * span).mean(), (values > high + 2 * span).mean()
+            below = float((luminance[index] < low - 2 * span).mean())
+            above = float((luminance[index] > high + 2 * span).mean())
+            constant = luminance[index].min() == luminance[index].max()  # a border that a warp has filled
             # A hot pipe along the border is on one side of the scene; status words are on both, or mostly zero.
-            strange.append((below + above > 0.5 and min(below, above) > 0.02) or below > 0.3)
+            strange.append(not constant and ((below + above > 0.5 and min(below, above) > 0.02) or below > 0.3))
         count = strange.index(False) if False in strange else 0
-        for index in list(order)[:count]:
-            rows[index] = True
-    return rows
+        found[list(order)[:count]] = True
+    return found if found.any() else None
 
 
 def fill_missing(values: np.ndarray, valid: np.ndarray) -> None:

@@ -327,7 +327,7 @@ class FusionPipeline(PortablePipeline):
         seeds: Sequence[int],
         batch_size: int | None,
         infrared_range: InfraredRange | None,
-        visible_range: ValueRange | None,
+        visible_range: ValueRange | None = None,
     ) -> Iterator[list[Job]]:
         """Preprocess pair by pair and hand on batches of one size, so that few pairs are in memory at a time."""
         waiting: dict[tuple[int, ...], list[Job]] = {}
@@ -341,7 +341,7 @@ class FusionPipeline(PortablePipeline):
                     error.add_note(f"This is pair {position} of {len(pairs)}.")
                 raise
             for note in contexts[0].notes:
-                warnings.warn(note, InputWarning, stacklevel=3)
+                warnings.warn(note, InputWarning, stacklevel=4)
             # Of one size, and of one number of channels, so that the results can be one array.
             kind = (*visible.shape[-2:], contexts[0].channels)
             jobs = waiting.setdefault(kind, [])
