@@ -424,8 +424,8 @@ def _jpeg_notes(stream: BinaryIO, name: str) -> tuple[str, ...]:
 _EIGHT_BIT_MODES = ("L", "LA", "RGB", "RGBA")
 _SAVE_FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {  # suffix: format, modes, options
     ".png": ("PNG", ("1", *_EIGHT_BIT_MODES, "I;16"), {}),
-    ".tif": ("TIFF", ("1", *_EIGHT_BIT_MODES, "I;16", "F"), {"compression": "tiff_adobe_deflate"}),
-    ".tiff": ("TIFF", ("1", *_EIGHT_BIT_MODES, "I;16", "F"), {"compression": "tiff_adobe_deflate"}),
+    ".tif": ("TIFF", ("1", *_EIGHT_BIT_MODES, "I;16", "F"), {}),
+    ".tiff": ("TIFF", ("1", *_EIGHT_BIT_MODES, "I;16", "F"), {}),
     ".jpg": ("JPEG", ("L", "RGB"), {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", ("L", "RGB"), {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", _EIGHT_BIT_MODES, {"lossless": True}),
@@ -511,6 +511,8 @@ def save_image(image: Image.Image, path: str | os.PathLike[str], *, metadata: bo
         with open(aside, "xb") as file:
             if isinstance(image, DeepImage):
                 _write_deep(image, file, file_format, kept)
+            elif file_format == "TIFF":  # Pillow fails on EXIF in compressed TIFF
+                write_tiff(np.asarray(image), file, kept, _software(image))
             else:
                 found = {"icc_profile": kept.icc_profile, "exif": exif_block(kept, _software(image)), "dpi": kept.dpi}
                 image.save(file, format=file_format, **options, **{k: v for k, v in found.items() if v is not None})

@@ -334,11 +334,11 @@ def _unassociated(pixels: np.ndarray, alpha: np.ndarray, white: float | None) ->
 
 
 def write_tiff(samples: np.ndarray, stream: BinaryIO, metadata: Metadata, software: str | None) -> None:
-    """Deep samples `(H, W, 2|3|4)`, uint16 or float32, as TIFF with camera, date, position, resolution and profile.
+    """Samples `(H, W)` or `(H, W, 2|3|4)`, bool, uint8, uint16 or float32, as TIFF with all metadata.
 
-    Pillow holds no such colors and tifffile writes no EXIF and GPS directories: these are appended to the file, and the
-    pointers to them filled in.
+    tifffile writes no EXIF and GPS directories: these are appended to the file, and the pointers to them filled in.
     """
+    channels = samples.shape[2] if samples.ndim == 3 else 1
     exif = Image.Exif()
     if metadata.exif is not None:
         exif.load(metadata.exif)
@@ -357,10 +357,10 @@ def write_tiff(samples: np.ndarray, stream: BinaryIO, metadata: Metadata, softwa
     tifffile.imwrite(
         file,
         samples,
-        photometric="minisblack" if samples.shape[2] == 2 else "rgb",
-        planarconfig="contig",
-        compression="adobe_deflate",
-        extrasamples=["unassalpha"] if samples.shape[2] in (2, 4) else None,
+        photometric="minisblack" if channels < 3 else "rgb",
+        planarconfig="contig" if channels > 1 else None,
+        compression=None if samples.dtype == np.bool_ else "adobe_deflate",
+        extrasamples=["unassalpha"] if channels in (2, 4) else None,
         resolution=metadata.dpi,
         resolutionunit="INCH" if metadata.dpi else None,
         iccprofile=metadata.icc_profile,
