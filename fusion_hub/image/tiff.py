@@ -76,6 +76,8 @@ def read_tiff(stream: BinaryIO, name: str, check: Check) -> Picture:
         )
         metadata = replace(metadata_of_tiff(stream), geo=geo)
         samples = _decode(page, stream, name)
+        if samples.shape[2] < (1 if page.photometric == PHOTOMETRIC.PALETTE else colors + has_alpha):
+            raise ValueError(f"{name} is a damaged TIFF file: export it again")
         if page.photometric in _CONVERTED_BY_PILLOW:
             metadata = replace(metadata, icc_profile=None)  # of other colors than these
         valid = _declared_data(page, samples[..., :colors], name)
@@ -114,7 +116,8 @@ class _opened:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.tiff.close()
-        if error is not None and not isinstance(error, ValueError | MemoryError | KeyboardInterrupt | SystemExit):
+        ours = isinstance(error, ValueError) and str(error).startswith(self.name)
+        if isinstance(error, Exception) and not ours and not isinstance(error, MemoryError):
             raise ValueError(f"{self.name} is a damaged TIFF file: export it again") from error
 
 
@@ -133,6 +136,9 @@ def _choose(tiff: tifffile.TiffFile, name: str) -> tuple[Any, int, Any]:
     count = len(full)
     if count == 1 and (tiff.is_imagej or tiff.is_shaped or tiff.is_ome) and tiff.series:
         count = max(1, tiff.series[0].size // max(1, full[0].size))  # a stack behind a single directory
+    sizes = (full[0].imagewidth, full[0].imagelength, full[0].imagedepth, full[0].samplesperpixel)
+    if not all(isinstance(size, int) for size in sizes):
+        raise ValueError(f"{name} is a damaged TIFF file: export it again")
     masks = [page for page, kind in kinds if kind & _MASK and not kind & _REDUCED]
     return full[0], count * max(1, full[0].imagedepth), masks[0] if masks else None
 
