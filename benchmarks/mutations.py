@@ -4,8 +4,8 @@
 
 Each file is changed in a few bytes, cut off, or loses, gains or repeats a block. It is then read and preprocessed as
 one of a pair, in a process of its own that is watched. Right is: refused in one sentence, or read. Wrong is: any
-exception but ValueError, a process that dies, more than 20 seconds, more than 4 GiB of memory, and a picture from a file
-that is cut off whose pixels are not those of the whole file.
+exception but ValueError, a process that dies, more than 20 seconds, more than 4 GiB of memory, and a picture from a
+file that is cut off whose pixels are not those of the whole file.
 """
 
 import argparse
