@@ -1,25 +1,36 @@
-"""The layouts in which people keep pairs: two folders, a metadata file, a list. All end as a list of `Pair`s."""
+"""The layouts in which people keep pairs: two folders, one folder, a metadata file, a list. All end as `Pair`s."""
 
-import csv
-import json
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from fusion_hub.data.pairing import (
+    INFRARED_NAMES,
+    VISIBLE_NAMES,
+    Named,
+    Pairing,
+    find_mark,
+    folder_role,
+    pair_files,
+    split_by_role,
+)
 from fusion_hub.data.pictures import ImageSource, Pair
 from fusion_hub.data.report import Findings, some
+from fusion_hub.data.tables import read_rows
+from fusion_hub.image.io import EXTENSIONS, read_header, read_picture
 
-VISIBLE_NAMES = ("visible", "vis", "vi", "rgb", "color", "colour", "crop_lr_visible", "ct", "pet", "spect")
-INFRARED_NAMES = ("infrared", "ir", "inf", "thermal", "lwir", "tir", "nir", "cropinfrared", "mri")
 NAME_COLUMNS = ("name", "id", "stem")
-EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".pgm", ".ppm", ".pnm"))
-METADATA_FILES = ("metadata.csv", "metadata.jsonl")
+METADATA_FILES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.json")
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
+_PICTURE_FOLDERS = ("jpegimages", "images")  # of sets that keep both images of a pair in one folder
+_PARTLY_OPAQUE = 0.5  # share of the fourth channel that is neither 0 nor full, from which it is no transparency
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -68,7 +79,12 @@ def _open_layout(folder: Path, split: str | None) -> tuple[list[Pair], Findings,
     for file_name in METADATA_FILES:
         if (folder / file_name).is_file():
             return *_pair_metadata(folder / file_name), str(folder)
-    names = [f.name for f in _folders(folder)]
+    inside = _folders(folder)
+    names = [f.name for f in inside]
+    if split is None and not _named(inside, VISIBLE_NAMES + INFRARED_NAMES):
+        for flat in (folder, *_named(inside, _PICTURE_FOLDERS)):
+            if _images(flat):
+                return *pair_heap(flat), str(flat)
     visible = folder / choose_name(names, VISIBLE_NAMES, "visible", str(folder), "folder")
     infrared = folder / choose_name(names, INFRARED_NAMES, "infrared", str(folder), "folder")
     if split is not None:
@@ -80,33 +96,113 @@ def _open_layout(folder: Path, split: str | None) -> tuple[list[Pair], Findings,
 
 
 def pair_folders(visible_dir: Path, infrared_dir: Path) -> tuple[list[Pair], Findings]:
-    """Pairs of equal stems; a stem that occurs twice in one folder is left out, since nobody can say which is meant."""
+    """Pairs of two folders by name, see [`fusion_hub.data.pairing`]; of one folder twice by the marks of its names.
+
+    Folders whose names say that they were given in the wrong order are exchanged, and the report says so.
+    """
+    if visible_dir.resolve() == infrared_dir.resolve():
+        return pair_heap(visible_dir)
     findings = Findings()
-    visible, infrared = _by_stem(visible_dir), _by_stem(infrared_dir)
-    for folder, stems in ((visible_dir, visible), (infrared_dir, infrared)):
-        if not stems:
+    if folder_role(visible_dir.name) == "infrared" and folder_role(infrared_dir.name) == "visible":
+        findings.notes.append(
+            f"the folder {infrared_dir.name!r} is taken as visible and {visible_dir.name!r} as infrared, as their "
+            "names say, although they were given in the other order"
+        )
+        visible_dir, infrared_dir = infrared_dir, visible_dir
+    found: list[list[Named]] = []
+    for folder in (visible_dir, infrared_dir):
+        found.append([Named(file.stem, file) for file in _images(folder)])
+        findings.left_out += _other_files(folder)
+        if not found[-1]:
             inside = some([f.name for f in _folders(folder)])
             raise ValueError(f"{folder} holds no image ({', '.join(sorted(EXTENSIONS))}). Folders in it: {inside}")
-    pairs = []
-    for stem in sorted(visible.keys() | infrared.keys(), key=_natural):
-        files = visible.get(stem, []), infrared.get(stem, [])
-        if any(len(same) > 1 for same in files):
-            findings.ambiguous += [f"{stem} ({', '.join(f.name for f in same)})" for same in files if len(same) > 1]
-        elif not files[1]:
-            findings.missing_infrared.append(stem)
-        elif not files[0]:
-            findings.missing_visible.append(stem)
-        else:
-            pairs.append(Pair(stem, files[0][0], files[1][0]))
-    return pairs, findings
+    _warn_of_exchange(visible_dir, infrared_dir, found, findings)
+    return _as_pairs(pair_files(*found), findings), findings
+
+
+def pair_heap(folder: Path) -> tuple[list[Pair], Findings]:
+    """Pairs of one folder that holds both images of each: by the marks of their names, or in four channels.
+
+    Raises:
+        ValueError: nothing tells which images are infrared.
+    """
+    files = _images(folder)
+    if not files:
+        raise ValueError(f"{folder} holds no image ({', '.join(sorted(EXTENSIONS))})")
+    findings = Findings(left_out=_other_files(folder))
+    visible, infrared = split_by_role([Named(file.stem, file) for file in files])
+    result = pair_files(visible, infrared)
+    if result.pairs or result.ambiguous:
+        return _as_pairs(result, findings), findings
+    if _holds_thermal_channel(files[0]):
+        findings.notes.append(
+            f"the files of {folder} hold RGB and, as the fourth channel, a thermal image: it is taken as the infrared"
+        )
+        return [Pair(f.stem, Channels(f, "RGB"), Channels(f, "fourth")) for f in files], findings
+    raise ValueError(
+        f"{folder} holds {len(files)} images ({some([f.name for f in files], most=3)}) whose names do not tell visible "
+        "from infrared: give two folders, or end the names in _vis and _ir"
+    )
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The colors, or the thermal fourth channel, of an RGB+thermal file as MFNet stores them."""
+
+    file: Path
+    which: Literal["RGB", "fourth"]
+
+    def __call__(self) -> np.ndarray:
+        """`(H, W, 3)` or `(H, W)`, samples as stored. Raises `ValueError` for a file that has no four channels."""
+        picture = read_picture(self.file)
+        if picture.pixels.ndim != 3 or picture.alpha is None:
+            raise ValueError(
+                f"{self.file} has no four channels (RGB and thermal), as the other files of its folder have"
+            )
+        return np.ascontiguousarray(picture.pixels if self.which == "RGB" else picture.alpha)
+
+
+def _holds_thermal_channel(file: Path) -> bool:
+    """Whether the fourth channel is a picture: transparency is nearly everywhere none or full."""
+    try:
+        if read_header(file).channels != 4:
+            return False
+        picture = read_picture(file)
+    except ValueError:
+        return False
+    assert picture.alpha is not None
+    between = (picture.alpha > 0) & (picture.alpha < (picture.white or np.inf))
+    return bool(between.mean() > _PARTLY_OPAQUE)
+
+
+def _as_pairs(result: Pairing, findings: Findings) -> list[Pair]:
+    for group in result.ambiguous:
+        findings.ambiguous.append(f"{group[0].name} ({', '.join(f.file.name for f in group)})")
+    findings.missing_infrared += sorted((f.file.name for f in result.visible), key=_natural)
+    findings.missing_visible += sorted((f.file.name for f in result.infrared), key=_natural)
+    return sorted((Pair(safe_name(n), v, i) for n, v, i in result.pairs), key=lambda pair: _natural(pair.name))
+
+
+def _warn_of_exchange(visible: Path, infrared: Path, found: Sequence[Sequence[Named]], findings: Findings) -> None:
+    """Say it where folder or file names contradict the order in which they were given."""
+    for folder, files, role in ((visible, found[0], "visible"), (infrared, found[1], "infrared")):
+        marks = {find_mark(file.name).role for file in files}
+        other = "infrared" if role == "visible" else "visible"
+        if folder_role(folder.name) == other or marks == {other}:
+            findings.notes.append(
+                f"{folder.name!r} is given as {role}, but its name or the names of its files say {other}: exchange the "
+                "two if they are in the wrong order"
+            )
+
+
+def _other_files(folder: Path) -> list[str]:
+    """Files that take no part, hidden ones left out."""
+    inside = (f for f in folder.iterdir() if not f.name.startswith(".") and f.is_file())
+    return sorted(f"{folder.name}/{f.name}" for f in inside if f.suffix.lower() not in EXTENSIONS)
 
 
 def _pair_metadata(file: Path) -> tuple[list[Pair], Findings]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        if file.suffix == ".csv":
-            rows = list(csv.DictReader(stream))
-        else:
-            rows = [json.loads(line) for line in stream if line.strip()]
+    rows = read_rows(file)
     columns = list(dict.fromkeys(key for row in rows for key in row if key is not None))
     visible = choose_name(columns, VISIBLE_NAMES, "visible", str(file), "column")
     infrared = choose_name(columns, INFRARED_NAMES, "infrared", str(file), "column")
@@ -135,7 +231,15 @@ def _inside(folder: Path, value: Any, where: str) -> Path:
     parts = PurePosixPath(text.replace("\\", "/"))
     if not text or parts.is_absolute() or PureWindowsPath(text).drive or ".." in parts.parts:
         raise ValueError(f"{where}: {text!r} must be a path below {folder}, without '..' and not absolute")
-    return folder / parts
+    return _existing(folder / parts)
+
+
+def _existing(file: Path) -> Path:
+    """The file, found in another Unicode form of its name too."""
+    if file.exists():
+        return file
+    forms = (file.parent / unicodedata.normalize(form, file.name) for form in ("NFC", "NFD"))
+    return next((form for form in forms if form.exists()), file)
 
 
 def list_pairs(items: Sequence[Any]) -> list[Pair]:
@@ -234,13 +338,6 @@ def _has_layout(folder: Path) -> bool:
 def _images(folder: Path) -> list[Path]:
     files = (f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS and not f.name.startswith("."))
     return sorted(f for f in files if f.is_file())
-
-
-def _by_stem(folder: Path) -> dict[str, list[Path]]:
-    stems: dict[str, list[Path]] = {}
-    for file in _images(folder):
-        stems.setdefault(file.stem, []).append(file)
-    return stems
 
 
 def _natural(name: str) -> list[str | int]:

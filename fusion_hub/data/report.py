@@ -17,6 +17,10 @@ class Overlap(NamedTuple):
     other_band: str
 
 
+_REMARKS = ("left_out", "notes")
+"""Sections of a report that are no defects."""
+
+
 @dataclass
 class Findings:
     """What was left out while the pairs were put together."""
@@ -25,6 +29,8 @@ class Findings:
     missing_visible: list[str] = field(default_factory=list)
     ambiguous: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -33,10 +39,12 @@ class PairReport:
 
     source: str
     pairs: int
-    missing_infrared: tuple[str, ...] = ()  # names with a visible picture only
+    missing_infrared: tuple[str, ...] = ()  # visible files without a partner
     missing_visible: tuple[str, ...] = ()
     ambiguous: tuple[str, ...] = ()  # one stem, several files: left out
     unlisted: tuple[str, ...] = ()  # beside listed files, but not in the metadata
+    left_out: tuple[str, ...] = ()  # files beside the pictures that are none
+    notes: tuple[str, ...] = ()  # how the files were understood, where that is not obvious
     repeated_names: tuple[str, ...] = ()
     unequal_sizes: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
@@ -51,7 +59,7 @@ class PairReport:
 
     @property
     def ok(self) -> bool:
-        return self.usable > 0 and not any(self._sections().values())
+        return self.usable > 0 and not any(v for k, v in self._sections().items() if k not in _REMARKS)
 
     def raise_if_empty(self) -> "PairReport":
         """Return the report itself; raises `ValueError` with the whole report where no usable pair is left."""
@@ -66,10 +74,12 @@ class PairReport:
     def __str__(self) -> str:
         lines = [f"{self.source}: {self.pairs} pairs, {self.usable} usable"]
         for name, items in self._sections().items():
-            if items:
+            if items and name == "notes":
+                lines += [f"  warning: {item}" for item in items]
+            elif items:
                 lines.append(f"  {name.replace('_', ' ')} ({len(items)}): {some(items, separator='; ')}")
         if len(lines) == 1:
-            lines.append("  nothing to complain of")
+            lines.append("  no problems found")
         return "\n".join(lines)
 
 
@@ -106,7 +116,9 @@ class Checked:
             "repeated_names": tuple(name for name, count in Counter(self.names).items() if count > 1),
             "unequal_sizes": tuple(self.unequal),
             "unreadable": tuple(self.unreadable),
-            "duplicates": tuple(" = ".join(group) for group in self.digests.values() if len(group) > 1),
+            "duplicates": tuple(
+                some(group, most=4, separator=" = ") for group in self.digests.values() if len(group) > 1
+            ),
             "bad_names": frozenset(self.bad),
             "digests": self.digests,
         }

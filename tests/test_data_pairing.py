@@ -1,0 +1,194 @@
+"""Pairing by name: every convention of cameras and data sets, no file twice, none merged in silence."""
+
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusion_hub.data import PairedDataset
+from fusion_hub.data.pairing import Named, file_role, find_mark, pair_files, split_by_role
+from fusion_hub.data.tables import read_rows
+
+
+def save(path: Path, seed: int, channels: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (8, 12) if channels == 1 else (8, 12, channels)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).save(path)
+    return path
+
+
+CONVENTIONS = [
+    ("street_vis", "street_ir"),
+    ("street_rgb", "street_th"),
+    ("street_co", "street_ir"),
+    ("street-VIS", "street-IR"),
+    ("FLIR_00006_RGB", "FLIR_00006_PreviewData"),
+    ("FLIR_00006_RGB", "FLIR_00006"),
+    ("DJI_20230101_0001_V", "DJI_20230101_0001_T"),
+    ("DJI_0001_W", "DJI_0001_T"),
+    ("VIS_01", "IR_01"),
+    ("vis01", "ir01"),
+    ("0001v", "0001i"),
+    ("v01", "i01"),
+    ("scene.visible", "scene.thermal"),
+    ("IMG_0001", "img_0001"),
+    (unicodedata.normalize("NFC", "Gel\u00e4nde"), unicodedata.normalize("NFD", "Gel\u00e4nde")),
+    ("slice3_CT", "slice3_MR"),
+    ("plain", "plain"),
+    ("vis", "ir"),
+]
+
+
+@pytest.mark.parametrize(("visible", "infrared"), CONVENTIONS)
+def test_conventions(visible: str, infrared: str) -> None:
+    result = pair_files([Named(visible, 1), Named("other_vis", 3)], [Named(infrared, 2), Named("another_ir", 4)])
+    assert [(v, i) for _, v, i in result.pairs] == [(1, 2)]
+    assert [file.file for file in result.visible + result.infrared] == [3, 4] and not result.ambiguous
+
+
+@pytest.mark.parametrize(("visible", "infrared"), [pair for pair in CONVENTIONS if find_mark(pair[1]).role])
+def test_one_heap_is_split(visible: str, infrared: str) -> None:
+    left, right = split_by_role([Named(visible, 1), Named(infrared, 2)])
+    assert [file.file for file in left] == [1] and [file.file for file in right] == [2]
+
+
+def test_no_two_files_become_one() -> None:
+    result = pair_files(
+        [Named(name, name) for name in ("A", "a", "b_vis", "B_VIS", "c", "c", "d", "d_vis", "e_w", "e_z")],
+        [Named(name, name + "!") for name in ("a", "b_ir", "c", "d", "d_ir", "e_t")],
+    )
+    assert sorted(result.pairs) == [
+        ("a", "a", "a!"),
+        ("d", "d", "d!"),
+        ("d_vis", "d_vis", "d_ir!"),  # the short name is taken
+        ("e", "e_w", "e_t!"),  # the wide camera, not the zoom
+    ]
+    assert [[file.file for file in group] for group in result.ambiguous] == [["c", "c"], ["b_vis", "B_VIS"]]
+    assert [file.file for file in result.visible] == ["A", "e_z"]
+    assert len({name for name, _, _ in result.pairs}) == len(result.pairs)
+
+
+def test_folders_tell_roles_before_names() -> None:
+    assert file_role(PurePosixPath("night/IR/vis_1.png")) == ("night/vis_1", "infrared")
+    assert file_role(PurePosixPath("night/v/1.png")) == ("night/1", "visible")
+    assert file_role(PurePosixPath("night/street_ir.png")) == ("night/street_ir", "infrared")
+    assert file_role(PurePosixPath("street.png")) == ("street", None)
+
+
+@pytest.mark.parametrize("twice", [True, False])
+def test_one_folder_is_split_by_names(tmp_path: Path, twice: bool) -> None:
+    for number in range(2):
+        save(tmp_path / "JPEGImages" / f"FLIR_{number}_RGB.jpg", number, 3)
+        save(tmp_path / "JPEGImages" / f"FLIR_{number}_PreviewData.jpeg", number + 5)
+    (tmp_path / "JPEGImages" / "readme.txt").write_text("no picture")
+    folder = tmp_path / "JPEGImages"
+    dataset = PairedDataset.open((folder, folder) if twice else tmp_path)
+    assert [(p.visible_source.name, p.infrared_source.name) for p in dataset] == [
+        (f"FLIR_{number}_RGB.jpg", f"FLIR_{number}_PreviewData.jpeg") for number in range(2)
+    ]
+    assert dataset.check().left_out == ("JPEGImages/readme.txt",) and dataset.check().ok
+
+
+def test_one_folder_that_cannot_be_split_is_refused(tmp_path: Path) -> None:
+    for number in range(2):
+        save(tmp_path / f"{number}.png", number, 3)
+    with pytest.raises(ValueError, match="do not tell visible from infrared: give two folders"):
+        PairedDataset.open((tmp_path, tmp_path))
+
+
+def test_thermal_in_the_fourth_channel(tmp_path: Path) -> None:
+    """As MFNet stores it; transparency proper is refused instead."""
+    first = save(tmp_path / "mfnet" / "a.png", 0, 4)
+    dataset = PairedDataset.open((first.parent, first.parent))
+    stored = np.asarray(Image.open(first))
+    np.testing.assert_array_equal(dataset[0].visible, stored[..., :3])
+    np.testing.assert_array_equal(dataset[0].infrared, stored[..., 3])
+    assert "fourth channel" in str(dataset.check())
+    opaque = stored.copy()
+    opaque[..., 3] = 255
+    opaque[0, :5, 3] = 128
+    (tmp_path / "alpha").mkdir()
+    Image.fromarray(opaque).save(tmp_path / "alpha" / "a.png")
+    with pytest.raises(ValueError, match="give two folders"):
+        PairedDataset.open((tmp_path / "alpha", tmp_path / "alpha"))
+
+
+@pytest.mark.parametrize(("visible", "infrared"), [("vis", "ir"), ("PET", "MRI"), ("rgb", "thermal")])
+def test_folders_in_the_wrong_order_are_exchanged(tmp_path: Path, visible: str, infrared: str) -> None:
+    save(tmp_path / visible / "1.png", 1, 3)
+    save(tmp_path / infrared / "1.png", 2)
+    dataset = PairedDataset.open((tmp_path / infrared, tmp_path / visible))
+    assert dataset[0].visible_source.parent.name == visible
+    report = dataset.check()
+    assert "warning:" in str(report) and "other order" in report.notes[0] and report.ok
+    assert not PairedDataset.open((tmp_path / visible, tmp_path / infrared)).check().notes
+
+
+def test_names_that_contradict_the_order_are_reported(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1_ir.png", 1)
+    save(tmp_path / "b" / "1_ir.png", 2)
+    assert "exchange the two" in PairedDataset.open((tmp_path / "a", tmp_path / "b")).check().notes[0]
+
+
+def test_report_stays_short_for_many_equal_pairs(tmp_path: Path) -> None:
+    image = Image.fromarray(np.zeros((4, 4), np.uint8))
+    pairs = [{"visible": image, "infrared": image, "name": f"{number}"} for number in range(2000)]
+    text = str(PairedDataset.open(pairs).check())
+    assert max(map(len, text.splitlines())) < 400 and "and 3996 more" in text
+
+
+# --- tables
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252", "mac_roman", "cp850"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_as_people_save_it(tmp_path: Path, encoding: str, delimiter: str) -> None:
+    save(tmp_path / "img" / "Gel\u00e4nde_co.png", 0, 3)
+    save(tmp_path / "img" / "Gel\u00e4nde_ir.png", 1)
+    rows = [("visible_file_name", "infrared_file_name"), ("img\\Gel\u00e4nde_co.png", "img/Gel\u00e4nde_ir.png")]
+    text = "\r\n".join(delimiter.join(row) for row in rows)
+    (tmp_path / "metadata.csv").write_bytes(text.encode(encoding))
+    (pair,) = PairedDataset.open(tmp_path)
+    assert pair.visible.mode == "RGB" and pair.infrared.mode == "L"
+
+
+def test_csv_of_a_mac_names_files_in_another_unicode_form(tmp_path: Path) -> None:
+    save(tmp_path / unicodedata.normalize("NFC", "\u00e4.png"), 0)
+    save(tmp_path / "b.png", 1)
+    name = unicodedata.normalize("NFD", "\u00e4.png")
+    (tmp_path / "metadata.csv").write_text(f"sep=;\nvis;ir\n{name};b.png\n", encoding="utf-8")
+    assert len(PairedDataset.open(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        (b'[{"a": 1}, {"a": 2}]', 2),
+        (b'\n[\n{"a": 1}\n]\n', 1),
+        (b'\xef\xbb\xbf{"a": 1}\n\n{"a": 2}\n', 2),
+        ('{"a": "\u00e4"}'.encode("utf-16"), 1),
+    ],
+)
+def test_json_lines_and_arrays(tmp_path: Path, content: bytes, rows: int) -> None:
+    file = tmp_path / "metadata.jsonl"
+    file.write_bytes(content)
+    assert len(read_rows(file)) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metadata.jsonl", b'{"a": 1}\n{"a": \n', "line 2 is no JSON: write one JSON object in each line"),
+        ("metadata.jsonl", b"[1, 2]", "entry 1 is a int: write a JSON object"),
+        ("metadata.jsonl", b'["a"', "line 1 is no JSON array"),
+        ("metadata.jsonl", b"[" * 100000, "is no JSON array"),
+        ("metadata.csv", b"\xff\xfe\x00", "is damaged text: save it again as UTF-8"),
+    ],
+)
+def test_damaged_tables_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}.*{message}") as caught:
+        read_rows(tmp_path / name)
+    assert "\n" not in str(caught.value)
