@@ -167,15 +167,15 @@ def coco(*annotations: tuple[int, int, list[float]], names: tuple[str, ...] = ("
     }
 
 
-def test_names_of_pictures_clipping_and_empty_pictures(tmp_path: Path) -> None:
-    content = coco((1, 3, [30, 20, 99, 99]), (1, 7, [1, 2, 3, 4]), (1, 3, [50, 2, 3, 4]), names=("vis/a.png", "b.c"))
+def test_names_of_pictures_rounding_and_empty_pictures(tmp_path: Path) -> None:
+    content = coco((1, 3, [30, 20, 11, 10.5]), (1, 7, [1, 2, 3, 4]), (1, 3, [40, 2, 1, 4]), names=("vis/a.png", "b.c"))
     pairs = a_set(tmp_path, one=content)
     empty, full = find_boxes(pairs, ("bus", "person"))
     assert empty.name == "a" and empty.boxes.shape == (0, 4) and empty.class_ids.shape == (0,)
     assert rows((full.boxes, full.class_ids)) == [
         (1, 2, 4, 6, 1),
         (30, 20, 40, 30, 0),
-    ]  # within; the one outside is gone
+    ]  # within; the one without an area is gone
     assert [len(pair.boxes) for pair in find_boxes(pairs, ("bus",))] == [0, 1]
 
 
@@ -197,12 +197,19 @@ def test_the_split_may_be_below_the_folder_of_boxes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "classes", "annotations", "message"),
     [
-        ({}, ("person",), None, r"has no folder with boxes \(COCO JSON files\): name it one of boxes"),
+        ({}, ("person",), None, r"has no folder with boxes \(COCO JSON, Pascal.*name it one of boxes"),
         ({"x": "{"}, ("person",), None, r"x.json is no COCO file of boxes \(JSONDecodeError"),
         ({"x": {"images": []}}, ("person",), None, r"no COCO file of boxes \(KeyError: 'categories'\)"),
         ({"x": []}, ("person",), None, "no COCO file of boxes"),
         ({"x": coco((0, 7, [1, 2, 3]))}, ("person",), None, "no COCO file of boxes"),
         ({"x": coco((0, 7, [1, 2, 3, float("nan")]))}, ("person",), None, "give finite numbers"),
+        (
+            {"x": coco((0, 7, [20, 10, 38, 28]))},
+            ("person",),
+            None,
+            "'a', which leaves the picture of 40 x 30: write left",
+        ),
+        ({"x": coco((0, 7, [-9, 10, 3, 3]))}, ("person",), None, "leaves the picture of 40 x 30: correct it"),
         ({"x": coco((9, 7, [1, 2, 3, 4]))}, ("person",), None, "box of image 9 and category 7, but does not list them"),
         ({"x": coco((0, 1, [1, 2, 3, 4]))}, ("person",), None, "box of image 0 and category 1"),
         ({"x": coco(names=("a", "a.png"))}, ("person",), None, "lists pictures of one stem twice"),
@@ -258,3 +265,66 @@ def test_all_classes_of_the_files(tmp_path: Path, data_root: Path) -> None:
     assert known_classes(list(PairedDataset.open("generated:2"))) == ["person", "car"]
     msrs = list(PairedDataset.open(str(data_root / "data" / "msrs"), "val"))
     assert known_classes(msrs) == ["person", "bicycle", "car"]
+
+
+# --- one file for each picture ---------------------------------------------------------------------------------------
+
+VOC = (
+    "<annotation><filename>a.png</filename><size><width>40</width><height>30</height></size>{}</annotation>",
+    "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>",
+)
+
+
+@pytest.mark.parametrize("place", ["boxes", "Annotations", "labels", "xml", "vis"])
+def test_pascal_voc(tmp_path: Path, place: str) -> None:
+    pairs = a_set(tmp_path)
+    (tmp_path / place).mkdir(exist_ok=True)
+    objects = VOC[1].format("person", 1, 2, 4, 6) + VOC[1].format("car", 30, 20, 40, 30.5)
+    (tmp_path / place / "a.xml").write_text(VOC[0].format(objects))
+    (tmp_path / place / "b.c.xml").write_text(VOC[0].format(""))
+    full, empty = find_boxes(pairs, ["People", "car"])
+    assert rows((full.boxes, full.class_ids)) == [(1, 2, 4, 6, 0), (30, 20, 40, 30, 1)]
+    assert empty.boxes.shape == (0, 4) and known_classes(pairs) == ["person", "car"]
+
+
+@pytest.mark.parametrize("listed", ["classes.txt", "data.yaml"])
+def test_yolo(tmp_path: Path, listed: str) -> None:
+    pairs = a_set(tmp_path)
+    (tmp_path / "labels").mkdir()
+    text = "person\ncar\n" if listed == "classes.txt" else "names: {0: person, 1: car}\n"
+    (tmp_path / ("labels" if listed == "classes.txt" else ".") / listed).write_text(text)
+    (tmp_path / "labels" / "a.txt").write_text("1 0.5 0.5 0.25 0.2\n\n0 0.05 0.1 0.1 0.2 0.93\n")
+    full, empty = find_boxes(pairs, ["person", "car"])  # b.c has no file, so no object
+    np.testing.assert_allclose(full.boxes, [[0, 0, 4, 6], [15, 12, 25, 18]], atol=1e-5)
+    assert full.class_ids.tolist() == [0, 1] and empty.boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.xml", VOC[0].format(VOC[1].format("person", 30, 20, 60, 30)), r"a.xml has the box 30, 20, 60, 30 .*leaves"),
+        ("a.xml", VOC[0].format("<object><name>person</name></object>"), "a.xml is no Pascal VOC file of boxes"),
+        ("a.xml", "<annotation>", "a.xml is damaged XML"),
+        ("a.xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "a.xml has a document type"),
+        ("a.xml", "<svg/>", "its root is 'svg'"),
+        ("a.txt", "0 0.5 0.5", "a.txt, line 1 is no YOLO box: write class"),
+        ("a.txt", "0 0.5 0.5 0.2 0.2\n7 0.5 0.5 0.2 0.2", r"a.txt, line 2 has the class 7: there are 0 to 0"),
+        ("a.txt", "0 0.9 0.5 0.5 0.2", r"a.txt has the box .*leaves the picture"),
+    ],
+)
+def test_wrong_files_of_single_pictures(tmp_path: Path, name: str, content: str, message: str) -> None:
+    pairs = a_set(tmp_path)
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / "classes.txt").write_text("person\n")
+    (tmp_path / "boxes" / name).write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        find_boxes(pairs[:1], ["person"])
+    assert "\n" not in str(caught.value)
+
+
+def test_yolo_without_names_of_classes(tmp_path: Path) -> None:
+    pairs = a_set(tmp_path)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(ValueError, match=r"without names of classes: add one of classes\.txt"):
+        find_boxes(pairs, ["person"])

@@ -1,8 +1,8 @@
 """Pairs with a box around each object: where the files of boxes lie beside the pictures, and how they are read.
 
-Files are COCO JSON in a folder `boxes/` beside that of the visible pictures. Several files are several people who drew
-boxes on the same pictures. People disagree, most of all where each saw another picture (visible, infrared, fused), so
-`union_boxes` makes one truth of theirs by a stated rule.
+Files are COCO JSON, Pascal VOC or YOLO in a folder `boxes/` (or `Annotations/`, `labels/` ...) beside that of the
+visible pictures. Several COCO files are several people who drew boxes on the same pictures. People disagree, most of
+all where each saw another picture (visible, infrared, fused), so `union_boxes` makes one truth by a stated rule.
 
 A box is left, top, right, bottom in pixels; edges, so a box around one pixel is 1 wide.
 """
@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from fusion_hub.data.coco import CocoFile, read_coco
 from fusion_hub.data.generated import DrawnPicture
-from fusion_hub.data.layouts import folder_beside
-from fusion_hub.data.pictures import READ_ERRORS, Pair, upright_size
+from fusion_hub.data.layouts import subfolder
+from fusion_hub.data.pictures import Pair
 from fusion_hub.data.report import some
+from fusion_hub.data.voc_yolo import CLASS_LISTS, find_class_list, read_voc, read_yolo
+from fusion_hub.image.io import read_header
 
-BOX_NAMES = ("boxes",)
+BOX_NAMES = ("boxes", "annotations", "annotation", "bbox", "bboxes", "labels", "label", "xml")
 DRAWN_CLASSES = ("person", "car")  # of `fusion_hub.data.street`
 SAME_OBJECT = 0.5
 """Intersection over union from which boxes of two people are the same object."""
@@ -67,9 +68,10 @@ def find_boxes(
 ) -> list[BoxedPair]:
     """The boxes that belong to pairs.
 
-    Of files they are in COCO JSON files in a folder `boxes/` beside that of the visible pictures, also with the split
-    below it: `boxes/train/`. Pictures are found by stem. A picture that is listed with no box has no object; crowds
-    (`iscrowd`) are no single object and are left out. Drawn scenes know their own boxes.
+    Of files they lie in a folder beside that of the visible pictures (`boxes/`, `Annotations/`, `labels/` ..., also
+    with the split below it: `boxes/train/`), or among the pictures: COCO JSON, Pascal VOC XML or YOLO text, whichever
+    is there, in this order. Pictures are found by the stem of the visible file, of the infrared one, or the pair's name.
+    A picture that a COCO file lists without a box, or that has no YOLO file, has no object. Crowds of COCO (`iscrowd`) are no single object and are left out. Drawn scenes know their own boxes.
 
     Args:
         classes: names, in the order of the ids of the result, in any case; usual synonyms such as `People` for `person`
@@ -92,11 +94,12 @@ def find_boxes(
         if source.parent not in read:
             read[source.parent] = _read_folder(source.parent, annotations)
             _check_classes(source.parent, read[source.parent], ids, every_class)
-        files, stem = read[source.parent], source.stem
-        if not all(stem in file.pictures for file in files):
+        files = read[source.parent]
+        stem = next((name for name in _stems(pair) if all(name in file.pictures for file in files)), None)
+        if stem is None:
             missing.append(pair.name)
             continue
-        _check_size(source, {file.pictures[stem].size for file in files})
+        _check_size(source, {size for file in files if (size := file.pictures[stem].size) is not None})
         boxed.append(BoxedPair(pair, *union_boxes([_boxes_of(file, stem, ids) for file in files])))
     if missing:
         raise ValueError(
@@ -209,19 +212,55 @@ def _drawn(source: DrawnPicture, ids: Mapping[str, int]) -> Boxes:
     return corners, np.array([ids[same_class(box.label)] for box in wanted], dtype=np.int64)
 
 
+def _stems(pair: Pair) -> list[str]:
+    """The names under which boxes of a pair may be filed."""
+    sources = (pair.visible_source, pair.infrared_source)
+    return list(dict.fromkeys([*(s.stem for s in sources if isinstance(s, Path)), pair.name]))
+
+
 def _read_folder(visible: Path, annotations: Sequence[str] | None) -> list[CocoFile]:
     """The files of boxes beside the folder of visible pictures that are asked for."""
-    folder = folder_beside(visible, BOX_NAMES, "with boxes (COCO JSON files)")
-    files = {file.stem: file for file in sorted(folder.glob("*.json")) if not file.name.startswith(".")}
-    if not files:
-        raise ValueError(f"{folder} holds no JSON file: put COCO files of boxes there")
-    wanted = list(files) if annotations is None else list(dict.fromkeys(annotations))
-    if not wanted or (unknown := [name for name in wanted if name not in files]):
+    folder, kind = _box_folder(visible)
+    found = {file.stem: file for file in sorted(folder.glob(f"*{kind}")) if _holds_boxes(file)}
+    if kind != ".json":
+        if annotations is not None:
+            raise ValueError(f"{folder} holds one file of boxes for each picture: leave the choice of annotations out")
+        if kind == ".xml":
+            return [read_voc(list(found.values()))]
+        classes = find_class_list(folder)
+        if classes is None:
+            raise ValueError(f"{folder} holds YOLO boxes without names of classes: add one of {', '.join(CLASS_LISTS)}")
+        return [read_yolo(list(found.values()), visible, classes)]
+    wanted = list(found) if annotations is None else list(dict.fromkeys(annotations))
+    if not wanted or (unknown := [name for name in wanted if name not in found]):
         asked = f"{unknown[0]!r}" if wanted else "no file at all"
         raise ValueError(
-            f"{folder} has the files of boxes {some(list(files))}, asked for is {asked}: choose some of them"
+            f"{folder} has the files of boxes {some(list(found))}, asked for is {asked}: choose some of them"
         )
-    return [read_coco(files[name]) for name in wanted]
+    return [read_coco(found[name]) for name in wanted]
+
+
+def _box_folder(visible: Path) -> tuple[Path, str]:
+    """The folder with boxes, and the suffix of their files."""
+    roots = [(visible.parent, Path()), (visible.parent.parent, Path(visible.name))]
+    places = [
+        folder / split
+        for root, split in roots
+        for name in BOX_NAMES
+        if (folder := subfolder(root, name)) is not None and (folder / split).is_dir()
+    ]
+    for place in [*places, visible]:
+        for kind in (".json", ".xml", ".txt"):
+            if any(_holds_boxes(file) for file in place.glob(f"*{kind}")):
+                return place, kind
+    raise ValueError(
+        f"{visible.parent} has no folder with boxes (COCO JSON, Pascal VOC XML or YOLO text files): name it one of "
+        f"{', '.join(BOX_NAMES)}"
+    )
+
+
+def _holds_boxes(file: Path) -> bool:
+    return not file.name.startswith(".") and file.name not in CLASS_LISTS
 
 
 def _check_classes(visible: Path, files: Sequence[CocoFile], ids: Mapping[str, int], every_class: bool) -> None:
@@ -234,15 +273,12 @@ def _check_classes(visible: Path, files: Sequence[CocoFile], ids: Mapping[str, i
 
 
 def _check_size(file: Path, listed: set[tuple[float, float]]) -> None:
-    try:
-        with Image.open(file) as image:
-            size = upright_size(image)
-    except READ_ERRORS as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    for width, height in listed - {size}:
+    height, width = read_header(file, "picture").size
+    size = (width, height)
+    for other_width, other_height in listed - {size}:
         raise ValueError(
-            f"{file.name} is {size[0]} x {size[1]}, but a file of boxes lists it with {width:g} x {height:g}: take "
-            "pictures and boxes from the same place"
+            f"{file.name} is {size[0]} x {size[1]}, but a file of boxes lists it with {other_width:g} x "
+            f"{other_height:g}: take pictures and boxes from the same place"
         )
 
 

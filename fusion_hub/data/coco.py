@@ -10,6 +10,9 @@ import numpy as np
 
 from fusion_hub.data.layouts import EXTENSIONS
 
+BEYOND = 1.0
+"""Pixels by which a box may leave its picture."""
+
 
 class Drawn(NamedTuple):
     """What one file says of one picture.
@@ -17,12 +20,12 @@ class Drawn(NamedTuple):
     Attributes:
         boxes: `(N, 4)` float64: left, top, right, bottom in pixels, within the picture.
         class_ids: `(N,)` int64, categories as the file numbers them.
-        size: width and height of the picture.
+        size: width and height of the picture; None where the file does not say.
     """
 
     boxes: np.ndarray
     class_ids: np.ndarray
-    size: tuple[float, float]
+    size: tuple[float, float] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +44,10 @@ class CocoFile:
 def read_coco(file: Path) -> CocoFile:
     """Read a file.
 
-    Boxes are clipped to their picture and dropped if nothing is left of them. So are crowds (`iscrowd`): they are no
-    single object.
+    Crowds (`iscrowd`) and boxes without an area are left out: they are no single object.
 
     Raises:
-        ValueError: it is no such file, or contradicts itself.
+        ValueError: it is no such file, contradicts itself, or has a box that leaves its picture by more than a pixel.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -84,10 +86,7 @@ def _by_picture(
                 "or leave the box out"
             )
         stem, size = images[image_id]
-        box = np.array([left, top, left + width, top + height])
-        if not np.isfinite(box).all():
-            raise ValueError(f"{file} has the box {box.tolist()} in {stem!r}: give finite numbers")
-        box = np.clip(box, 0, np.array(size * 2))
+        box = within(np.array([left, top, left + width, top + height]), size, file, stem)
         if box[2] > box[0] and box[3] > box[1]:
             rows[stem].append((box, class_id))
     sizes = dict(images.values())
@@ -95,6 +94,27 @@ def _by_picture(
         stem: Drawn(np.array([b for b, _ in row]).reshape(-1, 4), np.array([i for _, i in row], np.int64), sizes[stem])
         for stem, row in rows.items()
     }
+
+
+def within(box: np.ndarray, size: tuple[float, float], file: Path, stem: str) -> np.ndarray:
+    """A box (left, top, right, bottom) clipped to its picture, which it may leave by a rounding error.
+
+    Raises:
+        ValueError: it leaves the picture by more than a pixel, or is not finite.
+    """
+    shown = ", ".join(f"{value:g}" for value in box)
+    if not np.isfinite(box).all():
+        raise ValueError(f"{file} has the box {shown} in {stem!r}: give finite numbers")
+    inside = np.clip(box, 0, np.array(size * 2))
+    if np.abs(inside - box).max() > BEYOND:
+        left, top, right, bottom = box
+        corners = left < right - left <= size[0] and top < bottom - top <= size[1]
+        cure = "write left, top, width, height, not two corners" if corners else "correct it"
+        raise ValueError(
+            f"{file} has the box {shown} (left, top, right, bottom) in {stem!r}, which leaves the picture of "
+            f"{size[0]:g} x {size[1]:g}: {cure}"
+        )
+    return inside
 
 
 def _stem(file_name: str) -> str:
