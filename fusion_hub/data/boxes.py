@@ -70,8 +70,9 @@ def find_boxes(
 
     Of files they lie in a folder beside that of the visible pictures (`boxes/`, `Annotations/`, `labels/` ..., also
     with the split below it: `boxes/train/`), or among the pictures: COCO JSON, Pascal VOC XML or YOLO text, whichever
-    is there, in this order. Pictures are found by the stem of the visible file, of the infrared one, or the pair's name.
-    A picture that a COCO file lists without a box, or that has no YOLO file, has no object. Crowds of COCO (`iscrowd`) are no single object and are left out. Drawn scenes know their own boxes.
+    is there, in this order. Pictures are found by the stem of the visible file, of the infrared one, or by the name of
+    the pair. A picture that COCO lists without a box, or that has no YOLO file, has no object. Crowds of COCO are left
+    out: they are no single object. Drawn scenes know their own boxes.
 
     Args:
         classes: names, in the order of the ids of the result, in any case; usual synonyms such as `People` for `person`
