@@ -1,5 +1,7 @@
 """`fusion-hub`: what it writes, what it tells, and its exit codes; with one process and with two."""
 
+import csv
+import errno
 import json
 import os
 import re
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hub_server import HubServer, Repository
 from PIL import Image
@@ -19,6 +22,7 @@ from typer.testing import CliRunner, Result
 
 from fusion_hub import FusionPipeline, PairedDataset, __version__, cli, pretrained
 from fusion_hub.cli import common
+from fusion_hub.image.io import read_picture
 
 NAMES = ["a", "b.1", "c", "d", "e"]
 SIZES = [(40, 56), (40, 56), (33, 47), (40, 56), (1, 1)]
@@ -61,8 +65,14 @@ def start(*arguments: object, processes: int = 1, **environment: str) -> subproc
 
 
 def stems(folder: Path) -> list[str]:
-    """Of everything in the folder, hidden files too: a half-written one would show."""
-    return sorted(path.name.removesuffix(".png") for path in folder.iterdir())
+    """Of everything in the folder but the record, hidden files too: a half-written one would show."""
+    return sorted(path.name.removesuffix(".png") for path in folder.iterdir() if path.name != ".fusion-hub")
+
+
+def report(folder: Path) -> dict[str, tuple[str, str, str]]:
+    """Result, output and note of each name in the folder's report."""
+    with (folder / ".fusion-hub" / "report.csv").open(encoding="utf-8-sig", newline="") as stream:
+        return {row["name"]: (row["result"], row["output"], row["note"]) for row in csv.DictReader(stream)}
 
 
 def spoil(pairs: Path, name: str) -> None:
@@ -120,14 +130,15 @@ def test_a_pair_gives_the_picture_of_the_pipeline(pairs: Path, tmp_path: Path, m
         assert np.array_equal(image, expected)
 
 
-def test_an_existing_file_is_kept_unless_asked(pairs: Path, tmp_path: Path, model: str) -> None:
+def test_a_named_file_is_overwritten_unless_it_is_to_be_kept(pairs: Path, tmp_path: Path, model: str) -> None:
     out = tmp_path / "out.png"
     out.write_bytes(b"mine")
     arguments = ("fuse", pairs / "vis" / "c.jpg", pairs / "ir" / "c.png", "-o", out, "-m", model)
-    result = run(*arguments)
-    assert result.exit_code == 0 and "--overwrite" in result.stdout and out.read_bytes() == b"mine"
-    assert run(*arguments, "--overwrite").exit_code == 0
-    assert Image.open(out).size == (47, 33)
+    result = run(*arguments, "--no-overwrite")
+    assert result.exit_code == 0 and "kept, as --no-overwrite asks" in result.stdout and out.read_bytes() == b"mine"
+    assert run(*arguments).exit_code == 0 and Image.open(out).size == (47, 33)
+    other = ("fuse", pairs / "vis" / "a.jpg", pairs / "ir" / "a.png", "-o", out, "-m", model)
+    assert run(*other).exit_code == 0 and Image.open(out).size == (56, 40)
 
 
 @pytest.mark.parametrize(
@@ -185,11 +196,157 @@ def test_bad_pairs_are_reported_and_the_rest_is_fused(pairs: Path, tmp_path: Pat
 def test_what_is_done_is_skipped(pairs: Path, tmp_path: Path, model: str) -> None:
     out = tmp_path / "out"
     arguments = ("fuse", pairs, "--output", out, "--model", model)
-    assert "2 fused" in run(*arguments, "--limit", 2).stdout and stems(out) == ["a", "b.1"]
-    (out / "a.png").write_bytes(b"mine")
+    (pairs / "vis" / "alone.gif").write_bytes(b"GIF89a")
+    first = run(*arguments, "--limit", 2).stdout
+    assert "2 fused, 1 files left out" in first and stems(out) == ["a", "b.1"]
+    assert "missing infrared (1): alone.gif" in first
+    before = (out / "b.1.png").stat().st_mtime_ns
+    (out / "a.png").write_bytes(b"no picture")  # not what is called done
     again = run(*arguments)
-    assert "3 fused, 2 there already" in again.stdout and (out / "a.png").read_bytes() == b"mine"
-    assert "5 fused" in run(*arguments, "--overwrite").stdout and (out / "a.png").read_bytes() != b"mine"
+    assert "4 fused, 1 already there" in again.stdout
+    assert (out / "b.1.png").stat().st_mtime_ns == before and Image.open(out / "a.png").size == (56, 40)
+    assert report(out)["b.1"] == ("already there", "b.1.png", "")
+    assert report(out)["alone.gif"] == ("left out", "", "no infrared partner")
+    assert "5 fused" in run(*arguments, "--overwrite").stdout
+
+
+def test_a_changed_input_is_fused_again(pairs: Path, tmp_path: Path, model: str) -> None:
+    out = tmp_path / "out"
+    assert "5 fused" in run("fuse", pairs, "--output", out, "--model", model).stdout
+    Image.new("RGB", (56, 40), (9, 99, 199)).save(pairs / "vis" / "a.jpg")
+    assert "1 fused, 4 already there" in run("fuse", pairs, "--output", out, "--model", model).stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("--rescale", "minmax"), "rescale none, now it is minmax"),
+        (("--infrared-range", "0,99"), r"infrared_range null, now it is \[0.0, 99.0\]"),
+        (("--visible-range", "minmax"), "visible_range null, now it is minmax"),
+        (("--dtype", "bfloat16"), "dtype float32, now it is bfloat16"),
+        (("--seed", 3), "seed 0, now it is 3"),
+        (("--tile", 64), "tile null, now it is 64"),
+    ],
+)
+def test_a_folder_holds_no_mixture(pairs: Path, tmp_path: Path, model: str, change: tuple, said: str) -> None:
+    out = tmp_path / "out"
+    run("fuse", pairs, "--output", out, "--model", model, "--limit", 1)
+    result = run("fuse", pairs, "--output", out, "--model", model, *change)
+    assert result.exit_code == 2 and stems(out) == ["a"]
+    assert re.search(rf"holds pictures made with {said}: give another folder.*--overwrite", result.stderr)
+    assert run("fuse", pairs, "--output", out, "--model", model, "--overwrite", *change).exit_code == 0
+
+
+def test_a_folder_holds_no_mixture_of_models(pairs: Path, tmp_path: Path, model: str) -> None:
+    out, changed = tmp_path / "out", tmp_path / "other" / "tiny"
+    run("fuse", pairs, "--output", out, "--model", model, "--limit", 1)
+    pipeline = tiny_pipeline()
+    with torch.no_grad():
+        next(pipeline.model.parameters()).add_(0.01)
+    pipeline.save_pretrained(changed)
+    result = run("fuse", pairs, "--output", out, "--model", changed)
+    assert result.exit_code == 2 and "made with model" in result.stderr
+
+
+def test_pictures_of_unknown_origin_are_not_taken_for_done(pairs: Path, tmp_path: Path, model: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    Image.new("RGB", (56, 40)).save(out / "a.png")
+    result = run("fuse", pairs, "--output", out, "--model", model)
+    assert result.exit_code == 2 and "that no run has recorded" in result.stderr
+    (out / ".fusion-hub").mkdir()
+    (out / ".fusion-hub" / "run.json").write_text("{")
+    result = run("fuse", pairs, "--output", out, "--model", model)
+    assert result.exit_code == 2 and "run.json is damaged or of another version" in result.stderr
+
+
+def test_warnings_are_printed_and_reported(tmp_path: Path, model: str) -> None:
+    random = np.random.default_rng(0)
+    for name in "abc":
+        for folder, pixels in (("vis", random.integers(0, 256, (40, 56), dtype=np.uint8)), ("ir", None)):
+            (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
+            pixels = np.full((40, 56), 7, np.uint8) if pixels is None else pixels
+            Image.fromarray(pixels).save(tmp_path / "set" / folder / f"{name}.png")
+    result = run("fuse", tmp_path / "set", "--output", tmp_path / "out", "--model", model)
+    assert result.exit_code == 0 and result.stderr.count("warning:") == 1
+    assert "is constant (value 7)" in result.stderr and "and 2 more pairs" in result.stderr
+    assert all("is constant" in note for _, _, note in report(tmp_path / "out").values())
+    files = [tmp_path / "set" / folder / "a.png" for folder in ("vis", "ir")]
+    single = run("fuse", *files, "--output", tmp_path / "a.png", "--model", model)
+    assert "fusion-hub: warning: infrared ('" in single.stderr and "is constant" in single.stderr
+
+
+def test_float_and_deep_visible_images_in_folders(tmp_path: Path, model: str) -> None:
+    random = np.random.default_rng(0)
+    for folder in ("vis", "ir"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    pictures = {
+        "gray.tif": random.random((40, 56)).astype(np.float32),
+        "color.tif": random.random((40, 56, 3)).astype(np.float32),
+        "deep.tif": random.integers(0, 65536, (40, 56, 3), dtype=np.uint16),
+        "mono.tif": random.integers(0, 65536, (40, 56), dtype=np.uint16),
+    }
+    for name, pixels in pictures.items():
+        tifffile.imwrite(tmp_path / "set" / "vis" / name, pixels)
+        Image.fromarray(random.integers(0, 256, (40, 56), dtype=np.uint8)).save(
+            tmp_path / "set" / "ir" / name.replace(".tif", ".png")
+        )
+    arguments = ("fuse", tmp_path / "set", "--output", tmp_path / "out", "--model", model)
+    assert run(*arguments).exit_code == 0
+    kinds = {
+        file.name: read_picture(file).pixels.dtype.name for file in (tmp_path / "out").glob("*.*") if file.is_file()
+    }
+    assert kinds == {"gray.tif": "float32", "color.tif": "float32", "deep.png": "uint16", "mono.png": "uint16"}
+    assert "4 already there" in run(*arguments).stdout
+    coarse = run(*arguments[:2], "--output", tmp_path / "coarse", "--model", model, "--dtype", "bfloat16")
+    assert "leaves about 270 gray levels" in coarse.stderr
+
+
+def test_the_file_says_what_made_it(pairs: Path, tmp_path: Path, model: str) -> None:
+    run("fuse", pairs / "vis" / "c.jpg", pairs / "ir" / "c.png", "-o", tmp_path / "a.png", "-m", model)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.getexif()[0x0131] == f"Fusion Hub {__version__} (tiny, float32)"
+
+
+def test_names_as_long_as_a_file_system_takes(pairs: Path, tmp_path: Path, model: str) -> None:
+    for length in (245, 251):
+        (pairs / "vis" / "a.jpg").rename(pairs / "vis" / f"{'n' * length}.jpg")
+        (pairs / "ir" / "a.png").rename(pairs / "ir" / f"{'n' * length}.png")
+        result = run("fuse", pairs, "--output", tmp_path / str(length), "--model", model)
+        assert result.exit_code == 0 and "n" * length in stems(tmp_path / str(length)), result.stderr
+        (pairs / "vis" / f"{'n' * length}.jpg").rename(pairs / "vis" / "a.jpg")
+        (pairs / "ir" / f"{'n' * length}.png").rename(pairs / "ir" / "a.png")
+
+
+def test_a_disk_that_takes_nothing_stops_the_run_at_once(
+    pairs: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    result = run("fuse", pairs, "--output", tmp_path / "file" / "out", "--model", model)
+    assert result.exit_code == 1 and "is a file: choose another folder" in result.stderr
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("fusion_hub.image_processor.save_image", lambda *_, **__: (_ for _ in ()).throw(full))
+    result = run("fuse", pairs, "--output", tmp_path / "out", "--model", model)
+    assert result.exit_code == 1 and result.stderr.count("the disk is full") == 1
+
+
+def test_a_killed_run_leaves_nothing(pairs: Path, tmp_path: Path, model: str) -> None:
+    out = tmp_path / "out"
+    run("fuse", pairs, "--output", out, "--model", model, "--limit", 1)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (out / f".b.1.png.{gone.pid}-0123abcd.tmp").write_bytes(b"half")
+    (out / f".c.png.{os.getppid()}-0123abcd.tmp").write_bytes(b"of a process that runs")
+    assert run("fuse", pairs, "--output", out, "--model", model).exit_code == 0
+    assert [name for name in stems(out) if name.startswith(".")] == [f".c.png.{os.getppid()}-0123abcd.tmp"]
+
+
+def test_one_file_for_both_images_is_refused(pairs: Path, tmp_path: Path, model: str) -> None:
+    file = pairs / "vis" / "a.jpg"
+    result = run("fuse", file, file, "-o", tmp_path / "a.png", "-m", model)
+    assert result.exit_code == 2 and "was given as both images" in result.stderr
+    swapped = run("fuse", pairs / "ir" / "a.png", file, "-o", tmp_path / "a.png", "-m", model)
+    assert swapped.exit_code == 0 and "warning:" in swapped.stderr and Image.open(tmp_path / "a.png").mode == "RGB"
 
 
 def test_noise_belongs_to_the_pair_and_the_seed(pairs: Path, tmp_path: Path, model: str) -> None:
@@ -258,7 +415,7 @@ def test_real_pairs(data_root: Path, tmp_path: Path, model: str) -> None:
         ("{set} -o out --device warp", 2, "--device warp cannot be used here"),
         ("{set} -o out --dtype int8", 2, "int8"),
         ("{set} -o out --model nowhere", 1, "no pipeline named 'nowhere'"),
-        ("{set}/ir -o out", 1, "no visible folder"),
+        ("{set}/ir -o out", 1, "do not tell visible from infrared"),
         ("nowhere/at/all -o out", 1, "no such folder"),
         ("{set}/vis/a.jpg {set}/ir/c.png -o out.png", 1, "register the pair first"),
     ],
@@ -285,11 +442,12 @@ def test_a_truncated_checkpoint(pairs: Path, tmp_path: Path, model: str) -> None
     assert result.exit_code == 1 and "is damaged or incomplete" in result.stderr and not (tmp_path / "out").exists()
 
 
-def test_dtype_auto_follows_the_instructions_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    for found, expected in (({"avx512_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)):
+def test_dtype_auto_is_the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 differs by up to three levels, so a default that depends on the machine gives different pictures."""
+    for found in ({"avx512_bf16": True}, {"avx2": True}):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
-        assert common.choose_dtype("auto", torch.device("cpu")) is expected
-    assert common.choose_dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
+        assert common.choose_dtype("auto") is torch.float32
+    assert common.choose_dtype("bfloat16") is torch.bfloat16
 
 
 # --- processes ---
@@ -314,9 +472,11 @@ def test_an_interrupt_leaves_whole_files(tmp_path: Path, model: str, number: sig
     finally:
         process.kill()
     assert process.returncode == 130, errors
-    assert "the same command goes on with the rest" in errors and "Traceback" not in errors
-    assert 0 < len(list(out.iterdir())) < 300
-    for path in out.iterdir():
+    assert "run the same command to fuse the rest" in errors and "Traceback" not in errors
+    assert 0 < len(stems(out)) < 300
+    for path in out.glob("*.*"):
+        if path.name == ".fusion-hub":
+            continue
         assert path.suffix == ".png" and not path.name.startswith(".")
         Image.open(path).load()
 

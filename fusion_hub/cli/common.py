@@ -116,20 +116,11 @@ def choose_device(name: str, state: "PartialState") -> "torch.device":
     return wanted
 
 
-def choose_dtype(name: DtypeName, device: "torch.device") -> "torch.dtype":
-    """`auto`: bfloat16 where the device has instructions for it, else float32, which emulation would only slow down."""
+def choose_dtype(name: DtypeName) -> "torch.dtype":
+    """`auto` is float32 on every machine: the precision of the published numbers, and the same picture everywhere."""
     import torch
 
-    if name != "auto":
-        return cast("torch.dtype", getattr(torch, name))
-    if device.type == "cuda":
-        quick = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # from torch 2.9 on
-        found = torch.cpu.get_capabilities()
-        quick = any(found.get(kind, False) for kind in ("avx512_bf16", "amx_bf16"))
-    else:
-        quick = False
-    return torch.bfloat16 if quick else torch.float32
+    return torch.float32 if name == "auto" else cast("torch.dtype", getattr(torch, name))
 
 
 def load_pipeline(model: str, device: "torch.device", dtype: DtypeName) -> "FusionPipeline":
@@ -142,7 +133,7 @@ def load_pipeline(model: str, device: "torch.device", dtype: DtypeName) -> "Fusi
     if device.type == "cpu":
         keep_freed_memory()
     logging.disable_progress_bar()
-    pipeline = FusionPipeline.from_pretrained(model, dtype=choose_dtype(dtype, device)).to(device)
+    pipeline = FusionPipeline.from_pretrained(model, dtype=choose_dtype(dtype)).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -16,6 +16,7 @@ from fusion_hub.data.pairing import (
     VISIBLE_NAMES,
     Named,
     Pairing,
+    file_role,
     find_mark,
     folder_role,
     pair_files,
@@ -143,6 +144,28 @@ def pair_heap(folder: Path) -> tuple[list[Pair], Findings]:
         f"{folder} holds {len(files)} images ({some([f.name for f in files], most=3)}) whose names do not tell visible "
         "from infrared: give two folders, or end the names in _vis and _ir"
     )
+
+
+def file_pair(visible: Path, infrared: Path) -> tuple[list[Pair], list[str]]:
+    """The pair of two files, and what was assumed: files whose names say that their order is wrong are exchanged.
+
+    Raises:
+        ValueError: both are one file, which does not hold both images.
+    """
+    if visible.resolve() == infrared.resolve():
+        if not _holds_thermal_channel(visible):
+            raise ValueError(f"{visible} was given as both images: give the visible and the infrared one")
+        note = f"{visible} holds RGB and, as the fourth channel, a thermal image: it is taken as the infrared"
+        return [Pair(safe_name(visible.stem), Channels(visible, "RGB"), Channels(visible, "fourth"))], [note]
+    notes = []
+    roles = [file_role(PurePosixPath(path.parent.name, path.name))[1] for path in (visible, infrared)]
+    if roles == ["infrared", "visible"]:
+        notes.append(
+            f"{infrared} is taken as visible and {visible} as infrared, as their names say, although they were given "
+            "in the other order"
+        )
+        visible, infrared = infrared, visible
+    return [Pair(safe_name(visible.stem), visible, infrared)], notes
 
 
 @dataclass(frozen=True)

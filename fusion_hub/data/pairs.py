@@ -224,6 +224,7 @@ class PairedDataset:
     def _subset(self, indices: Sequence[int]) -> "PairedDataset":
         subset = PairedDataset(self._rows, self.description)
         subset._indices = indices
+        subset._findings = self._findings
         return subset
 
     def _refuse_stream(self, why: str) -> None:
@@ -264,6 +265,18 @@ class PairedDataset:
         for pair in self:
             found.add(pair, decode)
         return self._report(pairs=len(found.names), **found.problems())
+
+    def left_out(self) -> list[tuple[str, str]]:
+        """Files that are in no pair, and why."""
+        found = self._findings
+        reasons = {
+            "no infrared partner": found.missing_infrared,
+            "no visible partner": found.missing_visible,
+            "several files of one name": found.ambiguous,
+            "not in the metadata": found.unlisted,
+            "no picture that is read": found.left_out,
+        }
+        return [(name, reason) for reason, names in reasons.items() for name in names]
 
     def find_overlap(self, other: "PairedDataset", *, decode: bool = False) -> tuple[Overlap, ...]:
         """Pictures that are in both sets, for example in a train and a test split. `decode`: see `check`.

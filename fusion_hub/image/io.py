@@ -7,7 +7,6 @@ imagecodecs, PGM and PPM to a few lines of ours, everything else, all of it 8-bi
 import io
 import os
 import re
-import secrets
 import struct
 import threading
 import zlib
@@ -20,6 +19,7 @@ import imagecodecs
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from ..files import write_aside
 from .metadata import exif_block, metadata_of
 from .picture import Header, Metadata, Picture, depth_of
 from .pnm import is_pnm, read_pnm, read_pnm_header
@@ -140,6 +140,19 @@ def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MA
                 return _by_imagecodecs(image, stream, name)
             notes = _jpeg_notes(stream, name) if image.format in ("JPEG", "MPO") else ()
             return from_pil(image, name, notes)
+
+
+def check_complete(path: Path) -> None:
+    """Raise a `ValueError` for a file that is no picture, or is cut off as far as that shows without decoding it."""
+    read_header(path)
+    with open(path, "rb") as stream:
+        start = stream.read(8)
+        if start == _PNG_START:
+            _check_png(stream, str(path))
+        elif start[:2] == b"\xff\xd8":
+            stream.seek(-2, os.SEEK_END)
+            if stream.read() != b"\xff\xd9":
+                raise ValueError(f"{path} is cut off: export it again")
 
 
 @contextmanager
@@ -505,20 +518,14 @@ def save_image(image: Image.Image, path: str | os.PathLike[str], *, metadata: bo
         raise ValueError(f"{file_format} cannot hold an image of mode {mode!r} ({target.name}): {advice}")
     kept = inherited(image)
     kept = kept if metadata else Metadata(icc_profile=kept.icc_profile)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(aside, "xb") as file:
-            if isinstance(image, DeepImage):
-                _write_deep(image, file, file_format, kept)
-            elif file_format == "TIFF":  # Pillow fails on EXIF in compressed TIFF
-                write_tiff(np.asarray(image), file, kept, _software(image))
-            else:
-                found = {"icc_profile": kept.icc_profile, "exif": exif_block(kept, _software(image)), "dpi": kept.dpi}
-                image.save(file, format=file_format, **options, **{k: v for k, v in found.items() if v is not None})
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with write_aside(target) as aside, open(aside, "xb") as file:
+        if isinstance(image, DeepImage):
+            _write_deep(image, file, file_format, kept)
+        elif file_format == "TIFF":  # Pillow fails on EXIF in compressed TIFF
+            write_tiff(np.asarray(image), file, kept, _software(image))
+        else:
+            found = {"icc_profile": kept.icc_profile, "exif": exif_block(kept, _software(image)), "dpi": kept.dpi}
+            image.save(file, format=file_format, **options, **{k: v for k, v in found.items() if v is not None})
     return target
 
 

@@ -242,10 +242,10 @@ class FusionPipeline(PortablePipeline):
                 positions, contexts = [job.position for job in jobs], [job.context for job in jobs]
                 jobs.clear()  # a very large pair is no longer needed while its output is made
                 outputs = self.image_processor.postprocess(fused, contexts, output_type=output_type, rescale=rescale)
-                for position, image in zip(positions, outputs, strict=True):
+                for position, context, image in zip(positions, contexts, outputs, strict=True):
                     images[position] = image
                     if output_type == "pil":
-                        image.info["fusion_hub"] = self._signature
+                        image.info.update(fusion_hub=self._signature, notes=context.notes)
                 if bar is not None:
                     bar.update(len(positions))
 

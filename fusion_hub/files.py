@@ -1,0 +1,87 @@
+"""Files that appear whole or not at all, and what killed runs have left of them."""
+
+import errno
+import os
+import re
+import secrets
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_LEFTOVER = re.compile(r"\..*?\.(?:(?P<host>[0-9a-f]{8})-)?(?P<process>\d+)-[0-9a-f]{8}\.tmp")
+_LONGEST_WRITE = 24 * 3600  # seconds, after which a file of a process on another machine counts as left behind
+_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+_NOT_WRITABLE = {errno.EROFS: "it is read-only", **dict.fromkeys((errno.EACCES, errno.EPERM), "permission is denied")}
+
+
+@contextmanager
+def write_aside(target: Path) -> Iterator[Path]:
+    """A path beside `target` to write to; it takes the place of `target` when the block ends without an error.
+
+    Missing folders are made. The name of the file aside stays short, so that any name that `target` may have works.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name[:32]}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        yield aside
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def sweep_leftovers(folder: Path) -> int:
+    """Remove the files aside of processes that are gone, in the folder itself; returns how many."""
+    removed = 0
+    if not folder.is_dir():
+        return 0
+    for file in folder.glob(".*.tmp"):
+        found = _LEFTOVER.fullmatch(file.name)
+        try:
+            if found and _is_left_behind(file, found["host"], int(found["process"])):
+                file.unlink()
+                removed += 1
+        except OSError:  # another process was quicker, or it may not be removed
+            continue
+    return removed
+
+
+def _is_left_behind(file: Path, host: str | None, process: int) -> bool:
+    if time.time() - file.stat().st_mtime > _LONGEST_WRITE:
+        return True
+    if host not in (None, _HOST) or process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
+def disk_trouble(error: BaseException, place: Path) -> str | None:
+    """One sentence where an error means that nothing can be written to a place; None for other errors."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    if reason := _NO_ROOM.get(error.errno):
+        return f"{place} cannot be written, {reason}: free some space, or choose another folder"
+    if reason := _NOT_WRITABLE.get(error.errno):
+        return f"{place} cannot be written, {reason}: choose another folder"
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return f"{place} cannot be made, a part of it is a file: choose another folder"
+    return None
+
+
+def check_writable(folder: Path) -> None:
+    """Raise an `OSError` of one sentence where a folder, or the nearest one above it that exists, takes no files."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise OSError(f"{folder} cannot be made, {place} is a file: choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OSError(f"{folder} cannot be written, {place} is read-only: choose another folder")
