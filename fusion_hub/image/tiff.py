@@ -127,6 +127,8 @@ def _choose(tiff: tifffile.TiffFile, name: str) -> tuple[Any, int, Any]:
         pages: list[Any] = [tiff.pages[index] for index in range(min(len(tiff.pages), _MOST_PAGES))]
     except Exception as error:
         raise ValueError(f"{name} is a damaged TIFF file: export it again") from error
+    if not pages:
+        raise ValueError(f"{name} is a damaged TIFF file, its directory is missing: copy or export it again")
     kinds = [(page, int(page.subfiletype)) for page in pages]
     full = [page for page, kind in kinds if not kind & (_REDUCED | _MASK)]
     if not full:
