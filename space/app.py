@@ -10,21 +10,26 @@ Space, where `fusion_hub/` lies beside them.
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+import storage
+
+# Both are read when gradio is imported.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.update(storage.claim() if __name__ == "__main__" else {})
 
 import gradio as gr
 import style
 import tabs
 from examples import EXAMPLES, example_rows
 from fusing import MEDICAL, available_models
-from network import BodyLimit
-from results import LIFETIME
+from network import BodyLimit, quiet_refusals
 from starlette.middleware import Middleware
+from storage import LIFETIME
 from uploads import MAX_BYTES
 
 from fusion_hub.allocator import share_arenas
@@ -94,12 +99,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to serve on")
     parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")), help="its port")
     arguments = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="fusion_hub_examples_") as folder:
-        try:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: files are deleted
+    quiet_refusals()
+    try:
+        storage.start_sweeping()
+        with tempfile.TemporaryDirectory(prefix=storage.EXAMPLES_PREFIX, dir=storage.claimed()) as folder:
             launch(build_app(Path(folder)), arguments.host, arguments.port)
-        except (RuntimeError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+    except (RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # before it served
+        return 0
+    finally:
+        storage.give_up()
     return 0
 
 

@@ -1,27 +1,42 @@
 """Batch: several images or a zip file in, a zip file with the fused images and a report out."""
 
 import csv
+import html
 import io
 import re
+import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import gradio as gr
 from archives import unpack
 from fusing import fuse_pair
 from gpu import on_gpu
 from results import new_folder, save_result
-from uploads import Refusal, in_words, open_upload
+from storage import root
+from uploads import Refusal, in_words, open_upload, pixels_of
 
 from fusion_hub.data.layouts import EXTENSIONS, INFRARED_NAMES, VISIBLE_NAMES, safe_name
 
 MAX_PAIRS = 50
 MAX_FILES = 2 * MAX_PAIRS
 MAX_PIXELS = 100_000_000  # of all visible images of a batch together
+REPORT = "report.csv"
+LONGEST = 120  # bytes of the name of a result
 _ENDING = re.compile(rf"(?P<stem>.+)[ ._-](?P<kind>{'|'.join((*VISIBLE_NAMES, *INFRARED_NAMES))})", re.IGNORECASE)
+
+
+class Row(NamedTuple):
+    """A line of the report: a pair or a file, what became of it, its name in the zip file, what is questionable."""
+
+    name: str
+    result: str
+    file: str = ""
+    notes: str = ""
 
 
 @dataclass
@@ -46,6 +61,9 @@ def check_files(files: Sequence[str] | None) -> list[Path]:
 def batch(
     files: list[str] | None,
     model: str,
+    infrared_range: str | None = "auto",
+    visible_range: str | None = "auto",
+    keep_metadata: bool = False,
     progress: gr.Progress = gr.Progress(),  # noqa: B008  # how Gradio asks for it
 ) -> Iterator[str | None]:
     """Fuse up to 50 pairs.
@@ -56,24 +74,38 @@ def batch(
     Args:
         files: images, or one zip file with images.
         model: name of the bundled checkpoint that fuses.
+        infrared_range: what becomes black and white in each infrared image: "auto", "dtype" (full scale), "minmax",
+            "percentile", or two values of the files such as "2600,2800", for images that shall be comparable.
+        visible_range: the same for the visible images.
+        keep_metadata: write position, date and camera of the visible images into the results.
 
     Returns:
         A zip file with a PNG for each pair in full quality, and `report.csv`.
     """
-    with in_words(), TemporaryDirectory(prefix="fusion_hub_batch_") as folder:
-        found = pair_up(_collect(check_files(files), Path(folder)))
-        _check(found)
+    root().mkdir(parents=True, exist_ok=True)
+    with in_words(), TemporaryDirectory(prefix="fusion_hub_batch_", dir=root()) as folder:
+        collected = _collect(check_files(files), Path(folder))
+        found = pair_up(collected)
+        _check(found, collected)
         target = new_folder() / "fused.zip"
-        rows: list[tuple[str, str]] = [(name, "no partner") for name in found.alone]
+        rows = [Row(name, "no partner") for name in found.alone]
+        taken = {_folded(REPORT)}
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as output:
-            for index, (name, pair) in enumerate(found.pairs.items()):
+            for index, (name, (visible, infrared)) in enumerate(found.pairs.items()):
                 progress((index, len(found.pairs)), desc=f"Fusing {name}", unit="pairs")
-                rows.append((name, _fuse_into(output, name, pair, model, Path(folder))))
+                try:
+                    with in_words():
+                        fusion, _ = fuse_pair(visible, infrared, model, "all", infrared_range, visible_range)
+                        file = save_result(fusion.image, Path(folder) / "fused.png", keep_metadata)
+                        member = _free_name(name, taken)
+                        output.write(file, member)
+                    rows.append(Row(name, "fused", member, " ".join(fusion.notes)))
+                except gr.Error as error:
+                    rows.append(Row(name, html.unescape(str(error.message))))
                 yield None  # here a cancelled run ends
-            output.writestr("report.csv", _report(rows))
-        failed = [name for name, outcome in rows if outcome != "fused"]
-        if failed:
-            gr.Warning(f"{len(failed)} not fused: {', '.join(failed[:5])}. report.csv says why.", title="Not all fused")
+            output.writestr(REPORT, _report(rows))
+        _warn("Not all fused", "not fused", [row.name for row in rows if not row.file])
+        _warn("Please check", "fused, but questionable", [row.name for row in rows if row.notes])
         yield str(target)
 
 
@@ -114,21 +146,29 @@ def _role(path: PurePosixPath) -> tuple[str, bool]:
 
 
 def _collect(files: Sequence[Path], folder: Path) -> dict[PurePosixPath, Path]:
+    """The place of each file, by its path as the visitor knows it."""
     found: dict[PurePosixPath, Path] = {}
     for index, file in enumerate(files):
+        inside = {PurePosixPath(file.name): file}
         if file.suffix.lower() == ".zip":
             target = folder / f"zip{index}"
             target.mkdir()
             prefix = PurePosixPath(file.stem) if len(files) > 1 else PurePosixPath()
-            found |= {prefix / path: target / path for path in unpack(file, target)}
-        else:
-            found[PurePosixPath(file.name)] = file
+            inside = {prefix / path: target / path for path in unpack(file, target)}
+        twice = next((path for path in inside if path in found), None)
+        if twice is not None:
+            text = f"Two files are named {str(twice)!r}: rename one, or send them one after the other."
+            raise Refusal("Two files of one name", text)
+        found |= inside
     return found
 
 
-def _check(found: Pairs) -> None:
+def _check(found: Pairs, collected: Mapping[PurePosixPath, Path]) -> None:
     if not found.pairs:
         text = "No pair was found. Name the images street.png and street_ir.png, or zip folders vis and ir."
+        inner = next((path for path in collected if path.suffix.lower() == ".zip"), None)
+        if inner is not None:
+            text = f"No pair was found, and the zip file {inner.name!r} inside the zip file is not opened: unpack it."
         raise Refusal("No pairs", text)
     if len(found.pairs) > MAX_PAIRS:
         raise Refusal(
@@ -137,31 +177,39 @@ def _check(found: Pairs) -> None:
     pixels = 0
     for visible, _ in found.pairs.values():
         try:
-            with open_upload(visible, "visible") as image:
-                pixels += image.width * image.height
-        except Refusal:  # it is told in the report
+            pixels += pixels_of(open_upload(visible, "visible"))
+        except Refusal:  # the report says it
             continue
     if pixels > MAX_PIXELS:
         text = f"The batch has {pixels / 1e6:.0f} megapixels: at most {MAX_PIXELS / 1e6:.0f} are taken at a time."
         raise Refusal("Too large", text)
 
 
-def _fuse_into(output: zipfile.ZipFile, name: str, pair: tuple[Path, Path], model: str, folder: Path) -> str:
-    """Fuse a pair into the zip file; what became of it."""
-    try:
-        with in_words():
-            fusion, _ = fuse_pair(*pair, model)
-            file = save_result(fusion.image, folder / "fused.png")
-            output.write(file, f"{safe_name(name)}.png")
-    except gr.Error as error:
-        return str(error.message)
-    return "fused"
+def _free_name(name: str, taken: set[str]) -> str:
+    """A name in the zip file that no other has, not even on systems that take upper and lower case for the same."""
+    stem = re.sub(r'[<>:"|?*]', "_", safe_name(name)).rstrip(" .")
+    stem = stem.encode()[:LONGEST].decode(errors="ignore") or "_"
+    free, number = f"{stem}.png", 2
+    while _folded(free) in taken:
+        free, number = f"{stem}-{number}.png", number + 1
+    taken.add(_folded(free))
+    return free
 
 
-def _report(rows: Sequence[tuple[str, str]]) -> str:
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _warn(title: str, what: str, names: Sequence[str]) -> None:
+    if names:
+        text = f"{len(names)} {what}: {', '.join(names[:5])}. {REPORT} says why."
+        gr.Warning(html.escape(text, quote=False), title=title)
+
+
+def _report(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(("name", "result"))
+    writer.writerow(Row._fields)
     # Names come from strangers: a spreadsheet would take some for formulas.
-    writer.writerows((f"'{name}" if name[:1] in "=+-@" else name, result) for name, result in rows)
+    writer.writerows([f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell for cell in row] for row in rows)
     return text.getvalue()

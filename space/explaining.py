@@ -13,7 +13,13 @@ SIDE = 800  # pixels of a panel
 
 @on_gpu(seconds=20)
 @in_words()
-def explain(visible: str | None, infrared: str | None, model: str) -> list[tuple[str, str]]:
+def explain(
+    visible: str | None,
+    infrared: str | None,
+    model: str,
+    infrared_range: str | None = "auto",
+    visible_range: str | None = "auto",
+) -> list[tuple[str, str]]:
     """Fuse a pair and show what the network computed on its way, step by step.
 
     DiffFuseNet shows its features before and after denoising, shared and specific parts, frequency bands and attention;
@@ -23,13 +29,18 @@ def explain(visible: str | None, infrared: str | None, model: str) -> list[tuple
         visible: the image that gives colour; the pair has at most 1.3 megapixels.
         infrared: the other image, of the same size.
         model: name of the bundled checkpoint.
+        infrared_range: what becomes black and white in the infrared image: "auto", "dtype" (full scale), "minmax",
+            "percentile", or two values of the file such as "2600,2800".
+        visible_range: the same for the visible image.
 
     Returns:
         Pictures in the order of the computation, each with a caption of one or two sentences.
     """
     for path, what in ((visible, "visible"), (infrared, "infrared")):
-        open_upload(path, what, MAX_PIXELS).close()
-    _, intermediates = fuse_pair(visible, infrared, model, return_intermediates=True)
+        open_upload(path, what, MAX_PIXELS)
+    _, intermediates = fuse_pair(
+        visible, infrared, model, "all", infrared_range, visible_range, return_intermediates=True
+    )
     folder = new_folder()
     return [
         (save_preview(preview(panel.image, SIDE), folder / f"{index:02d}.png"), f"{panel.title}. {panel.caption}")

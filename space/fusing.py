@@ -1,22 +1,28 @@
 """Fusing one pair: the checkpoints, one shared pipeline for each, one fusion at a time."""
 
+import html
 import json
+import re
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import gradio as gr
 import numpy as np
 import torch
 from gpu import current_device, on_gpu
 from PIL import Image
 from results import new_folder, preview, save_preview, save_result
-from uploads import MAX_PIXELS, Refusal, in_words, open_upload
+from uploads import MAX_PIXELS, Refusal, in_words, open_upload, sentence
 
-from fusion_hub import FusionPipeline, PretrainedInfo, list_models
+from fusion_hub import FusionPipeline, InputWarning, PretrainedInfo, list_models
 from fusion_hub.data.layouts import safe_name
+from fusion_hub.image.io import read_picture, to_eight_bit
+from fusion_hub.image.luminance import ValueRange, check_range
 
 MEDICAL = "difffusenet-medical"
 RED_MAX_PIXELS = 4_000_000  # more would keep all other visitors waiting for minutes
@@ -35,6 +41,8 @@ class Fusion(NamedTuple):
         image: the fused image in the size, colour and depth of the visible one.
         visible, infrared, fused: how the page shows the three: 8-bit RGB, at most `PREVIEW_SIDE` pixels.
         seconds: from the decoded pair to the fused image.
+        sources: 8-bit luminance of the visible and the infrared image, each `(H, W)` uint8, as the network got them.
+        notes: what is questionable about the pair, one sentence each.
     """
 
     image: Image.Image
@@ -42,6 +50,8 @@ class Fusion(NamedTuple):
     infrared: Image.Image
     fused: Image.Image
     seconds: float
+    sources: tuple[np.ndarray, np.ndarray]
+    notes: tuple[str, ...]
 
 
 class Shown(NamedTuple):
@@ -101,9 +111,8 @@ def load_pipeline(name: str) -> FusionPipeline:
 
 @lru_cache
 def _load(name: str, device: str) -> FusionPipeline:
-    # DiffFuseNet is quick in float32, the precision of the published numbers.
-    dtype = torch.bfloat16 if has_steps(name) and has_fast_bfloat16(device) else torch.float32
-    pipeline = FusionPipeline.from_pretrained(name, dtype=dtype)
+    # In float32, the precision of the published numbers: the same picture on every machine, with all of its 16 bits.
+    pipeline = FusionPipeline.from_pretrained(name, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
@@ -113,26 +122,24 @@ def forget_pipelines() -> None:
     _load.cache_clear()
 
 
-def has_fast_bfloat16(device: str) -> bool:
-    """Whether the device has instructions for bfloat16; emulation would be slower than float32."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # from torch 2.9 on
-    return any(found.get(kind, False) for kind in ("avx512_bf16", "amx_bf16"))
-
-
 # --- one pair --------------------------------------------------------------------------------------------------------
 
 
 def fuse_pair(
-    visible: str | Path | None, infrared: str | Path | None, model: str, steps: str = "all", **options: Any
+    visible: str | Path | None,
+    infrared: str | Path | None,
+    model: str,
+    steps: str = "all",
+    infrared_range: str | None = "auto",
+    visible_range: str | None = "auto",
+    **options: Any,
 ) -> tuple[Fusion, Any]:
     """Fuse two uploads.
 
     Args:
         visible, infrared: where they lie.
         model: name of a checkpoint.
-        steps: as in `fuse`.
+        steps, infrared_range, visible_range: as in `fuse`.
         options: more for the pipeline's call.
 
     Returns:
@@ -143,23 +150,28 @@ def fuse_pair(
     """
     pipeline = load_pipeline(model)
     count, limit = parse_steps(model, steps), RED_MAX_PIXELS if has_steps(model) else MAX_PIXELS
-    with (
-        LANE,
-        open_upload(visible, "visible", limit) as visible_image,
-        open_upload(infrared, "infrared", limit) as infrared_image,
-    ):
+    ranges: dict[str, Any] = {
+        "infrared_range": parse_range(infrared_range, "infrared"),
+        "visible_range": parse_range(visible_range, "visible"),
+    }
+    sources = open_upload(visible, "visible", limit), open_upload(infrared, "infrared", limit)
+    with LANE:
         try:
-            visible_plane, infrared_plane, contexts = pipeline.image_processor.preprocess(visible_image, infrared_image)
+            pair = read_picture(sources[0], "visible"), read_picture(sources[1], "infrared")
+            visible_plane, infrared_plane, contexts = pipeline.image_processor.preprocess(*pair, **ranges)
             start = time.perf_counter()
-            output = pipeline(visible_image, infrared_image, num_inference_steps=count, **options)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", InputWarning)  # the page shows them itself
+                output = pipeline(*pair, num_inference_steps=count, **ranges, **options)
             seconds = time.perf_counter() - start
         except (TypeError, ValueError, OSError, SyntaxError) as error:
             raise Refusal("These images cannot be fused", sentence(error)) from error
         # The visible image as it was read: upright, of a plain mode.
         shown: Any = pipeline.image_processor.postprocess(visible_plane, contexts)[0]
-    warm = Image.fromarray((infrared_plane[0, 0].numpy() * 255).round().astype(np.uint8))
-    image = output.images[0]
-    return Fusion(image, preview(shown), preview(warm), preview(image), seconds), output.intermediates
+    planes = to_eight_bit(visible_plane[0, 0].numpy()), to_eight_bit(infrared_plane[0, 0].numpy())
+    image, notes = output.images[0], tuple(sentence(note) for note in contexts[0].notes)
+    previews = preview(shown), preview(Image.fromarray(planes[1])), preview(image)
+    return Fusion(image, *previews, seconds, planes, notes), output.intermediates
 
 
 def parse_steps(model: str, steps: str) -> int | Literal["auto"] | None:
@@ -175,49 +187,89 @@ def parse_steps(model: str, steps: str) -> int | Literal["auto"] | None:
     return "auto" if steps == "auto" else int(steps)
 
 
-def sentence(error: BaseException) -> str:
-    """The message of one of our errors as a sentence."""
-    text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."
+def parse_range(text: str | None, what: str) -> ValueRange:
+    """A range as the pipeline takes it: the name of a rule, or two numbers from `LOW,HIGH`. Nothing is `auto`.
+
+    Raises:
+        Refusal: for anything else.
+    """
+    parts = re.split(r"[,;\s]+", str(text or "auto").strip())
+    try:
+        rule: Any = parts[0] if len(parts) == 1 else tuple(float(part) for part in parts)
+        check_range(rule, what)
+    except ValueError as error:
+        words = "auto, dtype, minmax, percentile, or two rising numbers LOW,HIGH such as 2600,2800"
+        raise Refusal("Unknown range", f"The {what} range is {words}.") from error
+    return rule
 
 
 def fuse(
-    visible: str | None, infrared: str | None, model: str, steps: str = "all", left: Left = "Visible"
+    visible: str | None,
+    infrared: str | None,
+    model: str,
+    steps: str = "all",
+    left: Left = "Visible",
+    infrared_range: str | None = "auto",
+    visible_range: str | None = "auto",
+    keep_metadata: bool = False,
 ) -> tuple[str, tuple[str, str], str]:
     """Fuse two registered images of one scene and one size into one.
 
     Args:
-        visible: the image that gives colour, size and depth: PNG, JPEG, TIFF, WebP, BMP. CT, PET and SPECT go in here.
+        visible: the image that gives color, size and depth: PNG, JPEG, TIFF, WebP, BMP, GIF, PGM, JPEG 2000 or AVIF.
+            CT, PET and SPECT go in here.
         infrared: the other image, of the same size. MRI goes in here.
         model: name of a bundled checkpoint.
         steps: of a RED model: "all", a number, or "auto" for as many as change something. Others take their own.
         left: what stands on the left of the slider, "Visible" or "Infrared".
+        infrared_range: what becomes black and white in the infrared image: "auto", "dtype" (full scale), "minmax",
+            "percentile", or two values of the file such as "2600,2800".
+        visible_range: the same for the visible image.
+        keep_metadata: write position, date and camera of the visible image into the result.
 
     Returns:
-        The fused image as a PNG file in the kind of the visible one; both pictures of the slider; the time in words.
+        The fused image as a PNG file in the kind of the visible one; both pictures of the slider; a text with the time
+        and with what is questionable about the pair.
     """
-    return fuse_and_show(visible, infrared, model, steps, left)[:3]
+    return fuse_and_show(visible, infrared, model, steps, left, infrared_range, visible_range, keep_metadata)[:3]
 
 
 @on_gpu(seconds=20)
 @in_words()
 def fuse_and_show(
-    visible: str | None, infrared: str | None, model: str, steps: str = "all", left: Left = "Visible"
+    visible: str | None,
+    infrared: str | None,
+    model: str,
+    steps: str = "all",
+    left: Left = "Visible",
+    infrared_range: str | None = "auto",
+    visible_range: str | None = "auto",
+    keep_metadata: bool = False,
 ) -> tuple[str, tuple[str, str], str, Shown]:
     """As `fuse`, and what the page keeps of it for the visitor."""
-    return fuse_into(new_folder(), visible, infrared, model, steps, left)
+    options = {"steps": steps, "infrared_range": infrared_range, "visible_range": visible_range}
+    result, shown, text, notes = fuse_into(new_folder(), visible, infrared, model, keep_metadata, **options)
+    for note in notes:
+        gr.Warning(html.escape(note, quote=False), title="Please check", duration=20)
+    return result, shown.beside(left), text, shown
 
 
 def fuse_into(
-    folder: Path, visible: str | None, infrared: str | None, model: str, steps: str = "all", left: Left = "Visible"
-) -> tuple[str, tuple[str, str], str, Shown]:
-    """As `fuse`, with the files in the given folder."""
-    fusion, _ = fuse_pair(visible, infrared, model, steps)
+    folder: Path,
+    visible: str | None,
+    infrared: str | None,
+    model: str,
+    keep_metadata: bool = False,
+    **options: Any,
+) -> tuple[str, Shown, str, tuple[str, ...]]:
+    """Fuse a pair with the files in the given folder: the result, what is shown, the text, what is questionable."""
+    fusion, _ = fuse_pair(visible, infrared, model, **options)
     names = [Path(str(path)).name for path in (visible, infrared)]
     # Whether the page can show the result itself.
-    same = fusion.image.mode == "RGB" and fusion.image.size == fusion.fused.size
+    same = type(fusion.image) is Image.Image and fusion.image.mode == "RGB" and fusion.image.size == fusion.fused.size
+    target = folder / f"{safe_name(Path(names[0]).stem)[:80]}_fused.png"
     with ThreadPoolExecutor() as pool:  # compressing is most of the time after the network's
-        saved = pool.submit(save_result, fusion.image, folder / f"{safe_name(Path(names[0]).stem)[:80]}_fused.png")
+        saved = pool.submit(save_result, fusion.image, target, keep_metadata)
         visible_file = pool.submit(save_preview, fusion.visible, folder / "visible.png")
         infrared_file = pool.submit(save_preview, fusion.infrared, folder / "infrared.png")
         fused_file = saved if same else pool.submit(save_preview, fusion.fused, folder / "shown.png")
@@ -225,7 +277,8 @@ def fuse_into(
     shown = Shown(visible_file.result(), infrared_file.result(), fused_file.result(), title)
     width, height = fusion.image.size
     text = f"{width} x {height} pixels fused in {fusion.seconds:.2f} s by {model}."
-    return saved.result(), shown.beside(left), text, shown
+    text += "".join(f"\n\n**Please check:** {html.escape(note, quote=False)}" for note in fusion.notes)
+    return saved.result(), shown, text, fusion.notes
 
 
 def compare(shown: Shown | None, left: Left) -> tuple[str, str] | None:

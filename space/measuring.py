@@ -8,9 +8,8 @@ from results import as_stored
 from uploads import in_words, open_upload
 
 from fusion_hub.baselines import BASELINES
-from fusion_hub.data.pictures import Pair
 from fusion_hub.evaluation.measuring import GUARD_METRICS, measure_pair
-from fusion_hub.evaluation.methods import Method, luminance, source_luminance
+from fusion_hub.evaluation.methods import Method, luminance
 from fusion_hub.evaluation.report import heading, number
 from fusion_hub.evaluation.summary import Row, summarise, warnings_of
 from fusion_hub.metrics import find_metric
@@ -23,22 +22,31 @@ HEADERS = ("Metric", "Fused", "Average", "Maximum", "What it says")
 
 @on_gpu(seconds=20)
 @in_words()
-def measure(visible: str | None, infrared: str | None, model: str) -> tuple[list[list[str]], str]:
+def measure(
+    visible: str | None,
+    infrared: str | None,
+    model: str,
+    infrared_range: str | None = "auto",
+    visible_range: str | None = "auto",
+) -> tuple[list[list[str]], str]:
     """Fuse a pair and measure the fused image with the metrics of the papers.
 
     Args:
         visible: the image that gives colour; the pair has at most 2 megapixels.
         infrared: the other image, of the same size.
         model: name of the bundled checkpoint that fuses.
+        infrared_range: what becomes black and white in the infrared image: "auto", "dtype" (full scale), "minmax",
+            "percentile", or two values of the file such as "2600,2800".
+        visible_range: the same for the visible image.
 
     Returns:
         A row for each metric: name, its value for the fused image and for two simple rules, its meaning; and warnings.
     """
     for path, what in ((visible, "visible"), (infrared, "infrared")):
-        open_upload(path, what, MAX_PIXELS).close()
-    fusion, _ = fuse_pair(visible, infrared, model)
-    with LANE, Image.open(str(visible)) as visible_image, Image.open(str(infrared)) as infrared_image:
-        sources = source_luminance(Pair("pair", visible_image, infrared_image))
+        open_upload(path, what, MAX_PIXELS)
+    fusion, _ = fuse_pair(visible, infrared, model, "all", infrared_range, visible_range)
+    sources = fusion.sources
+    with LANE:
         rows = [_row(model, "model", luminance(as_stored(fusion.image)), sources)]
         rows += [_row(rule, "baseline", _by_rule(rule, sources), sources) for rule in RULES]
     return [_line(name, rows) for name in (*METRICS, *GUARD_METRICS)], _notes(*rows)

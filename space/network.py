@@ -7,52 +7,91 @@ its address into memory whatever its size; that it asks public addresses alone i
 import asyncio
 import secrets
 import shutil
+import sys
+import traceback
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import gradio as gr
+import gradio.queueing
+import gradio.routes
 import httpx
 import safehttpx
+from anyio import to_thread
 from gradio.processing_utils import PUBLIC_HOSTNAME_WHITELIST
 from gradio.utils import is_in_or_equal
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uploads import MAX_BYTES, Refusal
+from storage import MAX_UPLOAD, NoRoom, Room
+from uploads import LOG, MAX_BYTES, Refusal
 
 from fusion_hub.data.layouts import safe_name
 
 MAX_CALL = 16 << 20  # bytes of a call; pictures in it are paths, from some assistants base64
-MAX_UPLOAD = 512 << 20  # bytes of all files of an upload
+SMALL = 64 << 10  # bytes of a call for which no room is asked: it writes nothing
 SECONDS = 20  # to fetch an image
 REDIRECTS = 5
 FAILURES = (ValueError, OSError, asyncio.TimeoutError, httpx.HTTPError, httpx.InvalidURL)
 
 
 class BodyLimit:
-    """Refuses requests with a larger body than this page has a use for: 413, or an end while it is read."""
+    """Refuses requests with a larger body than this page has a use for (413), or than the disk has room for (507)."""
 
     def __init__(self, app: ASGIApp, call: int = MAX_CALL, upload: int = MAX_UPLOAD) -> None:
         self.app, self.call, self.upload = app, call, upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
         limit = self.upload if scope.get("path", "").rstrip("/").endswith("/upload") else self.call
-        announced = dict(scope.get("headers", ())).get(b"content-length", b"0")
-        read = 0
+        headers = dict(scope.get("headers", ()))
+        # A body that comes in pieces is announced by no size.
+        announced = headers.get(b"content-length", str(limit).encode() if b"transfer-encoding" in headers else b"0")
+        size = int(announced) if announced.isdigit() else limit + 1
+        if size > limit:
+            await _too_large(limit)(scope, receive, send)
+            return
+        try:
+            room = await to_thread.run_sync(Room, size if size > SMALL else 0)
+        except NoRoom as error:
+            await PlainTextResponse(str(error), 507)(scope, receive, send)
+            return
+        with room:
+            await self._bounded(scope, receive, send, limit, room)
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send, limit: int, room: Room) -> None:
+        """Hand the request on, and end it where more comes than was announced."""
+        read, answered = 0, False
 
         async def bounded() -> Message:
             nonlocal read
             message = await receive()
-            read += len(message.get("body", b""))
-            # More than that came in pieces, without an announcement.
-            return message if read <= limit else {"type": "http.disconnect"}
+            size = len(message.get("body", b""))
+            read += size
+            room.written(size)
+            if read > limit:
+                raise ValueError("the body is too large")
+            return message
 
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-        elif announced.isdigit() and int(announced) <= limit:
-            await self.app(scope, bounded, send)
-        else:
-            await PlainTextResponse(f"At most {limit >> 20} MiB are taken at a time.", 413)(scope, receive, send)
+        async def answer(message: Message) -> None:
+            nonlocal answered
+            if read <= limit:
+                answered = True
+                await send(message)
+
+        try:
+            await self.app(scope, bounded, answer)
+        except ValueError:
+            if read <= limit:
+                raise
+        if read > limit and not answered:
+            await _too_large(limit)(scope, receive, send)
+
+
+def _too_large(limit: int) -> PlainTextResponse:
+    return PlainTextResponse(f"At most {limit >> 20} MiB are taken at a time.", 413)
 
 
 def fetch_bounded(part: gr.Image | gr.File) -> None:
@@ -77,8 +116,18 @@ async def fetch(url: str, folder: Path, limit: int = MAX_BYTES) -> str:
     """The file behind a public address, saved below `folder`.
 
     Raises:
-        Refusal: the address is not public or does not answer in time, or the file has more than `limit` bytes.
+        Refusal: the address is not public or does not answer in time, the file has more than `limit` bytes, or there
+            is no room for it.
     """
+    try:
+        room = await to_thread.run_sync(Room, limit)
+    except NoRoom as error:
+        raise Refusal("No room", str(error)) from error
+    with room:
+        return await _fetch_into(url, folder, limit)
+
+
+async def _fetch_into(url: str, folder: Path, limit: int) -> str:
     name = safe_name(unquote(urlsplit(url).path).rsplit("/")[-1])[-80:]
     target = folder / secrets.token_urlsafe(18) / name
     target.parent.mkdir(parents=True)
@@ -121,3 +170,29 @@ async def _public_transport(url: str) -> Any:
     if safehttpx.matches_domain_whitelist(host, PUBLIC_HOSTNAME_WHITELIST):
         return None
     return safehttpx.AsyncSecureTransport(await safehttpx.async_validate_url(host))
+
+
+# --- the log ---------------------------------------------------------------------------------------------------------
+
+
+def quiet_refusals() -> None:
+    """Log a line for each call that Gradio refuses, such as one with a forged file, in place of a traceback.
+
+    Defects of ours are logged in full before they come to Gradio, by `uploads.in_words`.
+    """
+    for module in (gradio.queueing, gradio.routes):
+        module.traceback = _OneLine()  # type: ignore[attr-defined]
+
+
+class _OneLine:
+    """Stands for the module `traceback` in Gradio's."""
+
+    @staticmethod
+    def print_exc() -> None:
+        error = sys.exc_info()[1]
+        place = traceback.extract_tb(error.__traceback__)[-1] if error else None
+        where = f"{Path(place.filename).name}:{place.lineno}" if place else "?"
+        LOG.warning("a call was refused: %s at %s: %.200r", type(error).__name__, where, str(error))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(traceback, name)

@@ -52,10 +52,10 @@ def _fuse(row: Row) -> Opening:
         draw(row)
         folder = Path(row.visible).with_suffix("")
         folder.mkdir(exist_ok=True)
-        result, slider, _, shown = fuse_into(folder, row.visible, row.infrared, row.model)
+        result, shown, _, _ = fuse_into(folder, row.visible, row.infrared, row.model)
     except Exception:
         LOG.exception("the first example cannot be fused: the page opens without it")
         raise
     # Without the seconds: they were those of a network that was loading.
     text = f"**{row.label}.** {row.says} Fused by {row.model}."
-    return Opening(row.visible, row.infrared, result, slider, text, shown)
+    return Opening(row.visible, row.infrared, result, shown.beside("Visible"), text, shown)

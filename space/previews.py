@@ -25,7 +25,7 @@ NO_DETECTOR = (
     'file in ONNX (such as YOLOX), and `pip install "fusion-hub[downstream]"`.'
 )
 SEGMENTED = (
-    "The colours below are the guesses of a segmentation model for each pixel, with the share of the picture that each "
+    "The colors below are the guesses of a segmentation model for each pixel, with the share of the picture that each "
     "class takes."
 )
 BUNDLED_SEGMENTED = (
@@ -77,22 +77,30 @@ def forget_networks() -> None:
 @on_gpu(seconds=20)
 @in_words()
 def detect(
-    visible: str | None, infrared: str | None, model: str, threshold: float = 0.3
+    visible: str | None,
+    infrared: str | None,
+    model: str,
+    threshold: float = 0.3,
+    infrared_range: str | None = "auto",
+    visible_range: str | None = "auto",
 ) -> tuple[list[tuple[str, str]], str]:
     """Fuse a pair and look for objects in the visible, the infrared and the fused picture with one threshold.
 
     An illustration, no measurement: the detector was trained on photographs.
 
     Args:
-        visible: the image that gives colour.
+        visible: the image that gives color.
         infrared: the other image, of the same size.
         model: name of the bundled checkpoint that fuses.
         threshold: the least score of a detection that counts, from 0.1 to 0.9.
+        infrared_range: what becomes black and white in the infrared image: "auto", "dtype" (full scale), "minmax",
+            "percentile", or two values of the file such as "2600,2800".
+        visible_range: the same for the visible image.
 
     Returns:
         The pictures with detections, then with classes where a segmenter is set up; what only the fused one shows.
     """
-    fusion, _ = fuse_pair(visible, infrared, model)
+    fusion, _ = fuse_pair(visible, infrared, model, "all", infrared_range, visible_range)
     pictures = (fusion.visible, fusion.infrared, fusion.fused)
     folder = new_folder()
     finder, no_finder = detector()

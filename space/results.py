@@ -1,25 +1,27 @@
-"""What visitors get back: files in a folder of their own with a name that nobody can guess, for an hour."""
+"""What visitors get back: files in a folder of their own with a name that nobody can guess."""
 
 import secrets
-import shutil
-import time
 from pathlib import Path
 
 import numpy as np
-from gradio.utils import get_upload_folder
+import storage
 from PIL import Image
+from uploads import Refusal
 
-LIFETIME = 3600  # seconds
+from fusion_hub.image.io import save_image, to_eight_bit
+
 PREVIEW_SIDE = 1280
-
-_last_sweep = 0.0
 
 
 def new_folder() -> Path:
-    """An empty folder for the results of one request, below the one that Gradio serves files from."""
-    root = Path(get_upload_folder()) / "fusion_hub_results"
-    _sweep(root)
-    folder = root / secrets.token_urlsafe(18)
+    """An empty folder for the results of one request, below the one that Gradio serves files from.
+
+    Raises:
+        Refusal: the server keeps as many files as it may.
+    """
+    if storage.used() > storage.MAX_DISK:
+        raise Refusal("No room", str(storage.NoRoom()))
+    folder = storage.root() / "fusion_hub_results" / secrets.token_urlsafe(18)
     folder.mkdir(parents=True)
     return folder
 
@@ -28,13 +30,14 @@ def as_stored(image: Image.Image) -> Image.Image:
     """The fused image as a PNG holds it, which knows no floating point: values in [0, 1] get its 16 bits."""
     if image.mode != "F":
         return image
-    return Image.fromarray((np.asarray(image) * 65535).round().astype(np.uint16))
+    stored = Image.fromarray((np.asarray(image) * 65535).round().astype(np.uint16))
+    stored.info.update(image.info)
+    return stored
 
 
-def save_result(image: Image.Image, path: Path) -> str:
-    """The fused image in full quality."""
-    as_stored(image).save(path, "PNG", compress_level=2)
-    return str(path)
+def save_result(image: Image.Image, path: Path, keep_metadata: bool = False) -> str:
+    """The fused image in full quality, as PNG; without camera, date and position unless they shall be kept."""
+    return str(save_image(as_stored(image), path, metadata=keep_metadata))
 
 
 def save_preview(image: Image.Image, path: Path) -> str:
@@ -45,29 +48,8 @@ def save_preview(image: Image.Image, path: Path) -> str:
 
 def preview(image: Image.Image, side: int = PREVIEW_SIDE) -> Image.Image:
     """8-bit RGB of at most `side` pixels; the picture itself is not touched."""
-    image = _eight_bit(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(to_eight_bit(np.asarray(image)))
+    image = image.convert("RGB") if image.mode != "RGB" else image.copy()
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        return Image.fromarray((np.asarray(image) * 255).round().astype(np.uint8)).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
-
-
-def _sweep(root: Path) -> None:
-    """Remove folders that are past their time: Gradio deletes what it was given, not what a cancelled run left."""
-    global _last_sweep
-    now = time.time()
-    if now - _last_sweep < LIFETIME / 12:
-        return
-    _last_sweep = now
-    for folder in root.glob("*/"):
-        try:
-            if now - folder.stat().st_mtime > LIFETIME:
-                shutil.rmtree(folder, ignore_errors=True)
-        except FileNotFoundError:  # another request was quicker
-            continue

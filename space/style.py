@@ -27,14 +27,22 @@ SCRIPT = Path(__file__).with_name("page.js")
 INTRODUCTION = """
 # Fusion Hub
 
-Two cameras, one picture. The **visible** image has colours and textures, but loses people in the dark, in glare and in
+Two cameras, one picture. The **visible** image has colors and textures, but loses people in the dark, in glare and in
 smoke; the **infrared** image shows their warmth and little else. **Fusion** puts both into one.
 """
 
 NOTES = """
-Both images must show the same view, pixel by pixel, and have the same size. PNG, JPEG, TIFF, WebP and BMP, 8 or 16 bit;
-16-bit infrared keeps its range. At most {megapixels:.0f} megapixels, {red:.0f} for RED. Files are deleted from the
-server after an hour.
+Both images must show the same view, pixel by pixel, and have the same size. {formats} are read, with 8 or 16 bits a
+channel or as floating-point numbers, one picture a file. At most {megapixels:.0f} megapixels, {red:.0f} for RED. The
+result is a PNG with the depth of the visible image; floating-point images give 16 bits. Your browser may not be able to
+show a TIFF, PGM or JPEG 2000 in its box: it is fused all the same, and the result is always shown. Files are deleted
+from the server after an hour.
+"""
+
+ADVANCED = """
+A range says which values of the file become black and white. **Automatic** suits single images. For a video, or for
+images to compare, type two fixed values such as `2600,2800` and press Enter. Position, date and camera of the visible
+image are left out of the result unless you keep them: people share results.
 """
 
 OWN_PAIR = "**Your own pair:** put an image into each box, then fuse."

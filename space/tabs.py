@@ -25,10 +25,18 @@ from measuring import HEADERS, measure
 from network import fetch_bounded
 from opening import prepare
 from previews import detect
-from results import LIFETIME
-from uploads import MAX_PIXELS
+from storage import LIFETIME
+from uploads import FORMATS, MAX_PIXELS
+
+from fusion_hub.image.io import EXTENSIONS
 
 GPU: dict[str, Any] = {"concurrency_id": "fusion", "concurrency_limit": 1}  # one network at a time
+RANGES = [
+    ("Automatic", "auto"),
+    ("Full scale", "dtype"),
+    ("Smallest to largest value", "minmax"),
+    ("Percentiles 0.5 to 99.5", "percentile"),
+]
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 
@@ -38,6 +46,7 @@ class Street(NamedTuple):
     visible: gr.Image
     infrared: gr.Image
     model: gr.Radio
+    ranges: Sequence[gr.Dropdown]
     shown: gr.State
     fused: Sequence[Callable[..., Any]]  # `.success` of each event that fuses
 
@@ -48,8 +57,8 @@ class Street(NamedTuple):
 
     @property
     def changed(self) -> list[Any]:
-        """The events in which a visitor chooses another image or model."""
-        return [part.input for part in self.pair]
+        """The events in which a visitor chooses another image, model or range."""
+        return [part.input for part in (*self.pair, *self.ranges)]
 
 
 # --- Fuse ------------------------------------------------------------------------------------------------------------
@@ -80,14 +89,15 @@ def fuse_tab(rows: Sequence[Row]) -> Street:
                 visible=has_steps(models[0].name),
                 elem_id="steps",
             )
+            *ranges, metadata = advanced("", ("visible", "infrared"))
             button = gr.Button("Fuse", variant="primary", size="lg", elem_id="fuse")
     gallery = pictures("gallery", "Visible, infrared, fused")
-    gr.Markdown(style.NOTES.format(megapixels=MAX_PIXELS / 1e6, red=RED_MAX_PIXELS / 1e6))
+    gr.Markdown(style.NOTES.format(formats=FORMATS, megapixels=MAX_PIXELS / 1e6, red=RED_MAX_PIXELS / 1e6))
     state = gr.State(None, time_to_live=LIFETIME)
     with strip:
         examples = example_strip(rows, [visible, infrared, model])
 
-    inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
+    inputs, outputs = [visible, infrared, model, steps, left, *ranges, metadata], [download, slider, time, state]
     # For programs, without the state: an assistant's call of an event that has one ends in an error of Gradio's.
     gr.on([], fuse, inputs, [download, slider, time], api_name="fuse", **GPU)
     clicked = button.click(fuse_and_show, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE)
@@ -98,7 +108,7 @@ def fuse_tab(rows: Sequence[Row]) -> Street:
         success(views, state, gallery, show_progress="hidden", **PRIVATE)
     left.change(compare, [state, left], slider, show_progress="hidden", **PRIVATE)
     model.change(offer_steps, model, steps, show_progress="hidden", **PRIVATE)
-    return Street(visible, infrared, model, state, fused)
+    return Street(visible, infrared, model, ranges, state, fused)
 
 
 def views(shown: Shown | None, names: tuple[str, str] = ("Visible", "Infrared")) -> list[tuple[str, str]]:
@@ -127,7 +137,7 @@ def more_tab(street: Street) -> None:
         button = gr.Button("See more", variant="primary", elem_id="more_run", elem_classes="action")
     summary = gr.Markdown("", elem_id="more_summary")
     gallery = pictures("more_gallery", "Detections and classes")
-    inputs = [*street.pair, threshold]
+    inputs = [*street.pair, threshold, *street.ranges]
     button.click(detect, inputs, [gallery, summary], api_name="detect", **GPU)
     threshold.release(detect_again, [gallery, *inputs], [gallery, summary], **GPU, **PRIVATE)
     forget(street, hint, [gallery, summary], [None, ""])
@@ -155,7 +165,7 @@ def measure_tab(street: Street) -> None:
         column_widths=["142px", "75px", "85px", "95px", "738px"],  # in percent a phone would cut numbers
         elem_id="measure_table",
     )
-    button.click(measure, street.pair, [table, notes], api_name="measure", **GPU)
+    button.click(measure, [*street.pair, *street.ranges], [table, notes], api_name="measure", **GPU)
     forget(street, hint, [table, notes], [None, ""])
 
 
@@ -165,7 +175,7 @@ def how_tab(street: Street) -> None:
     hint = gr.Markdown(style.HINT)
     button = gr.Button("Look inside", variant="primary", elem_id="how_run", elem_classes="action")
     gallery = pictures("how_gallery", "Inside the network, in the order of the computation", columns=4)
-    button.click(explain, street.pair, gallery, api_name="explain", **GPU)
+    button.click(explain, [*street.pair, *street.ranges], gallery, api_name="explain", **GPU)
     forget(street, hint, [gallery], [None])
 
 
@@ -205,13 +215,14 @@ def medical_tab(rows: Sequence[Row]) -> None:
             with gr.Row():
                 visible = picture_input("CT, PET, SPECT", "medical_visible")
                 infrared = picture_input("MRI", "medical_infrared")
+            *ranges, metadata = advanced("medical_", ("CT, PET, SPECT", "MRI"))
             button = gr.Button("Fuse", variant="primary", size="lg", elem_id="medical_fuse")
     gallery = pictures("medical_gallery", "The scan, the MRI, fused")
     model, steps = gr.State(MEDICAL), gr.State("all")
     state = gr.State(None, time_to_live=LIFETIME)
     with strip:
         examples = example_strip(rows, [visible, infrared])
-    inputs, outputs = [visible, infrared, model, steps, left], [download, slider, time, state]
+    inputs, outputs = [visible, infrared, model, steps, left, *ranges, metadata], [download, slider, time, state]
     clicked = button.click(fuse_and_show, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE)
     chosen = [then(fuse_and_show, inputs, outputs, show_progress_on=slider, **GPU, **PRIVATE) for then in examples]
     opened = open_with(rows, [visible, infrared, *outputs])
@@ -228,19 +239,22 @@ def batch_tab() -> None:
     files = gr.File(
         label="Images or one zip file",
         file_count="multiple",
-        file_types=["image", ".zip"],
+        file_types=["image", *sorted(EXTENSIONS), ".zip"],
         height=180,
         elem_id="batch_files",
     )
     fetch_bounded(files)
     model = model_choice("batch_model")
+    options = advanced("batch_", ("visible", "infrared"))
     with gr.Row():
         button = gr.Button("Fuse all", variant="primary", elem_id="batch_run", elem_classes="action")
         stop = gr.Button("Cancel", variant="stop", elem_id="batch_cancel", elem_classes="action")
     result = gr.File(label="Fused images", interactive=False, height=120, elem_id="batch_zip")
     # No tool for assistants: Gradio cannot describe lists of files to them. They fuse pair by pair.
     setattr(batch, "_mcp_type", "none")  # noqa: B010  # it has no other name
-    event = button.click(batch, [files, model], result, api_name="batch", concurrency_id="batch", concurrency_limit=1)
+    event = button.click(
+        batch, [files, model, *options], result, api_name="batch", concurrency_id="batch", concurrency_limit=1
+    )
     # With a result of its own, or the page would show the cancelled run as an error.
     stop.click(lambda: None, None, result, cancels=event, show_progress="hidden", **PRIVATE)
 
@@ -279,6 +293,28 @@ def model_choice(elem_id: str) -> gr.Radio:
     pace = {True: "slower", False: "quick"}
     choices = [(f"{info.name}: {info.modality}, {pace[has_steps(info.name)]}", info.name) for info in models]
     return gr.Radio(choices, value=models[0].name, label="Model", elem_id=elem_id)
+
+
+def advanced(prefix: str, names: tuple[str, str]) -> tuple[gr.Dropdown, gr.Dropdown, gr.Checkbox]:
+    """What few visitors need: the ranges of the second and the first image, and the metadata of the first."""
+    with gr.Accordion("Advanced: ranges and metadata", open=False, elem_id=f"{prefix}advanced"):
+        gr.Markdown(style.ADVANCED, elem_classes="hint")
+        with gr.Row():
+            infrared, visible = (
+                gr.Dropdown(
+                    RANGES,
+                    value="auto",
+                    allow_custom_value=True,
+                    label=f"Range of the {name} image",
+                    min_width=150,
+                    elem_id=f"{prefix}{kind}_range",
+                )
+                for name, kind in zip(reversed(names), ("infrared", "visible"), strict=True)
+            )
+        metadata = gr.Checkbox(
+            False, label="Keep position, date and camera in the result", elem_id=f"{prefix}keep_metadata"
+        )
+    return infrared, visible, metadata
 
 
 def before_after(elem_id: str) -> gr.ImageSlider:

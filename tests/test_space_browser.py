@@ -263,7 +263,7 @@ def test_bad_inputs_give_messages(page: Page, small_pair: tuple[Path, Path], tmp
     expect_message(page, "128 ?x ?160|160 ?x ?128")
     put(page, "infrared", b"<html>not an image</html>")
     page.locator("#fuse").click()
-    expect_message(page, "damaged or none of")
+    expect_message(page, "not an image that can be read")
     put(page, "infrared", infrared)
     fuse(page, page.locator("#fuse"))
 
@@ -384,7 +384,7 @@ def test_a_cancelled_batch_stops(browser: Browser, space_page: Server, tmp_path:
 
 def unpacked(server: Server) -> list[Path]:
     """Folders of batches that the server works on."""
-    return [*server.files.glob("fusion_hub_batch_*")]
+    return [*server.files.rglob("fusion_hub_batch_*")]
 
 
 # --- for everybody ---------------------------------------------------------------------------------------------------
