@@ -27,7 +27,7 @@ import style
 import tabs
 from examples import EXAMPLES, example_rows
 from fusing import MEDICAL, available_models
-from network import BodyLimit, quiet_refusals
+from network import BodyLimit, fill_in, quiet_refusals
 from starlette.middleware import Middleware
 from storage import LIFETIME
 from uploads import MAX_BYTES
@@ -67,6 +67,7 @@ def build_app(examples_folder: Path) -> gr.Blocks:
                     tabs.medical_tab(medical)
             with gr.Tab("Batch", elem_id="tab_batch"):
                 tabs.batch_tab()
+    fill_in(app)
     return app.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=4)
 
 

@@ -157,12 +157,12 @@ def fuse_pair(
     sources = open_upload(visible, "visible", limit), open_upload(infrared, "infrared", limit)
     with LANE:
         try:
-            pair = read_picture(sources[0], "visible"), read_picture(sources[1], "infrared")
-            visible_plane, infrared_plane, contexts = pipeline.image_processor.preprocess(*pair, **ranges)
+            first, second = read_picture(sources[0], "visible"), read_picture(sources[1], "infrared")
+            visible_plane, infrared_plane, contexts = pipeline.image_processor.preprocess(first, second, **ranges)
             start = time.perf_counter()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", InputWarning)  # the page shows them itself
-                output = pipeline(*pair, num_inference_steps=count, **ranges, **options)
+                output = pipeline(first, second, num_inference_steps=count, **ranges, **options)
             seconds = time.perf_counter() - start
         except (TypeError, ValueError, OSError, SyntaxError) as error:
             raise Refusal("These images cannot be fused", sentence(error)) from error

@@ -19,8 +19,10 @@ import gradio.routes
 import httpx
 import safehttpx
 from anyio import to_thread
+from diffusers.utils.logging import disable_progress_bar
 from gradio.processing_utils import PUBLIC_HOSTNAME_WHITELIST
 from gradio.utils import is_in_or_equal
+from starlette.formparsers import MultiPartException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from storage import MAX_UPLOAD, NoRoom, Room
@@ -62,17 +64,18 @@ class BodyLimit:
             await self._bounded(scope, receive, send, limit, room)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send, limit: int, room: Room) -> None:
-        """Hand the request on, and end it where more comes than was announced."""
-        read, answered = 0, False
+        """Hand the request on; end it where more comes than was announced, and where Gradio fails on it."""
+        read, whole, answered = 0, False, False
 
         async def bounded() -> Message:
-            nonlocal read
+            nonlocal read, whole
             message = await receive()
             size = len(message.get("body", b""))
             read += size
             room.written(size)
-            if read > limit:
-                raise ValueError("the body is too large")
+            if read > limit or (message["type"] == "http.disconnect" and not whole):
+                raise MultiPartException("cut off")  # after which Gradio deletes what it has written of an upload
+            whole = not message.get("more_body", False)
             return message
 
         async def answer(message: Message) -> None:
@@ -83,11 +86,13 @@ class BodyLimit:
 
         try:
             await self.app(scope, bounded, answer)
-        except ValueError:
-            if read <= limit:
-                raise
-        if read > limit and not answered:
-            await _too_large(limit)(scope, receive, send)
+        except MultiPartException:
+            pass
+        except Exception as error:
+            log_refusal(error)
+        if not answered:
+            refusal = _too_large(limit) if read > limit else PlainTextResponse("This request cannot be served.", 500)
+            await refusal(scope, receive, send)
 
 
 def _too_large(limit: int) -> PlainTextResponse:
@@ -172,7 +177,18 @@ async def _public_transport(url: str) -> Any:
     return safehttpx.AsyncSecureTransport(await safehttpx.async_validate_url(host))
 
 
-# --- the log ---------------------------------------------------------------------------------------------------------
+# --- calls that Gradio refuses ---------------------------------------------------------------------------------------
+
+
+def fill_in(app: gr.Blocks) -> None:
+    """Let calls over plain HTTP leave the last arguments out, as callers do who know an earlier version of the API."""
+    validate = app.validate_inputs
+
+    def filled(block_fn: Any, inputs: list[Any]) -> None:
+        inputs += [getattr(part, "value", None) for part in block_fn.inputs[len(inputs) :]]
+        validate(block_fn, inputs)
+
+    app.validate_inputs = filled  # type: ignore[method-assign]
 
 
 def quiet_refusals() -> None:
@@ -180,8 +196,16 @@ def quiet_refusals() -> None:
 
     Defects of ours are logged in full before they come to Gradio, by `uploads.in_words`.
     """
+    disable_progress_bar()  # of loading checkpoints
     for module in (gradio.queueing, gradio.routes):
         module.traceback = _OneLine()  # type: ignore[attr-defined]
+
+
+def log_refusal(error: BaseException) -> None:
+    """One line with the kind of error, its place and the first words of its message."""
+    place = [*traceback.extract_tb(error.__traceback__)][-1]
+    name = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+    LOG.warning("a call was refused: %s: %.200r", name, str(error))
 
 
 class _OneLine:
@@ -190,9 +214,8 @@ class _OneLine:
     @staticmethod
     def print_exc() -> None:
         error = sys.exc_info()[1]
-        place = traceback.extract_tb(error.__traceback__)[-1] if error else None
-        where = f"{Path(place.filename).name}:{place.lineno}" if place else "?"
-        LOG.warning("a call was refused: %s at %s: %.200r", type(error).__name__, where, str(error))
+        if error is not None:
+            log_refusal(error)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(traceback, name)
