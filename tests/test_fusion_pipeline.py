@@ -155,7 +155,7 @@ def test_intermediates_of_one_whole_image_only(pipe: DiffFuseNetPipeline) -> Non
         pipe([visible] * 2, [infrared] * 2, return_intermediates=True)
     wide = pair(40, 300)
     with pytest.raises(ValueError, match=r"image of 300x40 .* in tiles of 64 pixels.*smaller image, or tile=0"):
-        pipe(*wide, tile=64, return_intermediates=True)
+        pipe(*wide, tile=64, tile_overlap=16, return_intermediates=True)
     assert pipe(*wide, tile=0, return_intermediates=True).intermediates.fused.shape == (1, 1, 40, 300)
     assert pipe([visible], [infrared], return_intermediates=True).intermediates is not None
 
@@ -236,7 +236,9 @@ def test_noise_is_that_of_the_whole_in_tiles(pipe: DiffFuseNetPipeline) -> None:
     visible, infrared = pair(80, 400)
     settings = {"noise_strength": 1.0, "output_type": "pt"}
     whole = pipe(visible, infrared, tile=0, generator=torch.Generator().manual_seed(3), **settings).images
-    tiled = pipe(visible, infrared, tile=128, generator=torch.Generator().manual_seed(3), **settings).images
+    tiled = pipe(
+        visible, infrared, tile=128, tile_overlap=32, generator=torch.Generator().manual_seed(3), **settings
+    ).images
     clean = pipe(visible, infrared, tile=0, output_type="pt").images
     assert (whole - clean).abs().mean() > 10 * (whole - tiled).abs().mean()
     assert (whole - tiled).abs().mean() < 0.1 / 255
@@ -380,7 +382,7 @@ def test_progress_only_for_more_than_one_unit_of_work(count: int, size: tuple[in
     pipe, text = tiny_pipeline(), io.StringIO()
     pipe.set_progress_bar_config(file=text)
     visible, infrared = pair(*size)
-    pipe([visible] * count, [infrared] * count, tile=64)
+    pipe([visible] * count, [infrared] * count, tile=64, tile_overlap=16)
     assert bool(text.getvalue()) == shown
 
 
@@ -392,7 +394,9 @@ def test_progress_only_for_more_than_one_unit_of_work(count: int, size: tuple[in
         ({"num_inference_steps": 1.5}, r"num_inference_steps=1\.5"),
         ({"noise_strength": -0.1}, r"noise_strength=-0\.1"),
         ({"noise_strength": float("nan")}, "noise_strength=nan"),
-        ({"tile": 8}, "tile=8 .* at least 64"),
+        ({"tile": 8, "tile_overlap": 0}, "tile=8 .* at least 64"),
+        ({"tile": 224}, "tile=224 .* at least 240"),  # the overlap that leaves no seam would not fit
+        ({"tile": np.bool_(True)}, "tile=np.True_"),
         ({"tile": 256, "tile_overlap": 128}, "tile_overlap=128 .* 0 to 127"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"rescale": "max"}, "rescale='max' .* none, minmax"),

@@ -318,8 +318,8 @@ def test_ablations_leave_their_scalars_out() -> None:
     ("settings", "words"),
     [
         ({"resample": "bicubic"}, "resample must be one of"),
-        ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
-        ({"patch_size": 0}, "patch_size must be at least 1, got 0"),
+        ({"num_steps": 0}, "num_steps must be a whole number from 1 to 1000, got 0"),
+        ({"patch_size": 0}, "patch_size must be a whole number from 1 to 16, got 0"),
         ({"memory": "low"}, "memory must be one of"),
     ],
 )

@@ -1,14 +1,18 @@
 """Tiles: cover, alignment, blending."""
 
 import itertools
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
+from fusion_hub import FusionPipeline
 from fusion_hub.tiling import Window, _axis_weights, run_tiled, tile_windows
 
 sizes = st.integers(1, 150)
@@ -159,3 +163,25 @@ def test_bad_tensors_and_functions() -> None:
         run_tiled(lambda v, i, w: v[..., 1:], image, image, tile=64, overlap=16, multiple=16)
     with pytest.raises(ValueError, match=r"margin must be in 0\.\.8"):
         run_tiled(lambda v, i, w: v, image, image, tile=64, overlap=16, multiple=16, margin=9)
+
+
+@pytest.mark.parametrize(("name", "size"), [("difffusenet-msrs", (640, 480)), ("red-small-msrs", (448, 384))])
+def test_smallest_tiles_of_a_bundled_model_are_within_a_gray_level(
+    name: str, size: tuple[int, int], data_root: Path
+) -> None:
+    """The largest error that tiles may have by themselves, on a real picture: the smallest side has most borders."""
+    pipe = FusionPipeline.from_pretrained(name)
+    pipe.set_progress_bar_config(disable=True)
+    folder = data_root / "data" / "msrs" / "test"
+    file = sorted((folder / "vis").iterdir())[0]
+    visible, infrared = (
+        Image.open(folder / part / file.name).convert("L").crop((0, 0, *size)) for part in ("vis", "ir")
+    )
+    smallest = 2 * pipe.automatic_overlap(0) + pipe.model.tile_multiple
+    with pytest.raises(ValueError, match=f"tile={smallest - 1} .* at least {smallest} pixels"):
+        pipe(visible, infrared, tile=smallest - 1)
+    # Numbers of numpy too.
+    tiled, whole = (
+        pipe(visible, infrared, tile=tile, output_type="np").images for tile in (np.int64(smallest), np.int64(0))
+    )
+    assert 0 < np.abs(tiled - whole).max() < 1 / 255

@@ -40,6 +40,7 @@ from .frequency import (
     haar_synthesis,
 )
 from .initialisation import zero_module
+from .settings import MAX_DEPTH, MAX_WIDTH, check_choice, check_flags, check_number, check_whole, check_wholes
 
 DIFFFUSENET_VARIANTS: dict[str, dict[str, Any]] = {
     "tiny": {"feature_channels": 16, "denoiser_channels": (24, 48, 64), "num_mid_blocks": 1, "num_coupling": 1},
@@ -49,6 +50,7 @@ DIFFFUSENET_VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Named sizes: the keyword arguments of `DiffFuseNetModel` that differ from its defaults."""
 
+MAX_TIMESTEPS = 10_000
 Pair = tuple[Tensor, Tensor]
 Record = dict[str, Tensor]
 """Tensors that would be dropped otherwise, by their names in `DiffFuseNetOutput`; of both images the visible first."""
@@ -139,7 +141,7 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         cross_frequency: `"attention"` or `"add"`.
 
     Raises:
-        ValueError: for an unknown `prediction_type`, `frequency` or `cross_frequency`, or odd `feature_channels`.
+        ValueError: for a value of another type, out of range or unknown, or odd `feature_channels`.
     """
 
     config: Any  # diffusers declares a dict; its entries are attributes too
@@ -166,9 +168,25 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         cross_frequency: str = "attention",
     ) -> None:
         super().__init__()
-        _check_choice("prediction_type", prediction_type, ("v_prediction", "epsilon"))
-        _check_choice("frequency", frequency, ("haar_inn", "haar", "none"))
-        _check_choice("cross_frequency", cross_frequency, ("attention", "add"))
+        for name, value, low, high in (
+            ("in_channels", in_channels, 1, 16),
+            ("patch_size", patch_size, 1, 16),
+            ("feature_channels", feature_channels, 2, MAX_WIDTH),
+            ("num_mid_blocks", num_mid_blocks, 0, MAX_DEPTH),
+            ("num_coupling", num_coupling, 0, MAX_DEPTH),
+            ("coupling_expansion", coupling_expansion, 1, 16),
+            ("num_train_timesteps", num_train_timesteps, 2, MAX_TIMESTEPS),
+            ("attention_window", attention_window, 1, 256),
+        ):
+            check_whole(name, value, low, high)
+        check_whole("inference_timestep", inference_timestep, 0, num_train_timesteps - 1)
+        check_wholes("denoiser_channels", denoiser_channels, 3, 1, MAX_WIDTH)
+        check_number("residual_scale", residual_scale, 0, 1)
+        check_choice("beta_schedule", beta_schedule, ("linear", "scaled_linear", "squaredcos_cap_v2"))
+        check_choice("prediction_type", prediction_type, ("v_prediction", "epsilon"))
+        check_choice("frequency", frequency, ("haar_inn", "haar", "none"))
+        check_choice("cross_frequency", cross_frequency, ("attention", "add"))
+        check_flags(use_d2fe=use_d2fe, use_edfd=use_edfd)
         if feature_channels % 2:
             raise ValueError(f"feature_channels must be even, got {feature_channels}")
         channels, pixels = feature_channels, in_channels * patch_size**2
@@ -217,12 +235,13 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
 
     def build_scheduler(self) -> DDIMScheduler:
         """The noise schedule of the config, as a pipeline component."""
-        return DDIMScheduler(
-            num_train_timesteps=self.config.num_train_timesteps,
-            beta_schedule=self.config.beta_schedule,
-            prediction_type=self.config.prediction_type,
-            clip_sample=False,
-        )
+        with torch.device("cpu"):  # numbers are read from it, also where the model is built without memory
+            return DDIMScheduler(
+                num_train_timesteps=self.config.num_train_timesteps,
+                beta_schedule=self.config.beta_schedule,
+                prediction_type=self.config.prediction_type,
+                clip_sample=False,
+            )
 
     @property
     def multiple(self) -> int:
@@ -408,8 +427,3 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
 def _note(record: Record | None, **tensors: Tensor) -> None:
     if record is not None:
         record.update(tensors)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -31,6 +31,7 @@ from torch.utils.checkpoint import checkpoint
 from .feature_diffusion import LocalGroupNorm
 from .initialisation import zero_module
 from .reversible import MEMORY_MODES, WiredStep, wired_chain
+from .settings import MAX_DEPTH, MAX_WIDTH, check_choice, check_flags, check_whole, check_wholes
 
 NORMS = ("group", "local")
 SHORT = 256  # tokens of a window of 16 x 16
@@ -395,10 +396,10 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
         memory: str = "reversible",
     ) -> None:
         super().__init__()
-        heads = (num_attention_heads,) * 2 if isinstance(num_attention_heads, int) else tuple(num_attention_heads)
+        heads = (num_attention_heads,) * 2 if isinstance(num_attention_heads, int) else num_attention_heads
         _check_settings(block_out_channels, heads, attention_window, norm, norm_num_groups, memory)
-        if layers_per_block < 1:
-            raise ValueError(f"layers_per_block must be at least 1, got {layers_per_block}")
+        check_whole("layers_per_block", layers_per_block, 1, MAX_DEPTH)
+        check_flags(use_time_embedding=use_time_embedding, reversible_blocks=reversible_blocks)
         outer, inner = block_out_channels
         self.memory = memory
 
@@ -586,12 +587,12 @@ def _norm(norm: str, channels: int, groups: int, eps: float) -> nn.Module:
 def _check_settings(
     widths: Sequence[int], heads: Sequence[int], windows: Sequence[int], norm: str, groups: int, memory: str
 ) -> None:
-    for name, values in (("block_out_channels", widths), ("num_attention_heads", heads), ("attention_window", windows)):
-        if len(values) != 2 or min(values) < (0 if name == "attention_window" else 1):
-            raise ValueError(f"{name} must hold one number for each of the two levels, got {tuple(values)}")
-    for name, value, choices in (("norm", norm, NORMS), ("memory", memory, MEMORY_MODES)):
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    check_wholes("block_out_channels", widths, 2, 1, MAX_WIDTH)
+    check_wholes("num_attention_heads", heads, 2, 1, MAX_WIDTH)
+    check_wholes("attention_window", windows, 2, 0, 256)
+    check_whole("norm_num_groups", groups, 1, MAX_WIDTH)
+    check_choice("norm", norm, NORMS)
+    check_choice("memory", memory, MEMORY_MODES)
     for width, count in zip(widths, heads, strict=True):
         if width % count:
             raise ValueError(f"num_attention_heads={tuple(heads)} must divide block_out_channels={tuple(widths)}")

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from .pruned_unet import CopyReport, Pair, PrunedUNet, copy_sd_unet, load_sd_unet, sd_unet_settings
 from .reversible import MEMORY_MODES, WiredStep, wired_chain
+from .settings import check_choice, check_flags, check_whole
 
 RED_VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -119,11 +120,16 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
         store_states: bool = False,
     ) -> None:
         super().__init__()
-        if resample not in RESAMPLES:
-            raise ValueError(f"resample must be one of {', '.join(RESAMPLES)}, got {resample!r}")
-        for name, value, least in (("patch_size", patch_size, 1), ("num_steps", num_steps, 1)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_choice("resample", resample, RESAMPLES)
+        check_whole("patch_size", patch_size, 1, 16)
+        check_whole("num_steps", num_steps, 1, TRAIN_TIMESTEPS)
+        check_flags(
+            time_embedding=time_embedding,
+            source_injection=source_injection,
+            reversible_fusion=reversible_fusion,
+            learnable_lambda=learnable_lambda,
+            store_states=store_states,
+        )
         self.store_states = store_states
         channels = patch_size**2
         self.unet = PrunedUNet(

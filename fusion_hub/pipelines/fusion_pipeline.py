@@ -6,9 +6,10 @@ its network on a luminance pair.
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from .. import __version__
+from ..image.luminance import check_range
 from ..image_processor import (
     FusionImageProcessor,
     InfraredRange,
@@ -32,6 +34,7 @@ from .loading import PortablePipeline
 
 WHOLE_IMAGE_LIMIT = 1536 * 1536  # pixels up to which an image is not cut into tiles by itself
 AUTOMATIC_TILE = 768  # an 8192 x 8192 pair stays below 3 GiB of memory in all
+MAX_OVERLAP = 512  # pixels
 MAX_WAITING = 16  # preprocessed pairs that wait for others of their size
 NOISE_BLOCK = 64  # feature cells
 OUTPUT_TYPES = ("pil", "np", "pt")
@@ -99,6 +102,8 @@ class FusionPipeline(PortablePipeline):
     model_cpu_offload_seq = "model"  # type: ignore[assignment]  # diffusers declares its default, None
     draws_noise = True
     """Whether `noise_strength` means anything to the model."""
+    overlap_share = 0.6
+    """Overlap of the tiles over the reach of the network: no pixel of a real picture is a gray level off."""
     model: Any
     image_processor: FusionImageProcessor
 
@@ -118,6 +123,10 @@ class FusionPipeline(PortablePipeline):
             `(B, 1, h, w)`, not clamped, any floating dtype and device; or the model's output class.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement fuse_luminance")
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        check_range(settings.get("infrared_range", "auto"), "infrared_range")
 
     def check_steps(self, num_inference_steps: Any) -> None:
         """Raise a `ValueError` if the model cannot take so many steps, with the value and what it can take."""
@@ -140,13 +149,19 @@ class FusionPipeline(PortablePipeline):
         """Side of the tiles beyond that, in pixels; rounded up to the model's `tile_multiple`."""
         return AUTOMATIC_TILE
 
-    def automatic_overlap(self, tile: int) -> int:
-        """Pixels that neighbouring tiles of side `tile` share; rounded up to `tile_multiple`, at most a quarter tile.
+    @property
+    def tiles_agree(self) -> bool:
+        """Whether tiles equal the whole image beyond the reach of the network, so that a long fade is not needed."""
+        return True
 
-        The default is the reach of the network. What lies at the end of the reach has next to no influence, and more
-        overlap than a quarter would multiply the work.
+    def automatic_overlap(self, tile: int) -> int:
+        """Pixels that neighboring tiles share, a multiple of the model's `tile_multiple`.
+
+        A share of twice the reach: what lies at the end of the reach has next to no influence. docs/models.md has the
+        measured seams.
         """
-        return self.model.receptive_margin
+        needed = _round_up(math.ceil(self.overlap_share * self.model.receptive_margin), self.model.tile_multiple)
+        return min(needed, _round_up(MAX_OVERLAP, self.model.tile_multiple))
 
     @torch.no_grad()
     def __call__(
@@ -183,7 +198,8 @@ class FusionPipeline(PortablePipeline):
             tile: side of the tiles in pixels. None: automatic, whole images up to 1536 x 1536 pixels, tiles of about
                 768 beyond; where a RED model's attention or statistics span the whole image, tiles of the size it was
                 trained on. 0: never tiles.
-            tile_overlap: pixels that neighbouring tiles share; None: the reach of the network, a quarter tile at most.
+            tile_overlap: pixels that neighboring tiles share; None: so many that no pixel of a real picture differs by
+                more than a gray level from the whole image. Fewer can leave seams of ten levels and more.
             batch_size: pairs of equal size in one evaluation; None: as many as fit in 1536 x 1536 pixels.
             infrared_range: how infrared values become [0, 1]: `"auto"`, `"dtype"`, `"minmax"`, `"percentile"` or
                 `(low, high)`, see [`FusionImageProcessor`]; None: the pipeline's own.
@@ -293,9 +309,12 @@ class FusionPipeline(PortablePipeline):
 
     def _check_tiling(self, tile: int | None, tile_overlap: int | None) -> None:
         grid = self.model.tile_multiple
-        if tile is not None and (not is_whole_number(tile) or (tile != 0 and tile < 4 * grid)):
+        least = 4 * grid
+        if tile_overlap is None and self.tiles_agree:  # less would leave seams
+            least = max(least, 2 * self.automatic_overlap(least) + grid)
+        if tile is not None and (not is_whole_number(tile) or (tile != 0 and tile < least)):
             raise ValueError(
-                f"tile={tile!r} must be a whole number of at least {4 * grid} pixels for this model, 0 for no tiles, "
+                f"tile={tile!r} must be a whole number of at least {least} pixels for this model, 0 for no tiles, "
                 "or None for automatic"
             )
         if tile_overlap is None:
@@ -308,18 +327,23 @@ class FusionPipeline(PortablePipeline):
             )
 
     def _automatic_tile(self) -> int:
-        return _round_up(self.automatic_tile, self.model.tile_multiple)
+        grid, side = self.model.tile_multiple, self.automatic_tile
+        return _round_up(max(side, 2 * self.automatic_overlap(side) + grid) if self.tiles_agree else side, grid)
 
     def _tiling(self, height: int, width: int, tile: int | None, tile_overlap: int | None) -> Tiling:
         """Geometry for an image of this size. Tiles start on the grid of the model's pooling."""
         grid = self.model.tile_multiple
         whole = tile == 0 or (tile is None and height * width <= self.whole_image_limit)
-        side = self._automatic_tile() if tile is None else _round_down(tile, grid)
+        side = self._automatic_tile() if tile is None else _round_down(int(tile), grid)
         if whole or max(height, width) <= side:
             return Tiling(0, 0)
-        if tile_overlap is None:
-            tile_overlap = min(_round_up(self.automatic_overlap(side), grid), _round_down(side // 4, grid))
-        return Tiling(side, tile_overlap)
+        return Tiling(side, self.automatic_overlap(side) if tile_overlap is None else int(tile_overlap))
+
+    def _margin(self, tiling: Tiling) -> int | None:
+        """Pixels along a tile's inner borders that are thrown away; None for a long fade where tiles differ."""
+        if not self.tiles_agree or tiling.overlap < self.automatic_overlap(tiling.tile):
+            return None
+        return min(self.model.receptive_margin, tiling.overlap // 2)
 
     def _batches(
         self,
@@ -376,8 +400,7 @@ class FusionPipeline(PortablePipeline):
                 tile=side,
                 overlap=overlap,
                 multiple=self.model.tile_multiple,
-                # With that much overlap the result is exactly that of the whole image; with less, fade.
-                margin=self.model.receptive_margin if overlap >= 2 * self.model.receptive_margin else None,
+                margin=self._margin(Tiling(side, overlap)),
                 progress=self.progress_bar if show_progress else None,
             )
         return crop_to(fused, size)
@@ -499,8 +522,8 @@ def _check_generators(generator: Any, num_pairs: int) -> None:
 
 
 def is_whole_number(value: Any) -> bool:
-    """Whether a value is an int; True and False are not meant as numbers."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether a value is an int, of numpy too; True and False are not meant as numbers."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _round_down(value: int, multiple: int) -> int:

@@ -20,7 +20,7 @@ The layout:
     scheduler/scheduler_config.json       (of DiffFuseNet; RED has the model only)
 """
 
-import importlib
+import inspect
 import json
 import os
 import re
@@ -28,21 +28,35 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as shorten
 from typing import Any, Self
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HTTPError
-from safetensors import SafetensorError, safe_open
 
 from .. import pretrained
+from .checkpoint import (
+    DIGESTS,
+    build_empty,
+    check_digests,
+    check_model_folder,
+    check_scheduler,
+    read_json,
+    record_digests,
+    remove_weights,
+)
 from .snapshot import check_snapshot
 
-WEIGHTS_STEM = "diffusion_pytorch_model"
+__all__ = ["PortablePipeline", "check_model_folder"]
+
+COMPONENTS = (ModelMixin, SchedulerMixin)
 PIPELINE_SHIM, MODEL_SHIM = "pipeline", "modeling"
 WEIGHT_ALIGNMENT = 64  # bytes, that of torch's CPU allocator
+FLOATS = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 
 
@@ -61,31 +75,37 @@ class PortablePipeline(DiffusionPipeline):
             pretrained_model_name_or_path: a bundled name (`fusion_hub.list_models()`), a folder, or a Hub id
                 `"owner/name"`; looked up in this order.
             kwargs: as in diffusers: `dtype`, `variant`, `revision`, `token`, `cache_dir`, `force_download`,
-                `local_files_only`, `device_map`, components to use instead of the stored ones, ...
+                `local_files_only`, `device_map`, components to use instead of the stored ones, ... A `dtype` may be a
+                name, `"bfloat16"`.
 
         Raises:
-            ValueError: for a name that is none of the three, a pipeline of another class, `use_safetensors=False`, or
-                weights that do not fit the model.
+            ValueError: for a name that is none of the three, a pipeline of another class, `use_safetensors=False`, an
+                unknown `dtype`, files that do not fit each other or that changed since they were saved.
             OSError: for a missing, damaged or truncated file, or a repository that cannot be reached.
         """
         if not kwargs.pop("use_safetensors", True):
             raise ValueError(
                 "use_safetensors=False was given: pickled weights can run code, only safetensors are loaded"
             )
+        for key in ("dtype", "torch_dtype"):
+            if kwargs.get(key) is not None:
+                kwargs[key] = _float_dtype(kwargs[key])
         name = os.fspath(pretrained_model_name_or_path)
         folder = cls._locate(name, kwargs)
         pipeline_class = cls._stored_class(folder)
         if pipeline_class is not cls:
             return pipeline_class.from_pretrained(folder, **kwargs)
 
-        for component, model_class in cls._stored_models(folder).items():
-            if component not in kwargs:
-                check_model_folder(folder / component, model_class, kwargs.get("variant"))
+        cls._check_folder(folder, kwargs)
         pipeline = super().from_pretrained(str(folder), use_safetensors=True, **kwargs)
         for component, model in pipeline.components.items():
             if isinstance(model, ModelMixin) and component not in kwargs:
                 _check_finite(model, folder / component)
         return pipeline
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Raise a `ValueError` for a bad value among the settings that `model_index.json` stores beside components."""
 
     def register_modules(self, **kwargs: Any) -> None:
         """As diffusers' `register_modules`; refuses a model whose checkpoint lacked tensors.
@@ -101,6 +121,12 @@ class PortablePipeline(DiffusionPipeline):
                         "its weights and config.json from the same checkpoint"
                     )
                 _align(model)
+            expected = self._component_classes().get(component)
+            if expected and isinstance(model, ModelMixin) and not isinstance(model, expected):
+                raise ValueError(
+                    f"{component} is a {type(model).__name__}, which {type(self).__name__} cannot use: give a "
+                    f"{expected.__name__}"
+                )
         super().register_modules(**kwargs)
 
     @classmethod
@@ -165,6 +191,7 @@ class PortablePipeline(DiffusionPipeline):
                 index[name] = [MODEL_SHIM, entry[1]]
         index["_class_name"] = [PIPELINE_SHIM, type(self).__name__]
         (root / f"{PIPELINE_SHIM}.py").write_text(_shim(type(self)))
+        index[DIGESTS] = record_digests(root, self._component_classes())
         _write_json(root / self.config_name, index)
         if push_to_hub:
             self._upload_folder(
@@ -184,7 +211,8 @@ class PortablePipeline(DiffusionPipeline):
         """Save the pipeline.
 
         A folder that does not exist yet appears complete or not at all: it is written aside and renamed. An existing
-        folder is written into, file by file, so that cards and licences beside the weights stay.
+        folder is written into, file by file, so that cards and licences beside the weights stay; its old weights of the
+        same variant are removed first.
 
         Args:
             save_directory: folder to write.
@@ -207,6 +235,8 @@ class PortablePipeline(DiffusionPipeline):
         if target.is_file():
             raise NotADirectoryError(f"save_directory {str(target)!r} is a file: give a folder")
         if target.exists():
+            for name in self._component_classes():
+                remove_weights(target / name, variant)
             super().save_pretrained(str(target), **kwargs)
             return
         kwargs.setdefault("repo_id", target.name)  # diffusers would take it from the folder written aside
@@ -235,97 +265,72 @@ class PortablePipeline(DiffusionPipeline):
         )
 
     @classmethod
+    def _component_classes(cls) -> dict[str, type[Any]]:
+        """Models and schedulers that this pipeline is made of: the arguments of its `__init__` that are such."""
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        kinds = ((parameter.name, parameter.annotation) for parameter in parameters)
+        return {name: kind for name, kind in kinds if isinstance(kind, type) and issubclass(kind, COMPONENTS)}
+
+    @classmethod
     def _stored_class(cls, folder: Path) -> type[Self]:
         """The class to load with: this one, or the one named by `model_index.json` if it derives from this one."""
-        index = _read_json(folder / cls.config_name)
-        stored = index.get("_class_name")
+        stored = read_json(folder / cls.config_name).get("_class_name")
         stored = stored[-1] if isinstance(stored, list) and stored else stored
-        if any(stored == base.__name__ for base in cls.__mro__):
+        bases = (base for base in cls.__mro__ if issubclass(base, PortablePipeline) and base._component_classes())
+        if any(stored == base.__name__ for base in bases):
             return cls
         found = _find_public(str(stored))
-        if isinstance(found, type) and issubclass(found, cls):
+        if isinstance(found, type) and issubclass(found, cls) and found._component_classes():
             return found
         raise ValueError(
-            f"{folder / cls.config_name} describes a {stored}, which is not a {cls.__name__}: load it with that class, "
+            f"{folder / cls.config_name} describes a {str(stored)[:100]}, which is not a {cls.__name__}: load it with that class, "
             "or with FusionPipeline.from_pretrained if it is one of this package"
         )
 
     @classmethod
-    def _stored_models(cls, folder: Path) -> dict[str, type[ModelMixin]]:
-        """Components of the stored pipeline that carry weights, and their classes."""
-        models: dict[str, type[ModelMixin]] = {}
-        for name, entry in cls.load_config(folder).items():
-            if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
+    def _check_folder(cls, folder: Path, kwargs: Mapping[str, Any]) -> None:
+        """Refuse a folder whose parts are damaged or do not belong together; those given in `kwargs` are not used."""
+        index = read_json(folder / cls.config_name)
+        files: list[Path] = []
+        models: dict[str, type[Any]] = {}
+        for name, kind in cls._component_classes().items():
+            if name in kwargs:
                 continue
-            # Only modules of libraries that we import anyway: a file must not choose what gets imported.
-            if entry[0].split(".")[0] in ("fusion_hub", "diffusers"):
-                candidate = getattr(importlib.import_module(entry[0]), entry[1], None)
-                if isinstance(candidate, type) and issubclass(candidate, ModelMixin):
-                    models[name] = candidate
-        return models
+            _check_entry(folder / cls.config_name, name, index.get(name), kind)
+            if issubclass(kind, ModelMixin):
+                models[name] = kind
+                files += check_model_folder(folder / name, kind, kwargs.get("variant"))
+            elif "model" in models:
+                files.append(folder / name / "scheduler_config.json")
+                check_scheduler(
+                    files[-1], build_empty(folder / "model" / "config.json", models["model"]).build_scheduler()
+                )
+        try:
+            cls.check_settings({key: value for key, value in index.items() if key not in kwargs})
+        except ValueError as error:
+            raise ValueError(f"{folder / cls.config_name}: {error}") from error
+        if DIGESTS in index:
+            check_digests(folder, index[DIGESTS], files)
 
 
-def check_model_folder(folder: Path, model_class: type[Any], variant: str | None = None) -> None:
-    """Compare a stored model with its class before any weight is loaded: file, names and shapes of the tensors.
-
-    Reads the safetensors headers only.
-
-    Raises:
-        OSError: if the configuration or the weights are missing, damaged or truncated.
-        ValueError: if the configuration or the tensors do not fit `model_class`.
-    """
-    from accelerate import init_empty_weights
-
-    config = _read_json(folder / "config.json")
-    try:
-        with init_empty_weights():
-            model = model_class.from_config(config)
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+def _check_entry(file: Path, name: str, entry: Any, kind: type[Any]) -> None:
+    """Compare what model_index.json says of a component with the class that the pipeline needs."""
+    modules = (MODEL_SHIM, "fusion_hub", kind.__module__) if issubclass(kind, ModelMixin) else ("diffusers",)
+    if not isinstance(entry, list) or entry not in [[module, kind.__name__] for module in modules]:
         raise ValueError(
-            f"{folder / 'config.json'} does not describe a {model_class.__name__} ({_first_line(error)}): restore the "
-            "file that was saved with the weights"
-        ) from error
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    files = _weight_files(folder, variant)
-    found: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        found.update(_tensor_shapes(file))
-    missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    wrong = sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])
-    if missing or unknown or wrong:
-        problems = [f"{len(missing)} tensors are missing (first: {missing[0]})"] if missing else []
-        problems += [f"{len(unknown)} tensors are unknown (first: {unknown[0]})"] if unknown else []
-        problems += [f"{name} has shape {found[name]} instead of {expected[name]}" for name in wrong[:1]]
-        raise ValueError(
-            f"the weights in {files[0]} do not fit {model_class.__name__} as {folder / 'config.json'} describes it: "
-            f"{'; '.join(problems)}. Take both files from the same checkpoint"
+            f"{file} has {name}={shorten(entry)} instead of {[modules[0], kind.__name__]!r}: restore the saved file, or load "
+            "it with the pipeline class that it was saved with"
         )
 
 
-def _weight_files(folder: Path, variant: str | None) -> list[Path]:
-    """The safetensors file of a model, or its shards; the plain ones if there are none of the variant."""
-    for suffix in (f"[.]{re.escape(variant)}", "") if variant else ("",):
-        pattern = re.compile(rf"{WEIGHTS_STEM}{suffix}(-\d+-of-\d+)?[.]safetensors")
-        files = sorted(path for path in folder.glob("*.safetensors") if pattern.fullmatch(path.name))
-        if files:
-            return files
-    others = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".safetensors"))
-    found = f" (there is {', '.join(others)}, which is not loaded without being asked for)" if others else ""
-    wanted = f" of the variant {variant!r}" if variant else ""
-    raise FileNotFoundError(
-        f"no {WEIGHTS_STEM}.safetensors{wanted} in {folder}{found}: save the pipeline again with save_pretrained, or "
-        "give the variant that is stored. Pickled weights are never loaded"
-    )
-
-
-def _tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise OSError(
-            f"{file} is damaged or incomplete ({_first_line(error)}): download or copy the checkpoint again"
-        ) from error
+def _float_dtype(value: Any) -> Any:
+    """A torch dtype from its name; diffusers ignores names. Of a mapping, each value."""
+    if isinstance(value, Mapping):
+        return {key: _float_dtype(one) for key, one in value.items()}
+    dtype = FLOATS.get(value.removeprefix("torch.")) if isinstance(value, str) else value
+    if dtype not in FLOATS.values():
+        raise ValueError(f"dtype={value!r} is no dtype that a model can run in: use one of {', '.join(FLOATS)}")
+    return dtype
 
 
 def _check_finite(model: ModelMixin, folder: Path) -> None:
@@ -349,20 +354,6 @@ def _align(model: torch.nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.device.type == "cpu" and parameter.data_ptr() % WEIGHT_ALIGNMENT:
             parameter.data = parameter.data.clone()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path} is missing: give the folder that save_pretrained wrote, complete with this file"
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise OSError(f"{path} is not valid JSON ({error}): download or copy the checkpoint again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__} instead of an object: restore the saved file")
-    return content
 
 
 def _drop_local_path(config: Path) -> None:

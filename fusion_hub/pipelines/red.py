@@ -1,5 +1,6 @@
 """RED as a pipeline: the network and the image processor's settings. No scheduler: the coefficients are learnt."""
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from torch import Tensor
@@ -9,7 +10,7 @@ from ..models.red import REDModel
 from ..tiling import Window
 from .fusion_pipeline import FusionPipeline, Sampling, is_whole_number
 
-EXACT_TILE_OVERLAP = 64  # pixels
+MAX_TILE_SIZE = 4096  # pixels
 EXACT_WHOLE_LIMIT = 1280 * 1024  # pixels; a float32 red-small holds about 3 GiB for each million
 
 
@@ -31,6 +32,7 @@ class REDPipeline(FusionPipeline):
     """
 
     draws_noise = False
+    overlap_share = 0.45
 
     def __init__(
         self,
@@ -39,12 +41,21 @@ class REDPipeline(FusionPipeline):
         tile_size: int = 128,
     ) -> None:
         super().__init__()
-        if not is_whole_number(tile_size) or tile_size < 1:
-            raise ValueError(f"tile_size={tile_size!r} must be a whole number of pixels from 1: use about 128 to 256")
+        self.check_settings({"infrared_range": infrared_range, "tile_size": tile_size})
         self.register_modules(model=model)
-        self.register_to_config(infrared_range=infrared_range, tile_size=tile_size)
+        self.register_to_config(infrared_range=infrared_range, tile_size=int(tile_size))
         rule = tuple(infrared_range) if isinstance(infrared_range, list) else infrared_range  # JSON knows no tuples
         self.image_processor = FusionImageProcessor(infrared_range=cast(InfraredRange, rule))
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        super().check_settings(settings)
+        tile_size = settings.get("tile_size", 128)
+        if not is_whole_number(tile_size) or not 1 <= tile_size <= MAX_TILE_SIZE:
+            raise ValueError(
+                f"tile_size={tile_size!r} must be a whole number of pixels from 1 to {MAX_TILE_SIZE}: use about 128 "
+                "to 256"
+            )
 
     def check_steps(self, num_inference_steps: Any) -> None:
         last = self.model.config.num_steps
@@ -65,9 +76,15 @@ class REDPipeline(FusionPipeline):
     def automatic_tile(self) -> int:
         return super().automatic_tile if self.model.tiles_exactly else self.config["tile_size"]
 
+    @property
+    def tiles_agree(self) -> bool:
+        return self.model.tiles_exactly
+
     def automatic_overlap(self, tile: int) -> int:
-        # Where tiles are exact in principle the reach is far longer than what matters; docs/models.md has the seams.
-        return EXACT_TILE_OVERLAP if self.model.tiles_exactly else super().automatic_overlap(tile)
+        if self.tiles_agree:
+            return super().automatic_overlap(tile)
+        grid = self.model.tile_multiple
+        return tile // 4 // grid * grid  # for the fade
 
     def fuse_luminance(
         self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling, return_intermediates: bool = False
