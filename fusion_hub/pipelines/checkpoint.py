@@ -83,8 +83,8 @@ def build_empty(file: Path, model_class: type[Any]) -> Any:
     stored = config.get("_class_name", model_class.__name__)
     if stored != model_class.__name__:
         raise ValueError(
-            f"{file} describes {shorten(stored)} instead of a {model_class.__name__}: restore the file that was saved with "
-            "the weights"
+            f"{file} describes {shorten(stored)} instead of a {model_class.__name__}: restore the file that was saved "
+            "with the weights"
         )
     try:
         with torch.device("meta"):
@@ -114,8 +114,8 @@ def check_scheduler(file: Path, expected: Any) -> None:
         value = stored.get(key)
         if value != config[key] or type(value) is not type(config[key]):
             raise ValueError(
-                f"{file} has {key}={shorten(value)}, but the model was trained with {config[key]!r}: restore the file that "
-                "was saved with the weights"
+                f"{file} has {key}={shorten(value)}, but the model was trained with {config[key]!r}: restore the file "
+                "that was saved with the weights"
             )
 
 
