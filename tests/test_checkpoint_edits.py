@@ -97,7 +97,7 @@ def test_each_value_of_each_file(original: tuple[Path, np.ndarray], recorded: bo
                 assert found != "other", (name, key, value)
 
 
-def edit_tensors(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+def edit_tensors(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     tensors = load_file(folder / WEIGHTS)
     edit(tensors)
     save_file(tensors, folder / WEIGHTS)
@@ -113,12 +113,13 @@ def relabel(folder: Path, dtype: str) -> None:
     (folder / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
 
 
-def point_to(folder: Path, name: str, keep: bool = True) -> None:
-    """An index file that names other weights."""
+def point_to(folder: Path, name: str, keep: bool = True) -> Path:
+    """An index file that names other weights; its path."""
     places = dict.fromkeys(load_file(folder / WEIGHTS), name)
     (folder / SHARDS).write_text(json.dumps({"metadata": {}, "weight_map": places}))
     if not keep:
         (folder / WEIGHTS).rename(folder / "model" / name)
+    return folder / SHARDS
 
 
 def link(path: Path, target: Path) -> None:

@@ -283,8 +283,8 @@ class PortablePipeline(DiffusionPipeline):
         if isinstance(found, type) and issubclass(found, cls) and found._component_classes():
             return found
         raise ValueError(
-            f"{folder / cls.config_name} describes a {str(stored)[:100]}, which is not a {cls.__name__}: load it with that "
-            "class, or with FusionPipeline.from_pretrained if it is one of this package"
+            f"{folder / cls.config_name} describes a {str(stored)[:100]}, which is not a {cls.__name__}: load it with "
+            "that class, or with FusionPipeline.from_pretrained if it is one of this package"
         )
 
     @classmethod
@@ -318,8 +318,8 @@ def _check_entry(file: Path, name: str, entry: Any, kind: type[Any]) -> None:
     modules = (MODEL_SHIM, "fusion_hub", kind.__module__) if issubclass(kind, ModelMixin) else ("diffusers",)
     if not isinstance(entry, list) or entry not in [[module, kind.__name__] for module in modules]:
         raise ValueError(
-            f"{file} has {name}={shorten(entry)} instead of {[modules[0], kind.__name__]!r}: restore the saved file, or "
-            "load it with the pipeline class that it was saved with"
+            f"{file} has {name}={shorten(entry)} instead of {[modules[0], kind.__name__]!r}: restore the saved file, "
+            "or load it with the pipeline class that it was saved with"
         )
 
 

@@ -1,6 +1,7 @@
 """RED as a pipeline: the network and the image processor's settings. No scheduler: the coefficients are learnt."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, cast
 
 from torch import Tensor
@@ -90,10 +91,10 @@ class REDPipeline(FusionPipeline):
         self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling, return_intermediates: bool = False
     ) -> Any:
         # In float32 whatever the weights are: the model keeps its states so.
-        device = self._execution_device
+        device, steps = self._execution_device, sampling.num_inference_steps
         return self.model(
             visible.to(device),
             infrared.to(device),
-            num_inference_steps=sampling.num_inference_steps,
+            num_inference_steps=int(steps) if isinstance(steps, Integral) else steps,
             return_intermediates=return_intermediates,
         )
