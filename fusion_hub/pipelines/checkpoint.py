@@ -20,6 +20,7 @@ WEIGHTS_STEM = "diffusion_pytorch_model"
 DTYPES = ("F16", "BF16", "F32", "F64")
 DIGESTS = "_sha256"
 """Key of model_index.json: the hashes of the files in the components' folders, by path."""
+UNHASHED = ("_diffusers_version", "_name_or_path")
 SCHEDULE = (
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule"),
     *("prediction_type", "trained_betas", "rescale_betas_zero_snr"),
@@ -86,17 +87,7 @@ def build_empty(file: Path, model_class: type[Any]) -> Any:
             f"{file} describes {shorten(stored)} instead of a {model_class.__name__}: restore the file that was saved "
             "with the weights"
         )
-    try:
-        with torch.device("meta"):
-            return model_class.from_config(config)
-    except ValueError as error:
-        reason = str(error)
-    except (TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError):
-        reason = "a value has the wrong type or size"
-    raise ValueError(
-        f"{file} does not describe a {model_class.__name__} ({reason}): restore the file that was saved with "
-        "the weights"
-    )
+    return _from_config(model_class, config, file)
 
 
 def check_scheduler(file: Path, expected: Any) -> None:
@@ -117,6 +108,7 @@ def check_scheduler(file: Path, expected: Any) -> None:
                 f"{file} has {key}={shorten(value)}, but the model was trained with {config[key]!r}: restore the file "
                 "that was saved with the weights"
             )
+    _from_config(type(expected), stored, file)
 
 
 def weight_files(folder: Path, variant: str | None) -> list[Path]:
@@ -205,6 +197,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _from_config(kind: type[Any], config: dict[str, Any], file: Path) -> Any:
+    try:
+        with torch.device("meta"):
+            return kind.from_config(config)
+    except ValueError as error:
+        reason = str(error)
+    except (TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError):
+        reason = "an entry is unknown or has the wrong type"
+    raise ValueError(
+        f"{file} does not describe a {kind.__name__} ({reason}): restore the file that was saved with the weights"
+    )
+
+
 def _index_name(ending: str) -> str:
     return f"{WEIGHTS_STEM}.safetensors.index{ending}.json"
 
@@ -237,9 +242,9 @@ def _tensors(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _digest(file: Path) -> str:
-    """Of JSON the content without private keys, so that neither line endings nor a version number change it."""
+    """Of JSON the content, so that neither line endings nor a version number change it."""
     if file.suffix == ".json":
-        content = {key: value for key, value in read_json(file).items() if not key.startswith("_")}
+        content = {key: value for key, value in read_json(file).items() if key not in UNHASHED}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -291,6 +291,8 @@ class PortablePipeline(DiffusionPipeline):
     def _check_folder(cls, folder: Path, kwargs: Mapping[str, Any]) -> None:
         """Refuse a folder whose parts are damaged or do not belong together; those given in `kwargs` are not used."""
         index = read_json(folder / cls.config_name)
+        if "_use_default_values" in index:  # diffusers would leave out what it names
+            raise ValueError(f"{folder / cls.config_name} has _use_default_values: remove it or restore the saved file")
         files: list[Path] = []
         models: dict[str, type[Any]] = {}
         for name, kind in cls._component_classes().items():
