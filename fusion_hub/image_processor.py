@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from .image.io import MAX_PIXELS, DeepImage, check_size, from_pil, read_picture, save_image
-from .image.luminance import Plane, ValueRange, check_range, fill_missing, linear, strips, to_plane
+from .image.luminance import Plane, Role, ValueRange, check_range, fill_missing, linear, strips, to_plane
 from .image.picture import LUMA_WEIGHTS, Depth, InputWarning, Metadata, Picture, depth_of, full_scale
 
 __all__ = [
@@ -242,6 +242,32 @@ class FusionImageProcessor(ConfigMixin):
         images = [_color(p, c, stretch, np.dtype(np.float32)) for p, c in zip(planes, contexts, strict=True)]
         array = images[0][None] if len(images) == 1 else np.stack(images)
         return array if output_type == "np" else torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
+
+    def luminance(
+        self, image: ImageInput, role: Role, *, value_range: ValueRange | None = None, name: str = ""
+    ) -> np.ndarray:
+        """Luminance of one picture as [`preprocess`] scales it.
+
+        Args:
+            image: as for [`preprocess`].
+            role: "visible" or "infrared", which says what "auto" means.
+            value_range: overrides the processor's own rule for this role.
+            name: how messages call the image.
+
+        Returns:
+            `(H, W)` float32 in [0, 1]; what has no data holds the nearest data.
+
+        Raises:
+            ValueError, TypeError: as [`preprocess`].
+        """
+        own = self.visible_range if role == "visible" else self.infrared_range
+        rule = own if value_range is None else value_range
+        check_range(rule, f"{role}_range")
+        picture, name = self._load(image, name or role)
+        plane = to_plane(picture, name, rule, self.percentile, role)
+        if plane.valid is not None:
+            fill_missing(plane.values, plane.valid)
+        return plane.values
 
     def to_rgb(self, image: ImageInput, *, value_range: InfraredRange | None = None) -> np.ndarray:
         """One picture of any kind as 8-bit colours, for eyes and for networks that know photographs only.

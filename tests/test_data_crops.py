@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from fusion_hub.data import CropSource, PairCrops
 from fusion_hub.data.crops import luminance
+from fusion_hub.image_processor import FusionImageProcessor
 
 
 def scene(seed: int, height: int = 40, width: int = 50) -> dict[str, object]:
@@ -190,8 +191,24 @@ def test_luminance_of_sixteen_bits(tmp_path: Path) -> None:
     for picture in (counts, Image.open(tmp_path / "a.png")):
         stretched = luminance(picture, stretch=True)
         assert stretched.min() == 0 and stretched.max() == 255 and (np.diff(stretched.ravel().astype(int)) >= 0).all()
-        assert np.array_equal(luminance(picture), np.rint(counts / 257))
+        assert np.array_equal(luminance(picture, value_range="dtype"), np.rint(counts / 257))
     assert luminance(np.full((4, 4), 700, np.uint16), stretch=True).max() == 0
+
+
+def test_a_hot_pixel_is_read_as_the_pipeline_reads_it(tmp_path: Path) -> None:
+    """By minimum and maximum one hot pixel would leave the rest black."""
+    counts = np.random.default_rng(0).integers(2600, 2800, (48, 64)).astype(np.uint16)
+    counts[20, 20] = 60000
+    Image.fromarray(counts).save(tmp_path / "ir.png")
+    visible = np.random.default_rng(1).integers(0, 256, (48, 64), dtype=np.uint8)
+    for given in (tmp_path / "ir.png", Image.open(tmp_path / "ir.png"), counts, counts.astype(np.float32)):
+        _, infrared, _ = FusionImageProcessor().preprocess(visible, given)
+        assert np.abs(luminance(given, stretch=True) - infrared[0, 0].numpy() * 255).max() <= 0.51
+    pairs = [{"visible": visible, "infrared": counts, "name": "a"}]
+    (crop,) = (PairCrops([CropSource(pairs)], 32, 0, 1, flip=False, rotate=False)[0],)
+    assert crop["infrared"].std() > 0.2
+    fixed = PairCrops([CropSource(pairs, infrared_range=(0, 65535))], 32, 0, 1, min_std=0)[0]
+    assert fixed["infrared"].max() < 0.05 or fixed["infrared"].mean() < 0.05
 
 
 def test_luminance_applies_the_exif_orientation(tmp_path: Path) -> None:
@@ -224,7 +241,7 @@ def test_bad_pairs_and_weights() -> None:
     good, bad = scene(0), {**scene(1), "infrared": np.zeros((3, 4), np.uint8)}
     with pytest.raises(ValueError, match=r"'s1' are 50x40 and 4x3.*check\(\)"):
         PairCrops([CropSource([good, bad])], 8, 0, 4).preload(progress=False)
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="nothing but NaN"):
         luminance(np.full((4, 4), np.nan))
     with pytest.raises(ValueError, match=r"shape \(4,\)"):
         luminance(np.zeros(4))

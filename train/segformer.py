@@ -7,20 +7,24 @@ accelerate launch train/segformer.py --input difffusenet-msrs --output_dir runs/
 import sys
 from pathlib import Path
 
-from fusion_hub.training import ConfigError, Trainer, TrainingConfig, parse_config
+from fusion_hub.training import ConfigError, OutputError, Trainer, TrainingConfig, parse_config
 from fusion_hub.training.segformer import SegFormerConfig, SegFormerTask
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "segformer_msrs.yaml"
 
 
 def main() -> int:
-    """Parse, build, run. Exit code 0 also when a signal stopped it after a checkpoint; 2 for a wrong configuration."""
+    """Parse, build, run. Exit code 0 also when a signal stopped it after a checkpoint; 1 for a full disk, 2 for a wrong
+    configuration."""
     try:
         training, model = parse_config((TrainingConfig, SegFormerConfig), default_config=DEFAULT_CONFIG)
         Trainer(SegFormerTask(training, model), training, model).train()
     except (ConfigError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OutputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from fusion_hub.cli.fuse_record import FolderRecord, Row
     from fusion_hub.data import Pair, PairedDataset
+    from fusion_hub.image.luminance import ValueRange
     from fusion_hub.pipelines import FusionPipeline
 
 BFLOAT16_LEVELS = 270
@@ -188,8 +189,8 @@ def fuse(
         options = {
             "tile": tile,
             "rescale": rescale,
-            "infrared_range": _parse_range(infrared_range, "infrared_range"),
-            "visible_range": _parse_range(visible_range, "visible_range"),
+            "infrared_range": _parse_range(infrared_range, "--infrared-range"),
+            "visible_range": _parse_range(visible_range, "--visible-range"),
             "num_inference_steps": parse_steps(num_inference_steps),
             "noise_strength": noise_strength,
         }
@@ -271,25 +272,13 @@ def _check_file(output: Path, inputs: Sequence[Path]) -> None:
         raise CommandError(f"--output {output} is one of the inputs: give another name", WRONG_USE)
 
 
-def _parse_range(text: str | None, argument: str) -> Any:
-    """`auto` ... as it is, `LOW,HIGH` as two numbers."""
-    from fusion_hub.image.luminance import check_range
+def _parse_range(text: str | None, option: str) -> "ValueRange | None":
+    from fusion_hub.image.luminance import parse_range
 
-    if text is None:
-        return None
-    rule: Any = text
     try:
-        if "," in text:
-            low, high = (float(number) for number in text.split(","))
-            rule = (low, high)
-        check_range(rule, argument)
-    except ValueError:
-        raise CommandError(
-            f"--{argument.replace('_', '-')} {text}: give auto, dtype, minmax, percentile, or two rising numbers "
-            "LOW,HIGH",
-            WRONG_USE,
-        ) from None
-    return rule
+        return None if text is None else parse_range(text, option)
+    except ValueError as error:
+        raise CommandError(str(error), WRONG_USE) from error
 
 
 def _check_options(pipeline: "FusionPipeline", options: dict[str, Any], batch_size: int) -> None:

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import Dataset
 
 from fusion_hub.data.pairs import Pair, PairedDataset
-from fusion_hub.data.pictures import READ_ERRORS
+from fusion_hub.data.pictures import READ_ERRORS, ImageSource
+from fusion_hub.image.luminance import ValueRange
+from fusion_hub.image_processor import FusionImageProcessor
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class CropSource:
         exclude: a CSV file with the columns dataset and name; the names listed for this dataset are left out.
         dataset: the name under which `exclude` lists this set. None: any part of the path that the file has as a
             dataset, as `msrs` in `data/msrs/train`.
+        infrared_range, visible_range: what is black and white, see [`FusionImageProcessor`]; None for "auto".
     """
 
     source: Any
@@ -44,6 +47,8 @@ class CropSource:
     weight: float | None = None
     exclude: str | Path | None = None
     dataset: str | None = None
+    infrared_range: ValueRange | None = None
+    visible_range: ValueRange | None = None
 
     def open(self) -> PairedDataset:
         """The pairs that may be used. Raises `ValueError` for a stream and where nothing is left."""
@@ -113,6 +118,7 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         self.crop_size, self.seed, self.length = crop_size, seed, length
         self.cache, self.min_std, self.flip, self.rotate = cache, min_std, flip, rotate
         self.scale_jitter, self.swap_probability, self.gain_jitter = scale_jitter, swap_probability, gain_jitter
+        self.sources = list(sources)
         self.sets = [source.open() for source in sources]
         weights = [
             len(s) if source.weight is None else source.weight for s, source in zip(self.sets, sources, strict=True)
@@ -195,53 +201,31 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         """Luminance of one pair, (2, H, W) uint8, visible first."""
         stack = self._luminance.get((which, index))
         if stack is None:
-            stack = _read_pair(self.sets[which][index], self.sets[which].description)
+            stack = _read_pair(self.sets[which][index], self.sets[which].description, self.sources[which])
             if self.cache:
                 self._luminance[which, index] = stack
         return stack
 
 
-def luminance(picture: Image.Image | np.ndarray, stretch: bool = False) -> np.ndarray:
-    """BT.601 full-range luminance, (H, W) uint8, upright (EXIF), of a picture in any of Pillow's modes or an array.
+def luminance(picture: ImageSource, stretch: bool = False, value_range: ValueRange | None = None) -> np.ndarray:
+    """Luminance of a picture as the pipelines read it, `(H, W)` uint8, rounded half to even.
 
     Args:
-        picture: PIL image; or array (H, W), (H, W, 1|3|4) of uint8, uint16 or float in [0, 1].
-        stretch: map the smallest and largest value of a picture of more than 8 bits to 0 and 255. Thermal counts use a
-            small part of their 16 bits, of which 8 bits of the full range would leave nothing.
+        picture: a file, PIL image or array, see [`FusionImageProcessor`].
+        stretch: read it as an infrared image, whose counts and temperatures are stretched, not as a visible one.
+        value_range: what is black and white; None for "auto".
 
     Raises:
-        ValueError: not a picture, or it has values that are not finite.
+        ValueError: no picture, or one whose scale is unknown.
     """
-    if isinstance(picture, Image.Image):
-        picture = ImageOps.exif_transpose(picture)
-        if not picture.mode.startswith(("I", "F")):
-            # Pillow's L is BT.601 rounded; through RGB where the mode has a palette, alpha or other colours.
-            colour = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
-            return np.array(colour.convert("L"))
-    values = np.asarray(picture)
-    if values.ndim == 3 and values.shape[2] in (1, 3, 4):
-        weights = np.array([0.299, 0.587, 0.114]) if values.shape[2] > 1 else np.ones(1)
-        deep = values.dtype
-        values = values[..., : len(weights)].astype(np.float64) @ weights
-    elif values.ndim == 2:
-        deep, values = values.dtype, values.astype(np.float64)
-    else:
-        raise ValueError(f"an array of shape {values.shape} is no picture; give (H, W) or (H, W, 1|3|4)")
-    if not np.isfinite(values).all():
-        raise ValueError("the picture has values that are not finite")
-    if deep == np.uint8:
-        low, high = 0.0, 255.0
-    elif stretch:
-        low, high = float(values.min()), float(values.max())
-    else:  # "I" is what Pillow makes of some 16-bit files
-        low, high = 0.0, 1.0 if deep.kind == "f" else 65535.0
-    scaled = (values - low) * (255 / max(high - low, 1e-12))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    unit = FusionImageProcessor().luminance(picture, "infrared" if stretch else "visible", value_range=value_range)
+    return np.rint(unit * np.float32(255)).astype(np.uint8)
 
 
-def _read_pair(pair: Pair, where: str) -> np.ndarray:
+def _read_pair(pair: Pair, where: str, source: CropSource) -> np.ndarray:
     try:
-        visible, infrared = luminance(pair.visible), luminance(pair.infrared, stretch=True)
+        visible = luminance(pair.visible_source, value_range=source.visible_range)
+        infrared = luminance(pair.infrared_source, stretch=True, value_range=source.infrared_range)
     except READ_ERRORS as error:
         raise ValueError(f"{where}: pair {pair.name!r} cannot be read: {error}. {_ADVICE}") from error
     if visible.shape != infrared.shape:

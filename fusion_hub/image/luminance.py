@@ -6,7 +6,7 @@ Pipelines, training, evaluation and the page all scale through here.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -58,6 +58,25 @@ def check_range(rule: ValueRange, argument: str) -> None:
         f"{argument} must be 'auto', 'dtype', 'minmax', 'percentile' or two rising finite numbers (low, high), got "
         f"{rule!r}"
     )
+
+
+def parse_range(text: str, argument: str) -> ValueRange:
+    """A rule as people write it: one of the names, or two numbers `LOW,HIGH`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    rule: Any = text.strip()
+    try:
+        if "," in text:
+            low, high = (float(number) for number in text.split(","))
+            rule = (low, high)
+        check_range(rule, argument)
+    except ValueError:
+        raise ValueError(
+            f"{argument} {text}: give auto, dtype, minmax, percentile, or two rising numbers LOW,HIGH"
+        ) from None
+    return rule
 
 
 def to_plane(

@@ -10,7 +10,7 @@ measured on the way and saves the pipeline; `FusionTask` has what fusion models 
 from fusion_hub.training.checkpoint import CheckpointError, find_checkpoints
 from fusion_hub.training.config import ConfigError, Source, TrainingConfig, load_config, parse_config, save_config
 from fusion_hub.training.fusion import FusionTask
-from fusion_hub.training.loop import NonFiniteError, Trainer, TrainingTask
+from fusion_hub.training.loop import NonFiniteError, OutputError, Trainer, TrainingTask
 from fusion_hub.training.samples import mixed_seed, sample_noise
 from fusion_hub.training.validation import Validation, ValidationPair
 
@@ -19,6 +19,7 @@ __all__ = [
     "ConfigError",
     "FusionTask",
     "NonFiniteError",
+    "OutputError",
     "Source",
     "Trainer",
     "TrainingConfig",

@@ -13,6 +13,7 @@ sample number. A checkpoint is written aside and renamed, so a name without `.pa
 machine lost power; the sizes in `state.json` tell then.
 """
 
+import errno
 import json
 import os
 import re
@@ -151,17 +152,11 @@ def save_checkpoint(
     if not folder.is_dir() or _damage(folder):
         partial = output_dir / f"{folder.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, tensors in (("model", state.model.state_dict()), ("ema", state.ema_tensors())):
-            state.save_model_config(partial / name)
-            _save_tensors(tensors, partial / name / state.weights_name)
-        _save_tensors(state.moments(), partial / _OPTIMIZER)
-        if extra := state.extra_tensors():
-            _save_tensors(extra, partial / _EXTRA)
-        save_config(config, partial / _CONFIG)
-        files = {p.relative_to(partial).as_posix(): p.stat().st_size for p in partial.rglob("*") if p.is_file()}
-        text = json.dumps({**progress, "files": files}, indent=2, sort_keys=True) + "\n"
-        (partial / _STATE).write_text(text, encoding="utf-8")
+        try:
+            _write_checkpoint(partial, state, progress, config)
+        except BaseException:  # what is left would only fill the disk
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
     if keep is not None:
@@ -169,6 +164,22 @@ def save_checkpoint(
             if old != folder:
                 shutil.rmtree(old)
     return folder
+
+
+def _write_checkpoint(
+    folder: Path, state: TrainingState, progress: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    folder.mkdir(parents=True)
+    for name, tensors in (("model", state.model.state_dict()), ("ema", state.ema_tensors())):
+        state.save_model_config(folder / name)
+        _save_tensors(tensors, folder / name / state.weights_name)
+    _save_tensors(state.moments(), folder / _OPTIMIZER)
+    if extra := state.extra_tensors():
+        _save_tensors(extra, folder / _EXTRA)
+    save_config(config, folder / _CONFIG)
+    files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+    text = json.dumps({**progress, "files": files}, indent=2, sort_keys=True) + "\n"
+    (folder / _STATE).write_text(text, encoding="utf-8")
 
 
 def load_checkpoint(folder: Path, state: TrainingState) -> dict[str, Any]:
@@ -197,11 +208,12 @@ def checkpoint_config(folder: Path) -> dict[str, Any]:
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     # A clone each: safetensors wants contiguous tensors that share no memory, channels_last and tied weights do.
-    save_file(
-        {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()},
-        path,
-        metadata={"format": "pt"},  # transformers reads no file without it
-    )
+    clones = {n: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for n, tensor in tensors.items()}
+    try:
+        save_file(clones, path, metadata={"format": "pt"})  # transformers reads no file without it
+    except SafetensorError as error:  # it hides the error of the disk in its text
+        code = re.search(r"code: (\d+)", str(error))
+        raise OSError(int(code[1]) if code else errno.EIO, "the weights cannot be written", str(path)) from error
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
 
+from fusion_hub.image.luminance import parse_range
+
 if TYPE_CHECKING:
     from fusion_hub.data import CropSource
 
@@ -109,6 +111,8 @@ class Source:
         weight: how often a sample comes from this set, relative to the others. None: its number of pairs.
         exclude: CSV file with the columns dataset and name: pairs to leave out, for example those of a benchmark.
         dataset: the name of this set in that file. None: any part of `path`.
+        infrared_range, visible_range: what is black and white: auto, dtype, minmax, percentile, or two values
+            "LOW,HIGH"; as in the pipelines.
     """
 
     path: str
@@ -116,6 +120,8 @@ class Source:
     weight: float | None = None
     exclude: str | None = None
     dataset: str | None = None
+    infrared_range: str | None = None
+    visible_range: str | None = None
 
     @classmethod
     def parse(cls, value: "str | Mapping[str, Any] | Source") -> "Source":
@@ -130,6 +136,14 @@ class Source:
             raise ConfigError(f"a source is a path or a mapping {{{', '.join(names)}}} with a path; got {value!r}")
         _reject_unknown(value, names, "key of a source")
         values = {name: None if given is None else str(given) for name, given in value.items()}
+        for name in ("infrared_range", "visible_range"):
+            if isinstance(value.get(name), list | tuple):
+                values[name] = ",".join(map(str, value[name]))
+            try:
+                if (text := values.get(name)) is not None:
+                    parse_range(text, name)
+            except ValueError as error:
+                raise ConfigError(f"source {value['path']}: {error}") from error
         if (weight := values.pop("weight", None)) is None:
             return cls(**values)  # type: ignore[arg-type]
         try:
@@ -150,7 +164,11 @@ class Source:
         from fusion_hub.data import CropSource
 
         exclude = None if self.exclude is None else expand_variables(self.exclude)
-        return CropSource(expand_variables(self.path), self.split, self.weight, exclude, self.dataset)
+        ranges = [
+            None if text is None else parse_range(text, name)
+            for name, text in (("infrared_range", self.infrared_range), ("visible_range", self.visible_range))
+        ]
+        return CropSource(expand_variables(self.path), self.split, self.weight, exclude, self.dataset, *ranges)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fusion_hub import losses
 from fusion_hub.image_processor import crop_to, pad_to_multiple
+from fusion_hub.metrics.fidelity import VIF_MIN_SIDE
 from fusion_hub.models.difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel, FusionFeatures
 from fusion_hub.models.feature_diffusion import add_noise, noise_estimate
 from fusion_hub.training.checkpoint import Network
@@ -163,6 +164,11 @@ class DiffFuseNetTask(FusionTask):
     def __init__(self, training: TrainingConfig, config: DiffFuseNetConfig) -> None:
         self.training, self.config = training, config
 
+    @property
+    def least_crop_size(self) -> int:  # type: ignore[override]
+        """Of the fidelity loss, whatever stage it is in."""
+        return VIF_MIN_SIDE if self.config.fidelity > 0 else 1
+
     def build_model(self) -> DiffFuseNetModel:
         """A new network, or a copy of `initial_weights`."""
         if self.config.initial_weights:
@@ -195,4 +201,5 @@ class DiffFuseNetTask(FusionTask):
         from fusion_hub.pipelines import DiffFuseNetPipeline
 
         network = cast(DiffFuseNetModel, model)
-        DiffFuseNetPipeline(network, network.build_scheduler()).save_pretrained(folder)
+        infrared_range = self.infrared_range(self.training)
+        DiffFuseNetPipeline(network, network.build_scheduler(), infrared_range).save_pretrained(folder)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fusion_hub.training.config import TrainingConfig
+from fusion_hub.training.config import ConfigError, TrainingConfig
 from fusion_hub.training.samples import CropSampler, open_crops
 from fusion_hub.training.validation import ValidationPair, open_validation_pairs, validate
 
@@ -15,9 +15,28 @@ from fusion_hub.training.validation import ValidationPair, open_validation_pairs
 class FusionTask:
     """The part of a `TrainingTask` (see `fusion_hub.training.loop`) that does not depend on the fusion model."""
 
+    least_crop_size = 1
+    """Smallest side of a crop in pixels, in any stage."""
+
     def open_samples(self, config: TrainingConfig) -> CropSampler:
-        """Crops from the sets of `config.sources`."""
+        """Crops from the sets of `config.sources`.
+
+        Raises:
+            ConfigError: a crop of an early or late stage is too small for a loss.
+        """
+        for name in ("crop_size", "late_crop_size"):
+            size = getattr(config, name)
+            if size is not None and size < self.least_crop_size:
+                raise ConfigError(
+                    f"{name} is {size}, but the fidelity loss needs crops of at least {self.least_crop_size} pixels: "
+                    "make it larger, or set fidelity to 0"
+                )
         return open_crops(config)
+
+    def infrared_range(self, config: TrainingConfig) -> Any:
+        """The range that the pipeline gets: that of the sources, "auto" where they differ."""
+        ranges = {source.resolve().infrared_range for source in config.sources}
+        return (ranges.pop() if len(ranges) == 1 else None) or "auto"
 
     def open_validation(self, config: TrainingConfig) -> "FusionValidation | None":
         """Pairs of `config.validation_sources`; None if it names none."""

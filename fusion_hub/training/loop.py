@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from fusion_hub.files import check_writable, disk_trouble
 from fusion_hub.training.checkpoint import Network, TrainingState, choose_checkpoint, load_checkpoint, save_checkpoint
 from fusion_hub.training.config import TrainingConfig, resolved, save_config
 from fusion_hub.training.runtime import RunLog, StopSignals, start_accelerator
@@ -74,6 +75,10 @@ class TrainingTask(Protocol):
 
 class NonFiniteError(FloatingPointError):
     """A loss or gradient became infinite or NaN; nothing that follows from it was saved."""
+
+
+class OutputError(OSError):
+    """The run's folder cannot be written; the message says why and what to do."""
 
 
 def learning_rate_at(config: TrainingConfig, step: int) -> float:
@@ -146,6 +151,7 @@ class Trainer:
 
         Raises:
             NonFiniteError: a loss or gradient is not finite.
+        OutputError: the disk is full or read-only.
         """
         from tqdm import tqdm
 
@@ -153,6 +159,8 @@ class Trainer:
         bar = tqdm(total=config.max_steps, initial=self.step, unit="step", disable=not self.main, dynamic_ncols=True)
         parts = batches(self.crops, config, self.accelerator, self.step)
         try:
+            if self.step and self._due(config.validate_every):
+                self._validate(again=False)  # the run may have ended between this checkpoint and its validation
             with bar, StopSignals(alone=self.accelerator.num_processes == 1) as signals:
                 while self.step < config.max_steps:
                     self._train_step(parts)
@@ -171,12 +179,22 @@ class Trainer:
                         self.log.say(f"stopped and saved after step {self.step}: run the same command to go on")
                         return None
             return self._finish()
+        except OSError as error:
+            if trouble := disk_trouble(error, self.output):
+                raise OutputError(
+                    f"{trouble}; the last whole checkpoint is kept, and the same command resumes"
+                ) from error
+            raise
         finally:
             self.accelerator.end_training()
 
     def _prepare_folder(self) -> None:
-        self.output.mkdir(parents=True, exist_ok=True)
-        save_config(self.values, self.output / "config.yaml")
+        try:
+            check_writable(self.output)
+            self.output.mkdir(parents=True, exist_ok=True)
+            save_config(self.values, self.output / "config.yaml")
+        except OSError as error:
+            raise OutputError(disk_trouble(error, self.output) or str(error)) from error
         for left in self.output.glob("*.partial"):  # of a process that was killed while it wrote
             shutil.rmtree(left, ignore_errors=True)
 
@@ -247,8 +265,10 @@ class Trainer:
             save_checkpoint(self.output, self.state, progress, self.values, self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
-    def _validate(self) -> None:
-        if self.validation is not None:  # of the main process only
+    def _validate(self, again: bool = True) -> None:
+        """Measure the averaged weights; `again=False` only if that is not recorded for this step."""
+        wanted = self.validation is not None and (again or not self.log.has("validation", self.step))
+        if wanted and self.validation is not None:  # of the main process only
             # torch.compile would compile for every picture size.
             eager = torch.compiler.set_stance("force_eager") if self.config.compile else contextlib.nullcontext()
             with self._averaged_weights() as model, eager:

@@ -89,6 +89,13 @@ class RunLog:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
 
+    def has(self, kind: str, step: int) -> bool:
+        """Whether `metrics.jsonl` has a line of this kind for this step."""
+        if not self.path.exists():
+            return False
+        lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())  # whole ones, see `_cut_records`
+        return any(line["kind"] == kind and line["step"] == step for line in lines)
+
     def picture(self, name: str, step: int, picture: Image.Image) -> None:
         """A grey or RGB picture: `name/step_<step>.png` in the run's folder, and the tracker's image."""
         if self.accelerator.is_main_process:

@@ -46,10 +46,13 @@ def open_validation_pairs(sources: Sequence[Source], count: int) -> list[Validat
     chosen = []
     for source in sources if count else ():
         with missing_data_explained():
-            pairs = source.resolve().open()
+            resolved = source.resolve()
+            pairs, ranges = resolved.open(), (resolved.infrared_range, resolved.visible_range)
         for index in np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int)):
             pair = pairs[int(index)]
-            visible, infrared, _ = processor.preprocess(pair.visible, pair.infrared)
+            visible, infrared, _ = processor.preprocess(
+                pair.visible_source, pair.infrared_source, infrared_range=ranges[0], visible_range=ranges[1]
+            )
             chosen.append(ValidationPair(source.label, pair.name, visible, infrared))
     return chosen
 
