@@ -225,7 +225,7 @@ def test_a_changed_input_is_fused_again(pairs: Path, tmp_path: Path, model: str)
         (("--visible-range", "minmax"), "visible_range null, now it is minmax"),
         (("--dtype", "bfloat16"), "dtype float32, now it is bfloat16"),
         (("--seed", 3), "seed 0, now it is 3"),
-        (("--tile", 64), "tile null, now it is 64"),
+        (("--tile", 256), "tile null, now it is 256"),
     ],
 )
 def test_a_folder_holds_no_mixture(pairs: Path, tmp_path: Path, model: str, change: tuple, said: str) -> None:
