@@ -20,7 +20,7 @@ _UTF8, _ENCRYPTED = 0x800, 1  # flags of an entry
 _FOLDER = 0x10  # attribute of DOS
 _DRIVE = re.compile("[A-Za-z]:")
 _LONGEST = 255  # bytes of a name, on most systems
-_JAPANESE = re.compile(r"[\x00-\x7f\u3000-\u30ff\u4e00-\u9fff\uff00-\uffef]+")
+_JAPANESE = re.compile(r"[\x00-\x7f\u3000-\u30ff\u4e00-\u9fff\uff01-\uff60]+")
 _INSIDE_A_WORD = re.compile(r"[A-Za-z][^\x00-\x7f]")
 
 

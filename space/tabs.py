@@ -89,7 +89,7 @@ def fuse_tab(rows: Sequence[Row]) -> Street:
                 visible=has_steps(models[0].name),
                 elem_id="steps",
             )
-            *ranges, metadata = advanced("", ("visible", "infrared"))
+            *ranges, metadata = advanced("", ("Visible", "Infrared"))
             button = gr.Button("Fuse", variant="primary", size="lg", elem_id="fuse")
     gallery = pictures("gallery", "Visible, infrared, fused")
     gr.Markdown(style.NOTES.format(formats=FORMATS, megapixels=MAX_PIXELS / 1e6, red=RED_MAX_PIXELS / 1e6))
@@ -245,7 +245,7 @@ def batch_tab() -> None:
     )
     fetch_bounded(files)
     model = model_choice("batch_model")
-    options = advanced("batch_", ("visible", "infrared"))
+    options = advanced("batch_", ("Visible", "Infrared"))
     with gr.Row():
         button = gr.Button("Fuse all", variant="primary", elem_id="batch_run", elem_classes="action")
         stop = gr.Button("Cancel", variant="stop", elem_id="batch_cancel", elem_classes="action")
@@ -305,7 +305,7 @@ def advanced(prefix: str, names: tuple[str, str]) -> tuple[gr.Dropdown, gr.Dropd
                     RANGES,
                     value="auto",
                     allow_custom_value=True,
-                    label=f"Range of the {name} image",
+                    label=f"{name} range",
                     min_width=150,
                     elem_id=f"{prefix}{kind}_range",
                 )

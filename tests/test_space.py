@@ -3,11 +3,14 @@
 The page in a browser is tested in `test_space_browser.py`, hostile input in `test_space_hostile.py`.
 """
 
+import csv
+import io
 import os
 import re
 import shutil
 import sys
 import threading
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,16 +20,20 @@ from typing import Any
 
 import gradio as gr
 import httpx
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from gradio_client import Client, handle_file
-from PIL import Image
+from PIL import ExifTags, Image
 from tiny import tiny_pipeline
 from tiny_onnx import write_yolo
 from tiny_transformers import save_segformer
 
 from fusion_hub import FusionPipeline, pretrained
+from fusion_hub.data.generated import generate_scene
+from fusion_hub.image.io import READ_FORMATS
 
 SPACE = Path(__file__).parents[1] / "space"
 sys.path.insert(0, str(SPACE))
@@ -40,6 +47,7 @@ import opening  # noqa: E402
 import previews  # noqa: E402
 import storage  # noqa: E402
 import tabs  # noqa: E402
+import uploads  # noqa: E402
 
 MODEL = "difffusenet-msrs"
 BUNDLED = pretrained.ROOT
@@ -232,6 +240,105 @@ def test_steps_to_choose_are_those_of_the_checkpoint(tmp_path: Path, monkeypatch
     assert [value for _, value in fusing.step_choices()] == ["all", "auto", "1"]
 
 
+# --- kinds of files, ranges, notes, metadata ---
+
+
+def street(height: int = 48, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """A drawn pair: RGB and gray, 8 bits."""
+    scene = generate_scene(5, height, width)
+    return scene.visible, scene.infrared
+
+
+def fused(visible: Path | str, infrared: Path | str, **options: Any) -> np.ndarray:
+    """What the page gives, read with all bits."""
+    return imagecodecs.imread(fusing.fuse(str(visible), str(infrared), MODEL, **options)[0])
+
+
+def test_sixteen_bit_color_stays_so(models: Path, tmp_path: Path) -> None:
+    color, infrared = street()
+    deep = color.astype(np.uint16) * 257
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(deep))
+    warm = save(tmp_path / "ir.png", infrared)
+    got = fused(tmp_path / "deep.png", warm)
+    assert got.dtype == np.uint16 and got.shape == (48, 64, 3) and (got % 257 != 0).any()
+    plain = fused(save(tmp_path / "plain.png", color), warm)
+    assert np.abs(got / 257 - plain).max() <= 1, "the same picture in fewer bits"
+    _, _, _, shown = fusing.fuse_and_show(str(tmp_path / "deep.png"), warm, MODEL)
+    np.testing.assert_array_equal(pixels(shown.visible), color)
+    assert np.abs(pixels(shown.fused).astype(int) - plain).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["tiff", "overview.tiff", "pgm", "jp2", "gif", "float64.tiff", "nan.tiff"])
+def test_the_page_reads_what_the_command_line_reads(models: Path, tmp_path: Path, kind: str) -> None:
+    color, infrared = street()
+    visible, file = save(tmp_path / "visible.png", color), tmp_path / f"infrared.{kind}"
+    values, options = infrared.astype(np.uint16) + 2600, {"infrared_range": "2600,2855"}
+    valid = np.ones(infrared.shape, dtype=bool)
+    if kind == "pgm":
+        file.write_bytes(b"P5 64 48 16383\n" + values.astype(">u2").tobytes())
+    elif kind == "jp2":
+        file.write_bytes(imagecodecs.jpeg2k_encode(values, level=0, reversible=True))
+    elif kind == "gif":
+        save(file, infrared)
+        options = {}
+    elif kind == "overview.tiff":
+        with tifffile.TiffWriter(file) as writer:
+            writer.write(values, subfiletype=0)
+            writer.write(values[::2, ::2], subfiletype=1)
+    else:
+        counts = values.astype(np.float64 if kind == "float64.tiff" else np.float32)
+        if kind == "nan.tiff":
+            valid[:8] = False
+            counts[~valid] = np.nan
+        tifffile.imwrite(file, values if kind == "tiff" else counts)
+    expected = fused(visible, save(tmp_path / "infrared.png", infrared))
+    got = fused(visible, file, **options)
+    near = valid & np.roll(valid, 16, 0)
+    assert np.abs(got.astype(int) - expected)[near].mean() < 0.1
+
+
+def test_ranges_are_those_of_the_pipeline(models: Path, tmp_path: Path) -> None:
+    color, infrared = street()
+    visible, warm = save(tmp_path / "v.png", color), save(tmp_path / "i.png", infrared.astype(np.uint16) * 8 + 1000)
+    pipeline = FusionPipeline.from_pretrained(MODEL)
+    for text, rule in (("dtype", "dtype"), ("minmax", "minmax"), ("1000, 4000", (1000.0, 4000.0)), (None, "auto")):
+        expected = pipeline(visible, warm, infrared_range=rule).images[0]
+        np.testing.assert_array_equal(fused(visible, warm, infrared_range=text), np.asarray(expected))
+    expected = pipeline(visible, warm, visible_range=(0, 128)).images[0]
+    np.testing.assert_array_equal(fused(visible, warm, visible_range="0;128"), np.asarray(expected))
+    for text in ("full", "2,1", "1,2,3", "a,b", "nan,1", 7):
+        with pytest.raises(gr.Error, match=r"two rising numbers LOW,HIGH such as 2600,2800\."):
+            fusing.fuse(visible, warm, MODEL, visible_range=text)  # type: ignore[arg-type]
+
+
+def test_what_is_questionable_is_said(models: Path, tmp_path: Path) -> None:
+    color, infrared = street()
+    visible, flat = save(tmp_path / "v.png", color), save(tmp_path / "flat.png", np.full_like(infrared, 100))
+    with pytest.warns(UserWarning, match="constant"):  # a message on the page
+        _, _, text = fusing.fuse(visible, flat, MODEL)
+    assert re.search(r"\n\n\*\*Please check:\*\* Infrared is constant.*\.$", text)
+    assert "Please check" not in fusing.fuse(visible, save(tmp_path / "i.png", infrared), MODEL)[2]
+
+
+def test_position_and_camera_are_left_out_unless_kept(models: Path, tmp_path: Path) -> None:
+    color, infrared = street()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "Camera 7"
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (50.0, 0.0, 0.0)
+    Image.fromarray(color).save(tmp_path / "v.jpg", exif=exif, quality=95)
+    warm = save(tmp_path / "i.png", infrared)
+    for keep in (False, True):
+        result = fusing.fuse(str(tmp_path / "v.jpg"), warm, MODEL, keep_metadata=keep)[0]
+        found = Image.open(result).getexif()
+        assert bool(found.get_ifd(ExifTags.IFD.GPSInfo)) == keep and (ExifTags.Base.Model in found) == keep
+        assert (b"Camera 7" in Path(result).read_bytes()) == keep
+
+
+def test_formats_are_said_truly() -> None:
+    assert all(name in (SPACE / "README.md").read_text(encoding="utf-8") for name in READ_FORMATS)
+    assert all(name in uploads.FORMATS and name in str(fusing.fuse.__doc__) for name in READ_FORMATS if name != "PPM")
+
+
 # --- refusals ---
 
 
@@ -395,6 +502,52 @@ def test_batch_of_a_zip(models: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(fused, np.asarray(expected))
     assert "d/1,fused" in report and "d/vis/3.png,no partner" in report
     assert re.search(r"d/2,.*48x64|d/2,.*64x48", report)
+
+
+def run_batch(files: list[str], **options: Any) -> tuple[dict[str, bytes], list[dict[str, str]]]:
+    """The pictures of the zip file by name, and the report."""
+    *_, last = batch.batch(files, MODEL, progress=lambda *arguments, **options: None, **options)
+    assert last is not None
+    with zipfile.ZipFile(last) as output:
+        assert len(set(output.namelist())) == len(output.namelist())
+        content = {name: output.read(name) for name in output.namelist()}
+    return content, list(csv.DictReader(io.StringIO(content.pop("report.csv").decode())))
+
+
+def test_batch_names_never_collide(models: Path, tmp_path: Path) -> None:
+    names = ["a/b", "a_b", "A_b", "a_b-2", "x?", "x_", "report.csv", "m\u00fc", "mu\u0308"]
+    files, right = {}, {}
+    for index, name in enumerate(names):
+        pair = [noise(seed=2 * index), noise(seed=2 * index + 1)]
+        for band, array in zip(("vis", "ir"), pair, strict=True):
+            files[f"{band}/{name}.png"] = Path(save(tmp_path / "one.png", array)).read_bytes()
+        right[name] = np.asarray(FusionPipeline.from_pretrained(MODEL)(*pair).images[0])
+    content, report = run_batch([zip_of(tmp_path / "pairs.zip", files)])
+    folded = {unicodedata.normalize("NFC", name).casefold() for name in (*content, "report.csv")}
+    assert len(folded) == len(content) + 1 == len(report) + 1
+    assert {row["name"] for row in report} >= {"a/b", "a_b"}
+    for row in report:
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content[row["file"]]))), right[row["name"]])
+
+
+def test_batch_reports_what_is_questionable(models: Path, tmp_path: Path) -> None:
+    flat = Path(save(tmp_path / "flat.png", np.full((48, 64), 9, np.uint8))).read_bytes()
+    good = Path(save(tmp_path / "good.png", noise())).read_bytes()
+    files = {"vis\\1.png": good, "ir\\1.png": flat, "vis/2.png": good, "ir/2.png": b""}
+    with pytest.warns(UserWarning, match="1 (not fused|fused, but questionable)"):
+        content, report = run_batch([zip_of(tmp_path / "pairs.zip", files)])
+    assert [*content] == ["1.png"]
+    assert report[0]["result"] == "fused" and "constant" in report[0]["notes"]
+    assert "is empty (0 bytes)" in report[1]["result"] and not report[1]["file"]
+
+
+def test_uploads_of_one_name_are_refused(models: Path, tmp_path: Path) -> None:
+    files = [save(tmp_path / folder / "a.png", noise()) for folder in ("one", "two")]
+    with pytest.raises(gr.Error, match=r"Two files are named 'a\.png'"):
+        run_batch(files)
+    inner = zip_of(tmp_path / "inner.zip", {"vis/1.png": b"x", "ir/1.png": b"x"})
+    with pytest.raises(gr.Error, match=r"'inner\.zip' inside the zip file is not opened"):
+        run_batch([zip_of(tmp_path / "outer.zip", {"inner.zip": Path(inner).read_bytes()})])
 
 
 def test_batch_refuses(models: Path, tmp_path: Path) -> None:
