@@ -12,6 +12,7 @@ from ..tiling import Window
 from .fusion_pipeline import FusionPipeline, Sampling, is_whole_number
 
 MAX_TILE_SIZE = 4096  # pixels
+EXACT_TILE = 1024  # pixels; needs less memory than the largest image that is run whole, the next line
 EXACT_WHOLE_LIMIT = 1280 * 1024  # pixels; a float32 red-small holds about 3 GiB for each million
 
 
@@ -75,7 +76,7 @@ class REDPipeline(FusionPipeline):
 
     @property
     def automatic_tile(self) -> int:
-        return super().automatic_tile if self.model.tiles_exactly else self.config["tile_size"]
+        return EXACT_TILE if self.model.tiles_exactly else self.config["tile_size"]
 
     @property
     def tiles_agree(self) -> bool:
