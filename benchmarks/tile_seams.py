@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="bundled name or folder")
     parser.add_argument("--data", type=Path, required=True, help="folder with llvip and roadscene")
     parser.add_argument("--tiles", type=int, nargs="+", default=[0], help="sides in pixels; 0: the automatic one")
+    parser.add_argument("--pictures", nargs="+", default=[*LLVIP, *ROADSCENE], help="names of the pictures to use")
     parser.add_argument("--overlap", type=int, help="pixels that tiles share, in place of the automatic number")
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -49,6 +50,8 @@ def main() -> None:
         "| picture | size | tile | overlap | largest difference | pixels above 1 | time, x whole |\n" + "|---" * 7 + "|"
     )
     for name, visible, infrared in pairs(arguments.data):
+        if name not in arguments.pictures:
+            continue
         began = time.perf_counter()
         whole = pipeline(visible, infrared, tile=0, output_type="np").images
         seconds = time.perf_counter() - began
