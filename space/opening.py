@@ -54,7 +54,8 @@ def _fuse(row: Row) -> Opening:
         folder.mkdir(exist_ok=True)
         result, shown, _, _ = fuse_into(folder, row.visible, row.infrared, row.model)
     except Exception:
-        LOG.exception("the first example cannot be fused: the page opens without it")
+        if Path(row.visible).parent.is_dir():  # else the server has been stopped meanwhile
+            LOG.exception("the first example cannot be fused: the page opens without it")
         raise
     # Without the seconds: they were those of a network that was loading.
     text = f"**{row.label}.** {row.says} Fused by {row.model}."

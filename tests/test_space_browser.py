@@ -278,6 +278,30 @@ def expect_message(page: Page, text: str) -> None:
     expect(message).to_have_count(0)
 
 
+def test_ranges_are_chosen_and_doubts_are_shown(page: Page, small_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    visible, infrared = small_pair
+    put(page, "visible", visible)
+    put(page, "infrared", infrared)
+    page.locator("#advanced button").first.click()
+    field = page.locator("#infrared_range input")
+    field.fill("20,90")
+    field.press("Enter")
+    fuse(page, page.locator("#fuse"))
+    result = download(page, "download", tmp_path)
+    np.testing.assert_array_equal(result, expected(*small_pair, "difffusenet-msrs", infrared_range=(20, 90)))
+    field.fill("auto")
+    field.press("Enter")
+    flat = tmp_path / "flat.pgm"  # a file that the browser cannot show
+    flat.write_bytes(b"P5 160 128 255\n" + bytes([100]) * 160 * 128)
+    put(page, "infrared", flat)
+    page.locator("#fuse").click()
+    message = page.get_by_test_id("toast-body")
+    expect(message).to_contain_text("Infrared is constant")
+    message.get_by_label("Close").click()
+    expect(page.locator("#time")).to_contain_text("Please check: Infrared is constant")
+    page.locator("#advanced button").first.click()
+
+
 def test_red_offers_its_steps(page: Page, small_pair: tuple[Path, Path], tmp_path: Path) -> None:
     expect(page.locator("#steps")).not_to_be_visible()
     page.locator("#model").get_by_label("red-small-msrs").check()
