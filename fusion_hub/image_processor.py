@@ -317,7 +317,7 @@ class FusionImageProcessor(ConfigMixin):
             )
         if array.ndim >= 2:
             check_size((array.shape[0], array.shape[1]), name, self.max_pixels)
-        return _from_array(array, name), name
+        return from_array(array, name), name
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
@@ -363,7 +363,8 @@ def _tensor_to_array(tensor: Tensor, name: str) -> np.ndarray:
     return tensor.numpy()
 
 
-def _from_array(array: np.ndarray, name: str) -> Picture:
+def from_array(array: np.ndarray, name: str) -> Picture:
+    """An array `(H, W)`, `(H, W, 1|3|4)` as a picture. Raises `ValueError`, `TypeError` for other shapes and dtypes."""
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise ValueError(

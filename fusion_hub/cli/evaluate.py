@@ -17,13 +17,16 @@ from fusion_hub.cli.common import (
     DtypeName,
     agreed,
     choose_device,
+    complain,
     load_pipeline,
     parse_steps,
     processes,
     progress_bar,
+    reason,
     terminate_as_interrupt,
     told,
 )
+from fusion_hub.files import disk_trouble
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -122,9 +125,12 @@ def evaluate(
         }
         options = {key: value for key, value in options.items() if value is not None}
         with terminate_as_interrupt(), processes(device) as state:
-            datasets = agreed(lambda: _open_sets(data, split, limit))
+            datasets = agreed(lambda: _open_sets(data, split, limit, state.is_main_process))
             methods = agreed(lambda: _open_methods(model, datasets, options, choose_device(device, state), dtype))
-            result = _run(methods, datasets, columns, folder, save_images, overwrite, seed, state)
+            try:
+                result = _run(methods, datasets, columns, folder, save_images, overwrite, seed, state)
+            except OSError as error:
+                raise CommandError(disk_trouble(error, folder) or reason(error)) from error
             code = _tell(result, output, state)
     raise typer.Exit(code)
 
@@ -192,7 +198,7 @@ def set_name(source: str, split: str | None) -> str:
     return f"{folder.parent.name}/{folder.name}" if folder.name.lower() in SPLITS else folder.name
 
 
-def _open_sets(sources: Sequence[str], split: str | None, limit: int | None) -> "list[EvaluationSet]":
+def _open_sets(sources: Sequence[str], split: str | None, limit: int | None, shown: bool) -> "list[EvaluationSet]":
     from fusion_hub.data import PairedDataset
     from fusion_hub.evaluation import EvaluationSet
 
@@ -203,7 +209,10 @@ def _open_sets(sources: Sequence[str], split: str | None, limit: int | None) -> 
         if name in found:
             raise CommandError(f"two sets have the name {name!r}: name one of them, --data NAME={source}", WRONG_USE)
         pairs = PairedDataset.open(source, split=split)
-        found[name] = EvaluationSet.of(name, pairs if limit is None else pairs[:limit])
+        complete = limit is None or (pairs.length is not None and limit >= pairs.length)
+        found[name] = EvaluationSet.of(name, pairs if complete else pairs[:limit], complete=complete)
+        if shown:
+            typer.echo(str(found[name].pairs.check()))
     return list(found.values())
 
 
@@ -275,7 +284,12 @@ def _tell(result: "Evaluation", output: Path | None, state: "PartialState") -> i
     if state.is_main_process:
         _print_tables(result)
         for failure in result.failures:
-            typer.echo(f"failed: {failure.method}, {failure.dataset}, {failure.pair}: {failure.reason}", err=True)
+            who = f"{failure.method}, " if failure.method else ""
+            typer.echo(f"failed: {who}{failure.dataset}, {failure.pair}: {failure.reason}", err=True)
+        for dataset, expected in result.sizes.items():
+            measured = max((row.n for row in result.rows if row.dataset == dataset), default=0)
+            if measured < expected:
+                complain(f"warning: {dataset}: {measured} of {expected} pairs were measured")
         if output is not None:
             typer.echo(f"{output}: summary.json, report.md, table.tex, per_image/*.csv, figure.png")
     return FAILED if result.failures else 0
@@ -291,7 +305,7 @@ def _print_tables(result: "Evaluation") -> None:
 
     console = Console()
     for dataset, rows in report.by_dataset(result.rows):
-        title = f"{dataset}, {max(row.n for row in rows)} pairs"
+        title = f"{dataset}, {report.pairs_of(rows)}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
         table.add_column("method", no_wrap=True)
         for metric in result.metrics:

@@ -13,10 +13,9 @@ sources. The rows of average and maximum are always there. `fusion-hub evaluate`
 import json
 import os
 import platform
-import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from fusion_hub.evaluation.methods import (
     source_luminance,
 )
 from fusion_hub.evaluation.summary import Row, Statistic, bootstrap_mean, summarise, warnings_of
+from fusion_hub.files import sweep_leftovers, write_aside
 from fusion_hub.metrics import CDDFUSE_METRICS, find_metric
 
 __all__ = [
@@ -71,7 +71,8 @@ class Evaluation:
     Attributes:
         rows: one for each method and set.
         metrics: columns of the table.
-        failures: pairs that could not be measured.
+        failures: pairs that could not be measured, and files that could not be paired.
+        sizes: of each set the number of pairs that it should have.
         provenance: what has to be known to get the same numbers again.
     """
 
@@ -79,6 +80,7 @@ class Evaluation:
     metrics: Sequence[str]
     failures: Sequence[Failure]
     provenance: Mapping[str, Any]
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
@@ -94,7 +96,7 @@ class Evaluation:
     @property
     def markdown(self) -> str:
         """The report."""
-        return report.markdown(self.rows, self.metrics, self.notes)
+        return report.markdown(self.rows, self.metrics, self.notes, self.failures, self.sizes)
 
     def as_json(self) -> dict[str, Any]:
         """Content of `summary.json`."""
@@ -103,6 +105,7 @@ class Evaluation:
             "rows": [row.as_json() for row in self.rows],
             "columns": list(self.metrics),
             "failures": [vars(failure) for failure in self.failures],
+            "sizes": dict(self.sizes),
             "provenance": dict(self.provenance),
         }
 
@@ -173,9 +176,11 @@ def collect(
             found = Records(folder, method, dataset, metrics).read()
             ordered = {name: found[name] for name in dataset.names if name in found}
             if ordered:
-                group.append(summarise(method, dataset.name, ordered, metrics, seed))
+                group.append(summarise(method, dataset.name, ordered, metrics, seed, dataset.expected))
         rows += _with_warnings(group)
-    return Evaluation(rows, tuple(metrics), tuple(failures), describe_run(methods, datasets, seed))
+    unpaired = [Failure("", dataset.name, file, why) for dataset in datasets for file, why in dataset.unpaired]
+    sizes = {dataset.name: dataset.expected for dataset in datasets}
+    return Evaluation(rows, tuple(metrics), (*failures, *unpaired), describe_run(methods, datasets, seed), sizes)
 
 
 def _with_warnings(group: Sequence[Row]) -> list[Row]:
@@ -186,8 +191,8 @@ def _with_warnings(group: Sequence[Row]) -> list[Row]:
     found = []
     for row in group:
         warnings = warnings_of(row, *reference)
-        if row.n < max(other.n for other in group):
-            warnings.append(f"measured on {row.n} pairs only: see the failures")
+        if row.n < row.expected:
+            warnings.append(f"measured on {row.n} of {row.expected} pairs: see the failures")
         found.append(replace(row, warnings=tuple(warnings)))
     return found
 
@@ -227,10 +232,14 @@ def write(result: Evaluation, datasets: Sequence[EvaluationSet], folder: Path, i
         _write(folder / "report.md", result.markdown),
         _write(folder / "table.tex", report.latex(result.rows, result.metrics)),
     ]
+    sweep_leftovers(folder)
+    expected = {dataset.name: dataset.names for dataset in datasets}
     for row in result.rows:
         name = f"{slug(row.dataset)}--{slug(row.method)}.csv"
-        files.append(_write(folder / "per_image" / name, report.per_image_csv(row)))
+        files.append(_write(folder / "per_image" / name, report.per_image_csv(row, expected.get(row.dataset, []))))
     try:
+        if not result.rows:
+            return files
         files.append(
             _drawn(folder / "figure.png", lambda file: report.draw_intervals(result.rows, result.metrics, file))
         )
@@ -248,13 +257,8 @@ def _write(file: Path, text: str) -> Path:
 
 def _drawn(file: Path, make: Callable[[Path], Any]) -> Path:
     """The file appears under its name only when it is complete."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
+    with write_aside(file) as aside:
         make(aside)
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
     return file
 
 

@@ -8,7 +8,8 @@ only what is missing; a changed checkpoint or a changed picture has another key.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from fusion_hub.data import PairedDataset
-from fusion_hub.data.pictures import Pair, inspect_picture
+from fusion_hub.data.pictures import ImageSource, Pair, inspect_picture
 from fusion_hub.evaluation.methods import Method, luminance, source_luminance, stretch
+from fusion_hub.files import disk_trouble
+from fusion_hub.image.io import read_bytes
 from fusion_hub.image_processor import save_image
 from fusion_hub.metrics import evaluate_pair, find_metric
 
@@ -30,6 +33,9 @@ GUARD_METRICS = (
     "Qabf_infrared",
 )
 """Measured whatever is asked for: a sum over both sources hides a result that copies one of them."""
+
+UNPAIRED = ("no infrared partner", "no visible partner", "several files of one name")
+"""Reasons for which a file that belongs to the set is in no pair of it."""
 
 CONTRAST_METRICS = ("EN", "SD", "SF", "AG", "EI")
 """What a stretch of the grey values raises without adding anything."""
@@ -45,10 +51,22 @@ class EvaluationSet:
     name: str
     pairs: PairedDataset
     digest: str
+    unpaired: tuple[tuple[str, str], ...] = ()
+    """Files that should be in a pair and are not, and why."""
+
+    @property
+    def expected(self) -> int:
+        """Pairs that the set should have."""
+        return len(self.pairs) + len(self.unpaired)
 
     @classmethod
-    def of(cls, name: str, pairs: PairedDataset) -> "EvaluationSet":
+    def of(cls, name: str, pairs: PairedDataset, *, complete: bool = True) -> "EvaluationSet":
         """With a digest of the names and contents of all pictures.
+
+        Args:
+            name: in tables.
+            pairs: the set.
+            complete: False where only a part of the set is wanted: files without a partner then do not count.
 
         Raises:
             ValueError: the set is streamed, or two pairs have one name.
@@ -61,12 +79,23 @@ class EvaluationSet:
                 raise ValueError(f"{name}: several pairs have the name {pair.name!r}: give them different names")
             seen.add(pair.name)
             for source in (pair.visible_source, pair.infrared_source):
-                digest.update(f"{pair.name} {inspect_picture(source, decode=False)[1]}".encode())
-        return cls(name, pairs, digest.hexdigest())
+                digest.update(f"{pair.name} {_content(source)}".encode())
+        unpaired = [(file, why) for file, why in pairs.left_out() if why in UNPAIRED] if complete else []
+        return cls(name, pairs, digest.hexdigest(), tuple(unpaired))
 
     @property
     def names(self) -> list[str]:
         return [pair.name for pair in self.pairs]
+
+
+def _content(source: ImageSource) -> str:
+    """A digest of an encoded picture, whole or damaged, or of the pixels of one in memory."""
+    if not isinstance(source, Path | Mapping):
+        return inspect_picture(source, decode=False)[1]
+    try:
+        return hashlib.blake2b(read_bytes(source), digest_size=16).hexdigest()
+    except (OSError, ValueError):
+        return "unreadable"
 
 
 def measure_pair(fused: np.ndarray, visible: np.ndarray, infrared: np.ndarray, metrics: Sequence[str]) -> Record:
@@ -123,15 +152,20 @@ class Records:
         self.folder = root / "records" / key
 
     def read(self) -> dict[str, Record]:
-        """By name of the pair, of all processes; a last line that was cut off by a crash is left out."""
+        """By name of the pair, of all processes. Damaged lines are left out with a warning, so they are measured again;
+        a last line that a crash has cut off is left out without one."""
         found: dict[str, Record] = {}
         for file in sorted(self.folder.glob("*.jsonl")):
-            for line in file.read_text(encoding="utf-8").splitlines():
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError:
-                    continue
-                found[record.pop("name")] = record
+            lines = file.read_bytes().split(b"\n")
+            damaged = 0
+            for number, line in enumerate(lines, start=1):
+                record = _parse_record(line)
+                if record is not None:
+                    found[record.pop("name")] = record
+                elif line.strip() and number < len(lines):
+                    damaged += 1
+            if damaged:
+                warnings.warn(f"{file} has {damaged} damaged records: these pairs are measured again", stacklevel=2)
         return found
 
     def append(self, process: int, name: str, record: Record) -> None:
@@ -143,6 +177,25 @@ class Records:
             stream.write(("\n" if cut else "") + json.dumps({"name": name, **record}) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+
+def _parse_record(line: bytes) -> Record | None:
+    """A record that holds all that a row needs, else None."""
+    try:
+        record = json.loads(line)
+        whole = (
+            isinstance(record["name"], str)
+            and all(_is_number(record[f"distance_{key}"]) for key in ("visible", "infrared", "sources"))
+            and all(v is None or _is_number(v) for kind in ("values", "stretched") for v in record[kind].values())
+            and all(_is_number(record["range"][index]) for index in (0, 1))
+        )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return None
+    return record if whole else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _metric_versions(metrics: Sequence[str]) -> list[str]:
@@ -192,6 +245,8 @@ def measure_share(
                         record = _measure(method, pair, dataset.name, sources, metrics, images)
                         records[method.name].append(process, pair.name, record)
                     except Exception as error:  # decoders, memory, other people's files: the other pairs go on
+                        if trouble := disk_trouble(error, output):  # which no pair would escape
+                            raise OSError(trouble) from error
                         failures.append(Failure(method.name, dataset.name, pair.name, _reason(error)))
                 progress()
     return failures

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 from PIL import Image, ImageOps
 
 from fusion_hub.baselines import BASELINES
-from fusion_hub.data.layouts import EXTENSIONS
-from fusion_hub.data.pictures import Pair
-from fusion_hub.image_processor import FusionImageProcessor
+from fusion_hub.data.pictures import ImageSource, Pair, load_picture
+from fusion_hub.image.io import EXTENSIONS, DeepImage, from_pil, read_picture, to_image
+from fusion_hub.image.picture import Picture
+from fusion_hub.image_processor import FusionImageProcessor, InputWarning, from_array
 
 if TYPE_CHECKING:
     from fusion_hub.pipelines import FusionPipeline
@@ -56,12 +58,18 @@ class Method:
 def luminance(image: Image.Image) -> np.ndarray:
     """`(H, W)` uint8: BT.601 full range, `floor(0.299 R + 0.587 G + 0.114 B + 0.5)`; one-channel images as they are.
 
-    16-bit images (of one channel) are divided by 257 and rounded, so that 65535 becomes 255.
+    16-bit images are divided by 257 and rounded, so that 65535 becomes 255; floats in [0, 1] are multiplied by 255.
 
     Raises:
-        ValueError: for modes on which the metrics are not defined (floating point, CMYK ...).
+        ValueError: for modes on which the metrics are not defined (floats beyond [0, 1], CMYK ...).
     """
+    if isinstance(image, DeepImage):
+        full = 65535.0 if image.samples.dtype == np.uint16 else 1.0
+        unit = image.samples[..., :3].astype(np.float64) @ np.array([0.299, 0.587, 0.114]) / full
+        return np.clip(np.floor(unit * 255 + 0.5), 0, 255).astype(np.uint8)
     image = ImageOps.exif_transpose(image)
+    if image.mode == "F" and 0 <= image.getextrema()[0] <= image.getextrema()[1] <= 1:  # type: ignore[operator]
+        return np.floor(np.asarray(image).astype(np.float64) * 255 + 0.5).astype(np.uint8)
     if image.mode in ("I;16", "I;16L", "I;16B"):
         return np.floor(np.asarray(image).astype(np.float64) / 257 + 0.5).astype(np.uint8)
     if image.mode == "LA":
@@ -80,12 +88,12 @@ def source_luminance(pair: Pair, infrared_range: Any = "auto") -> tuple[np.ndarr
     8-bit pictures as `luminance` reads them. Deeper ones go through the image processor, with the rule by which the
     pipelines read them, so that a method is measured against what it was given.
     """
-    pictures = [as_image(pair.visible), as_image(pair.infrared)]
-    if all(picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA") for picture in pictures):
-        visible, infrared = map(luminance, pictures)
+    pictures = [_decoded(pair.visible_source, "visible"), _decoded(pair.infrared_source, "infrared")]
+    if all(p.pixels.dtype == np.uint8 and p.white == 255 and p.valid is None for p in pictures):
+        visible, infrared = (luminance(Image.fromarray(picture.pixels)) for picture in pictures)
     else:
         processor = FusionImageProcessor(infrared_range=infrared_range)
-        visible_unit, infrared_unit, _ = processor.preprocess(pair.visible, pair.infrared)
+        visible_unit, infrared_unit, _ = processor.preprocess(*pictures)
         visible, infrared = (
             (unit[0, 0].clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8).numpy()
             for unit in (visible_unit, infrared_unit)
@@ -95,6 +103,16 @@ def source_luminance(pair: Pair, infrared_range: Any = "auto") -> tuple[np.ndarr
             f"visible is {_size(visible)} and infrared {_size(infrared)} pixels: register and crop them to one size"
         )
     return visible, infrared
+
+
+def _decoded(source: ImageSource, name: str) -> Picture:
+    """A source as the reader of the pipelines sees it."""
+    if isinstance(source, Path | Mapping):
+        return read_picture(source, name)
+    loaded = load_picture(source)
+    if isinstance(loaded, Image.Image):
+        return from_pil(loaded, name)
+    return from_array(loaded, name)
 
 
 def as_image(picture: Image.Image | np.ndarray) -> Image.Image:
@@ -148,15 +166,9 @@ def pipeline_method(name: str, pipeline: "FusionPipeline", options: Mapping[str,
     options = dict(options or {})
 
     def fuse(pair: Pair, dataset: str) -> Image.Image:
-        # Files are read by the pipeline itself, whose messages then name them.
-        sources = [
-            source if isinstance(source, Path) else as_image(picture)
-            for source, picture in (
-                (pair.visible_source, pair.visible),
-                (pair.infrared_source, pair.infrared),
-            )
-        ]
-        return pipeline(*sources, **options).images[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InputWarning)  # `fusion-hub fuse` reports what is wrong with inputs
+            return pipeline(pair.visible_source, pair.infrared_source, **options).images[0]
 
     details = {**describe_checkpoint(pipeline), "dtype": str(pipeline.model.dtype).removeprefix("torch."), **options}
     return Method(name, "model", fuse, details, _digest("model", details))
@@ -201,9 +213,7 @@ def folder_method(name: str, folder: Path, datasets: Mapping[str, list[str]]) ->
 
     def fuse(pair: Pair, dataset: str) -> Image.Image:
         file = files[dataset][pair.name]
-        with Image.open(file) as image:
-            image.load()
-            return image
+        return to_image(read_picture(file))
 
     content = hashlib.sha256()
     for dataset in sorted(files):

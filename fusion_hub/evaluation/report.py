@@ -3,15 +3,16 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from fusion_hub.evaluation.measuring import GUARD_METRICS, EvaluationSet, image_path
+from fusion_hub.evaluation.measuring import GUARD_METRICS, EvaluationSet, Failure, image_path
 from fusion_hub.evaluation.methods import as_image, luminance
 from fusion_hub.evaluation.summary import Row
+from fusion_hub.image.io import read_picture, to_image
 from fusion_hub.metrics import find_metric
 
 NO_VALUE = "n/a"
@@ -34,16 +35,37 @@ def heading(metric: str) -> str:
 # --- Markdown --------------------------------------------------------------------------------------------------------
 
 
-def markdown(rows: Sequence[Row], metrics: Sequence[str], notes: Sequence[str]) -> str:
-    """The whole report: for each set the table, the guard rails, the warnings; then how it was measured."""
+def markdown(
+    rows: Sequence[Row],
+    metrics: Sequence[str],
+    notes: Sequence[str],
+    failures: Sequence[Failure] = (),
+    sizes: Mapping[str, int] | None = None,
+) -> str:
+    """The whole report: for each set the table, guard rails, warnings; what could not be measured; how it was done."""
     parts = ["# Evaluation"]
-    for dataset, group in by_dataset(rows):
-        pairs = max(row.n for row in group)
-        parts += [f"## {dataset}, {pairs} pairs", _metric_table(group, metrics), _guard_table(group)]
+    groups = dict(by_dataset(rows))
+    for dataset in sizes or groups:
+        if dataset not in groups:
+            parts.append(f"## {dataset}, 0 of {(sizes or {}).get(dataset, 0)} pairs")
+    for dataset, group in groups.items():
+        parts += [f"## {dataset}, {pairs_of(group)}", _metric_table(group, metrics), _guard_table(group)]
         warned = [f"- **{_escape(row.method)}** {_escape(text)}" for row in group for text in row.warnings]
         parts.append("\n".join(["Warnings:", "", *warned]) if warned else "No warnings.")
+    if failures:
+        named = [
+            f"- {_escape(f.dataset)}, {_escape(f.pair)}{f' ({f.method})' if f.method else ''}: {_escape(f.reason)}"
+            for f in failures
+        ]
+        parts.append("\n".join(["## Not measured", "", *named]))
     parts.append("\n".join(["## How it was measured", "", *(f"- {note}" for note in notes)]))
     return "\n\n".join(parts) + "\n"
+
+
+def pairs_of(rows: Sequence[Row]) -> str:
+    """`92 pairs`, or `90 of 92 pairs` where some could not be measured by any method."""
+    most = max(rows, key=lambda row: row.n)
+    return f"{most.count} pairs"
 
 
 def by_dataset(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
@@ -69,7 +91,7 @@ def _metric_table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
             shown = f"**{mean}**" if winners[metric] is row else mean
             interval = "" if mean == NO_VALUE else f" [{number(metric, found.low)}, {number(metric, found.high)}]"
             cells.append(shown + interval)
-        lines.append(_line([_escape(row.method), str(row.n), *cells]))
+        lines.append(_line([_escape(row.method), row.count, *cells]))
     return "\n".join(["Mean over the set, 95 % bootstrap interval over images; best mean in bold.", "", *lines])
 
 
@@ -115,7 +137,7 @@ def _latex_table(dataset: str, rows: Sequence[Row], metrics: Sequence[str]) -> s
             r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_tex(dataset)}, means over {max(row.n for row in rows)} pairs.}}",
+            rf"\caption{{{_tex(dataset)}, means over {pairs_of(rows)}.{_tex(_exceptions(rows))}}}",
             rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
             r"\toprule",
             head + r" \\",
@@ -129,6 +151,13 @@ def _latex_table(dataset: str, rows: Sequence[Row], metrics: Sequence[str]) -> s
     )
 
 
+def _exceptions(rows: Sequence[Row]) -> str:
+    """Which rows are over fewer pairs than the table says."""
+    most = max(row.n for row in rows)
+    fewer = [f"{row.method} over {row.count}" for row in rows if row.n < most]
+    return f" {'; '.join(fewer)}." if fewer else ""
+
+
 def _tex(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(special.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)
@@ -137,8 +166,8 @@ def _tex(text: str) -> str:
 # --- CSV -------------------------------------------------------------------------------------------------------------
 
 
-def per_image_csv(row: Row) -> str:
-    """One line for each image; undefined values are empty."""
+def per_image_csv(row: Row, expected: Sequence[str] = ()) -> str:
+    """One line for each image; undefined values are empty, as are all of a pair that could not be measured."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     names = list(row.values)
@@ -146,6 +175,7 @@ def per_image_csv(row: Row) -> str:
     for index, image in enumerate(row.names):
         # Every digit: the file is for other programs.
         writer.writerow([image, *("" if (v := row.values[name][index]) is None else repr(v) for name in names)])
+    writer.writerows([name, *("" for _ in names)] for name in expected if name not in set(row.names))
     return stream.getvalue()
 
 
@@ -178,7 +208,7 @@ def draw_intervals(rows: Sequence[Row], metrics: Sequence[str], file: Path) -> N
             panel.tick_params(labelsize=8)
             panel.grid(axis="x", alpha=0.3)
             panel.spines[["top", "right"]].set_visible(False)
-        line[0].set_ylabel(f"{dataset}\n{max(row.n for row in group)} pairs", fontsize=9)
+        line[0].set_ylabel(f"{dataset}\n{pairs_of(group)}", fontsize=9)
     figure.savefig(file, format="png", dpi=160)
 
 
@@ -219,9 +249,7 @@ def draw_examples(rows: Sequence[Row], datasets: Sequence[EvaluationSet], images
 
 
 def _open(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        image.load()
-        return image
+    return to_image(read_picture(path))
 
 
 def _thumbnail(picture: Image.Image) -> np.ndarray:

@@ -50,6 +50,12 @@ class Row:
     was_stretched: bool | None = None  # each image to the full range; None: unknown
     source: str = "measured here"
     warnings: Sequence[str] = field(default_factory=tuple)
+    expected: int = 0  # pairs that the set should have, those that could not be paired too; 0: not known
+
+    @property
+    def count(self) -> str:
+        """`n`, or `n of N` where pairs are missing."""
+        return f"{self.n} of {self.expected}" if self.n < self.expected else str(self.n)
 
     def as_json(self) -> dict[str, Any]:
         """As in `summary.json`; undefined values are null."""
@@ -59,6 +65,7 @@ class Row:
             "source": self.source,
             "dataset": self.dataset,
             "n": self.n,
+            "expected": max(self.n, self.expected),
             "metrics": {name: _statistic_json(found, self.n) for name, found in self.metrics.items()},
             "distances": dict(self.distances),
             "stretched": dict(self.stretched),
@@ -99,8 +106,9 @@ def summarise(
     records: Mapping[str, Record],
     metrics: Sequence[str],
     seed: int = 0,
+    expected: int = 0,
 ) -> Row:
-    """One row from the records of its images, in the order of `records`. Warnings come from `add_warnings`."""
+    """One row from the records of its images, in the order of `records`; `expected` is the size of the whole set."""
     columns = list(dict.fromkeys([*metrics, *(name for r in records.values() for name in r["values"])]))
     values = {name: [record["values"].get(name) for record in records.values()] for name in columns}
     return Row(
@@ -122,6 +130,7 @@ def summarise(
         },
         was_stretched=method.stretched,
         full_range=_mean([float(r["range"][0] <= 2 and r["range"][1] >= 253) for r in records.values()]),
+        expected=expected,
     )
 
 

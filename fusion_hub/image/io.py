@@ -477,6 +477,16 @@ class DeepImage(Image.Image):
                 stream.close()
 
 
+def to_image(picture: Picture) -> Image.Image:
+    """A decoded picture as an image of Pillow; 16-bit and float colors as a [`DeepImage`]."""
+    pixels = picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
+    if pixels.dtype.kind == "f":
+        pixels = pixels.astype(np.float32)
+    if pixels.ndim == 2 or pixels.dtype == np.uint8:
+        return Image.fromarray(pixels)
+    return DeepImage(pixels)
+
+
 def to_eight_bit(samples: np.ndarray) -> np.ndarray:
     """uint16 of full scale, or float32 in [0, 1], to the nearest uint8."""
     if samples.dtype == np.uint16:

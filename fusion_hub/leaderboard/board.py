@@ -1,14 +1,13 @@
 """From rows to boards: one for each set, ranked, marked and compared; and the files that are written."""
 
 import json
-import os
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fusion_hub.files import write_aside
 from fusion_hub.leaderboard.comparing import Comparison, compare
 from fusion_hub.leaderboard.reading import PrintedTable, Published, read_evaluation, read_published
 from fusion_hub.leaderboard.rows import RANK_METRICS, TABLE_METRICS, Row, mean_ranks, merge
@@ -40,6 +39,12 @@ class Board:
     comparisons: tuple[Comparison, ...]
     printed: tuple[PrintedTable, ...]
     notes: tuple[str, ...]
+
+    @property
+    def count(self) -> str:
+        """`n`, or `n of N` where pairs of the set could not be measured."""
+        expected = max((entry.row.expected for entry in self.entries if entry.row.n == self.n), default=0)
+        return f"{self.n} of {expected}" if self.n < expected else str(self.n)
 
 
 @dataclass(frozen=True)
@@ -263,9 +268,5 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
+    with write_aside(path) as aside:
         aside.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

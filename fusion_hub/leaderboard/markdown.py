@@ -91,7 +91,7 @@ def _markdown(board: Leaderboard) -> Iterator[str]:
 
 
 def _markdown_board(board: Board) -> Iterator[str]:
-    yield f"\n## {_escape(board.dataset)}: {_escape(board.title)} ({board.n} images)"
+    yield f"\n## {_escape(board.dataset)}: {_escape(board.title)} ({board.count} images)"
     for note in board.notes:
         yield f"\n> {_escape(note)}"
     heads = [f"{_escape(name)} {arrow(name)}" for name in board.metrics]
@@ -104,7 +104,7 @@ def _markdown_board(board: Board) -> Iterator[str]:
         rank = "" if entry.rank is None else f"{entry.rank:.2f}"
         cells = " | ".join(_markdown_cell(entry, name) for name in board.metrics)
         method, source = _escape(row.method) + marks, _escape(row.source)
-        yield f"| {method} | {badge(row)} | {row.n} | {rank} | {cells} | {source} |"
+        yield f"| {method} | {badge(row)} | {row.count} | {rank} | {cells} | {source} |"
     if notes:
         yield ""
     for note, number in notes.items():

@@ -69,6 +69,7 @@ def _read_row(raw: dict[str, Any], where: str, origin: str) -> Row:
         warnings=_read_warnings(raw, where),
         baseline=kind == "baseline",
         origin=origin,
+        expected=_get(raw, "expected", int, where) if "expected" in raw else 0,
     )
 
 
@@ -184,7 +185,8 @@ def _read_json(path: Path, expected: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; give a summary.json of `fusion-hub evaluate`") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
+        what = str(error) if str(error).startswith("it holds") else "it is damaged and cannot be read as JSON"
+        raise ValueError(f"{path}: {what}; run `fusion-hub evaluate` again") from error
     if not isinstance(content, dict) or content.get("format") != expected:
         found = repr(content.get("format")) if isinstance(content, dict) else f"a {type(content).__name__}"
         raise ValueError(f"{path}: its format is {found}, expected {expected!r}")

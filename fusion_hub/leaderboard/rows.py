@@ -42,6 +42,7 @@ class Row:
         method, source: free text from a file: to be escaped wherever it is written.
         kind: a key of `KINDS`.
         n: number of images that the means run over.
+        expected: number of pairs that the set should have; 0 where the file does not say.
         metrics: by name; metrics that are undefined on every image are left out.
         names: of the images, for rows with per-image values.
         per_image: for each metric `(len(names),)` float64, nan where undefined.
@@ -61,6 +62,12 @@ class Row:
     warnings: tuple[str, ...] = ()
     baseline: bool = False
     origin: str = ""
+    expected: int = 0
+
+    @property
+    def count(self) -> str:
+        """`n`, or `n of N` where pairs of the set could not be measured."""
+        return f"{self.n} of {self.expected}" if self.n < self.expected else str(self.n)
 
     @property
     def values(self) -> dict[str, float]:

@@ -1,14 +1,13 @@
 """The files of a table; each appears under its name only when it is complete."""
 
 import json
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fusion_hub.downstream.results.report import differences_csv, markdown, numbers_csv
 from fusion_hub.downstream.results.table import Results
+from fusion_hub.files import write_aside
 
 
 def write(results: Results, folder: Path) -> list[Path]:
@@ -40,10 +39,6 @@ def write(results: Results, folder: Path) -> list[Path]:
 
 
 def _aside(file: Path, make: Callable[[Path], Any]) -> Path:
-    aside = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
+    with write_aside(file) as aside:
         make(aside)
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
     return file

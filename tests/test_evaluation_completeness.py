@@ -1,0 +1,188 @@
+"""What could not be measured is named and counted everywhere: terminal, summary, report, tables, leaderboard."""
+
+import csv
+import errno
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from fusion_hub import cli, leaderboard
+from fusion_hub.data import PairedDataset
+from fusion_hub.evaluation import (
+    EvaluationSet,
+    baseline_method,
+    evaluate,
+    folder_method,
+    luminance,
+    measuring,
+    source_luminance,
+)
+from fusion_hub.image.io import DeepImage, save_image
+
+NAMES = ("a", "b", "c", "d")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for band in ("vis", "ir"):
+        (tmp_path / "set" / band).mkdir(parents=True)
+        for name in NAMES:
+            small = Image.fromarray(random.integers(0, 256, (8, 12), dtype=np.uint8))
+            small.resize((60, 48), Image.Resampling.BICUBIC).save(tmp_path / "set" / band / f"{name}.png")
+    return tmp_path / "set"
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(word) for word in words], env={"COLUMNS": "300"})
+
+
+def spoil(folder: Path, how: str) -> str:
+    """Spoil one pair; the reason that has to be named."""
+    file = folder / "vis" / "b.png"
+    if how == "missing":
+        (folder / "ir" / "b.png").unlink()
+        return "no infrared partner"
+    if how == "doubled":
+        Image.open(file).save(folder / "vis" / "b.jpg")
+        return "several files of one name"
+    if how == "truncated":
+        file.write_bytes(file.read_bytes()[:-400])
+        return "cut off"
+    if how == "header":
+        file.write_bytes(b"no picture at all" + file.read_bytes()[17:])
+        return "not an image that can be read"
+    Image.new("L", (30, 24)).save(file)
+    return "30x24"
+
+
+@pytest.mark.parametrize("how", ["missing", "doubled", "truncated", "header", "unequal"])
+def test_a_spoiled_pair_is_counted_and_named_everywhere(folder: Path, tmp_path: Path, how: str) -> None:
+    reason = spoil(folder, how)
+    out = tmp_path / "out"
+    result = run("evaluate", "-m", "laplacian", "--data", folder, "-o", out, "--metrics", "EN,SF")
+    text = " ".join(result.output.split())
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert "set, 3 of 4 pairs" in text and "measured on 3 of 4 pairs" in text
+    assert "warning: set: 3 of 4 pairs were measured" in text
+    assert any(line.startswith("failed:") and "b" in line and reason in line for line in result.output.splitlines())
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["sizes"] == {"set": 4} and {(row["n"], row["expected"]) for row in summary["rows"]} == {(3, 4)}
+    assert any(failure["pair"].startswith("b") and reason in failure["reason"] for failure in summary["failures"])
+    report = (out / "report.md").read_text()
+    assert "## set, 3 of 4 pairs" in report and "| 3 of 4 |" in report and "## Not measured" in report
+    assert reason in report
+    assert "means over 3 of 4 pairs" in (out / "table.tex").read_text()
+    with (out / "per_image" / "set--laplacian.csv").open(newline="") as stream:
+        measured = {row["name"]: row["EN"] for row in csv.DictReader(stream)}
+    assert {name for name, value in measured.items() if value} == {"a", "c", "d"}
+    assert measured.get("b", "") == ""
+
+    board = leaderboard.build([out], tmp_path / "board", rank_metrics=("EN", "SF"))
+    assert board.boards[0].count == "3 of 4"
+    assert "(3 of 4 images)" in (tmp_path / "board" / "leaderboard.md").read_text()
+    page = (tmp_path / "board" / "index.html").read_text()
+    assert "means over 3 of 4 images" in page and "measured on 3 of 4 pairs" in page
+    assert list(out.glob(".*")) == []
+
+
+@pytest.mark.parametrize("name", ["evaluate_missing", "evaluate_truncated", "evaluate_header"])
+def test_the_sets_that_were_measured_in_part(data_root: Path, tmp_path: Path, name: str) -> None:
+    archive = data_root / "cases" / "faults" / f"{name}.zip"
+    if not archive.is_file():
+        pytest.skip(f"{archive.name} is not there")
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path)
+    (vis,) = tmp_path.rglob("vis")
+    result = run("evaluate", "-m", "maximum", "--data", vis.parent, "--metrics", "EN", "-o", tmp_path / "out")
+    expected, measured = (6, 4) if name == "evaluate_missing" else (6, 5)
+    assert result.exit_code == 1 and f"{measured} of {expected} pairs" in result.output and "00012N" in result.output
+
+
+def test_a_part_that_was_asked_for_is_whole(folder: Path, tmp_path: Path) -> None:
+    spoil(folder, "missing")
+    result = run("evaluate", "-m", "maximum", "--data", folder, "--limit", 2, "--metrics", "EN", "-o", tmp_path / "out")
+    assert result.exit_code == 0 and "set, 2 pairs" in result.output
+
+
+def test_a_set_of_unequal_pairs_is_a_sentence(folder: Path, tmp_path: Path) -> None:
+    for name in NAMES:
+        Image.new("L", (30, 24)).save(folder / "vis" / f"{name}.png")
+    result = run("evaluate", "-m", "maximum", "--data", folder, "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "Traceback" not in result.output and result.exception.__class__ is SystemExit
+    assert "warning: set: 0 of 4 pairs were measured" in result.output
+    assert "## set, 0 of 4 pairs" in (tmp_path / "out" / "report.md").read_text()
+    board = run("leaderboard", tmp_path / "out", "-o", tmp_path / "board")
+    assert board.exit_code == 1 and "it has no rows" in board.output
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xfe\x00binary", b'{"name": "a"}', b"[1, 2]", b'{"name": "a", "values": 3}', b"[" * 9999]
+)
+def test_damaged_records_are_measured_again(folder: Path, tmp_path: Path, damage: bytes) -> None:
+    words = ("evaluate", "-m", "maximum", "--data", folder, "--metrics", "EN", "-o", tmp_path / "out")
+    assert run(*words).exit_code == 0
+    before = json.loads((tmp_path / "out" / "summary.json").read_text())["rows"]
+    for file in (tmp_path / "out" / "records").rglob("*.jsonl"):
+        lines = file.read_bytes().splitlines()
+        file.write_bytes(b"\n".join([damage, *lines[1:]]) + b"\n")
+    with pytest.warns(UserWarning, match=r"\.jsonl has 1 damaged records: these pairs are measured again"):
+        assert run(*words).exit_code == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["rows"] == before
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00", '{"format": "fusion-hub-evaluation/1"}'])
+def test_a_damaged_summary_is_a_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "summary.json").write_text(content)
+    result = run("leaderboard", tmp_path, "-o", tmp_path / "board")
+    assert result.exit_code == 1 and "summary.json" in result.output and "Traceback" not in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_a_full_disk_is_a_sentence(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(measuring.Records, "append", full)
+    result = run("evaluate", "-m", "maximum", "--data", folder, "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "the disk is full" in result.output and "Traceback" not in result.output
+    (tmp_path / "file").write_text("no folder")
+    result = run("evaluate", "-m", "maximum", "--data", folder, "-o", tmp_path / "file" / "out")
+    assert result.exit_code == 1 and "Traceback" not in result.output
+
+
+def test_eight_bit_sources_are_measured_as_they_always_were(data_root: Path) -> None:
+    """Against the rounding of the conventions, from Pillow's own pixels."""
+    for name in ("msrs", "roadscene", "tno"):
+        for pair in list(PairedDataset.open(data_root / "data" / name, split="test"))[:3]:
+            for source, ours in zip((pair.visible_source, pair.infrared_source), source_luminance(pair), strict=True):
+                with Image.open(source) as image:
+                    rgb = np.asarray(image.convert("RGB")).astype(np.float64)
+                expected = np.floor(rgb @ np.array([0.299, 0.587, 0.114]) + 0.5)
+                np.testing.assert_array_equal(ours, expected)
+
+
+def test_deep_results_can_be_measured(tmp_path: Path) -> None:
+    """16-bit colors and floats, as `fusion-hub fuse` writes them."""
+    random = np.random.default_rng(0)
+    (tmp_path / "fused").mkdir()
+    deep = random.integers(0, 65536, (48, 60, 3), dtype=np.uint16)
+    unit = random.random((48, 60)).astype(np.float32)
+    save_image(DeepImage(deep), tmp_path / "fused" / "a.png")
+    save_image(Image.fromarray(unit), tmp_path / "fused" / "b.tif")
+    gray = [random.integers(0, 256, (48, 60), dtype=np.uint8) for _ in range(2)]
+    pairs = PairedDataset.open([{"visible": gray[0], "infrared": gray[1], "name": name} for name in "ab"])
+    dataset = EvaluationSet.of("drawn", pairs)
+    method = folder_method("ours", tmp_path / "fused", {"drawn": ["a", "b"]})
+    images = [luminance(method.fuse(pair, "drawn")) for pair in pairs]
+    expected = np.floor(deep @ np.array([0.299, 0.587, 0.114]) / 257 + 0.5)
+    assert np.abs(images[0] - expected).max() <= 1 and np.abs(images[0] - expected).mean() < 1e-3
+    np.testing.assert_array_equal(images[1], np.floor(unit.astype(np.float64) * 255 + 0.5))
+    result = evaluate([method, baseline_method("maximum")], [dataset], ("EN",), tmp_path / "out")
+    assert not result.failures
