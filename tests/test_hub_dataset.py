@@ -203,8 +203,8 @@ def save_over(target: Path, source: Path) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no infrared partner": (lambda f: (f / "train/ir/a.png").unlink(), "train: no infrared picture for a: add it"),
-    "no visible partner": (lambda f: (f / "test/vis/b.jpg").unlink(), "test: no visible picture for b: add it"),
+    "no infrared partner": (lambda f: (f / "train/ir/a.png").unlink(), "train: no infrared picture for a.png: add it"),
+    "no visible partner": (lambda f: (f / "test/vis/b.jpg").unlink(), "test: no visible picture for b.tiff: add it"),
     "unequal sizes": (
         lambda f: Image.new("I;16", (20, 16)).save(f / "test/ir/a.png"),
         "test: pictures of different size, a: visible 24x16, infrared 20x16",

@@ -133,7 +133,7 @@ def _rule(name: str) -> Inputs:
     processor = FusionImageProcessor()
 
     def picture(pair: Pair) -> Image.Image:
-        visible, infrared, contexts = processor.preprocess(pair.visible, pair.infrared)
+        visible, infrared, contexts = processor.preprocess(pair.visible_source, pair.infrared_source)
         return _rgb(processor.postprocess(BASELINES[name](visible, infrared), contexts)[0])
 
     details = {"rule": name, "colour": "of the visible picture"}
@@ -152,7 +152,7 @@ def _model(name: str, dtype: str) -> Inputs:
     pipeline.set_progress_bar_config(disable=True)
 
     def picture(pair: Pair) -> Image.Image:
-        return _rgb(pipeline(pair.visible, pair.infrared).images[0])
+        return _rgb(pipeline(pair.visible_source, pair.infrared_source).images[0])
 
     details = {**describe_checkpoint(pipeline), "dtype": str(pipeline.model.dtype).removeprefix("torch.")}
     return Inputs(_shown(name), "model", picture, details, _digest(details))
@@ -172,7 +172,7 @@ def _folder(folder: Path) -> Inputs:
             raise ValueError(
                 f"{folder} has {len(found)} images named {pair.name!r}: give one for each pair, of the stem of the pair"
             )
-        return _rgb(load_picture(found[0]))
+        return _rgb(found[0])
 
     return Inputs(_shown(str(folder)), "folder", picture, {"folder": folder.name, "images": len(files)})
 

@@ -8,13 +8,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fusion_hub.data.layouts import METADATA_FILES, SPLIT_NAMES, find_splits, holds_parquet
 from fusion_hub.data.pairs import PairedDataset
 from fusion_hub.data.pictures import Pair, read_bytes
 from fusion_hub.data.report import PairReport, some
 from fusion_hub.hub.upload import PublishError
+from fusion_hub.image.io import read_header
 
 Band = Literal["infrared", "visible"]
 BANDS: tuple[Band, ...] = ("infrared", "visible")
@@ -159,8 +160,19 @@ def _leaks(reports: Mapping[str, PairReport]) -> list[str]:
 
 
 def _look(source: Path | Mapping[str, Any]) -> tuple[str, bool]:
-    """Mode of a picture, and whether its EXIF data tell where it was taken; from the header alone."""
-    with Image.open(source if isinstance(source, Path) else BytesIO(read_bytes(source))) as image:
+    """Mode of a picture, and whether its EXIF data tell where it was taken; from the header alone.
+
+    The Hub's viewer and `datasets` read with Pillow: a kind that it does not know cannot be published.
+    """
+    try:
+        opened = Image.open(source if isinstance(source, Path) else BytesIO(read_bytes(source)))
+    except UnidentifiedImageError as error:
+        header = read_header(source)
+        raise PublishError(
+            f"{source if isinstance(source, Path) else 'a picture'} holds {header.dtype} samples, which `datasets` "
+            "cannot read: save it as 8-bit or 16-bit PNG, or as float32 TIFF"
+        ) from error
+    with opened as image:
         # `getexif` of a PNG without EXIF in its header would decode the whole file to look behind the pixels.
         has_exif = "exif" in image.info or image.format == "TIFF"
         return image.mode, has_exif and bool(image.getexif().get_ifd(_GPS))
