@@ -7,6 +7,7 @@ imagecodecs, PGM and PPM to a few lines of ours, everything else, all of it 8-bi
 import io
 import os
 import re
+import stat
 import struct
 import threading
 import zlib
@@ -20,7 +21,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..files import write_aside
-from .metadata import exif_block, metadata_of
+from .metadata import exif_block, has_exif, metadata_of
 from .picture import Header, Metadata, Picture, depth_of
 from .pnm import is_pnm, read_pnm, read_pnm_header
 from .tiff import is_tiff, read_tiff, read_tiff_header, write_tiff
@@ -76,7 +77,6 @@ _UPRIGHT = {  # EXIF orientation: what turns the stored picture the right way up
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _TOO_LARGE = "give a smaller image, or construct FusionImageProcessor with a larger max_pixels"
 _HEAD = 512  # bytes that tell the format
-_SEARCHED = 2**21  # bytes of a JPEG whose markers are looked through
 _pil_limit_lock = threading.Lock()
 
 
@@ -138,7 +138,7 @@ def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MA
                 _check_png(stream, name)
             if header.format == "deep" or (image.format == "PNG" and header.dtype == "uint16"):
                 return _by_imagecodecs(image, stream, name)
-            notes = _jpeg_notes(stream, name) if image.format in ("JPEG", "MPO") else ()
+            notes = _jpeg_notes(image, name) if image.format in ("JPEG", "MPO") else ()
             return from_pil(image, name, notes)
 
 
@@ -187,10 +187,12 @@ def check_path(path: str, name: str) -> None:
     """Raise a `ValueError` for what is no regular file on this machine."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
         raise ValueError(f"{name} is a URL, {path!r}: nothing is downloaded here, save the image and give its path")
-    if "\0" in path or not os.path.exists(path):
-        raise ValueError(f"{name}: there is no file {path!r}")
-    if not os.path.isfile(path):
-        what = "a folder" if os.path.isdir(path) else "not a regular file"
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # a zero byte in a path is a ValueError
+        raise ValueError(f"{name}: there is no file {path!r}") from error
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise ValueError(f"{name}: {path!r} is {what}, give the path of one image file")
 
 
@@ -289,8 +291,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _orientation(image: Image.Image) -> int:
-    # `getexif` of a PNG without EXIF in its header would decode the whole file to look behind the pixels.
-    if image.format == "PNG" and "exif" not in image.info:
+    if not has_exif(image):
         return 1
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -410,25 +411,19 @@ def _avif_bits(stream: BinaryIO) -> int:
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 
-def _jpeg_notes(stream: BinaryIO, name: str) -> tuple[str, ...]:
-    """Thermal cameras keep the raw counts beside the picture that they show: FLIR in APP1, DJI in APP3 and APP4."""
-    stream.seek(0)
-    data = stream.read(_SEARCHED)
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] not in (0xDA, 0xD9):
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        body = data[place + 4 : place + 2 + length]
-        if marker == 0xE1 and body.startswith(b"FLIR\0"):
-            return (
-                f"{name} is a radiometric FLIR picture: its raw counts are not read, the picture that the camera shows "
-                "is fused; export the counts as 16-bit TIFF or PNG to fuse them",
-            )
-        if marker == 0xE3 and b"DJI" in data[:65536]:
-            return (
-                f"{name} is a radiometric DJI picture: its raw data are not read, the picture that the camera shows "
-                "is fused; export the temperatures as 16-bit or float TIFF to fuse them",
-            )
-        place += 2 + length
+def _jpeg_notes(image: Image.Image, name: str) -> tuple[str, ...]:
+    """Thermal cameras keep the raw counts beside the picture that they show: FLIR in APP1, DJI in APP3."""
+    segments: list[tuple[str, bytes]] = getattr(image, "applist", [])
+    if any(marker == "APP1" and data.startswith(b"FLIR\0") for marker, data in segments):
+        return (
+            f"{name} is a radiometric FLIR picture: its raw counts are not read, the picture that the camera shows is "
+            "fused; export the counts as 16-bit TIFF or PNG to fuse them",
+        )
+    if any(marker == "APP3" for marker, _ in segments) and any(b"DJI" in data for _, data in segments):
+        return (
+            f"{name} is a radiometric DJI picture: its raw data are not read, the picture that the camera shows is "
+            "fused; export the temperatures as 16-bit or float TIFF to fuse them",
+        )
     return ()
 
 

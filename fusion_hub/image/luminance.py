@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from .picture import STRIP_PIXELS, Picture
+from .picture import STRIP_PIXELS, Picture, full_scale
 
 ValueRange: TypeAlias = Literal["auto", "dtype", "minmax", "percentile"] | tuple[float, float]
 Role: TypeAlias = Literal["visible", "infrared"]
@@ -18,6 +18,7 @@ Role: TypeAlias = Literal["visible", "infrared"]
 UNIT_SLACK = 1e-4  # resampling filters leave [0, 1] by a rounding error; that much is clipped, more is an error
 _PERCENTILE_PIXELS = 2**22  # above this many pixels percentiles are taken from a regular grid of them
 _LOOKED_AT = 2**16  # pixels of the regular grid on which a picture is judged
+_GLANCE = 2**11  # pixels that decide whether to look closer
 _SMALL_PART = 0.1  # of the full scale, below which a picture is called low in contrast
 _CLIPPED = 0.5  # share of the pixels
 _FLAT = 1 / 255  # standard deviation of a plane that is nearly constant
@@ -101,14 +102,9 @@ def to_plane(
     if role == "visible" and picture.alpha is not None:
         _full_scale(replace(picture, pixels=picture.alpha), None, name, argument)
     (low, high), notes = _limits(picture, luminance, valid, name, rule, percentile, role, argument)
-    values = linear(luminance, low, high, valid)
-    notes = (
-        *picture.notes,
-        *guesses,
-        *notes,
-        *_look(picture, luminance, values, valid, (low, high), name, role, argument),
-    )
-    return Plane(values, (low, high), valid, notes)
+    looks = _look(picture, luminance, valid, (low, high), name, role, argument)
+    values = linear(luminance, low, high, valid, in_place=picture.pixels.ndim == 3)  # a luma is nobody else's
+    return Plane(values, (low, high), valid, (*picture.notes, *guesses, *notes, *looks))
 
 
 # --- black and white ------------------------------------------------------------------------------------------------
@@ -232,14 +228,26 @@ def strips(size: tuple[int, ...]) -> Iterator[slice]:
     return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
-def linear(values: np.ndarray, low: float, high: float, valid: np.ndarray | None = None) -> np.ndarray:
-    """`low`..`high` to 0..1, clipped, float32; all 0 where there is no range, 0 where there is no data."""
-    plane = np.zeros(values.shape, dtype=np.float32)
+def linear(
+    values: np.ndarray, low: float, high: float, valid: np.ndarray | None = None, in_place: bool = False
+) -> np.ndarray:
+    """`low`..`high` to 0..1, clipped, float32; all 0 where there is no range, 0 where there is no data.
+
+    `in_place`: float32 values may be overwritten, which saves a large allocation.
+    """
     if not low < high:
-        return plane
+        return np.zeros(values.shape, dtype=np.float32)
+    plane = values if in_place and values.dtype == np.float32 else np.empty(values.shape, dtype=np.float32)
     # Integers beyond 24 bits and counts with a large offset lose their differences in float32: subtract in float64.
     plain = values.dtype.itemsize <= 4 and values.dtype.kind != "i" and values.dtype != np.uint32
     working = np.float32 if low == 0 and plain else np.float64
+    if low == 0 and valid is None and working is np.float32:
+        can_leave = values.dtype.kind == "f" or high < full_scale(values.dtype)  # type: ignore[operator]
+        for rows in strips(values.shape):
+            np.divide(values[rows], np.float32(high), out=plane[rows], casting="same_kind")
+            if can_leave:
+                np.clip(plane[rows], 0, 1, out=plane[rows])
+        return plane
     for rows in strips(values.shape):
         strip = values[rows].astype(working)
         if valid is not None:
@@ -372,19 +380,43 @@ def _nearest(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def _look(
     picture: Picture,
     luminance: np.ndarray,
-    plane: np.ndarray,
     valid: np.ndarray | None,
     limits: tuple[float, float],
     name: str,
     role: Role,
     argument: str,
+) -> list[str]:
+    """What is questionable about a scaled picture: a glance at a few thousand pixels, and a closer look if need be."""
+    found: list[str] = []
+    for most in (_GLANCE, luminance.size):
+        try:
+            found = list(_judge(picture, luminance, valid, limits, name, role, argument, most))
+        except ValueError:
+            if most != _GLANCE:
+                raise
+            continue
+        if not found:
+            break
+    return found
+
+
+def _judge(
+    picture: Picture,
+    luminance: np.ndarray,
+    valid: np.ndarray | None,
+    limits: tuple[float, float],
+    name: str,
+    role: Role,
+    argument: str,
+    looked_at: int,
 ) -> Iterator[str]:
-    """What is questionable about a scaled picture, judged on a regular grid of its pixels."""
+    """Sentences on a regular grid of at most about `looked_at` pixels."""
     low, high = limits
-    sample = _sample(luminance, valid)
+    sample = _sample(luminance, valid, looked_at)
     least, most = float(sample.min()), float(sample.max())
-    below, above = float((sample < low).mean()), float((sample > high).mean())
     fixed_scale = low == 0 and high == picture.white
+    below = 0.0 if fixed_scale else float((sample < low).mean())
+    above = 0.0 if fixed_scale else float((sample > high).mean())
     if not fixed_scale and below + above > 0.999 and least < most:
         where = "below" if below > above else "above"
         raise ValueError(
@@ -396,10 +428,11 @@ def _look(
             f"{name} is clipped in {below + above:.0%} of its pixels, values {least:g}..{most:g} by {argument} "
             f"{low:g}..{high:g}; set {argument} to 'percentile' or wider values"
         )
-    shown = _sample(plane, valid)
+    span = (min(most, high) - max(least, low)) / (high - low) if low < high else 0.0
+    shown = np.clip((sample - low) / (high - low), 0, 1) if 0 < span < _SMALL_PART else np.zeros(1)
     if least == most:
         yield f"{name} is constant (value {least:g}), so the result shows the other image only; check the file"
-    elif float(shown.std()) < _FLAT and float(shown.max()) - float(shown.min()) < _SMALL_PART:
+    elif span < _SMALL_PART and float(shown.std()) < _FLAT:
         yield (
             f"{name} is nearly constant after scaling (standard deviation {float(shown.std()) * 255:.2f} of 255 gray "
             f"levels, values {least:g}..{most:g}); set {argument} to 'percentile' or (low, high)"
@@ -412,7 +445,7 @@ def _look(
     elif fixed_scale and role == "visible" and most < _SMALL_PART * high:
         yield f"{name} is very dark, {least:g}..{most:g} of 0..{high:g}; set {argument} to 'percentile' or (low, high)"
     if role == "infrared" and picture.pixels.ndim == 3 and picture.white is not None:
-        colors = _sample(picture.pixels, valid).astype(np.float32) / picture.white
+        colors = _sample(picture.pixels, valid, looked_at).astype(np.float32) / picture.white
         spread = float((colors.max(axis=1) - colors.min(axis=1)).mean())
         if spread > _COLORED:
             yield (

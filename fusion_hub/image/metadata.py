@@ -22,11 +22,15 @@ def metadata_of(image: Image.Image) -> Metadata:
     """Of an opened Pillow image. Damaged metadata are left out: the pixels may be whole."""
     profile = image.info.get("icc_profile") if image.mode not in ("CMYK", "YCbCr", "LAB", "HSV") else None
     try:
-        # Of a PNG without EXIF before its pixels the whole file would be decoded to look behind them.
-        block = None if image.format == "PNG" and "exif" not in image.info else _kept(image.getexif())
+        block = _kept(image.getexif()) if has_exif(image) else None
     except Exception:
         block = None
     return Metadata(block, _resolution(image.info.get("dpi")), profile)
+
+
+def has_exif(image: Image.Image) -> bool:
+    """Whether a header holds EXIF data; of a PNG, `getexif` would decode all pixels to look behind them."""
+    return image.format == "TIFF" or any(key in image.info for key in ("exif", "xmp", "Raw profile type exif"))
 
 
 def metadata_of_tiff(stream: BinaryIO) -> Metadata:

@@ -86,11 +86,10 @@ class Picture:
 def luma(rgb: np.ndarray) -> np.ndarray:
     """BT.601 luma `(H, W)` of `(H, W, 3)` on the scale of `rgb`: float32, float64 of wider samples."""
     working = np.float64 if rgb.dtype.itemsize > 2 and rgb.dtype != np.float32 else np.float32
-    out = np.empty(rgb.shape[:2], dtype=working)
+    out, weights = np.empty(rgb.shape[:2], dtype=working), LUMA_WEIGHTS.astype(working)
     rows = max(1, STRIP_PIXELS // rgb.shape[1])
     for top in range(0, rgb.shape[0], rows):
-        strip = rgb[top : top + rows]
-        out[top : top + rows] = strip.astype(working) @ LUMA_WEIGHTS.astype(working)
+        np.matmul(rgb[top : top + rows].astype(working), weights, out=out[top : top + rows])
     return out
 
 
