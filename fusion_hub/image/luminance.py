@@ -3,8 +3,9 @@
 Pipelines, training, evaluation and the page all scale through here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Real
 from typing import Any, Literal, TypeAlias
 
@@ -102,7 +103,7 @@ def to_plane(
     if role == "visible" and picture.alpha is not None:
         _full_scale(replace(picture, pixels=picture.alpha), None, name, argument)
     (low, high), notes = _limits(picture, luminance, valid, name, rule, percentile, role, argument)
-    looks = _look(picture, luminance, valid, (low, high), name, role, argument)
+    looks = _look(partial(_judge, picture, luminance, valid, (low, high), name, role, argument), luminance.size)
     values = linear(luminance, low, high, valid, in_place=picture.pixels.ndim == 3)  # a luma is nobody else's
     return Plane(values, (low, high), valid, (*picture.notes, *guesses, *notes, *looks))
 
@@ -377,20 +378,12 @@ def _nearest(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 # --- looking before fusing ------------------------------------------------------------------------------------------
 
 
-def _look(
-    picture: Picture,
-    luminance: np.ndarray,
-    valid: np.ndarray | None,
-    limits: tuple[float, float],
-    name: str,
-    role: Role,
-    argument: str,
-) -> list[str]:
+def _look(judge: Callable[[int], Iterator[str]], pixels: int) -> list[str]:
     """What is questionable about a scaled picture: a glance at a few thousand pixels, and a closer look if need be."""
     found: list[str] = []
-    for most in (_GLANCE, luminance.size):
+    for most in (_GLANCE, pixels):
         try:
-            found = list(_judge(picture, luminance, valid, limits, name, role, argument, most))
+            found = list(judge(most))
         except ValueError:
             if most != _GLANCE:
                 raise
