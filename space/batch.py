@@ -20,14 +20,15 @@ from results import new_folder, save_result
 from storage import root
 from uploads import Refusal, in_words, open_upload, pixels_of
 
-from fusion_hub.data.layouts import EXTENSIONS, INFRARED_NAMES, VISIBLE_NAMES, safe_name
+from fusion_hub.data.layouts import safe_name
+from fusion_hub.data.pairing import Named, file_role, pair_files
+from fusion_hub.image.io import EXTENSIONS
 
 MAX_PAIRS = 50
 MAX_FILES = 2 * MAX_PAIRS
 MAX_PIXELS = 100_000_000  # of all visible images of a batch together
 REPORT = "report.csv"
 LONGEST = 120  # bytes of the name of a result
-_ENDING = re.compile(rf"(?P<stem>.+)[ ._-](?P<kind>{'|'.join((*VISIBLE_NAMES, *INFRARED_NAMES))})", re.IGNORECASE)
 
 
 class Row(NamedTuple):
@@ -41,10 +42,11 @@ class Row(NamedTuple):
 
 @dataclass
 class Pairs:
-    """What a heap of files holds: pairs by name, and names of the files without a partner."""
+    """What a heap of files holds: pairs by name, files without a partner, and files that are no picture."""
 
     pairs: dict[str, tuple[Path, Path]] = field(default_factory=dict)
     alone: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
 
 @in_words()
@@ -103,46 +105,36 @@ def batch(
                 except gr.Error as error:
                     rows.append(Row(name, html.unescape(str(error.message))))
                 yield None  # here a cancelled run ends
-            output.writestr(REPORT, _report(rows))
+            output.writestr(REPORT, _report([*rows, *(Row(name, "no picture that is read") for name in found.others)]))
         _warn("Not all fused", "not fused", [row.name for row in rows if not row.file])
         _warn("Please check", "fused, but questionable", [row.name for row in rows if row.notes])
         yield str(target)
 
 
 def pair_up(files: Mapping[PurePosixPath, Path]) -> Pairs:
-    """Find pairs by the names of folders or the ends of names.
+    """Find pairs by the names of folders and files, by the rules of all other parts of Fusion Hub.
 
     Args:
         files: the place of each file, by its path as the visitor knows it.
+
+    Raises:
+        Refusal: two files have one name, so that nobody can say which is meant.
     """
-    visible: dict[str, Path] = {}
-    infrared: dict[str, Path] = {}
-    names: dict[Path, str] = {}
-    for path, place in sorted(files.items()):
-        if path.suffix.lower() not in EXTENSIONS:
-            continue
-        key, is_infrared = _role(path)
-        side = infrared if is_infrared else visible
-        names[place] = path.as_posix()
-        if key in side:
-            raise Refusal("Two files of one name", f"{path} and another file have the same name: which is meant?")
-        side[key] = place
-    both = [key for key in visible if key in infrared]
-    alone = [names[place] for side in (visible, infrared) for key, place in side.items() if key not in both]
-    return Pairs({key: (visible[key], infrared[key]) for key in both}, sorted(alone))
-
-
-def _role(path: PurePosixPath) -> tuple[str, bool]:
-    """What both images of a pair are called, and whether this is the infrared one."""
-    folders = list(path.parts[:-1])
-    for index in reversed(range(len(folders))):
-        kind = folders[index].lower()
-        if kind in VISIBLE_NAMES or kind in INFRARED_NAMES:
-            rest = [*folders[:index], *folders[index + 1 :], path.stem]
-            return "/".join(rest), kind in INFRARED_NAMES
-    ending = _ENDING.fullmatch(path.stem)
-    stem, kind = (ending["stem"], ending["kind"].lower()) if ending else (path.stem, "")
-    return "/".join([*folders, stem]), kind in INFRARED_NAMES
+    sides: dict[str, list[Named]] = {"visible": [], "infrared": []}
+    others = []
+    for path in sorted(files):
+        if path.suffix.lower() in EXTENSIONS:
+            name, role = file_role(path)
+            sides[role or "visible"].append(Named(name, path))
+        else:
+            others.append(path.as_posix())
+    found = pair_files(sides["visible"], sides["infrared"])
+    if found.ambiguous:
+        first, second, *_ = (named.file for named in found.ambiguous[0])
+        raise Refusal("Two files of one name", f"{first} and {second} have the same name: which is meant?")
+    alone = sorted(named.file.as_posix() for named in (*found.visible, *found.infrared))
+    pairs = sorted((name, (files[visible], files[infrared])) for name, visible, infrared in found.pairs)
+    return Pairs(dict(pairs), alone, others)
 
 
 def _collect(files: Sequence[Path], folder: Path) -> dict[PurePosixPath, Path]:

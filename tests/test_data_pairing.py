@@ -139,6 +139,32 @@ def test_report_stays_short_for_many_equal_pairs(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) < 400 and "and 3996 more" in text
 
 
+def test_exchanged_images_are_reported_by_their_channels(tmp_path: Path) -> None:
+    for number in range(3):
+        save(tmp_path / "a" / f"{number}.png", number)
+        save(tmp_path / "b" / f"{number}.png", number + 9, 3)
+    wrong = PairedDataset.open((tmp_path / "a", tmp_path / "b"))
+    assert "exchange the two" in wrong.check().notes[0] and wrong.check().ok
+    assert not PairedDataset.open((tmp_path / "b", tmp_path / "a")).check().notes
+
+
+def test_two_files_by_tuple(tmp_path: Path) -> None:
+    visible, infrared = save(tmp_path / "s_vis.png", 0, 3), save(tmp_path / "s_ir.png", 1)
+    dataset = PairedDataset.open((infrared, visible))
+    assert dataset[0].visible_source == visible and "other order" in dataset.check().notes[0]
+    with pytest.raises(ValueError, match="was given as both images"):
+        PairedDataset.open((infrared, infrared))
+    both = save(tmp_path / "rgbt.png", 2, 4)
+    assert "fourth channel" in PairedDataset.open((both, both)).check().notes[0]
+
+
+def test_a_folder_of_mixed_channels_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "1.png", 0, 4)
+    save(tmp_path / "2.png", 1, 3)
+    with pytest.raises(ValueError, match=r"thermal fourth channel and files without \(2\.png\)"):
+        PairedDataset.open((tmp_path, tmp_path))
+
+
 # --- tables
 
 

@@ -474,7 +474,11 @@ def test_pairs_are_found_by_name_or_folder() -> None:
         "set/1": ("set/vis/1.png", "set/IR/1.tif"),
         "street": ("street.png", "street_ir.png"),
     }
-    assert found.alone == ["b.png"]
+    assert found.alone == ["b.png"] and found.others == ["x.txt"]
+    flight = batch.pair_up(
+        place(["DJI_0001_V.JPG", "DJI_0001_T.JPG", "IR_2.png", "VIS_2.png", "IMG.png", "img_th.png"])
+    )
+    assert sorted(flight.pairs) == ["2", "DJI_0001", "IMG"] and not flight.alone
     with pytest.raises(gr.Error, match="same name"):
         batch.pair_up(place(["1.png", "1.jpg"]))
 

@@ -135,7 +135,14 @@ def pair_heap(folder: Path) -> tuple[list[Pair], Findings]:
     result = pair_files(visible, infrared)
     if result.pairs or result.ambiguous:
         return _as_pairs(result, findings), findings
-    if _holds_thermal_channel(files[0]):
+    looked_at = files[:: max(1, len(files) // 8)][:8]
+    thermal = [_holds_thermal_channel(file) for file in looked_at]
+    if any(thermal) and not all(thermal):
+        without = looked_at[thermal.index(False)].name
+        raise ValueError(
+            f"{folder} holds files with a thermal fourth channel and files without ({without}): keep one kind in a folder"
+        )
+    if all(thermal):
         findings.notes.append(
             f"the files of {folder} hold RGB and, as the fourth channel, a thermal image: it is taken as the infrared"
         )
@@ -178,7 +185,7 @@ class Channels:
     def __call__(self) -> np.ndarray:
         """`(H, W, 3)` or `(H, W)`, samples as stored. Raises `ValueError` for a file that has no four channels."""
         picture = read_picture(self.file)
-        if picture.pixels.ndim != 3 or picture.alpha is None:
+        if picture.pixels.ndim != 3 or picture.alpha is None or picture.alpha.min() == picture.alpha.max():
             raise ValueError(
                 f"{self.file} has no four channels (RGB and thermal), as the other files of its folder have"
             )

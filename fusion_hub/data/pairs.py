@@ -8,15 +8,17 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fusion_hub.data.exchange import looks_exchanged
 from fusion_hub.data.layouts import (
     INFRARED_NAMES,
     NAME_COLUMNS,
     VISIBLE_NAMES,
     choose_name,
+    file_pair,
     holds_parquet,
     list_pairs,
     open_folder,
@@ -115,7 +117,8 @@ class PairedDataset:
             if not place.exists():
                 raise FileNotFoundError(f"{place}: no such file or folder (given as one of two in a tuple)")
         if visible.is_file() and infrared.is_file():
-            return cls._from_pairs([Pair(visible.stem, visible, infrared)], Findings(), f"{visible} + {infrared}")
+            pairs, notes = file_pair(visible, infrared)
+            return cls._from_pairs(pairs, Findings(notes=notes), f"{visible} + {infrared}")
         if not (visible.is_dir() and infrared.is_dir()):
             raise ValueError(f"{visible} and {infrared}: one is a file, one a folder; give two folders or two files")
         if split is not None:
@@ -264,7 +267,9 @@ class PairedDataset:
         found = Checked()
         for pair in self:
             found.add(pair, decode)
-        return self._report(pairs=len(found.names), **found.problems())
+        report = self._report(pairs=len(found.names), **found.problems())
+        exchanged = None if self._stream is not None else looks_exchanged(list(self))
+        return replace(report, notes=(*report.notes, exchanged)) if exchanged else report
 
     def left_out(self) -> list[tuple[str, str]]:
         """Files that are in no pair, and why."""
