@@ -140,7 +140,7 @@ def pair_heap(folder: Path) -> tuple[list[Pair], Findings]:
     if any(thermal) and not all(thermal):
         without = looked_at[thermal.index(False)].name
         raise ValueError(
-            f"{folder} holds files with a thermal fourth channel and files without ({without}): keep one kind in a folder"
+            f"{folder} holds files with a thermal fourth channel and files without ({without}): keep one kind in it"
         )
     if all(thermal):
         findings.notes.append(
