@@ -8,7 +8,7 @@ PORT ?= 7860
 PYTEST_ARGS ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format clean
+.PHONY: help env demo test lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
@@ -29,6 +29,12 @@ lint: $(STAMP)  ## ruff and mypy only
 format: $(STAMP)  ## let ruff write the formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+lock: $(STAMP)  ## write requirements.txt, the versions of all packages, from requirements.in
+	$(BIN)/python -m pip install --quiet uv==0.13.9
+	$(BIN)/uv pip compile requirements.in --universal --python-version 3.11 --no-annotate --no-emit-index-url --quiet \
+	    --custom-compile-command "make lock" --output-file requirements.txt
+	grep -vE '^(nvidia-|cuda-|triton==)' requirements.txt > requirements.new && mv requirements.new requirements.txt
 
 clean:  ## remove .venv and everything that tools have cached
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .gradio
