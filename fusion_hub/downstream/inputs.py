@@ -23,6 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from fusion_hub.baselines import BASELINES
 from fusion_hub.data.layouts import EXTENSIONS
 from fusion_hub.data.pictures import READ_ERRORS, ImageSource, Pair, load_picture, read_bytes
+from fusion_hub.files import write_aside
 from fusion_hub.image_processor import FusionImageProcessor
 
 SOURCES = ("visible", "infrared")
@@ -88,7 +89,8 @@ def read_inputs(inputs: Inputs, pairs: Sequence[Pair], label: str, cache: Path) 
     folder = cache / f"{file_name(inputs.name)}-{inputs.fingerprint[:12]}"
     place = folder / file_name(label)
     place.mkdir(parents=True, exist_ok=True)
-    write_aside(folder / f"{PROVENANCE}.json", lambda path: _describe(inputs, path))
+    with write_aside(folder / f"{PROVENANCE}.json") as path:
+        _describe(inputs, path)
     files = [place / f"{pair.name}.png" for pair in pairs]
     rank, world = (int(os.environ.get(key, default)) for key, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     order = sorted(range(len(pairs)), key=lambda index: (index - rank) % world)
@@ -111,7 +113,8 @@ def write_picture(inputs: Inputs, pair: Pair, file: Path) -> bool:
     text = PngInfo()
     text.add_text(PROVENANCE, record)
     picture = inputs.picture(pair)
-    write_aside(file, lambda path: picture.save(path, "PNG", pnginfo=text))
+    with write_aside(file) as path:
+        picture.save(path, "PNG", pnginfo=text)
     return True
 
 
@@ -220,16 +223,6 @@ def _describe(inputs: Inputs, path: Path) -> None:
         "made_with": {"fusion_hub": __version__, "torch": torch.__version__},
     }
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write` write a file beside `path`, which takes the place of `path` when it is whole."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def file_name(text: str) -> str:

@@ -21,7 +21,8 @@ from PIL import Image
 
 from fusion_hub.data.boxes import BoxedPair
 from fusion_hub.data.report import some
-from fusion_hub.downstream.inputs import PROVENANCE, Inputs, write_aside, write_picture
+from fusion_hub.downstream.inputs import PROVENANCE, Inputs, write_picture
+from fusion_hub.files import sweep_leftovers, write_aside
 
 PARTS = ("train", "val", "test")
 DESCRIPTION = f"{PROVENANCE}.json"
@@ -94,11 +95,13 @@ def export(
         "classes": list(classes),
         **(about or {}),
     }
+    for place in (folder, *folder.glob("images/*"), *folder.glob("labels/*")):
+        sweep_leftovers(place)
     _check_folder(folder, settings, pictures)
+    _write(folder / DESCRIPTION, json.dumps(settings, indent=2) + "\n")  # first: whose folder this is
     for kind in ("images", "labels"):
         for part in dict.fromkeys(picture.part for picture in pictures):
             (folder / kind / part).mkdir(parents=True, exist_ok=True)
-    _write(folder / DESCRIPTION, json.dumps(settings, indent=2) + "\n")
     written = 0
     for picture in pictures:
         image = folder / "images" / picture.part / f"{picture.stem}.png"
@@ -150,12 +153,13 @@ def _label(boxed: BoxedPair, image: Path) -> str:
 def _write(file: Path, text: str) -> None:
     """Only if it says something else: whoever has cached the labels sees that they are the same."""
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
-        write_aside(file, lambda aside: aside.write_text(text, encoding="utf-8"))
+        with write_aside(file) as aside:
+            aside.write_text(text, encoding="utf-8")
 
 
 def _check_folder(folder: Path, settings: Mapping[str, Any], pictures: Sequence[YoloPicture]) -> None:
     """Whether the set can be written into the folder, or into what is there of it."""
-    if not folder.exists() or not any(folder.iterdir()):
+    if not any(path.is_file() for path in folder.rglob("*")):  # nothing there, or what a run left that was killed early
         return
     try:
         before = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
