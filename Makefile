@@ -30,7 +30,8 @@ format: $(STAMP)  ## let ruff write the formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(STAMP)  ## write requirements.txt, the versions of all packages, from requirements.in
+lock:  ## write requirements.txt, the versions of all packages, from requirements.in
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 	$(BIN)/uv pip compile requirements.in --universal --python-version 3.11 --no-annotate --no-emit-index-url --quiet \
 	    --custom-compile-command "make lock" --output-file requirements.txt

@@ -670,7 +670,7 @@ def test_front_matter_and_requirements_match_the_package() -> None:
     assert front["sdk_version"] == version("gradio")
     assert (SPACE / front["app_file"]).is_file()
     assert all(f'api_name="{name}"' in text for name in ENDPOINTS), "the README shows every name"
-    pinned = set((SPACE.parent / "requirements.txt").read_text(encoding="utf-8").split("\n"))
+    pinned = set((SPACE.parent / "requirements.in").read_text(encoding="utf-8").split("\n"))
     lines = (SPACE / "requirements.txt").read_text(encoding="utf-8").split("\n")
     needed = {line for line in lines if line and not line.startswith("#")}
     assert needed <= pinned, "the Space must run on the versions that CI tests"
