@@ -378,14 +378,18 @@ def from_array(array: np.ndarray, name: str) -> Picture:
         array = array.astype(np.uint8) * np.uint8(255)
     elif array.dtype.itemsize == 2 and kind == "f":
         array = array.astype(np.float32)
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    valid: np.ndarray | None = None
+    if isinstance(array, np.ma.MaskedArray):
+        mask = np.ma.getmaskarray(array).reshape(*array.shape[:2], -1)
+        valid = np.asarray(~mask.any(axis=2))
+    array = np.asarray(array).astype(array.dtype.newbyteorder("="), copy=False)
     # Colors of float arrays are scaled photographs as a rule: their result is an 8-bit image, as it is for uint8.
     depth: Depth = "uint8" if kind == "f" else depth_of(array.dtype)
     white = full_scale(array.dtype)
     if channels == 1:
-        return Picture(array.reshape(array.shape[:2]), white=white, depth=depth)
+        return Picture(array.reshape(array.shape[:2]), valid=valid, white=white, depth=depth)
     array = array.copy()  # colors are kept until the way back: what the caller does meanwhile must not change them
-    return Picture(array[..., :3], array[..., 3] if channels == 4 else None, white=white, depth=depth)
+    return Picture(array[..., :3], array[..., 3] if channels == 4 else None, valid, white, depth)
 
 
 def _pair_up(visible: ImageInputs, infrared: ImageInputs) -> list[tuple[tuple[str, Any], tuple[str, Any]]]:

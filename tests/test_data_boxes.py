@@ -198,8 +198,8 @@ def test_the_split_may_be_below_the_folder_of_boxes(tmp_path: Path) -> None:
     ("files", "classes", "annotations", "message"),
     [
         ({}, ("person",), None, r"has no folder with boxes \(COCO JSON, Pascal.*name it one of boxes"),
-        ({"x": "{"}, ("person",), None, r"x.json is no COCO file of boxes \(JSONDecodeError"),
-        ({"x": {"images": []}}, ("person",), None, r"no COCO file of boxes \(KeyError: 'categories'\)"),
+        ({"x": "{"}, ("person",), None, "x.json is no COCO file of boxes: give JSON"),
+        ({"x": {"images": []}}, ("person",), None, "no COCO file of boxes: give JSON"),
         ({"x": []}, ("person",), None, "no COCO file of boxes"),
         ({"x": coco((0, 7, [1, 2, 3]))}, ("person",), None, "no COCO file of boxes"),
         ({"x": coco((0, 7, [1, 2, 3, float("nan")]))}, ("person",), None, "give finite numbers"),
@@ -210,6 +210,7 @@ def test_the_split_may_be_below_the_folder_of_boxes(tmp_path: Path) -> None:
             "'a', which leaves the picture of 40 x 30: write left",
         ),
         ({"x": coco((0, 7, [-9, 10, 3, 3]))}, ("person",), None, "leaves the picture of 40 x 30: correct it"),
+        ({"x": coco((0, 7, [9, 10, -3, 3]))}, ("person",), None, "box of the size -3 x 3 in 'a': correct it"),
         ({"x": coco((9, 7, [1, 2, 3, 4]))}, ("person",), None, "box of image 9 and category 7, but does not list them"),
         ({"x": coco((0, 1, [1, 2, 3, 4]))}, ("person",), None, "box of image 0 and category 1"),
         ({"x": coco(names=("a", "a.png"))}, ("person",), None, "lists pictures of one stem twice"),
@@ -307,6 +308,8 @@ def test_yolo(tmp_path: Path, listed: str) -> None:
         ("a.xml", "<annotation>", "a.xml is damaged XML"),
         ("a.xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "a.xml has a document type"),
         ("a.xml", "<svg/>", "its root is 'svg'"),
+        ("a.xml", VOC[0].format(VOC[1].format("person", 30, 20, 10, 25)), "exchange its ends"),
+        ("a.xml", '<?xml version="1.0" encoding="GBK"?><annotation/>', "a.xml has an encoding that is not read"),
         ("a.txt", "0 0.5 0.5", "a.txt, line 1 is no YOLO box: write class"),
         ("a.txt", "0 0.5 0.5 0.2 0.2\n7 0.5 0.5 0.2 0.2", r"a.txt, line 2 has the class 7: there are 0 to 0"),
         ("a.txt", "0 0.9 0.5 0.5 0.2", r"a.txt has the box .*leaves the picture"),
@@ -328,3 +331,22 @@ def test_yolo_without_names_of_classes(tmp_path: Path) -> None:
     (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     with pytest.raises(ValueError, match=r"without names of classes: add one of classes\.txt"):
         find_boxes(pairs, ["person"])
+
+
+def test_yolo_outlines_scores_and_byte_order_marks(tmp_path: Path) -> None:
+    pairs = a_set(tmp_path)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "classes.txt").write_text("person\n", encoding="utf-8-sig")
+    outline = "0 0.25 0.4 0.5 0.2 0.75 0.2 0.8 0.6\n"  # a polygon
+    (tmp_path / "labels" / "a.txt").write_text(outline, encoding="utf-16")
+    (tmp_path / "labels" / "b.c.txt").write_text("0 0.5 0.5 0.5 0.2 0.97\n", encoding="utf-8-sig")  # with a score
+    polygon, scored = find_boxes(pairs, ["person"])
+    np.testing.assert_allclose(polygon.boxes, [[10, 6, 32, 18]], atol=1e-5)
+    np.testing.assert_allclose(scored.boxes, [[10, 12, 30, 18]], atol=1e-5)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_coco_in_other_encodings(tmp_path: Path, encoding: str) -> None:
+    pairs = a_set(tmp_path, x="{}")
+    (tmp_path / "boxes" / "x.json").write_text(json.dumps(coco((0, 7, [1, 2, 3, 4]))), encoding=encoding)
+    assert [len(pair.boxes) for pair in find_boxes(pairs, ("person",))] == [1, 0]

@@ -154,6 +154,24 @@ def test_undeclared_no_data_is_left_out_of_the_scale(kind: str) -> None:
     del plane
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_mixed_border_and_one_row_of_status(seed: int) -> None:
+    """A warp that interpolates leaves half values beside its fill; status words may all lie above the scene."""
+    warped = COUNTS.copy()
+    warped[:5] = 0
+    warped[5] //= 2
+    plane, notes = _infrared(_tiff(warped))
+    alone, _ = _infrared(_tiff(COUNTS[6:]))
+    np.testing.assert_allclose(plane[6:], alone, atol=1e-6)
+    assert len(notes) == 1
+    status = COUNTS.copy()
+    status[0] = np.random.default_rng(seed).integers(20000, 65535, COUNTS.shape[1])
+    plane, notes = _infrared(_tiff(status))
+    alone, _ = _infrared(_tiff(COUNTS[1:]))
+    np.testing.assert_allclose(plane[1:], alone, atol=1e-6)
+    assert "camera status" in notes[0]
+
+
 def test_a_hot_target_is_no_missing_data() -> None:
     pixels = COUNTS.copy()
     pixels[10:12, 10:14] = 65535
@@ -161,6 +179,102 @@ def test_a_hot_target_is_no_missing_data() -> None:
     assert (plane[10:12, 10:14] == 1).all() and plane[:8].std() > 0.1 and not notes
     pixels[-3:, 5:20] = 60000  # a hot pipe along the border
     assert not _infrared(_tiff(pixels))[1]
+
+
+@pytest.mark.parametrize("scale", ["celsius", "counts", "deci", "unit"])
+def test_a_border_not_far_below_the_scene(scale: str) -> None:
+    """Filled with 0 by a rotation, over a scene whose own range nearly reaches 0."""
+    scene = np.random.default_rng(0).random((96, 128)) * 20 + 15
+    scene = {"celsius": scene, "counts": scene * 200, "deci": scene * 10, "unit": scene / 40}[scale]
+    kind = {"celsius": np.float32, "counts": np.uint16, "deci": np.int16, "unit": np.float32}[scale]
+    valid = np.add.outer(np.arange(96), np.arange(128)) > 40  # a corner
+    pixels = np.where(valid, scene, 0).astype(kind)
+    _, _, contexts = FusionImageProcessor().preprocess(
+        pixels.astype(np.uint8) * 3, {"bytes": _tiff(pixels), "path": "x"}
+    )
+    replaced = (
+        ~np.isnan(contexts[0].replacement) if contexts[0].replacement is not None else np.zeros(valid.shape, bool)
+    )
+    if scale == "unit":  # floats in [0, 1] are not stretched, but the corner is no data all the same
+        assert replaced[~valid].all()
+    assert replaced[~valid].all() and replaced[valid].mean() < 0.05
+
+
+def test_a_thin_border_of_a_large_image() -> None:
+    counts = np.random.default_rng(0).integers(29000, 30500, (1024, 1280)).astype(np.uint16)
+    counts[-3:], counts[:, -4:] = 0, 0
+    plane, notes = _infrared(_tiff(counts))
+    assert len(notes) == 1 and plane[:-3, :-4].std() > 0.25
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_hot_pixels_do_not_hide_the_bits_of_a_camera(bits: int) -> None:
+    counts = np.random.default_rng(bits).integers(0, 2**bits, (120, 160), dtype=np.uint16)
+    counts[50, 60:69] = 65535
+    visible, _, contexts = FusionImageProcessor().preprocess(counts, np.zeros((120, 160), np.uint8))
+    assert f"{bits} bits" in contexts[0].notes[0] and float(visible.std()) > 0.25
+    declared = counts.copy()
+    declared[:20] = 65535
+    source = {"bytes": _tiff(declared, extratags=[(42113, 2, 0, "65535", True)]), "path": None}
+    _, _, contexts = FusionImageProcessor().preprocess(source, np.zeros((120, 160), np.uint8))
+    assert f"{bits} bits" in contexts[0].notes[0]
+
+
+def test_alpha_is_not_inverted_where_zero_is_white() -> None:
+    gray, alpha = samples("uint8", (20, 30)), samples("uint8", (20, 30), seed=1)
+    data = _tiff(np.dstack([gray, alpha]), photometric="miniswhite", extrasamples=["unassalpha"], planarconfig="contig")
+    picture = read_picture({"bytes": data, "path": None})
+    np.testing.assert_array_equal(picture.pixels, 255 - gray)
+    np.testing.assert_array_equal(picture.alpha, alpha)
+
+
+def test_exif_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
+    from image_format_cases import _with_orientation
+
+    for kind in ("uint8", "uint16"):
+        stored = samples(kind, (20, 30))
+        Image.fromarray(stored).save(tmp_path / "a.png")
+        png = (tmp_path / "a.png").read_bytes()
+        chunk = _with_orientation(png, 6)[33 : 33 + len(_with_orientation(png, 6)) - len(png)]
+        (tmp_path / "a.png").write_bytes(png[:-12] + chunk + png[-12:])
+        assert read_header(tmp_path / "a.png").size == (30, 20)
+        np.testing.assert_array_equal(read_picture(tmp_path / "a.png").pixels, np.rot90(stored, -1))
+
+
+def test_masked_arrays_hold_no_data() -> None:
+    celsius = (COUNTS * 0.04 - 80).astype(np.float32)
+    masked = np.ma.masked_array(celsius, np.zeros(celsius.shape, bool))
+    masked[:8] = np.ma.masked
+    _, infrared, contexts = FusionImageProcessor().preprocess(np.zeros(COUNTS.shape, np.uint8), masked)
+    assert np.isfinite(contexts[0].replacement[:8]).all() and np.isnan(contexts[0].replacement[8:]).all()
+    del infrared
+
+
+def test_saturated_pictures_are_reported() -> None:
+    burnt = GOOD.copy()
+    burnt[:, :30] = 255
+    assert any("saturated" in note for note in _notes(GOOD, burnt))
+    counts = COUNTS.copy()
+    counts[5:30] = 65535  # a hot band that does not touch the border is no missing data
+    assert FusionImageProcessor().preprocess(GOOD, counts)[2][0].replacement is None
+
+
+@pytest.mark.parametrize("date", ["2024:01:02 03:04:05+09:00", "2024:01:02", "yesterday"])
+def test_odd_dates_do_not_cost_the_picture(tmp_path: Path, date: str) -> None:
+    exif = Image.Exif()
+    exif[0x0132] = date
+    image = Image.fromarray(samples("uint8", (20, 30)))
+    image.info.update(exif=exif.tobytes(), dpi=(254000.0, 254000.0))
+    for suffix in (".tif", ".png", ".jpg"):
+        save_image(image, tmp_path / f"a{suffix}")
+        with Image.open(tmp_path / f"a{suffix}") as saved:
+            assert "dpi" not in saved.info or saved.info["dpi"][0] > 200000
+
+
+def test_pgm_with_windows_line_ends() -> None:
+    head = b"P5\r\n30 20\r\n255\r\n"
+    stored = samples("uint8", (20, 30))
+    np.testing.assert_array_equal(read_picture({"bytes": head + stored.tobytes(), "path": None}).pixels, stored)
 
 
 def test_cold_sky_and_black_background_are_data() -> None:

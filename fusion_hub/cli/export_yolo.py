@@ -114,10 +114,10 @@ def _export(
     keep_freed_memory()
     inputs = open_inputs(name, dtype)
     if overwrite and (output / DESCRIPTION).is_file():
+        (output / "data.yaml").unlink(missing_ok=True)  # first: a set that has it is whole
         for part in ("images", "labels"):
             shutil.rmtree(output / part, ignore_errors=True)
-        for file in ("data.yaml", DESCRIPTION):
-            (output / file).unlink(missing_ok=True)
+        (output / DESCRIPTION).unlink(missing_ok=True)
     try:
         with progress_bar(f"exporting {inputs.name}", len(pictures), shown=True) as (bar, task):
             about = {"annotations": list(annotations) or "union"}

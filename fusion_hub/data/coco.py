@@ -50,7 +50,7 @@ def read_coco(file: Path) -> CocoFile:
         ValueError: it is no such file, contradicts itself, or has a box that leaves its picture by more than a pixel.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_bytes())  # UTF-8, UTF-16 or UTF-32, with a byte order mark or without
         classes = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
         images = {
             entry["id"]: (_stem(entry["file_name"]), (float(entry["width"]), float(entry["height"])))
@@ -61,10 +61,9 @@ def read_coco(file: Path) -> CocoFile:
             for entry in content["annotations"]
             if not entry.get("iscrowd")
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}".rstrip(".")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{file} is no COCO file of boxes ({reason}): give JSON with categories (id, name), images (id, file_name, "
+            f"{file} is no COCO file of boxes: give JSON with categories (id, name), images (id, file_name, "
             "width, height) and annotations (image_id, category_id, bbox)"
         ) from error
     return CocoFile(classes, _by_picture(file, classes, images, boxes))
@@ -86,6 +85,8 @@ def _by_picture(
                 "or leave the box out"
             )
         stem, size = images[image_id]
+        if width < 0 or height < 0:
+            raise ValueError(f"{file} has a box of the size {width:g} x {height:g} in {stem!r}: correct it")
         box = within(np.array([left, top, left + width, top + height]), size, file, stem)
         if box[2] > box[0] and box[3] > box[1]:
             rows[stem].append((box, class_id))

@@ -63,10 +63,11 @@ def _parse_csv(text: str, file: Path) -> list[dict[str, Any]]:
     elif lines:
         delimiter = max(_DELIMITERS, key=lines[0].count)
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
     except csv.Error as error:
         raise ValueError(f"{file} is no CSV table: save it again as CSV in UTF-8") from error
-    return [{(key or "").strip(): value for key, value in row.items() if key is not None} for row in rows]
+    plain = [{(key or "").strip(): value for key, value in row.items() if key is not None} for row in rows]
+    return [row for row in plain if any(value for value in row.values())]  # Excel leaves rows of commas
 
 
 def _parse_json(text: str, file: Path) -> list[dict[str, Any]]:

@@ -42,6 +42,11 @@ def read_voc(files: Sequence[Path]) -> CocoFile:
                 f"{file} is no Pascal VOC file of boxes: each object needs a name and a bndbox of {', '.join(_EDGES)}"
             ) from error
         size = (width, height) if width > 0 and height > 0 else None
+        for _, (left, top, right, bottom) in found:
+            if left > right or top > bottom:
+                raise ValueError(
+                    f"{file} has a box from x {left:g} to {right:g} and y {top:g} to {bottom:g}: exchange its ends"
+                )
         boxes = [within(box, size, file, file.stem) if size else box for _, box in found]
         ids = [classes.setdefault(name, len(classes)) for name, _ in found]
         pictures[file.stem] = Drawn(np.array(boxes).reshape(-1, 4), np.array(ids, np.int64), size)
@@ -55,8 +60,11 @@ def _parse_xml(file: Path) -> ElementTree.Element:
             raise ValueError(
                 f"{file} has a document type or over {_MOST_BYTES >> 20} MiB: boxes need neither, remove it"
             )
-        root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, OSError) as error:
+        try:
+            root = ElementTree.fromstring(text)
+        except ValueError as error:  # an encoding that the parser does not know
+            raise ValueError(f"{file} has an encoding that is not read: save it as UTF-8") from error
+    except (ElementTree.ParseError, OSError, LookupError) as error:
         raise ValueError(f"{file} is damaged XML: export the boxes again") from error
     if root.tag != "annotation":
         raise ValueError(f"{file} is no Pascal VOC file of boxes: its root is {root.tag!r}, not 'annotation'")
@@ -86,12 +94,12 @@ def read_yolo(files: Sequence[Path], pictures_folder: Path, classes: Sequence[st
 
 def _yolo_rows(file: Path, size: tuple[int, int], classes: int) -> list[tuple[int, np.ndarray]]:
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            class_id, *box = (float(word) for word in line.split()[:5])
-            x, y, w, h = box
+            class_id, *numbers = (float(word) for word in line.split())
+            x, y, w, h = _yolo_box(numbers)
         except ValueError as error:
             raise ValueError(
                 f"{file}, line {number} is no YOLO box: write class, center x, center y, width, height"
@@ -102,6 +110,20 @@ def _yolo_rows(file: Path, size: tuple[int, int], classes: int) -> list[tuple[in
         corners = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]) * scale
         rows.append((int(class_id), within(corners, size, file, file.stem)))
     return rows
+
+
+def _yolo_box(numbers: Sequence[float]) -> tuple[float, float, float, float]:
+    """Center and size, of a row with a box (and perhaps a score or key points), or with the corners of an outline."""
+    if len(numbers) >= 6 and len(numbers) % 2 == 0:
+        x, y = numbers[::2], numbers[1::2]
+        return (min(x) + max(x)) / 2, (min(y) + max(y)) / 2, max(x) - min(x), max(y) - min(y)
+    x_center, y_center, width, height = numbers[:4]
+    return x_center, y_center, width, height
+
+
+def _text(file: Path) -> str:
+    data = file.read_bytes()
+    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="replace")
 
 
 def find_class_list(folder: Path) -> list[str] | None:
@@ -118,7 +140,7 @@ def find_class_list(folder: Path) -> list[str] | None:
 
 
 def _class_names(file: Path) -> list[str]:
-    text = file.read_text(encoding="utf-8-sig", errors="replace")
+    text = _text(file)
     if file.suffix not in (".yaml", ".yml"):
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:

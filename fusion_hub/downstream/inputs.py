@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from fusion_hub.baselines import BASELINES
 from fusion_hub.data.layouts import EXTENSIONS
 from fusion_hub.data.pictures import READ_ERRORS, ImageSource, Pair, load_picture, read_bytes
-from fusion_hub.files import write_aside
+from fusion_hub.files import sweep_leftovers, write_aside
 from fusion_hub.image_processor import FusionImageProcessor
 
 SOURCES = ("visible", "infrared")
@@ -89,6 +89,8 @@ def read_inputs(inputs: Inputs, pairs: Sequence[Pair], label: str, cache: Path) 
     folder = cache / f"{file_name(inputs.name)}-{inputs.fingerprint[:12]}"
     place = folder / file_name(label)
     place.mkdir(parents=True, exist_ok=True)
+    sweep_leftovers(folder)
+    sweep_leftovers(place)
     with write_aside(folder / f"{PROVENANCE}.json") as path:
         _describe(inputs, path)
     files = [place / f"{pair.name}.png" for pair in pairs]

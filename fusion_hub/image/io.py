@@ -60,6 +60,7 @@ _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (  # offset, magic bytes, wh
     (0, b"SIMPLE  =", "a FITS file: save the image as float TIFF"),
     (0, b"\xff\x0a", "a JPEG XL picture: save it as PNG"),
     (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture: save it as PNG"),
+    (0, b"P7\n", "a PAM picture: save it as PGM, PPM or PNG"),
     (0, b"8BPS", "a Photoshop file: save it as TIFF or PNG"),
     (0, b"%PDF", "a PDF document: save the image as PNG"),
     (0, b"PK\x03\x04", "a zip archive: unpack it first"),
@@ -136,7 +137,9 @@ def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MA
                 raise ValueError(f"{name} holds {header.pages} pictures: save the one to fuse by itself")
             if image.format == "PNG":
                 _check_png(stream, name)
-            if header.format == "deep" or (image.format == "PNG" and header.dtype == "uint16"):
+            # Pillow scales gray of 2 and 4 bits, but not the level that is transparent.
+            few_bits = image.format == "PNG" and image.mode == "L" and "transparency" in image.info
+            if header.format == "deep" or (image.format == "PNG" and header.dtype == "uint16") or few_bits:
                 return _by_imagecodecs(image, stream, name)
             notes = _jpeg_notes(image, name) if image.format in ("JPEG", "MPO") else ()
             return from_pil(image, name, notes)
@@ -244,7 +247,10 @@ def _pillow(stream: BinaryIO, name: str, start: bytes, max_pixels: int) -> Image
     Image.init()
     try:
         with _pixel_limit(max_pixels):
-            return Image.open(stream, formats=[f for f in _BY_PILLOW if f in Image.OPEN])
+            image = Image.open(stream, formats=[f for f in _BY_PILLOW if f in Image.OPEN])
+        if image.format == "PNG" and "exif" not in image.info and (block := _png_exif(stream)):
+            image.info["exif"] = b"Exif\0\0" + block
+        return image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name} has more pixels than max_pixels={max_pixels}: {_TOO_LARGE}") from error
     except UnidentifiedImageError as error:
@@ -360,7 +366,7 @@ def _by_imagecodecs(image: Image.Image, stream: BinaryIO, name: str) -> Picture:
         raise ValueError(f"{name} has {channels} channels: save the gray or RGB image to fuse by itself")
     alpha = samples[..., -1] if channels in (2, 4) else None
     pixels = samples[..., :3] if channels >= 3 else samples[..., 0]
-    white = None if signed else float(2**bits - 1)
+    white = None if signed else 255.0 if samples.dtype == np.uint8 else float(2**bits - 1)
     return Picture(
         np.ascontiguousarray(pixels), alpha, white=white, depth=depth_of(pixels.dtype), metadata=metadata_of(image)
     )
@@ -391,6 +397,21 @@ def _check_png(stream: BinaryIO, name: str) -> None:
             return
         place = end
     raise ValueError(f"{name} is cut off: copy or export it again")
+
+
+def _png_exif(stream: BinaryIO) -> bytes | None:
+    """EXIF that stands behind the pixels, found without decoding them."""
+    place = stream.tell()
+    stream.seek(len(_PNG_START))
+    found = None
+    while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] == b"eXIf" and length < 2**20:
+            found = stream.read(length)
+            break
+        stream.seek(length + 4, os.SEEK_CUR)
+    stream.seek(place)
+    return found
 
 
 def _jpeg2000_bits(stream: BinaryIO) -> tuple[int, bool]:
@@ -529,7 +550,8 @@ def save_image(image: Image.Image, path: str | os.PathLike[str], *, metadata: bo
         elif file_format == "TIFF":  # Pillow fails on EXIF in compressed TIFF
             write_tiff(np.asarray(image), file, kept, _software(image))
         else:
-            found = {"icc_profile": kept.icc_profile, "exif": exif_block(kept, _software(image)), "dpi": kept.dpi}
+            dpi = None if kept.dpi is None or (file_format == "JPEG" and max(kept.dpi) > 65535) else kept.dpi
+            found = {"icc_profile": kept.icc_profile, "exif": exif_block(kept, _software(image)), "dpi": dpi}
             image.save(file, format=file_format, **options, **{k: v for k, v in found.items() if v is not None})
     return target
 

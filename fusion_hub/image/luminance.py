@@ -27,8 +27,11 @@ _COLORED = 0.15  # mean difference of the channels, of the full scale, from whic
 _FILLS = (0.0, -1.0, -99.0, -999.0, -9999.0, -99999.0, -32768.0, -32767.0, -(2.0**31), -273.15, 65535.0)
 """Values that programs write where they have no data."""
 _LEAST_FILL = 8  # pixels
+_BORDER_SHARE, _BORDER_GAP = 0.02, 0.2  # of the border's pixels, and of the scene's span
+_RING = 2  # pixels round a fill that resampling has mixed with it
 _TELEMETRY_ROWS = 4
 _CAMERA_BITS = (10, 12, 14)
+_STRAY = 1e-3  # share of pixels that may lie above the bits of a camera
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,11 @@ def _visible_limits(
     """Full scale, but for 10, 12 or 14 bits of a camera or scanner in 16-bit samples."""
     white = _full_scale(picture, valid, name, argument)
     if picture.pixels.dtype == np.uint16 and white == 65535:
-        most = float(picture.pixels.max())
+        # A few hot pixels lie above the bits of the camera; they become white.
+        data = picture.pixels if valid is None else picture.pixels[valid]
+        most = float(np.max(data))
+        if most >= 2 ** _CAMERA_BITS[-1]:
+            most = float(np.quantile(_sample(picture.pixels, valid, data.size), 1 - _STRAY, method="lower"))
         bits = next((b for b in _CAMERA_BITS if most < 2**b), 16)
         if most > 255 and bits < 16:
             return (0.0, 2.0**bits - 1), (
@@ -280,8 +287,8 @@ def _valid(picture: Picture, luminance: np.ndarray, role: Role, name: str) -> tu
         rows = np.flatnonzero(telemetry)
         valid = _both(valid, np.broadcast_to(~telemetry[:, None], luminance.shape))
         notes += (
-            f"{name} has {len(rows)} rows of camera status instead of pixels, the first is row {rows[0]}: they are "
-            "left out of the scale and replaced; crop them away to be sure",
+            f"{name} holds camera status instead of pixels in {len(rows)} row(s) from row {rows[0]} on: left out of "
+            "the scale and replaced; crop them away to be sure",
         )
     fill, empty = _fill(luminance, valid, role)
     if empty is not None:
@@ -299,29 +306,86 @@ def _both(first: np.ndarray | None, second: np.ndarray) -> np.ndarray | None:
 
 
 def _fill(luminance: np.ndarray, valid: np.ndarray | None, role: Role) -> tuple[float, np.ndarray | None]:
-    """The value that stands for no data, and its pixels: a value in use, extreme, repeated, and far from all others.
+    """The value that stands for no data, and its pixels: a value in use, extreme, repeated, and away from all others.
 
     A warp leaves a thin ring of mixed values between the fill and the scene; it goes with the fill.
     """
-    sample = _sample(luminance, valid)
-    for fill in (float(sample.min()), float(sample.max())):
+    sample, border = _sample(luminance, valid), _border(luminance, valid)
+    ends = {float(v) for part in (sample, border) if len(part) for v in (part.min(), part.max())}
+    for fill in sorted(ends):
         if not _stands_for_no_data(fill, luminance.dtype) or (role == "visible" and fill >= 0):
             continue  # black and white borders of a visible image are black and white
         rest = sample[sample != fill]
-        if len(rest) == 0:
+        if len(rest) == 0 or not (_is_far(fill, rest) or _is_a_border(fill, rest, border)):
             continue
-        low, high = (float(v) for v in np.percentile(rest, (1, 99)))
-        span = max(high - low, 1e-6 * max(abs(low), abs(high)))
-        if max(low - fill, fill - high) < 2 * span:
+        filled = luminance == luminance.dtype.type(fill)
+        near = _near(filled)
+        core = _sample(luminance, ~near if valid is None else valid & ~near)
+        if len(core) == 0:
             continue
-        empty = luminance < low - span if fill < low else luminance > high + span
-        if fill > high:  # a saturated target is hot, not missing: what is missing above are whole rows or columns
-            empty &= np.all(empty, axis=1, keepdims=True) | np.all(empty, axis=0, keepdims=True)
+        below = fill < core.min()
+        empty = filled | (near & ((luminance < core.min()) if below else (luminance > core.max())))
+        if not below:  # a saturated target is hot, not missing: what is missing above are whole rows or columns
+            empty &= _whole_strips(empty)
         if valid is not None:
             empty &= valid
-        if np.count_nonzero(luminance == luminance.dtype.type(fill)) >= _LEAST_FILL and empty.any():
+        if np.count_nonzero(filled) >= _LEAST_FILL and empty.any():
             return fill, empty
     return 0.0, None
+
+
+def _border(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """The data of the outermost rows and columns, which a regular grid may miss."""
+
+    def edges(plane: np.ndarray) -> np.ndarray:
+        return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
+
+    return edges(luminance) if valid is None else edges(luminance)[edges(valid)]
+
+
+def _is_far(fill: float, rest: np.ndarray) -> bool:
+    """Whether a value lies two spans of the scene away from it; a few mixed values are no part of the scene."""
+    low, high = (float(v) for v in np.percentile(rest, (5, 95)))
+    span = max(high - low, 1e-6 * max(abs(low), abs(high)))
+    return max(low - fill, fill - high) >= 2 * span
+
+
+def _is_a_border(fill: float, rest: np.ndarray, border: np.ndarray) -> bool:
+    """Whether a value fills a part of the border, and nearly nothing lies between it and the scene."""
+    if len(border) == 0 or float((border == fill).mean()) < _BORDER_SHARE:
+        return False
+    low, high = (float(v) for v in np.percentile(rest, (1, 99)))
+    gap, start = (low - fill, fill) if fill < low else (fill - high, high)
+    if gap < _BORDER_GAP * (high - low) or gap <= 0:
+        return False
+    between = (rest > start + 0.1 * gap) & (rest < start + 0.9 * gap)
+    return float(between.mean()) < 0.01
+
+
+def _whole_strips(empty: np.ndarray) -> np.ndarray:
+    """Rows and columns, counted from the edges, that a mask `(H, W)` covers whole."""
+    strips_found = np.zeros_like(empty)
+    for axis in (0, 1):
+        whole = np.atleast_1d(empty.all(axis=1 - axis))
+        for order in (range(len(whole)), range(len(whole) - 1, -1, -1)):
+            for index in order:
+                if not whole[index]:
+                    break
+                strips_found[(slice(None), index) if axis else index] = True
+    return strips_found
+
+
+def _near(mask: np.ndarray) -> np.ndarray:
+    """Pixels at most `_RING` rows and columns from one of a mask `(H, W)`."""
+    for axis in (0, 1):
+        grown = mask.copy()
+        for shift in range(1, min(_RING, mask.shape[axis] - 1) + 1):
+            ahead, behind = [slice(None)] * 2, [slice(None)] * 2
+            ahead[axis], behind[axis] = slice(shift, None), slice(None, -shift)
+            grown[tuple(ahead)] |= mask[tuple(behind)]
+            grown[tuple(behind)] |= mask[tuple(ahead)]
+        mask = grown
+    return mask
 
 
 def _stands_for_no_data(value: float, dtype: np.dtype) -> bool:
@@ -348,8 +412,9 @@ def _telemetry(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray | 
             below = float((luminance[index] < low - 2 * span).mean())
             above = float((luminance[index] > high + 2 * span).mean())
             constant = luminance[index].min() == luminance[index].max()  # a border that a warp has filled
-            # A hot pipe along the border is on one side of the scene; status words are on both, or mostly zero.
-            strange.append(not constant and ((below + above > 0.5 and min(below, above) > 0.02) or below > 0.3))
+            # A hot pipe along the border is smooth and on one side of the scene; status words jump, or are mostly zero.
+            rough = float(np.median(np.abs(np.diff(luminance[index].astype(np.float64))))) > 2 * span
+            strange.append(not constant and ((below + above > 0.5 and rough) or below > 0.3))
         count = strange.index(False) if False in strange else 0
         found[list(order)[:count]] = True
     return found if found.any() else None
@@ -435,6 +500,9 @@ def _judge(
             f"{name} uses {least:g}..{most:g} of 0..{high:g} only, a small part of its scale; set {argument} to "
             "'percentile' or (low, high) to stretch it"
         )
+    elif fixed_scale and float((sample >= high).mean()) > _CLIPPED:
+        share = float((sample >= high).mean())
+        yield f"{name} is saturated in {share:.0%} of its pixels (value {high:g}): its exposure or range was too small"
     elif fixed_scale and role == "visible" and most < _SMALL_PART * high:
         yield f"{name} is very dark, {least:g}..{most:g} of 0..{high:g}; set {argument} to 'percentile' or (low, high)"
     if role == "infrared" and picture.pixels.ndim == 3 and picture.white is not None:

@@ -34,7 +34,10 @@ def has_exif(image: Image.Image) -> bool:
 
 
 def metadata_of_tiff(stream: BinaryIO) -> Metadata:
-    """Of a TIFF file, of kinds too whose samples Pillow does not know."""
+    """Of a TIFF file, of any kind of samples; none of BigTIFF, whose directories Pillow misreads."""
+    stream.seek(0)
+    if stream.read(4) in (b"II+\0", b"MM\0+"):
+        return Metadata()
     stream.seek(0)
     exif = Image.Exif()
     try:

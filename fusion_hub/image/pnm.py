@@ -30,12 +30,11 @@ def read_pnm_header(data: bytes, name: str) -> tuple[Header, int, int]:
     kind, width, height, most = (int(value) for value in found.groups())
     if not 1 <= most <= 65535:
         raise ValueError(f"{name} says that its largest value is {most}: PGM and PPM allow 1 to 65535, export it again")
-    dtype = "uint8" if most < 256 else "uint16"
-    return (
-        Header((height, width), 3 if kind in (3, 6) else 1, dtype, "PPM" if kind in (3, 6) else "PGM"),
-        most,
-        found.end(),
-    )
+    start = found.end()
+    if data[start - 1 : start + 1] == b"\r\n":  # of a program that writes text as Windows does
+        start += 1
+    dtype, file_format = "uint8" if most < 256 else "uint16", "PPM" if kind in (3, 6) else "PGM"
+    return Header((height, width), 3 if kind in (3, 6) else 1, dtype, file_format), most, start
 
 
 def read_pnm(data: bytes, name: str) -> Picture:

@@ -5,7 +5,9 @@ knows no float64 and reduces 16-bit colors to 8 bits.
 """
 
 import io
+import logging
 import math
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +20,9 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 
 from .metadata import metadata_of_tiff
 from .picture import Header, Metadata, Picture, depth_of, full_scale
+
+# What it finds odd in a header is reported by us, in a sentence, or of no consequence.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)  # GeoTIFF: scale, tie points, transformation, keys
 _ORIENTATION, _NODATA = 274, 42113
@@ -292,11 +297,12 @@ def _interpret(
         table = np.asarray(page.colormap)
         if samples.max() >= table.shape[1]:
             raise ValueError(f"{name} uses colors that its palette lacks: export it again")
-        return (table.T[samples[..., 0]] >> 8).astype(np.uint8), None, 255.0, ()
+        shift = 8 if table.max() > 255 else 0  # some writers put 8-bit colors into the 16 bits of the table
+        return (table.T[samples[..., 0]] >> shift).astype(np.uint8), None, 255.0, ()
     if page.photometric in _CONVERTED_BY_PILLOW:
         return samples[..., :3], None, 255.0, ()
     if page.photometric == PHOTOMETRIC.MINISWHITE:
-        samples = _inverted(samples, white, name)
+        samples = np.concatenate([_inverted(samples[..., :1], white, name), samples[..., 1:]], axis=2)
     extras = [int(kind) for kind in page.extrasamples]
     alpha = None
     if has_alpha:
@@ -373,7 +379,7 @@ def write_tiff(samples: np.ndarray, stream: BinaryIO, metadata: Metadata, softwa
         resolutionunit="INCH" if metadata.dpi else None,
         iccprofile=metadata.icc_profile,
         software=software,
-        datetime=exif.get(ExifTags.Base.DateTime),
+        datetime=_plain_date(exif.get(ExifTags.Base.DateTime)),
         description=exif.get(ExifTags.Base.ImageDescription),
         extratags=extratags,
         metadata=None,
@@ -383,6 +389,12 @@ def write_tiff(samples: np.ndarray, stream: BinaryIO, metadata: Metadata, softwa
         if entries:
             _append_directory(file, tag, entries)
     stream.write(file.getbuffer())
+
+
+def _plain_date(value: Any) -> str | None:
+    """A date in the form of TIFF 6.0, which tifffile insists on; others are left out of the base tags."""
+    text = str(value or "").strip("\0 ")
+    return text if re.fullmatch(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d", text) else None
 
 
 def _append_directory(file: io.BytesIO, pointer: int, entries: dict[int, Any]) -> None:
