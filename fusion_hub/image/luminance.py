@@ -500,8 +500,7 @@ def _judge(
             f"{name} uses {least:g}..{most:g} of 0..{high:g} only, a small part of its scale; set {argument} to "
             "'percentile' or (low, high) to stretch it"
         )
-    elif fixed_scale and float((sample >= high).mean()) > _CLIPPED:
-        share = float((sample >= high).mean())
+    elif fixed_scale and most >= high and (share := float((sample >= high).mean())) > _CLIPPED:
         yield f"{name} is saturated in {share:.0%} of its pixels (value {high:g}): its exposure or range was too small"
     elif fixed_scale and role == "visible" and most < _SMALL_PART * high:
         yield f"{name} is very dark, {least:g}..{most:g} of 0..{high:g}; set {argument} to 'percentile' or (low, high)"
