@@ -4,7 +4,6 @@ import csv
 import html
 import io
 import re
-import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,8 @@ from storage import root
 from uploads import Refusal, in_words, open_upload, pixels_of
 
 from fusion_hub.data.layouts import safe_name
-from fusion_hub.data.pairing import Named, file_role, pair_files
+from fusion_hub.data.pairing import Named, file_role, fold_name, pair_files
+from fusion_hub.data.tables import plain_cell
 from fusion_hub.image.io import EXTENSIONS
 
 MAX_PAIRS = 50
@@ -91,7 +91,7 @@ def batch(
         _check(found, collected)
         target = new_folder() / "fused.zip"
         rows = [Row(name, "no partner") for name in found.alone]
-        taken = {_folded(REPORT)}
+        taken = {fold_name(REPORT)}
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as output:
             for index, (name, (visible, infrared)) in enumerate(found.pairs.items()):
                 progress((index, len(found.pairs)), desc=f"Fusing {name}", unit="pairs")
@@ -182,14 +182,10 @@ def _free_name(name: str, taken: set[str]) -> str:
     stem = re.sub(r'[<>:"|?*]', "_", safe_name(name)).rstrip(" .")
     stem = stem.encode()[:LONGEST].decode(errors="ignore") or "_"
     free, number = f"{stem}.png", 2
-    while _folded(free) in taken:
+    while fold_name(free) in taken:
         free, number = f"{stem}-{number}.png", number + 1
-    taken.add(_folded(free))
+    taken.add(fold_name(free))
     return free
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _warn(title: str, what: str, names: Sequence[str]) -> None:
@@ -202,6 +198,5 @@ def _report(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(Row._fields)
-    # Names come from strangers: a spreadsheet would take some for formulas.
-    writer.writerows([f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell for cell in row] for row in rows)
+    writer.writerows([plain_cell(cell) for cell in row] for row in rows)
     return text.getvalue()

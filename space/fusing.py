@@ -21,8 +21,9 @@ from uploads import MAX_PIXELS, Refusal, in_words, open_upload, sentence
 
 from fusion_hub import FusionPipeline, InputWarning, PretrainedInfo, list_models
 from fusion_hub.data.layouts import safe_name
+from fusion_hub.image import luminance
 from fusion_hub.image.io import read_picture, to_eight_bit
-from fusion_hub.image.luminance import ValueRange, check_range
+from fusion_hub.image.luminance import ValueRange
 
 MEDICAL = "difffusenet-medical"
 RED_MAX_PIXELS = 4_000_000  # more would keep all other visitors waiting for minutes
@@ -193,14 +194,11 @@ def parse_range(text: str | None, what: str) -> ValueRange:
     Raises:
         Refusal: for anything else.
     """
-    parts = re.split(r"[,;\s]+", str(text or "auto").strip())
     try:
-        rule: Any = parts[0] if len(parts) == 1 else tuple(float(part) for part in parts)
-        check_range(rule, what)
+        return luminance.parse_range(re.sub(r"[,;\s]+", ",", str(text or "auto").strip()), what)
     except ValueError as error:
         words = "auto, dtype, minmax, percentile, or two rising numbers LOW,HIGH such as 2600,2800"
         raise Refusal("Unknown range", f"The {what} range is {words}.") from error
-    return rule
 
 
 def fuse(

@@ -217,6 +217,46 @@ def test_a_changed_input_is_fused_again(pairs: Path, tmp_path: Path, model: str)
     assert "1 fused, 4 already there" in run("fuse", pairs, "--output", out, "--model", model).stdout
 
 
+def test_a_changed_four_channel_input_is_fused_again(tmp_path: Path, model: str) -> None:
+    random = np.random.default_rng(0)
+    (tmp_path / "rgbt").mkdir()
+    for name in "ab":
+        Image.fromarray(random.integers(0, 256, (40, 56, 4), dtype=np.uint8)).save(tmp_path / "rgbt" / f"{name}.png")
+    arguments = ("fuse", tmp_path / "rgbt", "--output", tmp_path / "out", "--model", model)
+    assert "2 fused" in run(*arguments).stdout
+    Image.fromarray(random.integers(0, 256, (40, 56, 4), dtype=np.uint8)).save(tmp_path / "rgbt" / "b.png")
+    assert "1 fused, 1 already there" in run(*arguments).stdout
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"output": "../../precious.png"},
+        {"output": 7},
+        {"output": "a\0.png"},
+        {"output": "report.csv"},
+        {"name": ["a"]},
+        {"notes": None},
+        {"notes": [1]},
+        {"bytes": "many"},
+        {"inputs": 3},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_damaged_lines_of_the_record_count_as_not_done(pairs: Path, tmp_path: Path, model: str, change: dict) -> None:
+    precious = tmp_path / "precious.png"
+    precious.write_bytes(b"not ours")
+    out = tmp_path / "some" / "out"
+    arguments = ("fuse", pairs, "--output", out, "--model", model)
+    assert "5 fused" in run(*arguments).stdout
+    file = out / ".fusion-hub" / "done-0.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps({**line, **(change if line["name"] == "a" else {})}) + "\n" for line in lines))
+    assert "1 fused, 4 already there" in run(*arguments).stdout
+    assert precious.read_bytes() == b"not ours" and (out / ".fusion-hub" / "report.csv").is_file()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

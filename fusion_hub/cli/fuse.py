@@ -313,6 +313,7 @@ def _open_dataset(
 ) -> "PairedDataset":
     """Open the set and refuse what would destroy files; the main process reports what is wrong with it."""
     from fusion_hub.data import PairedDataset
+    from fusion_hub.data.pictures import source_file
 
     dataset = PairedDataset.open(source, split=None if single else split, streaming=streaming)
     if dataset.length is None:
@@ -324,8 +325,8 @@ def _open_dataset(
     places: set[Path] = set()
     for pair in dataset:
         names[pair.name] += 1
-        sources = (getattr(source, "file", source) for source in (pair.visible_source, pair.infrared_source))
-        places |= {file.parent for file in sources if isinstance(file, Path)}
+        files = map(source_file, (pair.visible_source, pair.infrared_source))
+        places |= {file.parent for file in files if file is not None}
     if not single and output.resolve() in {place.resolve() for place in places}:
         raise CommandError(f"--output {output} holds the inputs: give another folder", WRONG_USE)
     _refuse_repeated(names)

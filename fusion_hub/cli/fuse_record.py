@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fusion_hub.data.pictures import Pair
+from fusion_hub.data.pictures import Pair, source_file
+from fusion_hub.data.tables import plain_cell
 from fusion_hub.files import sweep_leftovers, write_aside
 from fusion_hub.image.io import check_complete
 
@@ -84,11 +85,8 @@ class FolderRecord:
         """Load what earlier runs have done; damaged lines count as not done."""
         for file in sorted(self.folder.glob("done-*.jsonl")):
             for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    done = Done(**json.loads(line))
-                except (ValueError, TypeError):
-                    continue
-                self.done[done.name] = done
+                if (done := _parse(line)) is not None:
+                    self.done[done.name] = done
 
     def find(self, pair: Pair) -> Done | None:
         """The finished picture of a pair, if it is whole and its inputs have not changed."""
@@ -117,7 +115,7 @@ class FolderRecord:
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(("name", "result", "output", "note"))
-        writer.writerows(tuple(map(_plain, (row.name, row.result, row.output, row.note))) for row in rows)
+        writer.writerows(tuple(map(plain_cell, (row.name, row.result, row.output, row.note))) for row in rows)
         with write_aside(self.folder / "report.csv") as aside:
             aside.write_text(text.getvalue(), encoding="utf-8-sig")
         return self.folder / "report.csv"
@@ -147,17 +145,23 @@ _SUFFIXES = (".png", ".tif")
 
 def state_of_inputs(pair: Pair) -> list[Any] | None:
     """Size and time of change of both files; None where one is no file."""
-    sources = (pair.visible_source, pair.infrared_source)
-    if not all(isinstance(source, Path) for source in sources):
+    files = [source_file(source) for source in (pair.visible_source, pair.infrared_source)]
+    found = [os.stat(file) for file in files if file is not None]
+    return [[status.st_size, status.st_mtime_ns] for status in found] if len(found) == len(files) else None
+
+
+def _parse(line: str) -> Done | None:
+    """A line of the record; None if it is damaged, or names a file outside the output folder."""
+    try:
+        done = Done(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
         return None
-    found = [os.stat(source) for source in sources if isinstance(source, Path)]
-    return [[status.st_size, status.st_mtime_ns] for status in found]
+    texts = (done.name, done.output, *done.notes) if isinstance(done.notes, list) else (None,)
+    if not all(isinstance(text, str) for text in texts) or not done.output.endswith(_SUFFIXES):
+        return None
+    return done if Path(done.output).name == done.output and "\0" not in done.output else None
 
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:12]}..."
-
-
-def _plain(text: str) -> str:
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -137,8 +137,13 @@ def _exact(name: str, role: Role) -> str:
     return name
 
 
-def _folded(name: str, role: Role) -> str:
+def fold_name(name: str) -> str:
+    """A name without the differences of case and Unicode form that some systems do not make."""
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def _folded(name: str, role: Role) -> str:
+    return fold_name(name)
 
 
 def _unmarked(name: str, role: Role) -> str:

@@ -43,6 +43,12 @@ class Pair:
         return load_picture(self.infrared_source)
 
 
+def source_file(source: ImageSource) -> Path | None:
+    """The file that a picture, or a channel of it, is read from; None for pictures in memory."""
+    file = getattr(source, "file", source)
+    return file if isinstance(file, Path) else None
+
+
 def load_picture(source: ImageSource) -> Image.Image | np.ndarray:
     """A picture to look at: a PIL image in its own mode for what Pillow reads without loss, else an array.
 

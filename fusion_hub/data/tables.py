@@ -1,4 +1,4 @@
-"""Tables as people save them: CSV of any program and language, JSON lines, a JSON array."""
+"""Tables as people save them: CSV of any program and language, JSON lines, a JSON array; and cells of our own."""
 
 import csv
 import io
@@ -49,6 +49,11 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     if best is None:
         raise ValueError(f"{file} is no text in a known encoding: save it as UTF-8")
     return best[1]
+
+
+def plain_cell(text: str) -> str:
+    """A cell of a CSV file that no spreadsheet takes for a formula, as names that come from strangers could be."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def _is_name(value: Any) -> bool:

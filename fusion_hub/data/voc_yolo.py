@@ -31,9 +31,7 @@ def read_voc(files: Sequence[Path]) -> CocoFile:
             found = [
                 (
                     str(entry.findtext("name")).strip(),
-                    np.array(
-                        [float(entry.findtext(f"bndbox/{edge}", "")) for edge in ("xmin", "ymin", "xmax", "ymax")]
-                    ),
+                    np.array([float(entry.findtext(f"bndbox/{edge}", "")) for edge in _EDGES]),
                 )
                 for entry in root.iter("object")
             ]

@@ -157,7 +157,7 @@ class FusionPipeline(PortablePipeline):
     def automatic_overlap(self, tile: int) -> int:
         """Pixels that neighboring tiles share, a multiple of the model's `tile_multiple`.
 
-        A share of twice the reach: what lies at the end of the reach has next to no influence. docs/models.md has the
+        A share of the reach of the network: what lies at its end has next to no influence. docs/models.md has the
         measured seams.
         """
         needed = _round_up(math.ceil(self.overlap_share * self.model.receptive_margin), self.model.tile_multiple)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fusion_hub import losses
 from fusion_hub.image_processor import crop_to, pad_to_multiple
-from fusion_hub.metrics.fidelity import VIF_MIN_SIDE
 from fusion_hub.models.difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel, FusionFeatures
 from fusion_hub.models.feature_diffusion import add_noise, noise_estimate
 from fusion_hub.training.checkpoint import Network
@@ -163,11 +162,6 @@ class DiffFuseNetTask(FusionTask):
 
     def __init__(self, training: TrainingConfig, config: DiffFuseNetConfig) -> None:
         self.training, self.config = training, config
-
-    @property
-    def least_crop_size(self) -> int:  # type: ignore[override]
-        """Of the fidelity loss, whatever stage it is in."""
-        return VIF_MIN_SIDE if self.config.fidelity > 0 else 1
 
     def build_model(self) -> DiffFuseNetModel:
         """A new network, or a copy of `initial_weights`."""

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fusion_hub.metrics.fidelity import VIF_MIN_SIDE
 from fusion_hub.training.config import ConfigError, TrainingConfig
 from fusion_hub.training.samples import CropSampler, open_crops
 from fusion_hub.training.validation import ValidationPair, open_validation_pairs, validate
@@ -15,8 +16,13 @@ from fusion_hub.training.validation import ValidationPair, open_validation_pairs
 class FusionTask:
     """The part of a `TrainingTask` (see `fusion_hub.training.loop`) that does not depend on the fusion model."""
 
-    least_crop_size = 1
-    """Smallest side of a crop in pixels, in any stage."""
+    config: Any
+    """Options of the model and its losses."""
+
+    @property
+    def least_crop_size(self) -> int:
+        """Smallest side of a crop in pixels that the losses take, in any stage."""
+        return VIF_MIN_SIDE if getattr(self.config, "fidelity", 0) > 0 else 1
 
     def open_samples(self, config: TrainingConfig) -> CropSampler:
         """Crops from the sets of `config.sources`.

@@ -151,7 +151,7 @@ class Trainer:
 
         Raises:
             NonFiniteError: a loss or gradient is not finite.
-        OutputError: the disk is full or read-only.
+            OutputError: the disk is full or read-only.
         """
         from tqdm import tqdm
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from fusion_hub import losses
-from fusion_hub.metrics.fidelity import VIF_MIN_SIDE
 from fusion_hub.models.red import RED_VARIANTS, REDModel
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import ConfigError, TrainingConfig, option
@@ -196,11 +195,6 @@ class REDTask(FusionTask):
     def __init__(self, training: TrainingConfig, config: REDConfig) -> None:
         self.training, self.config = training, config
         self.find_unused_parameters = config.random_steps  # fewer steps leave the coefficients of the others alone
-
-    @property
-    def least_crop_size(self) -> int:  # type: ignore[override]
-        """Of the fidelity loss, whatever stage it is in."""
-        return VIF_MIN_SIDE if self.config.fidelity > 0 else 1
 
     def build_model(self) -> REDModel:
         """A new network, one with the weights of Stable Diffusion 1.5, or a copy of `initial_weights`."""
