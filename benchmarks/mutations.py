@@ -135,7 +135,7 @@ def worker() -> None:
     import warnings
 
     from fusion_hub.image.io import read_header, read_picture
-    from fusion_hub.image_processor import FusionImageProcessor
+    from fusion_hub.image.processor import FusionImageProcessor
 
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

@@ -19,9 +19,9 @@ import diffusers
 import torch
 
 from fusion_hub import FusionPipeline, PairedDataset, evaluation, leaderboard
-from fusion_hub.baselines import BASELINES
 from fusion_hub.cli.common import progress_bar
 from fusion_hub.evaluation import Evaluation, EvaluationSet, Method
+from fusion_hub.evaluation.baselines import BASELINES
 from fusion_hub.metrics import CDDFUSE_METRICS, METRICS
 
 DEFAULT_METRICS = (*CDDFUSE_METRICS, "AG", "EI_quarter", "SSIM", "CC")

@@ -1,6 +1,6 @@
 """`python -m fusion_hub` is `fusion-hub`."""
 
-from .cli import main
+from fusion_hub.cli import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 python model_cards/render.py                    # all of them
 python model_cards/render.py difffusenet-msrs
 
-Writes the checkpoint's `README.md` and, beside this file, `<name>.md`. `fusion_hub/cards/render.py` says which files
+Writes the checkpoint's `README.md` and, beside this file, `<name>.md`. `fusion_hub.hub.cards` says which files
 are read; `template.md.j2` is a link to its template.
 """
 
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fusion_hub.cards import render_model_card, render_segmenter_card, validate_card
+from fusion_hub.hub.cards import render_model_card, render_segmenter_card, validate_card
 from fusion_hub.pretrained import PRETRAINED, SEGMENTERS
 
 HERE = Path(__file__).parent

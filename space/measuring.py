@@ -7,7 +7,7 @@ from PIL import Image
 from results import as_stored
 from uploads import in_words, open_upload
 
-from fusion_hub.baselines import BASELINES
+from fusion_hub.evaluation.baselines import BASELINES
 from fusion_hub.evaluation.measuring import GUARD_METRICS, measure_pair
 from fusion_hub.evaluation.methods import Method, luminance
 from fusion_hub.evaluation.report import heading, number

@@ -1,7 +1,6 @@
 """Fixtures shared by all tests."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: before torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from fusion_hub.cli.common import WRONG_USE, CommandError, reason, told
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fusion_hub.downstream.results import Part, Results
+    from fusion_hub.evaluation.downstream_results import Part, Results
 
 EXAMPLES = """
 Examples:
@@ -127,7 +127,7 @@ def _try_detector(
 
 
 def _tell(places: Sequence[Path], output: Path | None, published: bool, *, by_day_and_night: bool) -> None:
-    from fusion_hub.downstream import results as table
+    from fusion_hub.evaluation import downstream_results as table
 
     found = table.find_runs(places)
     notes = [f"Not in the table: {text}." for text in found.left_out]
@@ -145,7 +145,7 @@ def _print(result: "Results") -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from fusion_hub.downstream.results import report
+    from fusion_hub.evaluation.downstream_results import report
 
     console = Console()
     console.print(_overview(result))
@@ -177,8 +177,8 @@ def _overview(result: "Results") -> "Table":
     """Headline numbers of all tasks; each cell has its interval below."""
     from rich.markup import escape
 
-    from fusion_hub.downstream.results import report
-    from fusion_hub.downstream.results.measures import title
+    from fusion_hub.evaluation.downstream_results import report
+    from fusion_hub.evaluation.downstream_results.measures import title
 
     table = _new_table("Percent, 95 % interval below (over pictures, and seeds where there are several)", "input")
     columns = list(report.overview(result))
@@ -196,7 +196,7 @@ def _overview(result: "Results") -> "Table":
 def _classes(part: "Part") -> "Table":
     from rich.markup import escape
 
-    from fusion_hub.downstream.results import report
+    from fusion_hub.evaluation.downstream_results import report
 
     found = report.class_table(part)
     family = f", {report.title(part.families[0])}" if len(part.families) == 1 else ""
@@ -211,7 +211,7 @@ def _classes(part: "Part") -> "Table":
 
 
 def _cell(part: "Part", name: str, metric: str, *, ends: bool) -> str:
-    from fusion_hub.downstream.results import report
+    from fusion_hub.evaluation.downstream_results import report
 
     row = report.row_of(part, name)
     number = None if row is None else row.numbers.get(metric)

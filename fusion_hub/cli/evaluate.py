@@ -219,8 +219,8 @@ def _open_sets(sources: Sequence[str], split: str | None, limit: int | None, sho
 def _open_methods(
     sources: Sequence[str], datasets: "Sequence[EvaluationSet]", options: dict[str, Any], device: Any, dtype: DtypeName
 ) -> "list[Method]":
-    from fusion_hub.baselines import BASELINES
     from fusion_hub.evaluation import baseline_method, folder_method, pipeline_method, with_baselines
+    from fusion_hub.evaluation.baselines import BASELINES
 
     found = []
     for text in sources:

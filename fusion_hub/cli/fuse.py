@@ -421,7 +421,7 @@ def _save(work: Work, pair: "Pair", image: Any, tally: Tally) -> None:
     """Write one picture and record it. Raises `CommandError` where the disk takes none, which holds for all."""
     from fusion_hub.cli.fuse_record import Row
     from fusion_hub.files import disk_trouble
-    from fusion_hub.image_processor import save_image
+    from fusion_hub.image.processor import save_image
 
     notes = [*image.info.get("notes", ()), *_depth_notes(work, image)]
     target = work.target(pair, image)
@@ -454,7 +454,7 @@ def _depth_notes(work: Work, image: Any) -> list[str]:
 def _fuse_pairs(work: Work, pairs: "Sequence[Pair]") -> list[Any]:
     import torch
 
-    from fusion_hub.image_processor import InputWarning
+    from fusion_hub.image.processor import InputWarning
 
     generators = [torch.Generator().manual_seed(_pair_seed(work.seed, pair.name)) for pair in pairs]
     visible, infrared = [pair.visible_source for pair in pairs], [pair.infrared_source for pair in pairs]

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from fusion_hub.data.pairs import Pair, PairedDataset
 from fusion_hub.data.pictures import READ_ERRORS, ImageSource
 from fusion_hub.image.luminance import ValueRange
-from fusion_hub.image_processor import FusionImageProcessor
+from fusion_hub.image.processor import FusionImageProcessor
 
 _LOG = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from fusion_hub.downstream.segmentation import LEVEL, RESAMPLES, Interval, draw_
 
 if TYPE_CHECKING:
     from fusion_hub.downstream.protocols import Detections, Detector
-    from fusion_hub.image_processor import ImageInput
+    from fusion_hub.image.processor import ImageInput
 
 LEAST_SCORE = 0.001
 _DRAWS_AT_ONCE = 500

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fusion_hub.downstream.classes import Colour, colour_of, name_of
 from fusion_hub.downstream.protocols import Detections, Segmentation
-from fusion_hub.image_processor import FusionImageProcessor, ImageInput, InfraredRange
+from fusion_hub.image.processor import FusionImageProcessor, ImageInput, InfraredRange
 
 Box = tuple[int, int, int, int]
 _DARK, _LIGHT = (17, 17, 17), (255, 255, 255)

@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from fusion_hub.baselines import BASELINES
 from fusion_hub.data.layouts import EXTENSIONS
 from fusion_hub.data.pictures import READ_ERRORS, ImageSource, Pair, load_picture, read_bytes
+from fusion_hub.evaluation.baselines import BASELINES
 from fusion_hub.files import sweep_leftovers, write_aside
-from fusion_hub.image_processor import FusionImageProcessor
+from fusion_hub.image.processor import FusionImageProcessor
 
 SOURCES = ("visible", "infrared")
 DTYPES = ("float32", "bfloat16")
@@ -55,7 +55,7 @@ def open_inputs(name: str, dtype: str = "float32") -> Inputs:
     """The pictures that `name` stands for.
 
     Args:
-        name: `visible` or `infrared`; a rule of `fusion_hub.baselines`; a bundled model, a pipeline folder or a Hub id
+        name: `visible` or `infrared`; a baseline; a bundled model, a pipeline folder or a Hub id
             `owner/name`; or a folder with one image for each pair, of its stem.
         dtype: in which a model computes, one of `DTYPES`; published numbers are float32.
 

@@ -15,7 +15,7 @@ from fusion_hub.downstream.boxes import letterbox, nms
 from fusion_hub.downstream.protocols import Detections, check_threshold
 from fusion_hub.downstream.weights import find_weights, require
 from fusion_hub.downstream.yolo import Layout, names_for, recognise
-from fusion_hub.image_processor import FusionImageProcessor, ImageInput, InfraredRange
+from fusion_hub.image.processor import FusionImageProcessor, ImageInput, InfraredRange
 
 DEFAULT_SIZE = 640  # of Ultralytics, where the file leaves the size open
 MAX_STRIDE = 32

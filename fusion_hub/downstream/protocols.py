@@ -8,7 +8,7 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 
 from fusion_hub.downstream.classes import Colour, name_of
-from fusion_hub.image_processor import ImageInput
+from fusion_hub.image.processor import ImageInput
 
 BACKGROUND = ("unlabelled", "unlabeled", "background", "void")
 """Names of the class that means "none of the others"; it is not drawn."""

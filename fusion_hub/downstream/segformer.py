@@ -18,8 +18,8 @@ from fusion_hub import pretrained
 from fusion_hub.downstream.classes import Colour, palette_of
 from fusion_hub.downstream.protocols import Segmentation
 from fusion_hub.downstream.transformers_loading import check_finite, class_names, load_network
-from fusion_hub.image_processor import FusionImageProcessor, ImageInput, InfraredRange, pad_to_multiple
-from fusion_hub.tiling import Window, run_tiled
+from fusion_hub.image.processor import FusionImageProcessor, ImageInput, InfraredRange, pad_to_multiple
+from fusion_hub.image.tiling import Window, run_tiled
 
 STRIDE = 32  # the coarsest features of SegFormer
 

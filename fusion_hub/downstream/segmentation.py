@@ -26,7 +26,7 @@ from fusion_hub.data.labels import IGNORED
 
 if TYPE_CHECKING:
     from fusion_hub.downstream.protocols import Segmenter
-    from fusion_hub.image_processor import ImageInput
+    from fusion_hub.image.processor import ImageInput
 
 LEVEL = 0.95
 RESAMPLES = 2000

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fusion_hub.downstream.protocols import Detections, check_threshold
 from fusion_hub.downstream.transformers_loading import check_finite, class_names, load_network
-from fusion_hub.image_processor import FusionImageProcessor, ImageInput, InfraredRange
+from fusion_hub.image.processor import FusionImageProcessor, ImageInput, InfraredRange
 
 
 class TransformersDetector:

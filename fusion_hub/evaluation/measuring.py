@@ -21,7 +21,7 @@ from fusion_hub.data.pictures import ImageSource, Pair, inspect_picture
 from fusion_hub.evaluation.methods import Method, luminance, source_luminance, stretch
 from fusion_hub.files import disk_trouble
 from fusion_hub.image.io import read_bytes
-from fusion_hub.image_processor import save_image
+from fusion_hub.image.processor import save_image
 from fusion_hub.metrics import evaluate_pair, find_metric
 
 GUARD_METRICS = (

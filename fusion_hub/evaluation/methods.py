@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from fusion_hub.baselines import BASELINES
 from fusion_hub.data.pictures import ImageSource, Pair, load_picture
+from fusion_hub.evaluation.baselines import BASELINES
 from fusion_hub.image.io import EXTENSIONS, DeepImage, from_pil, read_picture, to_image
 from fusion_hub.image.picture import Picture
-from fusion_hub.image_processor import FusionImageProcessor, InputWarning, from_array
+from fusion_hub.image.processor import FusionImageProcessor, InputWarning, from_array
 
 if TYPE_CHECKING:
     from fusion_hub.pipelines import FusionPipeline
@@ -128,7 +128,7 @@ def _size(luma: np.ndarray) -> str:
 
 
 def baseline_method(name: str, rescale: Rescale = "none") -> Method:
-    """A rule of `fusion_hub.baselines`, on the 8-bit luminance of both sources.
+    """A rule of `fusion_hub.evaluation.baselines`, on the 8-bit luminance of both sources.
 
     Raises:
         ValueError: for a name that is not in the table (`guided-filter` and `guided_filter` are one).

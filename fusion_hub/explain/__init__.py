@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from ..models.difffusenet import DiffFuseNetOutput
-from ..models.outputs import map_tensors
-from ..models.red import REDOutput
-from .difffusenet import explain_difffusenet
-from .panel import Panel
-from .red import explain_red
+from fusion_hub.explain.difffusenet import explain_difffusenet
+from fusion_hub.explain.panel import Panel
+from fusion_hub.explain.red import explain_red
+from fusion_hub.models.difffusenet import DiffFuseNetOutput
+from fusion_hub.models.outputs import map_tensors
+from fusion_hub.models.red import REDOutput
 
 __all__ = ["Panel", "explain"]
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ..models.difffusenet import DiffFuseNetOutput
-from .panel import Panel
-from .pictures import PrincipalColours, energy, grey, heat, limits, opposed
+from fusion_hub.explain.panel import Panel
+from fusion_hub.explain.pictures import PrincipalColours, energy, grey, heat, limits, opposed
+from fusion_hub.models.difffusenet import DiffFuseNetOutput
 
 Names = tuple[str, str]
 

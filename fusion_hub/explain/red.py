@@ -4,9 +4,9 @@ import math
 
 from torch import Tensor
 
-from ..models.red import REDOutput
-from .panel import Panel
-from .pictures import grey, limits, opposed
+from fusion_hub.explain.panel import Panel
+from fusion_hub.explain.pictures import grey, limits, opposed
+from fusion_hub.models.red import REDOutput
 
 
 def explain_red(output: REDOutput, names: tuple[str, str]) -> list[Panel]:

@@ -22,10 +22,10 @@ _MODULES = {
 __all__ = ["AboutDataset", "PublishError", "publish_dataset", "publish_model", "publish_space"]
 
 if TYPE_CHECKING:
-    from .dataset import AboutDataset, publish_dataset
-    from .model import publish_model
-    from .space import publish_space
-    from .upload import PublishError
+    from fusion_hub.hub.dataset import AboutDataset, publish_dataset
+    from fusion_hub.hub.model import publish_model
+    from fusion_hub.hub.space import publish_space
+    from fusion_hub.hub.upload import PublishError
 
 
 def __getattr__(name: str) -> Any:

@@ -53,7 +53,7 @@ def check_card(repo_id: str, about: AboutDataset) -> None:
     Raises:
         PublishError: the repository's id is not `owner/name`; the licence is not in the Hub's list, with the nearest.
     """
-    from fusion_hub.cards.spec import LICENCES
+    from fusion_hub.hub.cards.spec import LICENCES
 
     check_repo_id(repo_id)
     licence = about.licence.lower()
@@ -94,7 +94,7 @@ def staged_dataset(
 
 
 def _write_card(checked: CheckedDataset, repo_id: str, about: AboutDataset, file_format: Format, target: Path) -> None:
-    from fusion_hub.cards import render_dataset_card, validate_card
+    from fusion_hub.hub.cards import render_dataset_card, validate_card
 
     pattern = "data/{}-*.parquet" if file_format == "parquet" else "{}/**"
     files = [{"split": name, "path": pattern.format(name)} for name in checked.splits]

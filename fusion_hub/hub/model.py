@@ -75,7 +75,7 @@ def staged_model(
         checkpoint: a bundled name, or the pipeline folder of a finished run.
         repo_id: `owner/name` under which it will be published.
         evaluation: `summary.json` of `fusion-hub evaluate`; by default `metrics.json` in the folder, if there is one.
-        summary, licence, base_model, data_terms: see `fusion_hub.cards.render_model_card`.
+        summary, licence, base_model, data_terms: see `fusion_hub.hub.cards.render_model_card`.
 
     Raises:
         PublishError: the checkpoint is not complete or not sound, or a check fails; see `check_model`.
@@ -266,8 +266,8 @@ def _stage_reports(source: Path, folder: Path, evaluation: Path | None) -> None:
 
 def _draw_sample(folder: Path, data_terms: Mapping[str, str] | None) -> "GeneratedPair":
     """A generated pair of the kind that the model was trained on."""
-    from fusion_hub.cards.datasets import describe_set
     from fusion_hub.data.generated import generate_scene
+    from fusion_hub.hub.cards.datasets import describe_set
 
     training = json.loads((folder / REPORTS[0]).read_text(encoding="utf-8"))
     medical = any(describe_set(entry, data_terms or {}).medical for entry in training.get("datasets", []))
@@ -289,7 +289,7 @@ def _stage_licence(source: Path, folder: Path, licence: str | None, base_model: 
     """The text of the licence that the card names."""
     import yaml
 
-    from fusion_hub.cards.render import find_origin
+    from fusion_hub.hub.cards.render import find_origin
 
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     name = find_origin(config, licence, base_model).licence
@@ -303,7 +303,7 @@ def _stage_licence(source: Path, folder: Path, licence: str | None, base_model: 
 
 
 def _stage_card(source: Path, folder: Path, **settings: Any) -> None:
-    from fusion_hub.cards import render_model_card
+    from fusion_hub.hub.cards import render_model_card
 
     if (source / NOTES).is_file():
         shutil.copyfile(source / NOTES, folder / NOTES)

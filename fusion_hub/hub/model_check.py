@@ -31,7 +31,7 @@ def check_model(folder: Path) -> list[str]:
     Checked: the files are those that a model has, none is a pickle or foreign code, the weights fit the configuration
     in both precisions, the card is valid, no path of this machine is left.
     """
-    from fusion_hub.cards import validate_card
+    from fusion_hub.hub.cards import validate_card
 
     try:
         found = {file.path: file.size for file in plan(folder)}

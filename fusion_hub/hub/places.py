@@ -45,7 +45,7 @@ def find_places(text: str, suffix: str) -> list[str]:
 
 
 def _without_place(text: str) -> str:
-    from fusion_hub.cards.datasets import set_key
+    from fusion_hub.hub.cards.datasets import set_key
 
     if PureWindowsPath(text).is_absolute() and not Path(text).is_absolute():
         return set_key(text)  # of another machine than this one

@@ -51,7 +51,7 @@ def staged_space(root: Path = ROOT) -> Iterator[Path]:
 
 
 def _problems(folder: Path) -> list[str]:
-    from fusion_hub.cards import validate_card
+    from fusion_hub.hub.cards import validate_card
 
     problems = validate_card((folder / "README.md").read_text(encoding="utf-8"), folder, kind="space")
     requirements = (folder / "requirements.txt").read_text(encoding="utf-8").splitlines()

@@ -20,11 +20,11 @@ import imagecodecs
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ..files import write_aside
-from .metadata import exif_block, has_exif, metadata_of
-from .picture import Header, Metadata, Picture, depth_of
-from .pnm import is_pnm, read_pnm, read_pnm_header
-from .tiff import is_tiff, read_tiff, read_tiff_header, write_tiff
+from fusion_hub.files import write_aside
+from fusion_hub.image.metadata import exif_block, has_exif, metadata_of
+from fusion_hub.image.picture import Header, Metadata, Picture, depth_of
+from fusion_hub.image.pnm import is_pnm, read_pnm, read_pnm_header
+from fusion_hub.image.tiff import is_tiff, read_tiff, read_tiff_header, write_tiff
 
 EncodedImage: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 """A path, or `{"bytes", "path"}` as the `datasets` library stores an undecoded image."""

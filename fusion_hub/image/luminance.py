@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from .picture import STRIP_PIXELS, Picture, full_scale
+from fusion_hub.image.picture import STRIP_PIXELS, Picture, full_scale
 
 ValueRange: TypeAlias = Literal["auto", "dtype", "minmax", "percentile"] | tuple[float, float]
 Role: TypeAlias = Literal["visible", "infrared"]

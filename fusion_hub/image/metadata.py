@@ -4,7 +4,7 @@ from typing import Any, BinaryIO
 
 from PIL import ExifTags, Image
 
-from .picture import Metadata
+from fusion_hub.image.picture import Metadata
 
 _CAMERA_TAGS = tuple(
     int(ExifTags.Base[name])

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from .picture import Header, Picture, depth_of
+from fusion_hub.image.picture import Header, Picture, depth_of
 
 _FIELD = rb"(?:\s|#[^\n]*\n)+(\d{1,9})"
 _HEADER = re.compile(rb"P([2356])" + _FIELD * 3 + rb"\s")

@@ -18,8 +18,8 @@ import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin
 from tifffile import COMPRESSION, PHOTOMETRIC
 
-from .metadata import metadata_of_tiff
-from .picture import Header, Metadata, Picture, depth_of, full_scale
+from fusion_hub.image.metadata import metadata_of_tiff
+from fusion_hub.image.picture import Header, Metadata, Picture, depth_of, full_scale
 
 # What it finds odd in a header is reported by us, in a sentence, or of no consequence.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)

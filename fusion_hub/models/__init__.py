@@ -1,9 +1,9 @@
 """Networks: tensors in, tensors out. They know no file, no colour and no metric."""
 
-from .difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel, DiffFuseNetOutput
-from .pruned_unet import PrunedUNet
-from .red import RED_VARIANTS, REDModel, REDOutput
-from .reversible import WiredStep, wired_chain
+from fusion_hub.models.difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel, DiffFuseNetOutput
+from fusion_hub.models.pruned_unet import PrunedUNet
+from fusion_hub.models.red import RED_VARIANTS, REDModel, REDOutput
+from fusion_hub.models.reversible import WiredStep, wired_chain
 
 __all__ = [
     "DIFFFUSENET_VARIANTS",

@@ -22,8 +22,8 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from .decoupling import FeatureDecoupling
-from .feature_diffusion import (
+from fusion_hub.models.decoupling import FeatureDecoupling
+from fusion_hub.models.feature_diffusion import (
     ConditionalDenoiser,
     FeatureInjection,
     ShallowEncoder,
@@ -31,7 +31,7 @@ from .feature_diffusion import (
     clean_estimate,
     noise_estimate,
 )
-from .frequency import (
+from fusion_hub.models.frequency import (
     BandFusion,
     CrossFrequencyAddition,
     CrossFrequencyAttention,
@@ -39,8 +39,16 @@ from .frequency import (
     haar_analysis,
     haar_synthesis,
 )
-from .initialisation import zero_module
-from .settings import MAX_DEPTH, MAX_WIDTH, check_choice, check_flags, check_number, check_whole, check_wholes
+from fusion_hub.models.initialisation import zero_module
+from fusion_hub.models.settings import (
+    MAX_DEPTH,
+    MAX_WIDTH,
+    check_choice,
+    check_flags,
+    check_number,
+    check_whole,
+    check_wholes,
+)
 
 DIFFFUSENET_VARIANTS: dict[str, dict[str, Any]] = {
     "tiny": {"feature_channels": 16, "denoiser_channels": (24, 48, 64), "num_mid_blocks": 1, "num_coupling": 1},

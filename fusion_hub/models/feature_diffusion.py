@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .initialisation import zero_module
+from fusion_hub.models.initialisation import zero_module
 
 
 class LocalGroupNorm(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .initialisation import zero_module
+from fusion_hub.models.initialisation import zero_module
 
 
 def haar_analysis(x: Tensor) -> tuple[Tensor, Tensor]:

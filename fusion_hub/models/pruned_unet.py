@@ -28,10 +28,10 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .feature_diffusion import LocalGroupNorm
-from .initialisation import zero_module
-from .reversible import MEMORY_MODES, WiredStep, wired_chain
-from .settings import MAX_DEPTH, MAX_WIDTH, check_choice, check_flags, check_whole, check_wholes
+from fusion_hub.models.feature_diffusion import LocalGroupNorm
+from fusion_hub.models.initialisation import zero_module
+from fusion_hub.models.reversible import MEMORY_MODES, WiredStep, wired_chain
+from fusion_hub.models.settings import MAX_DEPTH, MAX_WIDTH, check_choice, check_flags, check_whole, check_wholes
 
 NORMS = ("group", "local")
 SHORT = 256  # tokens of a window of 16 x 16

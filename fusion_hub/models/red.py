@@ -24,9 +24,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from .pruned_unet import CopyReport, Pair, PrunedUNet, copy_sd_unet, load_sd_unet, sd_unet_settings
-from .reversible import MEMORY_MODES, WiredStep, wired_chain
-from .settings import check_choice, check_flags, check_whole
+from fusion_hub.models.pruned_unet import CopyReport, Pair, PrunedUNet, copy_sd_unet, load_sd_unet, sd_unet_settings
+from fusion_hub.models.reversible import MEMORY_MODES, WiredStep, wired_chain
+from fusion_hub.models.settings import check_choice, check_flags, check_whole
 
 RED_VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},

@@ -5,10 +5,10 @@ from typing import Any, cast
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
-from ..image_processor import FusionImageProcessor, InfraredRange
-from ..models.difffusenet import DiffFuseNetModel
-from ..tiling import Window
-from .fusion_pipeline import FusionPipeline, Sampling, is_whole_number, pair_noise
+from fusion_hub.image.processor import FusionImageProcessor, InfraredRange
+from fusion_hub.image.tiling import Window
+from fusion_hub.models.difffusenet import DiffFuseNetModel
+from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, is_whole_number, pair_noise
 
 
 class DiffFuseNetPipeline(FusionPipeline):

@@ -17,9 +17,9 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from .. import __version__
-from ..image.luminance import check_range
-from ..image_processor import (
+from fusion_hub import __version__
+from fusion_hub.image.luminance import check_range
+from fusion_hub.image.processor import (
     FusionImageProcessor,
     InfraredRange,
     InputWarning,
@@ -28,9 +28,9 @@ from ..image_processor import (
     crop_to,
     pad_to_multiple,
 )
-from ..models.outputs import map_tensors
-from ..tiling import Window, run_tiled
-from .loading import PortablePipeline
+from fusion_hub.image.tiling import Window, run_tiled
+from fusion_hub.models.outputs import map_tensors
+from fusion_hub.pipelines.loading import PortablePipeline
 
 WHOLE_IMAGE_LIMIT = 1536 * 1536  # pixels up to which an image is not cut into tiles by itself
 AUTOMATIC_TILE = 768  # an 8192 x 8192 pair stays below 3 GiB of memory in all

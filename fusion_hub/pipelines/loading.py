@@ -38,8 +38,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HTTPError
 
-from .. import pretrained
-from .checkpoint import (
+from fusion_hub import pretrained
+from fusion_hub.pipelines.checkpoint import (
     DIGESTS,
     build_empty,
     check_digests,
@@ -49,7 +49,7 @@ from .checkpoint import (
     record_digests,
     remove_weights,
 )
-from .snapshot import check_snapshot
+from fusion_hub.pipelines.snapshot import check_snapshot
 
 __all__ = ["PortablePipeline", "check_model_folder"]
 

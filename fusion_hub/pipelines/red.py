@@ -6,10 +6,10 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from ..image_processor import FusionImageProcessor, InfraredRange
-from ..models.red import REDModel
-from ..tiling import Window
-from .fusion_pipeline import FusionPipeline, Sampling, is_whole_number
+from fusion_hub.image.processor import FusionImageProcessor, InfraredRange
+from fusion_hub.image.tiling import Window
+from fusion_hub.models.red import REDModel
+from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, is_whole_number
 
 MAX_TILE_SIZE = 4096  # pixels
 EXACT_TILE = 1024  # pixels; needs less memory than the largest image that is run whole, the next line

@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fusion_hub import losses
-from fusion_hub.image_processor import crop_to, pad_to_multiple
+from fusion_hub.image.processor import crop_to, pad_to_multiple
 from fusion_hub.models.difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel, FusionFeatures
 from fusion_hub.models.feature_diffusion import add_noise, noise_estimate
+from fusion_hub.training import losses
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import ConfigError, TrainingConfig, option
 from fusion_hub.training.fusion import FusionTask
@@ -23,7 +23,7 @@ TIMESTEP_STREAM, NOISE_STREAM = 1, 2  # of one sample's random numbers
 
 @dataclass(frozen=True)
 class DiffFuseNetConfig:
-    """Size, ablations, stages and loss weights of a DiffFuseNet run; the losses are those of `fusion_hub.losses`."""
+    """Size, ablations, stages and loss weights of a DiffFuseNet run; see `fusion_hub.training.losses`."""
 
     # --- the network: fields of DiffFuseNetModel, and a named size for the others
     variant: str = option(f"size: {', '.join(DIFFFUSENET_VARIANTS)}", "base")

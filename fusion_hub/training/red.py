@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fusion_hub import losses
 from fusion_hub.models.red import RED_VARIANTS, REDModel
+from fusion_hub.training import losses
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import ConfigError, TrainingConfig, option
 from fusion_hub.training.fusion import FusionTask
@@ -43,7 +43,7 @@ STEPS_STREAM = 3  # of the random numbers of one training step
 
 @dataclass(frozen=True)
 class REDConfig:
-    """Size, ablations, start and loss weights of a RED run; the losses are those of `fusion_hub.losses`.
+    """Size, ablations, start and loss weights of a RED run; the losses are those of `fusion_hub.training.losses`.
 
     The defaults of the losses are the paper's three terms; weights and targets are not in its text.
     """

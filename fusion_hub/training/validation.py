@@ -40,7 +40,7 @@ class ValidationPair:
 
 def open_validation_pairs(sources: Sequence[Source], count: int) -> list[ValidationPair]:
     """`count` evenly spaced pairs of each source (all, where it has fewer), read into memory."""
-    from fusion_hub.image_processor import FusionImageProcessor
+    from fusion_hub.image.processor import FusionImageProcessor
 
     processor = FusionImageProcessor()
     chosen = []

@@ -1,0 +1,533 @@
+"""From any picture to the luminance pair that a model takes, and back to a picture.
+
+Fusion happens in luminance. Of an RGB visible image the BT.601 full-range (JPEG) luma is fused and its chroma is kept:
+
+    Y = 0.299 R + 0.587 G + 0.114 B        Cb = (B - Y) / 1.772        Cr = (R - Y) / 1.402
+
+The way back with a fused luma Y' and the visible's Cb, Cr is linear, and R = Y + 1.402 Cr, B = Y + 1.772 Cb, so
+
+    R' = R + (Y' - Y)        G' = G + (Y' - Y)        B' = B + (Y' - Y)
+
+That is the form used here: the same numbers as through YCbCr, without storing chroma and without rounding on the way.
+Colours that leave the gamut are clipped.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from PIL import Image
+from torch import Tensor
+
+from fusion_hub.image.io import MAX_PIXELS, DeepImage, check_size, from_pil, read_picture, save_image
+from fusion_hub.image.luminance import (
+    Plane,
+    Role,
+    ValueRange,
+    check_range,
+    fill_missing,
+    linear,
+    strips,
+    to_plane,
+)
+from fusion_hub.image.picture import LUMA_WEIGHTS, Depth, InputWarning, Metadata, Picture, depth_of, full_scale
+
+__all__ = [
+    "FusionImageProcessor",
+    "ImageInput",
+    "ImageInputs",
+    "InfraredRange",
+    "InputWarning",
+    "PairContext",
+    "ValueRange",
+    "crop_to",
+    "pad_to_multiple",
+    "save_image",
+]
+
+ImageInput: TypeAlias = (
+    str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Mapping[str, Any] | Callable[[], np.ndarray] | Picture
+)
+ImageInputs: TypeAlias = ImageInput | Sequence[ImageInput]
+InfraredRange: TypeAlias = ValueRange
+
+
+@dataclass(frozen=True, eq=False)
+class PairContext:
+    """What [`FusionImageProcessor.postprocess`] needs of the visible image to give a picture of its kind back.
+
+    Attributes:
+        size: `(H, W)` in pixels, after EXIF orientation.
+        rgb: the visible colors `(H, W, 3)` in their own dtype; None for gray.
+        alpha: the visible alpha `(H, W)`, same dtype; None without alpha.
+        depth: sample type of a PIL result: "uint8", "uint16" or "float32".
+        metadata: camera, date, position, resolution and color profile of the visible image, passed on to a PIL result.
+        limits: the sample values of `rgb` that are 0 and 1.
+        white: the sample value of `alpha` that is opaque.
+        replacement: `(H, W)` float32 luminance of the other image where one of the two has no data, NaN elsewhere; None
+            where both have data everywhere.
+        notes: what is questionable about the pair, one sentence each, without a full stop.
+    """
+
+    size: tuple[int, int]
+    rgb: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+    depth: Depth = "uint8"
+    metadata: Metadata = Metadata()  # noqa: RUF009  # frozen
+    limits: tuple[float, float] = (0.0, 255.0)
+    white: float = 255.0
+    replacement: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """1 gray, 2 gray + alpha, 3 RGB, 4 RGBA."""
+        return (1 if self.rgb is None else 3) + (self.alpha is not None)
+
+    @property
+    def icc_profile(self) -> bytes | None:
+        """Color profile of the visible image."""
+        return self.metadata.icc_profile
+
+
+class FusionImageProcessor(ConfigMixin):
+    """Turns pairs of pictures into luminance tensors and fused luminance back into pictures.
+
+    An image may be: a path; `{"bytes", "path"}` as the `datasets` library stores it; a `PIL.Image.Image` of any mode;
+    an array `(H, W)`, `(H, W, 1|3|4)`; a tensor `(H, W)`, `(1|3|4, H, W)`; a batch as an array `(B, H, W, 1|3|4)` or a
+    tensor `(B, 1|3|4, H, W)`; or a list of single images.
+
+    What the kinds mean:
+        - Files are read with the samples that they hold: [`fusion_hub.image.io`]; docs/formats.md lists the kinds.
+        - EXIF and TIFF orientation is applied. Palette, CMYK and YCbCr images become RGB, 1-bit images gray;
+          transparency becomes alpha. Fully transparent pixels of the infrared hold no data.
+        - A color infrared image is represented by its luma, with a warning where it looks like a false-color map,
+          whose luma need not rise with temperature: use the radiometric image where there is one.
+        - uint8 and uint16 are divided by 255 and 65535, other bit depths by the largest value that the file names,
+          float visible values must be in [0, 1], bool is 0 or 1. Other integers have no known full scale: refused for
+          the visible image unless `visible_range` names one, stretched for the infrared (see below).
+        - The first picture of an MPO file (phones) is used; animations and files of several pages are refused. Of a PIL
+          image the current frame is used.
+
+    Pixels without data (GDAL_NODATA, masks, NaN, borders that a warp has filled, telemetry rows) take no part in the
+    scale. In the result they are the other image's.
+
+    The result is of the visible's kind: gray gives gray, RGB(A) gives RGB(A), even where its three channels are equal;
+    16 bits give 16 bits, floats give floats. Pillow has no 16-bit color: such a result is a
+    [`fusion_hub.image.io.DeepImage`], 8-bit for every use, 16-bit when it is saved as PNG or TIFF.
+
+    Args:
+        infrared_range: what becomes 0 and 1 in the infrared luminance.
+            - "auto" (default): uint8 and floats within [0, 1] as they are; anything wider (16-bit counts, 32-bit
+              integers, floats beyond [0, 1], counts divided by their full scale) as "percentile". Thermal cameras use a
+              small part of 16 bits: counts of 2623..2739 divided by 65535 would be one flat black.
+            - "dtype": divided by the full scale of the sample type; equal counts stay equal from image to image.
+            - "minmax": the image's own smallest and largest value.
+            - "percentile": the image's own percentiles, values beyond them are clipped; from at most about 4 million
+              pixels on a regular grid.
+            - `(low, high)`: fixed values on the scale of the samples (counts, degrees). For video and for comparisons.
+
+            All in floating point, never through 8 bits. A constant image becomes 0; where the percentiles coincide the
+            smallest and largest value take their place, so that a small hot spot survives.
+        percentile: the lower and upper percentile, in 0..100.
+        max_pixels: larger images are refused; files before they are decoded.
+        visible_range: the same for the visible image. "auto" is its full scale; 16-bit samples that stay below 1024,
+            4096 or 16384 are read as 10, 12 or 14 bits, with a warning.
+    """
+
+    config_name = "image_processor_config.json"  # type: ignore[assignment]
+
+    @register_to_config
+    def __init__(
+        self,
+        infrared_range: InfraredRange = "auto",
+        percentile: tuple[float, float] = (0.5, 99.5),
+        max_pixels: int = MAX_PIXELS,
+        visible_range: ValueRange = "auto",
+    ) -> None:
+        check_range(infrared_range, "infrared_range")
+        check_range(visible_range, "visible_range")
+        low, high = percentile
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"percentile must be two rising numbers in 0..100, got {percentile}")
+        if max_pixels < 1:
+            raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
+        self.infrared_range = infrared_range
+        self.visible_range = visible_range
+        self.percentile = (float(low), float(high))
+        self.max_pixels = max_pixels
+
+    def preprocess(
+        self,
+        visible: ImageInputs,
+        infrared: ImageInputs,
+        *,
+        infrared_range: InfraredRange | None = None,
+        visible_range: ValueRange | None = None,
+    ) -> tuple[Tensor, Tensor, list[PairContext]]:
+        """Luminance of pairs of one size.
+
+        Args:
+            visible: the image whose colors and kind the result gets, or several.
+            infrared: the other image (infrared, MRI), registered and of the same size, or as many.
+            infrared_range, visible_range: override the processor's own for this call.
+
+        Returns:
+            visible `(B, 1, H, W)`, infrared `(B, 1, H, W)`, both float32 in [0, 1] on the CPU, and B contexts. Where
+            one has no data, it holds the nearest data that it has.
+
+        Raises:
+            ValueError: a size, value, file or channel count that cannot be used; the message names the argument.
+            TypeError: an object that is no image.
+        """
+        rules: dict[str, ValueRange] = {
+            "visible": self.visible_range if visible_range is None else visible_range,
+            "infrared": self.infrared_range if infrared_range is None else infrared_range,
+        }
+        for role, rule in rules.items():
+            check_range(rule, f"{role}_range")
+        pairs = _pair_up(visible, infrared)
+        visible_planes: list[np.ndarray] = []
+        infrared_planes: list[np.ndarray] = []
+        contexts: list[PairContext] = []
+        for (visible_name, visible_item), (infrared_name, infrared_item) in pairs:
+            picture, visible_name = self._load(visible_item, visible_name)
+            other, infrared_name = self._load(infrared_item, infrared_name)
+            _check_sizes(picture.size, other.size, visible_name, infrared_name)
+            if contexts and picture.size != contexts[0].size:
+                raise ValueError(
+                    f"images of one batch must share one size: visible[0] is {_text(contexts[0].size)}, {visible_name} "
+                    f"is {_text(picture.size)}: call once for each size"
+                )
+            seen = to_plane(picture, visible_name, rules["visible"], self.percentile, "visible")
+            warm = to_plane(other, infrared_name, rules["infrared"], self.percentile, "infrared")
+            replacement = _exchange_missing(seen, warm)
+            visible_planes.append(seen.values)
+            infrared_planes.append(warm.values)
+            contexts.append(_context(picture, seen, warm, replacement))
+        return _batch(visible_planes), _batch(infrared_planes), contexts
+
+    def postprocess(
+        self,
+        fused: Tensor,
+        contexts: Sequence[PairContext],
+        output_type: Literal["pil", "np", "pt"] = "pil",
+        rescale: Literal["none", "minmax"] = "none",
+    ) -> list[Image.Image] | np.ndarray | Tensor:
+        """Pictures from fused luminance: crop, clamp, put chroma and alpha back, give the visible's sample type.
+
+        Args:
+            fused: `(B, 1, H, W)`, any float dtype and device, not clamped; may be padded at the bottom and right.
+            contexts: from [`preprocess`], one for each image.
+            output_type: "pil": a list of images; "np": `(B, H, W, C)` float32 in [0, 1]; "pt": `(B, C, H, W)`, the same
+                on the CPU. C is 1 (grey), 2 (grey + alpha), 3 or 4.
+            rescale: "minmax" stretches each clamped luminance to 0..1. It makes video flicker and changes metrics.
+
+        Raises:
+            ValueError: if shapes and contexts do not match, `fused` holds NaN or infinite values, or an option is
+                unknown.
+        """
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type must be 'pil', 'np' or 'pt', got {output_type!r}")
+        if rescale not in ("none", "minmax"):
+            raise ValueError(f"rescale must be 'none' or 'minmax', got {rescale!r}")
+        if fused.ndim != 4 or fused.shape[1] != 1 or fused.shape[0] != len(contexts):
+            raise ValueError(
+                f"fused must be ({len(contexts)}, 1, H, W) for {len(contexts)} contexts, got {tuple(fused.shape)}"
+            )
+        kinds = {(context.size, context.channels) for context in contexts}
+        if output_type != "pil" and len(kinds) > 1:
+            raise ValueError(
+                f"images of different size or channel count {sorted(kinds)} make no one array: use output_type='pil'"
+            )
+        planes = (_plane(image, context) for image, context in zip(fused, contexts, strict=True))
+        stretch = rescale == "minmax"
+        if output_type == "pil":
+            return [_to_pil(plane, context, stretch) for plane, context in zip(planes, contexts, strict=True)]
+        images = [_color(p, c, stretch, np.dtype(np.float32)) for p, c in zip(planes, contexts, strict=True)]
+        array = images[0][None] if len(images) == 1 else np.stack(images)
+        return array if output_type == "np" else torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
+
+    def luminance(
+        self, image: ImageInput, role: Role, *, value_range: ValueRange | None = None, name: str = ""
+    ) -> np.ndarray:
+        """Luminance of one picture as [`preprocess`] scales it.
+
+        Args:
+            image: as for [`preprocess`].
+            role: "visible" or "infrared", which says what "auto" means.
+            value_range: overrides the processor's own rule for this role.
+            name: how messages call the image.
+
+        Returns:
+            `(H, W)` float32 in [0, 1]; what has no data holds the nearest data.
+
+        Raises:
+            ValueError, TypeError: as [`preprocess`].
+        """
+        own = self.visible_range if role == "visible" else self.infrared_range
+        rule = own if value_range is None else value_range
+        check_range(rule, f"{role}_range")
+        picture, name = self._load(image, name or role)
+        plane = to_plane(picture, name, rule, self.percentile, role)
+        if plane.valid is not None:
+            fill_missing(plane.values, plane.valid)
+        return plane.values
+
+    def to_rgb(self, image: ImageInput, *, value_range: InfraredRange | None = None) -> np.ndarray:
+        """One picture of any kind as 8-bit colours, for eyes and for networks that know photographs only.
+
+        Args:
+            image: a path, PIL image, array or tensor, as for [`preprocess`]; alpha is ignored.
+            value_range: what becomes 0 and 255, by the rules of `infrared_range`; the processor's own by default. With
+                "auto" 8-bit pictures and floats in [0, 1] stay as they are, wider ones are stretched: raw 16-bit counts
+                would be one flat black.
+
+        Returns:
+            `(H, W, 3)` uint8, upright; three equal channels of a grey picture.
+
+        Raises:
+            ValueError, TypeError: as [`preprocess`].
+        """
+        rule = self.infrared_range if value_range is None else value_range
+        check_range(rule, "value_range")
+        picture, name = self._load(image, "image")
+        plane = to_plane(picture, name, rule, self.percentile, "infrared", "value_range")
+        rgb = np.empty((*picture.size, 3), dtype=np.uint8)
+        for channel in range(3):
+            values = picture.pixels if picture.pixels.ndim == 2 else picture.pixels[..., channel]
+            if values.dtype == np.uint8 and plane.limits == (0.0, 255.0):
+                rgb[..., channel] = values
+            else:
+                rgb[..., channel] = _quantize(linear(values, *plane.limits, plane.valid), np.dtype(np.uint8))
+        return rgb
+
+    def _load(self, image: ImageInput, name: str) -> tuple[Picture, str]:
+        """The picture, and its name for messages, with the path where it has one."""
+        if isinstance(image, Picture):
+            return image, name
+        if isinstance(image, str | os.PathLike | Mapping):
+            path = image.get("path") if isinstance(image, Mapping) else os.fsdecode(image)
+            return read_picture(image, name, self.max_pixels), f"{name} ({str(path)!r})" if path else name
+        if isinstance(image, Image.Image):
+            check_size((image.height, image.width), name, self.max_pixels)
+            return from_pil(image, name), name
+        if callable(image) and not isinstance(image, Tensor):
+            return self._load(image(), name)
+        array = _tensor_to_array(image, name) if isinstance(image, Tensor) else image
+        if not isinstance(array, np.ndarray):
+            raise TypeError(
+                f"{name} is of type {type(image).__name__}: give a path, a PIL image, an array (H, W[, C]) or a tensor "
+                "([C,] H, W)"
+            )
+        if array.ndim >= 2:
+            check_size((array.shape[0], array.shape[1]), name, self.max_pixels)
+        return from_array(array, name), name
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
+    """Pad the bottom and right of `(..., H, W)` by reflection to multiples of `multiple`.
+
+    Reflection repeats, so any size works, 1 x 1 too. Returns the padded tensor (the same object where nothing is
+    missing) and the original `(H, W)` for [`crop_to`].
+    """
+    if multiple < 1:
+        raise ValueError(f"multiple must be at least 1, got {multiple}")
+    size = (x.shape[-2], x.shape[-1])
+    for dim, length in zip((-2, -1), size, strict=True):
+        missing = -length % multiple
+        if missing:
+            period = max(2 * (length - 1), 1)
+            index = torch.arange(length + missing, device=x.device) % period
+            x = x.index_select(dim, torch.minimum(index, period - index))
+    return x, size
+
+
+def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The top left `(H, W)` of `(..., H', W')`, as a view: the inverse of [`pad_to_multiple`]."""
+    height, width = size
+    if x.shape[-2] < height or x.shape[-1] < width:
+        raise ValueError(f"cannot crop {x.shape[-2]} x {x.shape[-1]} to the larger {height} x {width}")
+    return x[..., :height, :width]
+
+
+# --- arrays and tensors ----------------------------------------------------------------------------------------------
+
+
+def _tensor_to_array(tensor: Tensor, name: str) -> np.ndarray:
+    """`([C,] H, W)` to `(H, W[, C])` on the CPU."""
+    tensor = tensor.detach().cpu()
+    tensor = tensor.float() if tensor.dtype is torch.bfloat16 else tensor
+    if tensor.ndim == 3:
+        if tensor.shape[0] not in (1, 3, 4):
+            raise ValueError(
+                f"{name} is a tensor of shape {tuple(tensor.shape)}: it must be (H, W) or (C, H, W) with 1, 3 or 4 "
+                "channels; of (H, W, C) give permute(2, 0, 1)"
+            )
+        tensor = tensor.permute(1, 2, 0)
+    return tensor.numpy()
+
+
+def from_array(array: np.ndarray, name: str) -> Picture:
+    """An array `(H, W)`, `(H, W, 1|3|4)` as a picture. Raises `ValueError`, `TypeError` for other shapes and dtypes."""
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise ValueError(
+            f"{name} has the shape {array.shape}: an array must be (H, W) or (H, W, C) with 1, 3 or 4 channels; of "
+            "(C, H, W) give transpose(1, 2, 0), give several images as a list"
+        )
+    kind = array.dtype.kind
+    if kind not in "buif":
+        raise TypeError(f"{name} has the dtype {array.dtype}: give uint8, uint16, bool or a float dtype")
+    if kind == "b":
+        array = array.astype(np.uint8) * np.uint8(255)
+    elif array.dtype.itemsize == 2 and kind == "f":
+        array = array.astype(np.float32)
+    valid: np.ndarray | None = None
+    if isinstance(array, np.ma.MaskedArray):
+        mask = np.ma.getmaskarray(array).reshape(*array.shape[:2], -1)
+        valid = np.asarray(~mask.any(axis=2))
+    array = np.asarray(array).astype(array.dtype.newbyteorder("="), copy=False)
+    # Colors of float arrays are scaled photographs as a rule: their result is an 8-bit image, as it is for uint8.
+    depth: Depth = "uint8" if kind == "f" else depth_of(array.dtype)
+    white = full_scale(array.dtype)
+    if channels == 1:
+        return Picture(array.reshape(array.shape[:2]), valid=valid, white=white, depth=depth)
+    array = array.copy()  # colors are kept until the way back: what the caller does meanwhile must not change them
+    return Picture(array[..., :3], array[..., 3] if channels == 4 else None, valid, white, depth)
+
+
+def _pair_up(visible: ImageInputs, infrared: ImageInputs) -> list[tuple[tuple[str, Any], tuple[str, Any]]]:
+    """((name, image), (name, image)) for each pair; the names are those of the arguments, for messages."""
+    visible_items, infrared_items = _as_list(visible, "visible"), _as_list(infrared, "infrared")
+    if len(visible_items) != len(infrared_items):
+        raise ValueError(
+            f"visible has {len(visible_items)} images and infrared {len(infrared_items)}: give one infrared image for "
+            "each visible one"
+        )
+    return list(zip(visible_items, infrared_items, strict=True))
+
+
+def _as_list(images: ImageInputs, name: str) -> list[tuple[str, Any]]:
+    batch = isinstance(images, np.ndarray | Tensor) and images.ndim == 4
+    if not batch and not isinstance(images, list | tuple):
+        return [(name, images)]
+    if len(images) == 0:  # type: ignore[arg-type]
+        raise ValueError(f"{name} is empty: give at least one image")
+    return [(f"{name}[{i}]", image) for i, image in enumerate(images)]  # type: ignore[arg-type]
+
+
+def _check_sizes(visible: tuple[int, int], infrared: tuple[int, int], visible_name: str, infrared_name: str) -> None:
+    if visible != infrared:
+        raise ValueError(
+            f"{visible_name} is {_text(visible)} but {infrared_name} is {_text(infrared)}: register the pair first, "
+            "that is align and resample one onto the grid of the other; nothing is resized silently"
+        )
+
+
+def _text(size: tuple[int, int]) -> str:
+    """A size as people write it: width x height."""
+    return f"{size[1]}x{size[0]} (width x height)"
+
+
+# --- writing ------------------------------------------------------------
+
+
+def _exchange_missing(visible: Plane, infrared: Plane) -> np.ndarray | None:
+    """Luminance of the other image where one has no data, NaN where both have; the planes get their nearest data there.
+
+    The network so sees a scene that goes on, and what it makes of the rest does not depend on the fill.
+    """
+    if visible.valid is None and infrared.valid is None:
+        return None
+    replacement = np.full(visible.values.shape, np.nan, dtype=np.float32)
+    for plane, other in ((infrared, visible), (visible, infrared)):
+        if plane.valid is not None:
+            missing = ~plane.valid
+            replacement[missing] = other.values[missing]
+    for plane in (visible, infrared):
+        if plane.valid is not None:
+            fill_missing(plane.values, plane.valid)
+    return replacement
+
+
+def _context(picture: Picture, visible: Plane, infrared: Plane, replacement: np.ndarray | None) -> PairContext:
+    rgb = picture.pixels if picture.pixels.ndim == 3 else None
+    return PairContext(
+        picture.size,
+        rgb,
+        picture.alpha,
+        picture.depth,
+        picture.metadata,
+        visible.limits,
+        picture.white or visible.limits[1],
+        replacement,
+        (*visible.notes, *infrared.notes),
+    )
+
+
+def _batch(planes: list[np.ndarray]) -> Tensor:
+    """`(B, 1, H, W)`; one large image is not copied."""
+    return torch.from_numpy(planes[0][None, None] if len(planes) == 1 else np.stack(planes)[:, None])
+
+
+def _plane(fused: Tensor, context: PairContext) -> np.ndarray:
+    """The `(H, W)` that belongs to the image of `(1, H', W')`, float32 on the CPU."""
+    return crop_to(fused[0].detach(), context.size).to("cpu", torch.float32).numpy()
+
+
+def _to_pil(plane: np.ndarray, context: PairContext, stretch: bool) -> Image.Image:
+    array = _color(plane, context, stretch, np.dtype(context.depth))
+    if context.channels == 1:
+        image = Image.fromarray(array[..., 0])
+    else:
+        image = Image.fromarray(array) if context.depth == "uint8" else DeepImage(array)
+    metadata = context.metadata
+    kept = {"exif": metadata.exif, "dpi": metadata.dpi, "icc_profile": metadata.icc_profile, "geo": metadata.geo}
+    image.info.update({key: value for key, value in kept.items() if value})
+    return image
+
+
+def _color(plane: np.ndarray, context: PairContext, stretch: bool, dtype: np.dtype) -> np.ndarray:
+    """`(H, W, C)` in `dtype` on its full scale: the clamped luminance with the visible's chroma and alpha."""
+    out = np.empty((*plane.shape, context.channels), dtype=dtype)
+    low, high = (np.clip((plane.min(), plane.max()), 0, 1)) if stretch else (0.0, 1.0)
+    low, span = (low, high - low) if low < high else (0.0, 1.0)  # a constant image stays as it is
+    for rows in strips(plane.shape):
+        if not np.isfinite(plane[rows]).all():
+            raise ValueError("fused holds NaN or infinite values: run the model in float32, check its weights")
+        luma = (np.clip(plane[rows], 0, 1) - low) / np.float32(span)
+        if context.replacement is not None:
+            other = context.replacement[rows]
+            luma = np.where(np.isnan(other), luma, other)
+        if context.rgb is None:
+            out[rows, :, 0] = _quantize(luma, dtype)
+        else:
+            rgb = _unit_colors(context.rgb[rows], context.limits)
+            rgb += (luma - rgb @ LUMA_WEIGHTS)[..., None]
+            out[rows, :, :3] = _quantize(np.clip(rgb, 0, 1, out=rgb), dtype)
+        if context.alpha is not None:
+            out[rows, :, -1] = _quantize(context.alpha[rows] / np.float32(context.white), dtype)
+    return out
+
+
+def _unit_colors(rgb: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Colors `(h, W, 3)` as float32 where the limits are 0 and 1; not a number, which is no data, becomes 0."""
+    low, high = limits
+    if low == 0 and rgb.dtype.kind == "u":
+        return rgb / np.float32(high)
+    unit = ((rgb.astype(np.float64) - low) / (high - low)).astype(np.float32)
+    return np.nan_to_num(unit, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _quantize(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """[0, 1] to the full scale of `dtype`, to the nearest step (half up)."""
+    if dtype == np.float32:
+        return values
+    scaled = values * np.float32(full_scale(dtype))
+    scaled += np.float32(0.5)
+    return scaled.astype(dtype)

@@ -1,0 +1,559 @@
+"""`fusion-hub`: what it writes, what it tells, and its exit codes; with one process and with two."""
+
+import csv
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from fusion_hub import FusionPipeline, PairedDataset, __version__, cli, pretrained
+from fusion_hub.cli import common
+from fusion_hub.image.io import read_picture
+from tests.support.hub_server import HubServer, Repository
+from tests.support.tiny import tiny_pipeline
+
+NAMES = ["a", "b.1", "c", "d", "e"]
+SIZES = [(40, 56), (40, 56), (33, 47), (40, 56), (1, 1)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """`vis/*.jpg` in colour and `ir/*.png` in grey, of several sizes."""
+    random = np.random.default_rng(0)
+    for folder in ("vis", "ir"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    for name, size in zip(NAMES, SIZES, strict=True):
+        visible = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(visible).save(tmp_path / "set" / "vis" / f"{name}.jpg")
+        Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(tmp_path / "set" / "ir" / f"{name}.png")
+    return tmp_path / "set"
+
+
+def run(*arguments: object) -> Result:
+    """In this process, in the dtype that the expected pictures are made in."""
+    words = [str(argument) for argument in arguments]
+    if words[0] == "fuse" and "--dtype" not in words:
+        words += ["--dtype", "float32", "--device", "cpu"]
+    return CliRunner().invoke(cli.app, words, catch_exceptions=False)
+
+
+def start(*arguments: object, processes: int = 1, **environment: str) -> subprocess.CompletedProcess[str]:
+    """In other processes, as a person would."""
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "fusion_hub.cli", *map(str, arguments)]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", **environment}
+    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300)
+
+
+def stems(folder: Path) -> list[str]:
+    """Of everything in the folder but the record, hidden files too: a half-written one would show."""
+    return sorted(path.name.removesuffix(".png") for path in folder.iterdir() if path.name != ".fusion-hub")
+
+
+def report(folder: Path) -> dict[str, tuple[str, str, str]]:
+    """Result, output and note of each name in the folder's report."""
+    with (folder / ".fusion-hub" / "report.csv").open(encoding="utf-8-sig", newline="") as stream:
+        return {row["name"]: (row["result"], row["output"], row["note"]) for row in csv.DictReader(stream)}
+
+
+def spoil(pairs: Path, name: str) -> None:
+    """Cut the file in the middle of its pixels, so that only decoding notices."""
+    file = pairs / "vis" / f"{name}.jpg"
+    file.write_bytes(file.read_bytes()[:-400])
+
+
+# --- the command itself ---
+
+
+def test_version_and_module() -> None:
+    assert run("--version").output == f"fusion-hub {__version__}\n"
+    result = subprocess.run([sys.executable, "-m", "fusion_hub", "--version"], capture_output=True, text=True)
+    assert result.stdout == f"fusion-hub {__version__}\n"
+
+
+def test_help_loads_no_heavy_library() -> None:
+    script = "import sys; from fusion_hub.cli import main; sys.argv = ['x', 'fuse', '--help']\ntry: main()\nfinally: "
+    script += "print([name for name in ('torch', 'diffusers', 'datasets', 'accelerate', 'PIL') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.endswith("[]\n"), result.stdout
+    assert "torchrun --nproc_per_node 2" in result.stdout  # an example
+
+
+def test_models_table_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str) -> None:
+    name = pretrained.list_models()[0].name
+    (tmp_path / name).symlink_to(model)
+    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
+    metrics = Path(model) / "metrics.json"
+    metrics.write_text(json.dumps({"sets": {"toy/test": {"metrics": {"SCD": 1.234, "VIF": 0.8}}}}))
+    try:
+        entry, other, *_ = json.loads(run("models", "--json").stdout)
+        monkeypatch.setenv("COLUMNS", "200")
+        table = run("models").stdout
+    finally:
+        metrics.unlink()
+    count = sum(parameter.numel() for parameter in tiny_pipeline().model.parameters())
+    assert entry["name"] == name and entry["available"] and entry["parameters"] == count
+    assert entry["bytes"] > 4 * count and entry["metrics"]["sets"]["toy/test"]["metrics"]["VIF"] == 0.8
+    assert not other["available"] and other["parameters"] is None
+    assert "toy/test 1.23 0.80 -" in table and "not installed" in table and "Apache-2.0" in table
+
+
+# --- a pair of files ---
+
+
+def test_a_pair_gives_the_picture_of_the_pipeline(pairs: Path, tmp_path: Path, model: str) -> None:
+    sources = pairs / "vis" / "c.jpg", pairs / "ir" / "c.png"
+    result = run("fuse", *sources, "--output", tmp_path / "new" / "out.png", "--model", model)
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "new" / "out.png") as image:
+        assert image.mode == "RGB" and image.size == (47, 33)
+        expected = FusionPipeline.from_pretrained(model)(*map(str, sources)).images[0]
+        assert np.array_equal(image, expected)
+
+
+def test_a_named_file_is_overwritten_unless_it_is_to_be_kept(pairs: Path, tmp_path: Path, model: str) -> None:
+    out = tmp_path / "out.png"
+    out.write_bytes(b"mine")
+    arguments = ("fuse", pairs / "vis" / "c.jpg", pairs / "ir" / "c.png", "-o", out, "-m", model)
+    result = run(*arguments, "--no-overwrite")
+    assert result.exit_code == 0 and "kept, as --no-overwrite asks" in result.stdout and out.read_bytes() == b"mine"
+    assert run(*arguments).exit_code == 0 and Image.open(out).size == (47, 33)
+    other = ("fuse", pairs / "vis" / "a.jpg", pairs / "ir" / "a.png", "-o", out, "-m", model)
+    assert run(*other).exit_code == 0 and Image.open(out).size == (56, 40)
+
+
+@pytest.mark.parametrize(
+    ("option", "differs"),
+    [
+        (("--rescale", "minmax"), True),
+        (("--infrared-range", "100,200"), True),
+        (("--noise-strength", "1"), True),
+        (("--num-inference-steps", "2"), True),
+        (("--infrared-range", "dtype"), False),
+        (("--tile", "0"), False),
+    ],
+)
+def test_options_reach_the_pipeline(
+    pairs: Path, tmp_path: Path, model: str, option: tuple[str, str], differs: bool
+) -> None:
+    for file, options in (("plain.png", ()), ("other.png", option)):
+        result = run("fuse", pairs / "vis/a.jpg", pairs / "ir/a.png", "-o", tmp_path / file, "-m", model, *options)
+        assert result.exit_code == 0, result.output
+    plain, other = (np.asarray(Image.open(tmp_path / file)) for file in ("plain.png", "other.png"))
+    assert np.array_equal(plain, other) is not differs
+
+
+# --- folders ---
+
+
+def test_two_folders_and_a_dataset_folder_give_the_same(pairs: Path, tmp_path: Path, model: str) -> None:
+    (pairs / "vis" / "alone.jpg").write_bytes((pairs / "vis" / "a.jpg").read_bytes())
+    two = run("fuse", pairs / "vis", pairs / "ir", "--output", tmp_path / "two", "--model", model)
+    one = run("fuse", pairs, "--output", tmp_path / "one", "--model", model, "--batch-size", 3)
+    assert two.exit_code == one.exit_code == 0, (two.output, one.output)
+    assert "missing infrared (1): alone" in two.stdout and "5 fused" in two.stdout
+    assert stems(tmp_path / "two") == stems(tmp_path / "one") == NAMES
+    for name, size in zip(NAMES, SIZES, strict=True):
+        single, batch = (np.asarray(Image.open(tmp_path / place / f"{name}.png")) for place in ("two", "one"))
+        assert single.shape == (*size, 3)
+        assert np.abs(single.astype(int) - batch).max() <= 1  # the sums of a batch may be rounded otherwise
+
+
+def test_bad_pairs_are_reported_and_the_rest_is_fused(pairs: Path, tmp_path: Path, model: str) -> None:
+    spoil(pairs, "a")
+    Image.new("L", (9, 9)).save(pairs / "ir" / "d.png")
+    for batch_size in (1, 4):
+        out = tmp_path / f"out{batch_size}"
+        result = run("fuse", pairs, "--output", out, "--model", model, "--batch-size", batch_size)
+        assert result.exit_code == 1
+        assert stems(out) == ["b.1", "c", "e"]
+        assert "d: visible 56x40, infrared 9x9" in result.stdout  # before work starts
+        assert "3 fused, 2 failed" in result.stdout
+        failures = re.findall("^failed: (.*?): (.*)", result.stderr, flags=re.MULTILINE)
+        assert [name for name, _ in failures] == ["a", "d"] and "vis/a.jpg" in failures[0][1].replace("\\", "/")
+        assert "Traceback" not in result.output
+
+
+def test_what_is_done_is_skipped(pairs: Path, tmp_path: Path, model: str) -> None:
+    out = tmp_path / "out"
+    arguments = ("fuse", pairs, "--output", out, "--model", model)
+    (pairs / "vis" / "alone.gif").write_bytes(b"GIF89a")
+    first = run(*arguments, "--limit", 2).stdout
+    assert "2 fused, 1 files left out" in first and stems(out) == ["a", "b.1"]
+    assert "missing infrared (1): alone.gif" in first
+    before = (out / "b.1.png").stat().st_mtime_ns
+    (out / "a.png").write_bytes(b"no picture")  # not what is called done
+    again = run(*arguments)
+    assert "4 fused, 1 already there" in again.stdout
+    assert (out / "b.1.png").stat().st_mtime_ns == before and Image.open(out / "a.png").size == (56, 40)
+    assert report(out)["b.1"] == ("already there", "b.1.png", "")
+    assert report(out)["alone.gif"] == ("left out", "", "no infrared partner")
+    assert "5 fused" in run(*arguments, "--overwrite").stdout
+
+
+def test_a_changed_input_is_fused_again(pairs: Path, tmp_path: Path, model: str) -> None:
+    out = tmp_path / "out"
+    assert "5 fused" in run("fuse", pairs, "--output", out, "--model", model).stdout
+    Image.new("RGB", (56, 40), (9, 99, 199)).save(pairs / "vis" / "a.jpg")
+    assert "1 fused, 4 already there" in run("fuse", pairs, "--output", out, "--model", model).stdout
+
+
+def test_a_changed_four_channel_input_is_fused_again(tmp_path: Path, model: str) -> None:
+    random = np.random.default_rng(0)
+    (tmp_path / "rgbt").mkdir()
+    for name in "ab":
+        Image.fromarray(random.integers(0, 256, (40, 56, 4), dtype=np.uint8)).save(tmp_path / "rgbt" / f"{name}.png")
+    arguments = ("fuse", tmp_path / "rgbt", "--output", tmp_path / "out", "--model", model)
+    assert "2 fused" in run(*arguments).stdout
+    Image.fromarray(random.integers(0, 256, (40, 56, 4), dtype=np.uint8)).save(tmp_path / "rgbt" / "b.png")
+    assert "1 fused, 1 already there" in run(*arguments).stdout
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"output": "../../precious.png"},
+        {"output": 7},
+        {"output": "a\0.png"},
+        {"output": "report.csv"},
+        {"name": ["a"]},
+        {"notes": None},
+        {"notes": [1]},
+        {"bytes": "many"},
+        {"inputs": 3},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_damaged_lines_of_the_record_count_as_not_done(pairs: Path, tmp_path: Path, model: str, change: dict) -> None:
+    precious = tmp_path / "precious.png"
+    precious.write_bytes(b"not ours")
+    out = tmp_path / "some" / "out"
+    arguments = ("fuse", pairs, "--output", out, "--model", model)
+    assert "5 fused" in run(*arguments).stdout
+    file = out / ".fusion-hub" / "done-0.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps({**line, **(change if line["name"] == "a" else {})}) + "\n" for line in lines))
+    assert "1 fused, 4 already there" in run(*arguments).stdout
+    assert precious.read_bytes() == b"not ours" and (out / ".fusion-hub" / "report.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("--rescale", "minmax"), "rescale none, now it is minmax"),
+        (("--infrared-range", "0,99"), r"infrared_range null, now it is \[0.0, 99.0\]"),
+        (("--visible-range", "minmax"), "visible_range null, now it is minmax"),
+        (("--dtype", "bfloat16"), "dtype float32, now it is bfloat16"),
+        (("--seed", 3), "seed 0, now it is 3"),
+        (("--tile", 256), "tile null, now it is 256"),
+    ],
+)
+def test_a_folder_holds_no_mixture(pairs: Path, tmp_path: Path, model: str, change: tuple, said: str) -> None:
+    out = tmp_path / "out"
+    run("fuse", pairs, "--output", out, "--model", model, "--limit", 1)
+    result = run("fuse", pairs, "--output", out, "--model", model, *change)
+    assert result.exit_code == 2 and stems(out) == ["a"]
+    assert re.search(rf"holds pictures made with {said}: give another folder.*--overwrite", result.stderr)
+    assert run("fuse", pairs, "--output", out, "--model", model, "--overwrite", *change).exit_code == 0
+
+
+def test_a_folder_holds_no_mixture_of_models(pairs: Path, tmp_path: Path, model: str) -> None:
+    out, changed = tmp_path / "out", tmp_path / "other" / "tiny"
+    run("fuse", pairs, "--output", out, "--model", model, "--limit", 1)
+    pipeline = tiny_pipeline()
+    with torch.no_grad():
+        next(pipeline.model.parameters()).add_(0.01)
+    pipeline.save_pretrained(changed)
+    result = run("fuse", pairs, "--output", out, "--model", changed)
+    assert result.exit_code == 2 and "made with model" in result.stderr
+
+
+def test_pictures_of_unknown_origin_are_not_taken_for_done(pairs: Path, tmp_path: Path, model: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    Image.new("RGB", (56, 40)).save(out / "a.png")
+    result = run("fuse", pairs, "--output", out, "--model", model)
+    assert result.exit_code == 2 and "that no run has recorded" in result.stderr
+    (out / ".fusion-hub").mkdir()
+    (out / ".fusion-hub" / "run.json").write_text("{")
+    result = run("fuse", pairs, "--output", out, "--model", model)
+    assert result.exit_code == 2 and "run.json is damaged or of another version" in result.stderr
+
+
+def test_warnings_are_printed_and_reported(tmp_path: Path, model: str) -> None:
+    random = np.random.default_rng(0)
+    for name in "abc":
+        for folder, pixels in (("vis", random.integers(0, 256, (40, 56), dtype=np.uint8)), ("ir", None)):
+            (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
+            pixels = np.full((40, 56), 7, np.uint8) if pixels is None else pixels
+            Image.fromarray(pixels).save(tmp_path / "set" / folder / f"{name}.png")
+    result = run("fuse", tmp_path / "set", "--output", tmp_path / "out", "--model", model)
+    assert result.exit_code == 0 and result.stderr.count("warning:") == 1
+    assert "is constant (value 7)" in result.stderr and "and 2 more pairs" in result.stderr
+    assert all("is constant" in note for _, _, note in report(tmp_path / "out").values())
+    files = [tmp_path / "set" / folder / "a.png" for folder in ("vis", "ir")]
+    single = run("fuse", *files, "--output", tmp_path / "a.png", "--model", model)
+    assert "fusion-hub: warning: infrared ('" in single.stderr and "is constant" in single.stderr
+
+
+def test_float_and_deep_visible_images_in_folders(tmp_path: Path, model: str) -> None:
+    random = np.random.default_rng(0)
+    for folder in ("vis", "ir"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    pictures = {
+        "gray.tif": random.random((40, 56)).astype(np.float32),
+        "color.tif": random.random((40, 56, 3)).astype(np.float32),
+        "deep.tif": random.integers(0, 65536, (40, 56, 3), dtype=np.uint16),
+        "mono.tif": random.integers(0, 65536, (40, 56), dtype=np.uint16),
+    }
+    for name, pixels in pictures.items():
+        tifffile.imwrite(tmp_path / "set" / "vis" / name, pixels)
+        Image.fromarray(random.integers(0, 256, (40, 56), dtype=np.uint8)).save(
+            tmp_path / "set" / "ir" / name.replace(".tif", ".png")
+        )
+    arguments = ("fuse", tmp_path / "set", "--output", tmp_path / "out", "--model", model)
+    assert run(*arguments).exit_code == 0
+    kinds = {
+        file.name: read_picture(file).pixels.dtype.name for file in (tmp_path / "out").glob("*.*") if file.is_file()
+    }
+    assert kinds == {"gray.tif": "float32", "color.tif": "float32", "deep.png": "uint16", "mono.png": "uint16"}
+    assert "4 already there" in run(*arguments).stdout
+    coarse = run(*arguments[:2], "--output", tmp_path / "coarse", "--model", model, "--dtype", "bfloat16")
+    assert "leaves about 270 gray levels" in coarse.stderr
+
+
+def test_the_file_says_what_made_it(pairs: Path, tmp_path: Path, model: str) -> None:
+    run("fuse", pairs / "vis" / "c.jpg", pairs / "ir" / "c.png", "-o", tmp_path / "a.png", "-m", model)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.getexif()[0x0131] == f"Fusion Hub {__version__} (tiny, float32)"
+
+
+def test_names_as_long_as_a_file_system_takes(pairs: Path, tmp_path: Path, model: str) -> None:
+    for length in (245, 251):
+        (pairs / "vis" / "a.jpg").rename(pairs / "vis" / f"{'n' * length}.jpg")
+        (pairs / "ir" / "a.png").rename(pairs / "ir" / f"{'n' * length}.png")
+        result = run("fuse", pairs, "--output", tmp_path / str(length), "--model", model)
+        assert result.exit_code == 0 and "n" * length in stems(tmp_path / str(length)), result.stderr
+        (pairs / "vis" / f"{'n' * length}.jpg").rename(pairs / "vis" / "a.jpg")
+        (pairs / "ir" / f"{'n' * length}.png").rename(pairs / "ir" / "a.png")
+
+
+def test_a_disk_that_takes_nothing_stops_the_run_at_once(
+    pairs: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    result = run("fuse", pairs, "--output", tmp_path / "file" / "out", "--model", model)
+    assert result.exit_code == 1 and "is a file: choose another folder" in result.stderr
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("fusion_hub.image.processor.save_image", lambda *_, **__: (_ for _ in ()).throw(full))
+    result = run("fuse", pairs, "--output", tmp_path / "out", "--model", model)
+    assert result.exit_code == 1 and result.stderr.count("the disk is full") == 1
+
+
+def test_a_killed_run_leaves_nothing(pairs: Path, tmp_path: Path, model: str) -> None:
+    out = tmp_path / "out"
+    run("fuse", pairs, "--output", out, "--model", model, "--limit", 1)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (out / f".b.1.png.{gone.pid}-0123abcd.tmp").write_bytes(b"half")
+    (out / f".c.png.{os.getppid()}-0123abcd.tmp").write_bytes(b"of a process that runs")
+    assert run("fuse", pairs, "--output", out, "--model", model).exit_code == 0
+    assert [name for name in stems(out) if name.startswith(".")] == [f".c.png.{os.getppid()}-0123abcd.tmp"]
+
+
+def test_one_file_for_both_images_is_refused(pairs: Path, tmp_path: Path, model: str) -> None:
+    file = pairs / "vis" / "a.jpg"
+    result = run("fuse", file, file, "-o", tmp_path / "a.png", "-m", model)
+    assert result.exit_code == 2 and "was given as both images" in result.stderr
+    swapped = run("fuse", pairs / "ir" / "a.png", file, "-o", tmp_path / "a.png", "-m", model)
+    assert swapped.exit_code == 0 and "warning:" in swapped.stderr and Image.open(tmp_path / "a.png").mode == "RGB"
+
+
+def test_noise_belongs_to_the_pair_and_the_seed(pairs: Path, tmp_path: Path, model: str) -> None:
+    """Not to the run: a resumed one gives the same picture."""
+
+    def picture(*options: object) -> np.ndarray:
+        out = tmp_path / "-".join(map(str, options))
+        run("fuse", pairs, "--output", out, "--model", model, "--noise-strength", 1, *options)
+        return np.asarray(Image.open(out / "a.png"))
+
+    first = picture("--seed", 1)
+    os.remove(pairs / "vis" / "b.1.jpg")
+    assert np.array_equal(first, picture("--seed", 1, "--limit", 1))
+    assert not np.array_equal(first, picture("--seed", 2, "--limit", 1))
+
+
+def test_two_pairs_of_one_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str) -> None:
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageFeature
+
+    features = Features({"name": Value("string"), "visible": ImageFeature(), "infrared": ImageFeature()})
+    image = Image.new("L", (16, 16), 90)
+    rows = {"name": ["same", "same", "other"], "visible": [image] * 3, "infrared": [image] * 3}
+    table = Dataset.from_dict(rows, features=features)
+    opened = [table, table.to_iterable_dataset()]
+    open_set = PairedDataset.open
+    monkeypatch.setattr(PairedDataset, "open", lambda *_, **__: open_set(opened.pop(0)))
+
+    result = run("fuse", "owner/data", "--output", tmp_path / "out", "--model", model)
+    assert result.exit_code == 1 and "several pairs have the name 'same'" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+    streamed = run("fuse", "owner/data", "--streaming", "--output", tmp_path / "out", "--model", model)
+    assert streamed.exit_code == 1 and "2 fused, 1 failed" in streamed.stdout
+    assert "failed: same: an earlier pair has the same name" in streamed.stderr
+    assert stems(tmp_path / "out") == ["other", "same"]
+
+
+def test_real_pairs(data_root: Path, tmp_path: Path, model: str) -> None:
+    result = run("fuse", data_root / "data" / "roadscene", "--split", "test", "-o", tmp_path, "-m", model, "--limit", 2)
+    assert result.exit_code == 0, result.output
+    for pair in PairedDataset.open(data_root / "data" / "roadscene", split="test")[:2]:
+        with Image.open(tmp_path / f"{pair.name}.png") as image:
+            assert (image.size, image.mode) == (pair.visible.size, "RGB")
+
+
+# --- wrong use ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("{set}/vis/a.jpg -o out.png", 2, "give the INFRARED image too"),
+        ("{set}/vis/a.jpg {set}/ir -o out.png", 2, "two files or two folders"),
+        ("{set}/vis/zzz.jpg {set}/ir/a.png -o out.png", 2, "VISIBLE: there is no file or folder"),
+        ("{set}/vis/a.jpg {set}/ir/a.png -o {set}", 2, "is a folder: give a file"),
+        ("{set}/vis/a.jpg {set}/ir/a.png -o out.xyz", 2, "end it with one of .png"),
+        ("{set}/vis/a.jpg {set}/ir/a.png -o {set}/vis/../vis/a.jpg", 2, "is one of the inputs"),
+        ("{set} -o {set}/vis/a.jpg", 2, "is a file: give a folder"),
+        ("{set} -o {set}/vis", 2, "holds the inputs"),
+        ("{set}/vis {set}/ir --streaming -o out", 2, "--streaming is for a Hub dataset"),
+        ("{set} -o out --tile 3", 2, "tile=3 must be"),
+        ("{set} -o out --num-inference-steps 500", 2, "num_inference_steps=500 must be"),
+        ("{set} -o out --infrared-range 9,2", 2, "two rising numbers LOW,HIGH"),
+        ("{set} -o out --infrared-range hot", 2, "two rising numbers LOW,HIGH"),
+        ("{set} -o out --device warp", 2, "--device warp cannot be used here"),
+        ("{set} -o out --dtype int8", 2, "int8"),
+        ("{set} -o out --model nowhere", 1, "no pipeline named 'nowhere'"),
+        ("{set}/ir -o out", 1, "do not tell visible from infrared"),
+        ("nowhere/at/all -o out", 1, "no such folder"),
+        ("{set}/vis/a.jpg {set}/ir/c.png -o out.png", 1, "register the pair first"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(
+    pairs: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, arguments: str, code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    words = [word.format(set=pairs) for word in arguments.split()]
+    extra = [] if "--model" in words else ["--model", model]
+    extra += [] if "--device" in words else ["--device", "cpu"]
+    result = CliRunner().invoke(cli.app, ["fuse", *words, *extra, *([] if "--dtype" in words else ["--dtype=float32"])])
+    assert result.exit_code == code, result.output
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_truncated_checkpoint(pairs: Path, tmp_path: Path, model: str) -> None:
+    tiny_pipeline().save_pretrained(tmp_path / "broken")
+    weights = tmp_path / "broken" / "model" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    result = run("fuse", pairs, "-o", tmp_path / "out", "-m", tmp_path / "broken")
+    assert result.exit_code == 1 and "is damaged or incomplete" in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_dtype_auto_is_the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 differs by up to three levels, so a default that depends on the machine gives different pictures."""
+    for found in ({"avx512_bf16": True}, {"avx2": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
+        assert common.choose_dtype("auto") is torch.float32
+    assert common.choose_dtype("bfloat16") is torch.bfloat16
+
+
+# --- processes ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_whole_files(tmp_path: Path, model: str, number: signal.Signals) -> None:
+    random, out = np.random.default_rng(0), tmp_path / "out"
+    for folder in ("vis", "ir"):
+        (tmp_path / folder).mkdir()
+        picture = Image.fromarray(random.integers(0, 256, (256, 256), dtype=np.uint8))
+        for index in range(300):
+            picture.save(tmp_path / folder / f"{index}.bmp")
+    command = [sys.executable, "-m", "fusion_hub", "fuse", tmp_path, "--output", out, "--model", model]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and not (out.exists() and len(stems(out)) > 2):
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    assert "run the same command to fuse the rest" in errors and "Traceback" not in errors
+    assert 0 < len(stems(out)) < 300
+    for path in out.glob("*.*"):
+        if path.name == ".fusion-hub":
+            continue
+        assert path.suffix == ".png" and not path.name.startswith(".")
+        Image.open(path).load()
+
+
+def test_two_processes_share_a_folder(pairs: Path, tmp_path: Path, model: str) -> None:
+    spoil(pairs, "b.1")
+    options = ("--model", model, "--dtype", "float32", "--noise-strength", 1)
+    one = run("fuse", pairs, "--output", tmp_path / "one", *options, "--device", "cpu")
+    two = start("fuse", pairs, "--output", tmp_path / "two", *options, processes=2)
+    assert one.exit_code == 1 and two.returncode != 0
+    assert two.stdout.count("5 pairs") == 1 and two.stdout.count("4 fused, 1 failed") == 1, two.stderr
+    assert two.stderr.count("failed: b.1: ") == 1 and "exitcode  : 1" in two.stderr
+    assert stems(tmp_path / "one") == stems(tmp_path / "two") == ["a", "c", "d", "e"]
+    for name in stems(tmp_path / "one"):
+        single, shared = (np.asarray(Image.open(tmp_path / place / f"{name}.png")) for place in ("one", "two"))
+        assert np.abs(single.astype(int) - shared).max() <= 1  # threads may sum in another order
+
+
+def test_two_processes_share_a_streamed_hub_dataset(pairs: Path, tmp_path: Path, model: str) -> None:
+    in_memory = [
+        {"name": pair.name, "visible": pair.visible, "infrared": pair.infrared} for pair in PairedDataset.open(pairs)
+    ]
+    PairedDataset.open(in_memory).to_hf().to_parquet(tmp_path / "train.parquet")
+    with HubServer() as hub:
+        content = (tmp_path / "train.parquet").read_bytes()
+        hub.repositories["datasets/owner/data"] = Repository({"train.parquet": content})
+        result = start(
+            *("fuse", "owner/data", "--streaming", "--split", "train", "--output", tmp_path / "out", "--model", model),
+            processes=2,
+            **hub.environment(tmp_path / "cache"),
+        )
+    assert result.returncode == 0, result.stderr
+    assert "5 fused" in result.stdout and stems(tmp_path / "out") == NAMES
+    for name, (height, width) in zip(NAMES, SIZES, strict=True):
+        assert Image.open(tmp_path / "out" / f"{name}.png").size == (width, height)
+
+
+def test_a_mistake_is_told_once_by_two_processes(pairs: Path, tmp_path: Path) -> None:
+    result = start("fuse", pairs, "--output", tmp_path / "out", "--model", "nowhere", processes=2)
+    assert result.returncode != 0 and result.stderr.count("no pipeline named 'nowhere'") == 1

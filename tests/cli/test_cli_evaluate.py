@@ -1,0 +1,145 @@
+"""`fusion-hub evaluate` and `fusion-hub leaderboard`: what they print, write and refuse; with one process and two."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from fusion_hub import cli
+from fusion_hub.cli.evaluate import parse_metrics, set_name
+from fusion_hub.metrics import TABLES
+from tests.support.tiny import tiny_pipeline
+
+NAMES = ["a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`set/test/vis`, `set/test/ir` and a model."""
+    root = tmp_path_factory.mktemp("evaluate")
+    random = np.random.default_rng(0)
+    for band in ("vis", "ir"):
+        (root / "set" / "test" / band).mkdir(parents=True)
+        for name in NAMES:
+            image = Image.fromarray(random.integers(0, 256, (8, 12), dtype=np.uint8))
+            image.resize((60, 48), Image.Resampling.BICUBIC).save(root / "set" / "test" / band / f"{name}.png")
+    tiny_pipeline().save_pretrained(root / "tiny")
+    return root
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+
+
+def summary(output: Path) -> dict[str, dict[str, object]]:
+    rows = json.loads((output / "summary.json").read_text())["rows"]
+    return {row["method"]: row for row in rows}
+
+
+def test_a_model_a_baseline_and_a_folder_in_one_table(folder: Path, tmp_path: Path) -> None:
+    data = ["--data", folder / "set", "--split", "test"]
+    first = run("evaluate", "-m", "laplacian", *data, "-o", tmp_path / "one", "--save-images")
+    assert first.exit_code == 0, first.output
+    images = tmp_path / "one" / "images" / "set_test" / "laplacian"
+    both = ["-m", folder / "tiny", "-m", f"theirs={images}", "-m", "laplacian"]
+    second = run("evaluate", *both, *data, "-o", tmp_path / "two")
+    assert second.exit_code == 0, second.output
+    found = summary(tmp_path / "two")
+    assert list(found) == ["tiny", "theirs", "laplacian", "average", "maximum"]
+    assert [row["kind"] for row in found.values()] == ["model", "folder", "baseline", "baseline", "baseline"]
+    assert found["theirs"]["metrics"] == found["laplacian"]["metrics"]
+    assert {row["dataset"] for row in found.values()} == {"set/test"}
+    assert "set/test, 3 pairs" in second.output and "summary.json" in second.output
+
+
+def test_without_an_output_the_table_is_printed_and_nothing_is_left(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("evaluate", "-m", "maximum", "--data", folder / "set" / "test", "--metrics", "scd,VIF")
+    assert result.exit_code == 0, result.output
+    assert "SCD" in result.output and "VIF" in result.output and "average" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_processes_give_the_numbers_of_one(folder: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "-m", str(folder / "tiny"), "--data", str(folder / "set" / "test"), "--output"]
+    assert run(*words, tmp_path / "one", "--device", "cpu").exit_code == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "fusion_hub.cli"]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*command, *words, str(tmp_path / "two")], env=settings, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = summary(tmp_path / "one"), summary(tmp_path / "two")
+    assert one == two
+    assert len(list((tmp_path / "two" / "records").rglob("1.jsonl"))) == 3  # the second process took its share
+
+
+def test_a_bad_pair_is_reported_and_the_others_are_measured(folder: Path, tmp_path: Path) -> None:
+    fused = tmp_path / "fused"
+    fused.mkdir()
+    for name in NAMES:
+        Image.new("L", (60, 48) if name != "b" else (30, 24), 90).save(fused / f"{name}.png")
+    result = run("evaluate", "-m", fused, "--data", folder / "set" / "test", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "failed: fused, set/test, b: the fused image is 30x24" in result.output
+    row = summary(tmp_path / "out")["fused"]
+    assert row["n"] == 2
+    assert "NaN" not in (tmp_path / "out" / "summary.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-m", "nonsense-model"], "nonsense-model"),
+        (["--metrics", "EN,bogus"], "--metrics bogus: no such metric"),
+        (["--metrics", ","], "--metrics is empty"),
+        (["--num-inference-steps", "0"], "--num-inference-steps 0"),
+        (["--save-images"], "give --output"),
+        (["-m", "x=average", "--data", "y"], "y"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(folder: Path, words: list[str], message: str) -> None:
+    result = run("evaluate", "--data", folder / "set" / "test", *words)
+    assert result.exit_code in (1, 2)
+    assert message in result.output.replace("\n", " ") and "Traceback" not in result.output
+
+
+def test_two_sets_of_one_name_are_refused(folder: Path) -> None:
+    place = folder / "set" / "test"
+    result = run("evaluate", "--data", place, "--data", place)
+    assert result.exit_code == 2 and "two sets have the name 'set/test'" in result.output
+
+
+def test_names_of_sets_and_columns(folder: Path) -> None:
+    assert set_name(str(folder / "set" / "test"), None) == "set/test"
+    assert set_name(str(folder / "set"), "test") == "set/test"
+    assert set_name(str(folder / "set" / "test"), "test") == "set/test"
+    assert set_name("owner/pairs", "test") == "owner/pairs/test"
+    assert parse_metrics("cddfuse") == TABLES["cddfuse"]
+    assert parse_metrics("red,SCD,scd") == (*TABLES["red"], "SCD")
+
+
+def test_leaderboard_from_two_evaluations(folder: Path, tmp_path: Path) -> None:
+    for name in ("laplacian", "guided-filter"):
+        data = ["--data", folder / "set" / "test"]
+        assert run("evaluate", "-m", name, *data, "-o", tmp_path / name).exit_code == 0
+    files = [tmp_path / "laplacian" / "summary.json", tmp_path / "guided-filter"]
+    result = run("leaderboard", *files, "--output", tmp_path / "board")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "board" / "index.html").read_text()
+    assert "laplacian" in page and "guided_filter" in page
+    assert not re.search(r"(src|href)\s*=\s*[\"']?\s*(https?:)?//", page)  # nothing is fetched from anywhere
+    assert "mean rank" in (tmp_path / "board" / "leaderboard.md").read_text().lower()
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}")
+    result = run("leaderboard", broken, "--output", tmp_path / "board")
+    assert result.exit_code == 1 and "broken.json" in result.output and "Traceback" not in result.output

@@ -1,0 +1,264 @@
+"""`PairCrops`: what sample n is depends on (seed, n) alone; both bands are cut, turned and scaled alike."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from fusion_hub.data import CropSource, PairCrops
+from fusion_hub.data.crops import luminance
+from fusion_hub.image.processor import FusionImageProcessor
+
+
+def scene(seed: int, height: int = 40, width: int = 50) -> dict[str, object]:
+    rng = np.random.default_rng(seed)
+    visible = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    infrared = rng.integers(0, 256, (height, width), dtype=np.uint8)
+    return {"visible": visible, "infrared": infrared, "name": f"s{seed}"}
+
+
+def crops(count: int = 4, size: int = 16, seed: int = 5, **options: object) -> PairCrops:
+    return PairCrops([CropSource([scene(n) for n in range(count)])], size, seed, length=1000, **options)
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in ("visible", "infrared", "sample"))
+
+
+def test_sample_shape_range_and_number() -> None:
+    item = crops()[7]
+    for band in ("visible", "infrared"):
+        assert item[band].shape == (1, 16, 16) and item[band].dtype == torch.float32
+        assert 0 <= item[band].min() < item[band].max() <= 1
+    assert item["sample"].dtype == torch.int64 and item["sample"].item() == 7
+
+
+@pytest.mark.parametrize("options", [{}, {"scale_jitter": (0.6, 1.0), "gain_jitter": 0.2, "swap_probability": 0.5}])
+def test_pure_function_of_seed_and_number(options: dict[str, object]) -> None:
+    one, other = crops(**options), crops(cache=False, **options)
+    backwards = {n: other[n] for n in reversed(range(30))}  # another order, another cache
+    assert all(equal(one[n], backwards[n]) for n in range(30))
+    assert not equal(one[3], one[4])
+    assert not equal(one[3], crops(seed=6, **options)[3])
+
+
+def test_workers_and_batches_change_nothing() -> None:
+    dataset = crops()
+    straight = torch.stack([dataset[n]["visible"] for n in range(12)])
+    loader = DataLoader(torch.utils.data.Subset(dataset, range(12)), batch_size=3, num_workers=1)
+    batches = list(loader)
+    assert torch.equal(torch.cat([batch["visible"] for batch in batches]), straight)
+    assert torch.cat([batch["sample"] for batch in batches]).tolist() == list(range(12))
+
+
+def test_bands_stay_registered_and_crops_come_from_the_picture() -> None:
+    """Coded pixels: each tells its place, so every crop can be looked up in its source, whatever was turned."""
+    grid = (np.arange(12 * 15).reshape(12, 15)).astype(np.uint8)
+    dataset = PairCrops([CropSource([(grid, 255 - grid)])], 6, 0, 300, min_std=0)
+    corners = set()
+    for number in range(300):
+        item = dataset[number]
+        visible = np.rint(item["visible"][0].numpy() * 255).astype(int)
+        assert np.array_equal(visible, 255 - np.rint(item["infrared"][0].numpy() * 255).astype(int))
+        rows, columns = visible // 15, visible % 15
+        assert len(np.unique(rows)) == len(np.unique(columns)) == 6  # a whole 6x6 square
+        assert len(np.unique(visible)) == 36
+        corners.add((visible[0, 1] - visible[0, 0], visible[1, 0] - visible[0, 0]))
+    assert corners == {(a, b) for s in (-1, 1) for t in (-15, 15) for a, b in ((s, t), (t, s))}  # all eight attitudes
+
+
+def test_without_flip_and_rotation_crops_are_upright() -> None:
+    grid = np.arange(12 * 15).reshape(12, 15).astype(np.uint8)
+    dataset = PairCrops([CropSource([(grid, grid)])], 6, 0, 50, flip=False, rotate=False, min_std=0)
+    for number in range(50):
+        visible = dataset[number]["visible"][0]
+        assert (visible[:, 1:] > visible[:, :-1]).all() and (visible[1:] > visible[:-1]).all()
+
+
+def test_flat_crops_are_drawn_again() -> None:
+    """Half of the picture is flat in the infrared: with `min_std` far fewer flat crops are seen, and never an error."""
+    rng = np.random.default_rng(0)
+    visible = rng.integers(0, 256, (32, 64), dtype=np.uint8)
+    infrared = visible.copy()
+    infrared[:, :32] = 9
+    flat = {}
+    for min_std in (0.0, 4 / 255):
+        dataset = PairCrops([CropSource([(visible, infrared)])], 16, 1, 200, min_std=min_std)
+        flat[min_std] = sum(dataset[n]["infrared"].std().item() == 0 for n in range(200))
+    assert flat[0.0] > 40 and flat[4 / 255] < 5
+    black = np.zeros((32, 32), np.uint8)
+    assert PairCrops([CropSource([(black, black)])], 16, 1, 10)[0]["visible"].max() == 0
+
+
+def test_small_pairs_are_padded_by_reflection() -> None:
+    small = np.arange(35).reshape(5, 7).astype(np.uint8)
+    dataset = PairCrops([CropSource([(small, small)])], 9, 0, 10, flip=False, rotate=False, min_std=0)
+    expected = np.pad(small, ((2, 2), (1, 1)), mode="reflect")
+    assert np.array_equal(np.rint(dataset[0]["visible"][0].numpy() * 255), expected)
+    single = np.full((1, 1), 90, np.uint8)
+    assert PairCrops([CropSource([(single, single)])], 9, 0, 1)[0]["visible"].shape == (1, 9, 9)
+
+
+def test_crop_size_for_each_call() -> None:
+    dataset = crops()
+    assert dataset.sample(3, 24)["visible"].shape == (1, 24, 24)
+    assert equal(dataset[3, 24], dataset.sample(3, 24))
+    assert equal(dataset[3], dataset.sample(3, 16))
+
+
+def test_weights_choose_the_sources() -> None:
+    dark, bright = np.full((20, 20), 10, np.uint8), np.full((20, 20), 200, np.uint8)
+
+    def bright_share(dark_weight: float | None, bright_weight: float | None) -> float:
+        sources = [
+            CropSource([(dark, dark)], weight=dark_weight),
+            CropSource([(bright, bright)], weight=bright_weight),
+        ]
+        dataset = PairCrops(sources, 8, 0, 600, min_std=0)
+        return float(np.mean([dataset[n]["visible"].mean().item() > 0.5 for n in range(600)]))
+
+    assert abs(bright_share(None, None) - 0.5) < 0.07
+    assert abs(bright_share(1, 4) - 0.8) < 0.07
+    assert bright_share(1, 0) == 0
+
+
+def test_scale_jitter_is_antialiased_and_swap_and_gain_do_what_they_say() -> None:
+    checker = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    half = PairCrops([CropSource([(checker, checker)])], 16, 0, 5, scale_jitter=(0.5, 0.5), min_std=0)
+    assert half[0]["visible"][0, 3:-3, 3:-3].sub(0.5).abs().max() < 0.06  # grey, not a moire of black and white
+    plain, swapped = crops(), crops(swap_probability=1.0)
+    assert torch.equal(plain[2]["visible"], swapped[2]["infrared"])
+    gained = crops(gain_jitter=0.5)[2]["visible"]
+    ratio = (gained / plain[2]["visible"])[(gained < 1) & (plain[2]["visible"] > 0)]
+    assert ratio.std() < 1e-5 and 0.5 <= ratio.mean() <= 1.5
+
+
+def test_exclude_leaves_the_listed_names_out(tmp_path: Path) -> None:
+    reserved = tmp_path / "reserved.csv"
+    reserved.write_text("dataset,name\nmsrs,s1\nmsrs,s2\ntno,s0\n")
+    pairs = [scene(n) for n in range(4)]
+    assert len(CropSource(pairs, exclude=reserved, dataset="msrs").open()) == 2
+    with pytest.raises(ValueError, match="dataset="):
+        CropSource(pairs, exclude=reserved).open()
+    for band, key in (("vis", "visible"), ("ir", "infrared")):
+        (tmp_path / "tno" / "train" / band).mkdir(parents=True)
+        for pair in pairs[:2]:
+            Image.fromarray(pair[key]).save(tmp_path / "tno" / "train" / band / f"{pair['name']}.png")
+    for source, split in ((tmp_path / "tno", "train"), (str(tmp_path / "tno" / "train"), None)):
+        assert [p.name for p in CropSource(source, split, exclude=reserved).open()] == ["s1"]
+    everything = tmp_path / "all.csv"
+    everything.write_text("dataset,name\n" + "".join(f"x,s{n}\n" for n in range(4)))
+    with pytest.raises(ValueError, match="excludes every pair"):
+        CropSource(pairs, exclude=everything, dataset="x").open()
+    (tmp_path / "bad.csv").write_text("set,stem\n")
+    with pytest.raises(ValueError, match="it needs dataset and name"):
+        CropSource(pairs, exclude=tmp_path / "bad.csv", dataset="x").open()
+
+
+def test_preload_reads_everything_once() -> None:
+    calls: list[int] = []
+
+    def infrared() -> np.ndarray:
+        calls.append(1)
+        return scene(0)["infrared"]
+
+    pairs = [{"visible": scene(n)["visible"], "infrared": infrared, "name": str(n)} for n in range(3)]
+    dataset = PairCrops([CropSource(pairs)], 16, 0, 10).preload(progress=False)
+    assert len(calls) == 3
+    _ = [dataset[n] for n in range(10)]
+    assert len(calls) == 3
+
+
+def test_luminance_against_the_formula() -> None:
+    rng = np.random.default_rng(3)
+    rgb = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    expected = rgb @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(luminance(Image.fromarray(rgb)) - expected).max() <= 0.51
+    assert np.abs(luminance(rgb) - expected).max() <= 0.51
+    grey = rgb[..., 0]
+    assert np.array_equal(luminance(Image.fromarray(grey)), grey) and np.array_equal(luminance(grey[..., None]), grey)
+    alpha = np.dstack([rgb, rng.integers(0, 256, (20, 30), dtype=np.uint8)])
+    assert np.array_equal(luminance(Image.fromarray(alpha)), luminance(Image.fromarray(rgb)))
+    assert np.array_equal(luminance(grey.astype(np.float32) / 255), grey)
+
+
+def test_luminance_of_sixteen_bits(tmp_path: Path) -> None:
+    counts = np.linspace(2600, 2800, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(counts).save(tmp_path / "a.png")
+    for picture in (counts, Image.open(tmp_path / "a.png")):
+        stretched = luminance(picture, stretch=True)
+        assert stretched.min() == 0 and stretched.max() == 255 and (np.diff(stretched.ravel().astype(int)) >= 0).all()
+        assert np.array_equal(luminance(picture, value_range="dtype"), np.rint(counts / 257))
+    assert luminance(np.full((4, 4), 700, np.uint16), stretch=True).max() == 0
+
+
+def test_a_hot_pixel_is_read_as_the_pipeline_reads_it(tmp_path: Path) -> None:
+    """By minimum and maximum one hot pixel would leave the rest black."""
+    counts = np.random.default_rng(0).integers(2600, 2800, (48, 64)).astype(np.uint16)
+    counts[20, 20] = 60000
+    Image.fromarray(counts).save(tmp_path / "ir.png")
+    visible = np.random.default_rng(1).integers(0, 256, (48, 64), dtype=np.uint8)
+    for given in (tmp_path / "ir.png", Image.open(tmp_path / "ir.png"), counts, counts.astype(np.float32)):
+        _, infrared, _ = FusionImageProcessor().preprocess(visible, given)
+        assert np.abs(luminance(given, stretch=True) - infrared[0, 0].numpy() * 255).max() <= 0.51
+    pairs = [{"visible": visible, "infrared": counts, "name": "a"}]
+    (crop,) = (PairCrops([CropSource(pairs)], 32, 0, 1, flip=False, rotate=False)[0],)
+    assert crop["infrared"].std() > 0.2
+    fixed = PairCrops([CropSource(pairs, infrared_range=(0, 65535))], 32, 0, 1, min_std=0)[0]
+    assert fixed["infrared"].max() < 0.05 or fixed["infrared"].mean() < 0.05
+
+
+def test_luminance_applies_the_exif_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    Image.fromarray(grey).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(luminance(Image.open(tmp_path / "a.png")), np.rot90(grey, -1))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"sources": []}, "sources"),
+        ({"crop_size": 0}, "crop_size is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"scale_jitter": (0.0, 1.0)}, "scale_jitter"),
+        ({"scale_jitter": (0.5, 1.5)}, "scale_jitter"),
+        ({"swap_probability": 1.5}, "swap_probability is 1.5"),
+        ({"gain_jitter": 1.0}, "gain_jitter is 1.0"),
+    ],
+)
+def test_bad_arguments(options: dict[str, object], text: str) -> None:
+    arguments: dict[str, object] = {"sources": [CropSource([scene(0)])], "crop_size": 8, "seed": 0, "length": 4}
+    with pytest.raises(ValueError, match=text):
+        PairCrops(**{**arguments, **options})
+
+
+def test_bad_pairs_and_weights() -> None:
+    good, bad = scene(0), {**scene(1), "infrared": np.zeros((3, 4), np.uint8)}
+    with pytest.raises(ValueError, match=r"'s1' are 50x40 and 4x3.*check\(\)"):
+        PairCrops([CropSource([good, bad])], 8, 0, 4).preload(progress=False)
+    with pytest.raises(ValueError, match="nothing but NaN"):
+        luminance(np.full((4, 4), np.nan))
+    with pytest.raises(ValueError, match=r"shape \(4,\)"):
+        luminance(np.zeros(4))
+    with pytest.raises(ValueError, match="weights"):
+        PairCrops([CropSource([good], weight=0)], 8, 0, 4)
+    with pytest.raises(IndexError, match="sample 4 of 4"):
+        PairCrops([CropSource([good])], 8, 0, 4)[4]
+
+
+def test_real_training_sets(data_root: Path) -> None:
+    data = data_root / "data"
+    sources = [
+        CropSource(data / "tno", "train", weight=1, exclude=data / "reserved.csv"),
+        CropSource(data / "mri_pet", "train", weight=1),
+        CropSource(data / "roadscene", "train", weight=1, exclude=data / "reserved.csv"),
+    ]
+    dataset = PairCrops(sources, 96, 0, 24)
+    assert [len(pairs) for pairs in dataset.sets] == [12, 135, 131]
+    batch = torch.stack([dataset[n]["visible"] for n in range(24)])
+    assert batch.shape == (24, 1, 96, 96) and batch.std() > 0.1

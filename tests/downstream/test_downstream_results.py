@@ -1,0 +1,424 @@
+"""The table of what fusion buys: its numbers by hand and against the bootstrap, what it refuses, what it writes."""
+
+import csv
+import io
+import itertools
+import json
+import math
+import random
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusion_hub.downstream.detection import (
+    DetectionResult,
+    bootstrap_detection,
+    bootstrap_detection_difference,
+)
+from fusion_hub.downstream.segmentation import (
+    SegmentationResult,
+    bootstrap_difference,
+    bootstrap_runs,
+    class_iou,
+    difference_over_seeds,
+    mean_iou,
+)
+from fusion_hub.evaluation.downstream_results import Results, assemble, find_runs, read_published, write
+from fusion_hub.evaluation.downstream_results.report import (
+    conclusions,
+    differences_csv,
+    markdown,
+    numbers_csv,
+    percent,
+    row_of,
+)
+from fusion_hub.evaluation.downstream_results.runs import Cost, Kind, Run, Task
+from fusion_hub.evaluation.downstream_results.table import BEST_RULE, BEST_SOURCE, Number, Part
+
+CLASSES = ("unlabelled", "car", "person")
+PICTURES = tuple(f"{number:05d}{'DN'[number % 2]}" for number in range(12))
+KINDS: Mapping[str, Kind] = {"visible": "source", "infrared": "source", "average": "rule"}
+
+
+def confusions(skill: float, seed: int, classes: int = 3) -> np.ndarray:
+    """A matrix for each of `PICTURES`: about `skill` of the pixels of each class are right."""
+    rng = np.random.default_rng(seed)
+    right = np.clip(rng.normal(skill, 0.05, (len(PICTURES), classes)), 0.05, 0.95)
+    wrong = (1 - right)[..., None] / (classes - 1) * (1 - np.eye(classes))
+    return np.round(1000 * (wrong + right[..., None] * np.eye(classes))).astype(np.int64)
+
+
+def run(name: str, seed: int | None, matrices: np.ndarray, **changed: Any) -> Run:
+    values: dict[str, Any] = {
+        "task": "segmentation",
+        "kind": KINDS.get(name, "method"),
+        "result": SegmentationResult(CLASSES[: matrices.shape[-1]], PICTURES[: len(matrices)], matrices),
+        "settings": {"max_steps": 100, "classes": list(CLASSES), "initial_weights": None},
+        "cost": Cost(100, 60.0 * (1 + (seed or 0)), "cpu, 1 process"),
+        "origin": f"runs/{name}-seed{seed}",
+    }
+    return Run(input=name, seed=seed, **(values | changed))
+
+
+def detections(skill: float, seed: int) -> DetectionResult:
+    """One car and one person in each picture; each is found with the probability `skill`, and something else is."""
+    rng = np.random.default_rng(seed)
+    truth = (np.array([[0, 0, 20, 20], [40, 40, 70, 70]], np.float32), np.array([0, 1]))
+    found = []
+    for _ in PICTURES:
+        hits = rng.random(2) < skill
+        boxes = np.concatenate([truth[0][hits] + rng.normal(0, 2, (hits.sum(), 4)), [[0, 50, 10, 60]]])
+        scores = np.concatenate([rng.uniform(0.3, 0.9, hits.sum()), [0.2]])
+        order = np.argsort(-scores)
+        class_ids = np.concatenate([truth[1][hits], [0]])
+        found.append((boxes.astype(np.float32)[order], class_ids[order], scores.astype(np.float32)[order]))
+    return DetectionResult(("car", "person"), PICTURES, (truth,) * len(PICTURES), tuple(found))
+
+
+def zero_shot(name: str, skill: float, seed: int, **changed: Any) -> Run:
+    values = {"task": "zero-shot", "result": detections(skill, seed), "detector": "tiny.onnx sha256:0123456789"}
+    return run(name, None, confusions(0.5, 0), **(values | {"settings": {}, "cost": None} | changed))
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Run]:
+    """Three inputs with two seeds each, and two of them in front of a detector."""
+    skills = {"visible": 0.6, "infrared": 0.5, "fused": 0.8}
+    trained = [
+        run(name, seed, confusions(skill + 0.02 * seed, 10 * number + seed))
+        for number, (name, skill) in enumerate(skills.items())
+        for seed in (0, 1)
+    ]
+    return [*trained, zero_shot("visible", 0.3, 1), zero_shot("fused", 0.9, 2)]
+
+
+@pytest.fixture(scope="module")
+def results(runs: list[Run]) -> Results:
+    return assemble(runs, by_day_and_night=True, published=read_published(), notes=["Something to know."])
+
+
+def part_of(results: Results, task: Task, group: str = "all") -> Part:
+    (found,) = [part for part in results.parts if part.task == task and part.group == group]
+    return found
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_small_set_by_hand() -> None:
+    # Pixels by label and prediction; two pictures, so the IoUs are of the sums.
+    visible = np.array([[[6, 2], [1, 1]], [[4, 0], [3, 3]]])  # sums 10 2 / 4 4: IoU 10/16 and 4/10
+    again = np.array([[[7, 1], [1, 1]], [[4, 0], [2, 4]]])  # 11 1 / 3 5: 11/15 and 5/9
+    fused = np.array([[[8, 0], [1, 1]], [[4, 0], [0, 6]]])  # 12 0 / 1 7: 12/13 and 7/8
+    table = assemble([run("visible", 0, visible), run("visible", 1, again), run("fused", 0, fused)])
+    part = part_of(table, "segmentation")
+    first, second = part.rows
+    assert (first.input, first.seeds, second.input, second.seeds) == ("visible", (0, 1), "fused", (0,))
+    assert part.pictures == 2 and part.metrics == ["mIoU", "mIoU_foreground", "IoU/unlabelled", "IoU/car"]
+    one, other = (10 / 16 + 4 / 10) / 2, (11 / 15 + 5 / 9) / 2
+    assert first.by_seed["mIoU"] == pytest.approx((one, other))
+    assert first.numbers["mIoU"].value == pytest.approx((one + other) / 2)
+    assert first.numbers["mIoU_foreground"].value == pytest.approx((4 / 10 + 5 / 9) / 2)
+    assert second.numbers["IoU/unlabelled"].value == pytest.approx(12 / 13)
+    assert second.numbers["mIoU"].value == pytest.approx((12 / 13 + 7 / 8) / 2)
+    assert first.cost == Cost(100, 90.0, "cpu, 1 process") and second.cost == Cost(100, 60.0, "cpu, 1 process")
+    difference = part.differences[0]
+    assert (difference.input, difference.reference, difference.metric) == ("fused", "visible", "mIoU")
+    assert difference.over_both.value == pytest.approx((12 / 13 + 7 / 8) / 2 - (one + other) / 2)
+
+
+def test_intervals_are_those_of_the_bootstrap_over_pictures_and_runs(runs: list[Run], results: Results) -> None:
+    stacked = {
+        name: np.stack([one.result.confusions for one in runs if one.input == name and one.seed is not None])
+        for name in ("visible", "infrared", "fused")
+    }
+    part = part_of(results, "segmentation")
+    for row in part.rows:
+        for metric, statistic in {"mIoU": mean_iou, "IoU/car": lambda sums: class_iou(sums)[..., 1]}.items():
+            expected = bootstrap_runs(stacked[row.input], statistic)
+            assert number_of(row.numbers[metric]) == pytest.approx((expected.value, expected.low, expected.high))
+    for one in part.differences:
+        if one.metric == "mIoU":
+            expected = bootstrap_difference(stacked[one.reference], stacked[one.input])
+            assert number_of(one.over_both) == pytest.approx((expected.value, expected.low, expected.high))
+            by_seed = {row.input: row.by_seed["mIoU"] for row in part.rows}
+            others = [values for name, values in by_seed.items() if name not in (one.input, one.reference)]
+            seeds = difference_over_seeds(by_seed[one.reference], by_seed[one.input], others)
+            assert one.over_seeds is not None
+            assert number_of(one.over_seeds) == pytest.approx((seeds.value, seeds.low, seeds.high))
+
+
+def test_detection_has_the_intervals_of_its_own_bootstrap(runs: list[Run], results: Results) -> None:
+    visible, fused = (one.result for one in runs if one.task == "zero-shot")
+    part = part_of(results, "zero-shot")
+    found = row_of(part, "fused")
+    assert found is not None and found.seeds == () and found.cost is None
+    for metric in ("mAP50", "mAP", "recall", "recall@0.3/car"):
+        expected = bootstrap_detection(fused, metric)
+        assert number_of(found.numbers[metric]) == pytest.approx((expected.value, expected.low, expected.high))
+    (one,) = [d for d in part.differences if d.metric == "mAP50"]
+    expected = bootstrap_detection_difference(visible, fused, "mAP50")
+    assert number_of(one.over_both) == pytest.approx((expected.value, expected.low, expected.high))
+    assert one.over_seeds is None and one.verdict == "higher" and not one.these_networks_only
+
+
+def number_of(number: Number) -> tuple[float, float | None, float | None]:
+    return number.value, number.low, number.high
+
+
+def test_every_input_is_compared_with_the_single_pictures_and_networks_with_the_best_rule() -> None:
+    skills = {"visible": 0.5, "infrared": 0.6, "average": 0.55, "fused": 0.7}
+    part = part_of(assemble([run(name, 0, confusions(skill, 1)) for name, skill in skills.items()]), "segmentation")
+    assert [row.input for row in part.rows] == list(skills)
+    pairs = [(one.input, one.reference, one.role) for one in part.differences if one.metric == "mIoU"]
+    against_visible = [(name, "visible", "") for name in ("infrared", "average", "fused")]
+    against_best = [(name, "infrared", BEST_SOURCE) for name in ("visible", "average", "fused")]
+    assert pairs == [*against_visible, *against_best, ("fused", "average", BEST_RULE)]
+    alone = part_of(assemble([run(name, 0, confusions(0.5, 1)) for name in ("fused", "other")]), "segmentation")
+    assert alone.differences == ()
+    assert "no row of visible, infrared or a rule" in markdown(Results((alone,)))
+
+
+def test_conclusions_are_no_stronger_than_both_intervals() -> None:
+    def verdict(skills: Mapping[str, Sequence[float]]) -> str:
+        made = [run(name, seed, confusions(s, 5)) for name, own in skills.items() for seed, s in enumerate(own)]
+        return part_of(assemble(made), "segmentation").differences[0].verdict
+
+    assert verdict({"visible": (0.6, 0.61), "fused": (0.8, 0.81)}) == "higher"
+    assert verdict({"visible": (0.8, 0.81), "fused": (0.6, 0.61)}) == "lower"
+    assert verdict({"visible": (0.6, 0.61), "fused": (0.6, 0.61)}) == "open"
+    # The pictures are sure of it; two runs that differ as much as the inputs are not.
+    scattered = {"visible": (0.5, 0.7), "fused": (0.72, 0.92)}
+    made = [run(name, seed, confusions(s, 5)) for name, own in scattered.items() for seed, s in enumerate(own)]
+    part = part_of(assemble(made), "segmentation")
+    one = part.differences[0]
+    assert one.over_both.excludes_zero and one.verdict == "open"
+    assert "open: fused +" in conclusions(part)[0] and "seeds -" in conclusions(part)[0]
+    # One run each: nothing is known of other runs, and it is said.
+    single = part_of(assemble([made[0], made[2]]), "segmentation")
+    assert single.differences[0].these_networks_only and single.differences[0].verdict == "higher"
+    assert "One run of each input: it holds for these networks" in conclusions(single)[0]
+
+
+def test_day_and_night_are_the_parts_of_the_set(runs: list[Run], results: Results) -> None:
+    day, night = part_of(results, "segmentation", "day"), part_of(results, "segmentation", "night")
+    assert (day.pictures, night.pictures) == (6, 6)
+    own = [one.result.take(lambda name: name.endswith("N")) for one in runs if one.input == "fused" and one.cost]
+    found = row_of(night, "fused")
+    assert found is not None
+    assert found.numbers["mIoU"].value == pytest.approx(np.mean([mean_iou(result.total) for result in own]))
+    renamed = SegmentationResult(CLASSES, ("street_1",), confusions(0.5, 0)[:1])
+    with pytest.raises(ValueError, match="the picture 'street_1' ends neither in D nor in N"):
+        assemble([run("visible", 0, confusions(0.5, 0), result=renamed)], by_day_and_night=True)
+
+
+def test_what_is_undefined_is_not_available_and_not_zero() -> None:
+    without = confusions(0.6, 1)
+    without[:, 2] = 0
+    without[:, :, 2] = 0  # no person, and none predicted
+    also = confusions(0.7, 2)
+    also[:, 2] = 0  # no person, but some predicted: 0, and not undefined
+    table = assemble([run("visible", 0, without), run("fused", 0, also), run("fused", 1, without)])
+    part = part_of(table, "segmentation")
+    visible, fused = part.rows
+    assert "IoU/person" not in visible.numbers and math.isfinite(visible.numbers["mIoU"].value)
+    assert "IoU/person" not in fused.numbers and fused.by_seed["IoU/person"] == (0.0, None)
+    (line,) = [one for one in markdown(table).splitlines() if one.startswith("| visible | ") and "n/a" in one]
+    assert line.endswith("| n/a |") and line.count("|") == 5, "unlabelled, car, person"
+    lines = list(csv.DictReader(io.StringIO(numbers_csv(table))))
+    (line,) = [one for one in lines if one["input"] == "visible" and one["metric"] == "mIoU"]
+    assert float(line["value"]) == visible.numbers["mIoU"].value and line["interval_over"] == "pictures"
+    nothing = [(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))] * len(PICTURES)
+    empty = DetectionResult(("car", "person"), PICTURES, tuple(nothing), detections(0.5, 1).found)
+    part = part_of(assemble([zero_shot("visible", 0.5, 1, result=empty)]), "zero-shot")
+    assert "mAP50" not in part.rows[0].numbers and part.differences == ()
+    assert percent(None) == "n/a" and percent(0.0) == "0.0" and percent(-1e-9, signed=True) == "0.0"
+
+
+# --- what may stand in one table -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"settings": {"max_steps": 50}}, "fused-seed0 and runs/visible-seed0 differ in max_steps (50 and 100), so"),
+        ({"settings": {"classes": ["a"]}}, "differ in classes (a and unlabelled, car, person)"),
+        ({"settings": {"initial_weights": "b0"}}, "differ in initial_weights (b0 and nothing)"),
+        ({"settings": {"sources": ["m3fd"]}}, "differ in sources (m3fd and nothing)"),
+        ({"input": "visible", "origin": "twin"}, "runs/visible-seed0 and twin are both of visible, seed 0"),
+        ({"input": "visible", "seed": 1, "pictures_by": "other"}, "both called visible, but their pictures were made"),
+        ({"pictures": 11}, "differ in the pictures of the evaluation (11 and 12, not in both: 00011N)"),
+    ],
+)
+def test_runs_of_different_kinds_are_refused(changed: dict[str, Any], message: str) -> None:
+    first = run("visible", 0, confusions(0.5, 0))
+    if "settings" in changed:
+        changed["settings"] = {**first.settings, **changed["settings"]}
+    matrices = confusions(0.6, 1)[: changed.pop("pictures", len(PICTURES))]
+    other = run(changed.pop("input", "fused"), changed.pop("seed", 0), matrices, **changed)
+    for order in ([first, other], [other, first]):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            assemble(order)
+
+
+def test_detectors_have_columns_of_their_own() -> None:
+    table = assemble([zero_shot("visible", 0.3, 1), zero_shot("visible", 0.3, 1, detector="other.onnx")])
+    assert [part.detector for part in table.parts] == ["other.onnx", "tiny.onnx sha256:0123456789"]
+    assert "Zero-shot detection by tiny.onnx (01234567), 12 pictures" in markdown(table)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def save_run(folder: Path, name: str, seed: int, matrices: np.ndarray, order: Sequence[int] = range(12)) -> Path:
+    """A run folder as `train/segformer.py` leaves it, as far as the table reads it."""
+    pipeline = folder / f"{name}-seed{seed}" / "pipeline"
+    pipeline.mkdir(parents=True)
+    names = tuple(PICTURES[index] for index in order)
+    result = SegmentationResult(CLASSES, names, matrices[list(order)])
+    result.save(pipeline / "evaluation.json", input=name, sources=[{"path": "msrs", "split": "val"}], seed=seed)
+    config = {"output_dir": str(pipeline.parent), "seed": seed, "input": [name], "max_steps": 9, "log_every": seed + 1}
+    (pipeline / "config.yaml").write_text(json.dumps(config | {"sources": [{"path": "/data/here/msrs"}]}))
+    training = {"steps": 9, "seconds": 30.0, "processes": 2, "device": "cpu", "datasets": [{"pairs": 4}]}
+    (pipeline / "training.json").write_text(json.dumps(training))
+    details = {"rule": name} if KINDS.get(name) == "rule" else {}
+    about = [{"name": name, "kind": "", "fingerprint": f"of {name}", "details": details}]
+    (pipeline / "segmentation.json").write_text(json.dumps({"inputs": about}))
+    return pipeline.parent
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, (name, seed) in enumerate(itertools.product(("average", "visible"), (1, 0))):
+        save_run(tmp_path / "runs", name, seed, confusions(0.6, number))
+    return tmp_path / "runs"
+
+
+def test_neither_the_order_of_folders_nor_that_of_pictures_changes_anything(folder: Path, tmp_path: Path) -> None:
+    expected = json.dumps(assemble(find_runs([folder]).runs).as_json())
+    places = [place / part for place in sorted(folder.iterdir()) for part in (".", "pipeline")]
+    random.Random(0).shuffle(places)
+    found = find_runs(places).runs
+    assert len(found) == 4, "each file once"
+    assert json.dumps(assemble(found[::-1]).as_json()) == expected
+    for number, (name, seed) in enumerate(itertools.product(("average", "visible"), (1, 0))):
+        order = np.random.default_rng(number).permutation(12).tolist()
+        save_run(tmp_path / "mixed", name, seed, confusions(0.6, number), order)
+    assert json.dumps(assemble(find_runs([tmp_path / "mixed"]).runs).as_json()) == expected
+
+
+def test_what_a_run_folder_says(folder: Path) -> None:
+    one = find_runs([folder / "average-seed1"]).runs[0]
+    assert (one.task, one.input, one.kind, one.seed) == ("segmentation", "average", "rule", 1)
+    assert one.cost == Cost(9, 30.0, "cpu, 2 processes") and one.pictures_by == "of average"
+    assert one.origin == "runs/average-seed1" and one.settings["max_steps"] == 9
+    assert not {"seed", "input", "output_dir", "log_every"} & set(one.settings)
+    detections(0.5, 1).save(
+        folder / "zero.json", input="visible", sources=["msrs"], detector="a.onnx", annotations="union"
+    )
+    zero = find_runs([folder / "zero.json"]).runs[0]
+    assert (zero.task, zero.seed, zero.kind, zero.detector, zero.cost) == ("zero-shot", None, "source", "a.onnx", None)
+    assert len(find_runs([folder]).runs) == 5
+
+
+def test_a_detector_that_was_trained_here_is_a_run(tmp_path: Path) -> None:
+    pipeline = tmp_path / "fused-seed3" / "pipeline"
+    pipeline.mkdir(parents=True)
+    detections(0.5, 1).save(pipeline / "detection.json", input="fused", sources=[{"path": "msrs"}], seed=3, steps=7)
+    (pipeline / "config.yaml").write_text("seed: 3\ninput: [fused]\nmax_steps: 7\nannotations: null\n")
+    training = {"steps": 7, "seconds": 30.0, "processes": 1, "device": "cuda", "datasets": [{"pairs": 4}]}
+    (pipeline / "training.json").write_text(json.dumps(training))
+    about = [{"name": "fused", "kind": "model", "fingerprint": "abc", "details": {"class": "X"}}]
+    (pipeline / "inputs.json").write_text(json.dumps({"inputs": about}))
+    (one,) = find_runs([tmp_path]).runs
+    assert (one.task, one.input, one.kind, one.seed, one.pictures_by) == ("detection", "fused", "method", 3, "abc")
+    assert one.cost == Cost(7, 30.0, "cuda, 1 process")
+    part = part_of(assemble([one]), "detection")
+    assert part.rows[0].by_seed["mAP50"] == pytest.approx((detections(0.5, 1).numbers()["mAP50"],))
+
+
+def test_unfinished_runs_are_named_and_what_holds_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "late-seed0").mkdir()
+    (folder / "late-seed0" / "config.yaml").write_text("seed: 0\n")
+    (folder / "start" / "pipeline").mkdir(parents=True)
+    (folder / "start" / "pipeline" / "evaluation-visible.json").write_text("{}")
+    found = find_runs([folder])
+    assert len(found.runs) == 4
+    assert found.left_out == ("runs/late-seed0 is not finished", "runs/start was trained on several inputs at once")
+    for place, message in (
+        (folder / "late-seed0", r"nothing that was measured \(runs/late-seed0 is not finished\)"),
+        (folder / "start", "was trained on several inputs at once"),
+        (tmp_path / "runs" / "average-seed1" / "pipeline" / "segmentation.json", "'detector' is missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find_runs([place])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no run of train/segformer\.py"):
+        find_runs([tmp_path / "empty"])
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        find_runs([tmp_path / "nowhere"])
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def test_json_round_trip(results: Results) -> None:
+    text = json.dumps(results.as_json(), allow_nan=False)
+    assert Results.from_json(json.loads(text)) == results
+    with pytest.raises(ValueError, match="expected 'fusion-hub-downstream/1'"):
+        Results.from_json({"format": "other"})
+
+
+def test_files(results: Results, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    files = write(results, tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted(file.name for file in files)
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert report == markdown(results)
+    for words in (
+        "# What fusion buys",
+        "## Segmentation, 6 pictures of the night",
+        "not comparable",
+        "Something to know",
+    ):
+        assert words in report
+    assert "**" in report and "over pictures and seeds" in report and "| 0, 1 | 100 | 1.5 | cpu, 1 process |" in report
+    drawn = (tmp_path / "out" / "figure.svg").read_text()
+    assert drawn.count('<g id="axes_') == len(results.parts) * 3
+    assert Results.from_json(json.loads((tmp_path / "out" / "summary.json").read_text())) == results
+    lines = list(csv.DictReader(io.StringIO(differences_csv(results))))
+    assert len(lines) == sum(len(part.differences) for part in results.parts)
+    assert {line["verdict"] for line in lines} <= {"higher", "lower", "open"}
+
+
+def test_no_place_of_this_machine_is_written(folder: Path) -> None:
+    table = assemble(find_runs([folder]).runs)
+    text = json.dumps(table.as_json()) + markdown(table) + numbers_csv(table)
+    assert str(folder) not in text and "/data/here" not in text and "here/msrs" in text
+
+
+def test_papers_are_quoted_and_take_no_part(results: Results) -> None:
+    by_method = {row.method: row for row in results.published}
+    assert by_method["DiffFuseNet (its authors)"].values == {"mIoU": 0.73}
+    assert by_method["RED (its authors)"].values == {}
+    for row in results.published:
+        assert row.source and row.note.startswith(("Not comparable", "No number"))
+    assert not any(row.method in one.input for row in results.published for part in results.parts for one in part.rows)
+    assert "comparable" not in markdown(Results(results.parts))
+
+
+def test_a_common_start_is_told() -> None:
+    settings = {"initial_weights": "start/pipeline"}
+    table = assemble([run(name, 0, confusions(0.5, 0), settings=settings) for name in ("visible", "fused")])
+    assert "All runs go on from one start, start/pipeline: seeds cover the training after it" in markdown(table)
+
+
+def test_a_published_value_must_be_a_fraction(tmp_path: Path) -> None:
+    row = {"method": "X", "source": "Y", "values": {"mIoU": 73.0}, "note": ""}
+    (tmp_path / "rows.json").write_text(json.dumps({"format": "fusion-hub-published-downstream/1", "rows": [row]}))
+    with pytest.raises(ValueError, match=r"X has 73\.0 as mIoU: give a fraction of 1"):
+        read_published(tmp_path / "rows.json")

@@ -1,0 +1,478 @@
+"""The training of detectors: boxes follow their pictures, the loss falls, and it stops and goes on exactly."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModelForObjectDetection
+
+from fusion_hub.data.generated import generate_scene
+from fusion_hub.downstream.detection import DetectionResult, evaluate_detector
+from fusion_hub.downstream.inputs import open_inputs
+from fusion_hub.downstream.transformers_detector import TransformersDetector
+from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, load_config
+from fusion_hub.training.detector import DetectorConfig, DetectorTask, DetectorTraining
+from fusion_hub.training.detector_networks import initialise, new_network
+from fusion_hub.training.detector_samples import NO_OBJECT, BoxedPicture, DetectionCrops, boxes_in_view, open_boxed
+from fusion_hub.training.pictures import Augmentation
+from tests.support.training_toy import launch
+from tests.training.test_training import accelerate_on_cpu, records  # noqa: F401  # a fixture
+from tests.training.test_training_red import run_script
+
+CLASSES = ["person", "car"]
+TRAIN = Path(__file__).parents[2] / "train"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three small scenes and their boxes; the last one is without any."""
+    folder = tmp_path_factory.mktemp("boxed")
+    coco: dict[str, Any] = {"categories": [{"id": 1, "name": "car"}, {"id": 7, "name": "person"}], "images": []}
+    coco["annotations"] = []
+    for seed, kind in enumerate(("day_road", "night_street", "smoke")):
+        scene = generate_scene(seed, 96, 128, kind)
+        for band, picture in (("vis", scene.visible), ("ir", scene.infrared)):
+            (folder / band).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(folder / band / f"{seed}_{kind}.png")
+        coco["images"].append({"id": seed, "file_name": f"{seed}_{kind}.png", "width": 128, "height": 96})
+        for box in scene.boxes if seed < 2 else ():
+            left, top, right, bottom = box[1:]
+            category = {"car": 1, "person": 7}[box.label]
+            row = {"image_id": seed, "category_id": category, "bbox": [left, top, right - left, bottom - top]}
+            coco["annotations"].append({"id": len(coco["annotations"]), "iscrowd": 0, **row})
+    (folder / "boxes").mkdir()
+    (folder / "boxes" / "boxes.json").write_text(json.dumps(coco))
+    return folder
+
+
+def run_config(output: Path, drawn: Path, **values: Any) -> TrainingConfig:
+    defaults: dict[str, Any] = {
+        "output_dir": str(output),
+        "sources": [Source(str(drawn))],
+        "max_steps": 8,
+        "batch_size": 4,
+        "crop_size": 64,
+        "smallest_scale": 0.8,
+        "gain_jitter": 0.2,
+        "learning_rate": 2e-3,
+        "warmup_steps": 2,
+        "ema_decay": 0.9,
+        "checkpoint_every": 4,
+        "log_every": 1,
+        "validate_every": None,
+        "tracker": "none",
+    }
+    return TrainingConfig(**(defaults | values))
+
+
+def tiny_config(cache: Path, **values: Any) -> DetectorConfig:
+    defaults: dict[str, Any] = {
+        "cache_dir": str(cache),
+        "classes": CLASSES,
+        "image_size": [64, 96],
+        "variant": "tiny",
+        "queries": 12,
+        "denoising_queries": 6,
+        "largest_scale": 1.3,
+        "gamma_jitter": 0.2,
+        "rare_class_crops": 0.5,
+    }
+    return DetectorConfig(**(defaults | values))
+
+
+# --- views and their boxes -------------------------------------------------------------------------------------------
+
+# Each object is a bright rectangle on black, of one colour for its class; so the picture tells where the boxes are.
+COLOURS = np.array([[255, 0, 0], [0, 255, 0]], np.uint8)
+
+
+def coded_picture(boxes: list[tuple[int, int, int, int]], class_ids: list[int], size: tuple[int, int]) -> BoxedPicture:
+    picture = np.zeros((*size, 3), np.uint8)
+    for (left, top, right, bottom), class_id in zip(boxes, class_ids, strict=True):
+        picture[top:bottom, left:right] = COLOURS[class_id]
+    return BoxedPicture("coded", picture, np.array(boxes, np.float32).reshape(-1, 4), np.array(class_ids, np.int64))
+
+
+def extent(mask: np.ndarray) -> list[float]:
+    """Left, top, right, bottom of what is true."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(number=st.integers(0, 10**6), smallest=st.floats(0.4, 1), largest=st.floats(1, 3), rare=st.floats(0, 1))
+def test_boxes_move_with_their_pictures(number: int, smallest: float, largest: float, rare: float) -> None:
+    item = coded_picture([(20, 30, 70, 80), (120, 40, 180, 130)], [0, 1], (150, 200))
+    augmentation = Augmentation(scale=(smallest, largest), rare_classes=rare)
+    crops = DetectionCrops([[item]], [None], 3, 2, augmentation, (96, 128))
+    sample = crops.sample(number, 192)
+    image, boxes, classes = sample["image"].numpy(), sample["boxes"], sample["classes"].tolist()
+    assert image.shape == (3, 192, 256) and boxes.shape == (2, 4) and int(sample["sample"]) == number
+    shown = [class_id for class_id in classes if class_id != NO_OBJECT]
+    assert classes == shown + [NO_OBJECT] * (2 - len(shown)) and shown == sorted(set(shown))
+    for (x, y, width, height), class_id in zip(boxes.tolist(), shown, strict=False):
+        expected = extent(image[class_id] > 0.5)
+        got = [256 * (x - width / 2), 192 * (y - height / 2), 256 * (x + width / 2), 192 * (y + height / 2)]
+        assert got == pytest.approx(expected, abs=3 * largest), "half of an enlarged pixel, and its neighbours"
+    for class_id in {0, 1} - set(shown):  # left out: hardly anything of it is to be seen
+        whole = [50 * 50, 60 * 90][class_id] * (256 / 200) * (192 / 150)
+        assert (image[class_id] > 0.5).sum() <= 0.35 * whole * largest**2
+    again = crops.sample(number, 192)
+    assert all(torch.equal(sample[name], again[name]) for name in sample)
+
+
+def test_a_view_does_not_depend_on_its_resolution() -> None:
+    item = coded_picture([(20, 30, 70, 80), (120, 40, 180, 130)], [0, 1], (150, 200))
+    crops = DetectionCrops([[item]], [None], 0, 2, Augmentation(scale=(0.7, 1.5)), (96, 128))
+    for number in range(10):
+        small, large = crops.sample(number, 96), crops.sample(number, 192)
+        assert small["image"].shape[2:] == (128,) and large["image"].shape[2:] == (256,)
+        torch.testing.assert_close(small["boxes"], large["boxes"])
+
+
+def test_boxes_that_leave_the_view_are_cut_or_left_out() -> None:
+    boxes = np.array([[0, 0, 10, 10], [8, 8, 28, 28], [13, 13, 33, 33], [50, 50, 60, 60], [20, 20, 21, 40]], np.float32)
+    found, which = boxes_in_view(boxes, (0, 0, 20, 20), (40, 40))
+    assert which.tolist() == [0, 1], "a third of the second lies inside, an eighth of the third, a line is no object"
+    assert found.tolist() == pytest.approx(np.array([[0, 0, 0.5, 0.5], [0.4, 0.4, 1, 1]]))
+
+
+def test_views_seek_rare_classes() -> None:
+    empty = coded_picture([], [], (64, 64))
+    rare = coded_picture([(50, 3, 58, 11)], [1], (64, 64))
+    augmentation = Augmentation(scale=(2.0, 3.0), rare_classes=1.0)
+    crops = DetectionCrops([[empty] * 9, [rare]], [None, None], 0, 3, augmentation, (64, 64))
+    assert all((crops.sample(number, 64)["classes"] == 1).any() for number in range(30))
+    crops = DetectionCrops([[empty] * 9, [rare]], [1.0, 3.0], 0, 3, Augmentation(), (64, 64))
+    assert sum((crops.sample(number, 64)["classes"] == 1).any() for number in range(300)) in range(195, 255)
+
+
+def test_training_sees_what_the_image_processor_gives(tmp_path: Path, drawn: Path) -> None:
+    config = run_config(tmp_path, drawn, smallest_scale=1.0, gain_jitter=0.0)
+    plain = {"largest_scale": 1.0, "gamma_jitter": 0.0, "rare_class_crops": 0.0}
+    task = DetectorTask(config, tiny_config(tmp_path, **plain))
+    crops = task.open_samples(config)
+    module = task.build_training_module(task.build_model())
+    processor = task.detector(module.model.eval()).processor
+    expected = [
+        processor(images=Image.fromarray(picture), return_tensors="pt")["pixel_values"][0]
+        for item in crops.pictures[0]
+        for picture in (item.picture, item.picture[:, ::-1])
+    ]
+    for number in range(6):
+        seen = (crops.sample(number, 64)["image"] - module.mean) / module.std
+        assert min(float((seen - one).abs().max()) for one in expected) < 0.06, number
+    whole = torch.cat([torch.from_numpy(item.picture.copy()).flatten(0, 1) for item in crops.pictures[0]]) / 255
+    torch.testing.assert_close(module.mean.flatten(), whole.mean(0), atol=1e-5, rtol=1e-4)
+
+
+# --- networks and losses ---------------------------------------------------------------------------------------------
+
+
+# D-FINE weighs its distributions by how well boxes fit, so that its loss also rises at first: more and smaller steps.
+@pytest.mark.parametrize(
+    ("architecture", "denoising", "rate", "steps"), [("rt_detr_v2", 6, 5e-3, 20), ("d_fine", 0, 1e-3, 70)]
+)
+def test_a_few_steps_on_two_views_lower_the_loss(
+    tmp_path: Path, drawn: Path, architecture: str, denoising: int, rate: float, steps: int
+) -> None:
+    torch.manual_seed(0)
+    config = run_config(tmp_path, drawn)
+    task = DetectorTask(config, tiny_config(tmp_path, architecture=architecture, denoising_queries=denoising))
+    crops = task.open_samples(config)
+    module = task.build_training_module(task.build_model())
+    samples = [crops.sample(number, 64) for number in range(2)]
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+    optimizer = torch.optim.Adam(module.parameters(), lr=rate)
+    seen = []
+    for _ in range(steps):
+        loss, parts = module(batch, 0)
+        assert parts.keys() == {"class", "box", "auxiliary", "denoising"}
+        assert loss.item() == pytest.approx(sum(value.item() for value in parts.values()), rel=1e-5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(loss.item())
+    assert max(seen[-3:]) < 0.95 * seen[0]
+    assert not {name.split(".")[0] for name in module.state_dict()} - {"model"}, "what is computed is not stored"
+
+
+@pytest.mark.parametrize("architecture", ["rt_detr_v2", "d_fine"])
+def test_a_batch_without_objects_has_a_loss(architecture: str) -> None:
+    torch.manual_seed(0)
+    module = DetectorTraining(new_network(architecture, "tiny", CLASSES, 12, 6), ((0.0,) * 3, (1.0,) * 3))
+    batch = {"image": torch.rand(2, 3, 64, 64), "boxes": torch.zeros(2, 0, 4)}
+    loss, parts = module({**batch, "classes": torch.zeros(2, 0, dtype=torch.int64)}, 0)
+    loss.backward()
+    assert loss.isfinite() and parts["box"] == 0 and parts["denoising"] == 0
+
+
+def test_repeats_match_more_predictions_to_each_box_and_only_at_first() -> None:
+    given: list[list[Tensor]] = []
+
+    class Network(nn.Module):
+        def forward(self, pixel_values: Tensor, labels: list[dict[str, Tensor]]) -> Any:
+            given.append([labels[0]["class_labels"], labels[0]["boxes"][:, 0]])
+            return type("Output", (), {"loss": pixel_values.sum(), "loss_dict": {}})
+
+    module = DetectorTraining(Network(), ((0.0,) * 3, (1.0,) * 3), repeats=3, repeated_steps=5)
+    boxes = torch.tensor([[[0.25, 0.5, 0.1, 0.1], [0.75, 0.5, 0.1, 0.1], [0.0, 0.0, 0.0, 0.0]]])
+    batch = {"image": torch.rand(1, 3, 8, 8), "boxes": boxes, "classes": torch.tensor([[1, 0, NO_OBJECT]])}
+    for step in (4, 5):
+        module(batch, step)
+    assert [one.tolist() for one in given[0]] == [[1, 0] * 3, [0.25, 0.75] * 3]
+    assert [one.tolist() for one in given[1]] == [[1, 0], [0.25, 0.75]]
+
+
+@pytest.mark.parametrize("architecture", ["rt_detr_v2", "d_fine"])
+def test_new_networks_pass_their_pictures_on(architecture: str) -> None:
+    torch.manual_seed(0)
+    model = new_network(architecture, "small", CLASSES, 20, 10)
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert len(norms) > 20 and all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in norms)
+    output = model.train()(pixel_values=torch.randn(2, 3, 64, 96))
+    first = output.enc_topk_bboxes
+    assert set(np.round(first.detach()[..., 2].flatten().tolist(), 3)) <= {0.05, 0.1, 0.2}, "boxes start as anchors"
+    levels = model.model.backbone(torch.randn(2, 3, 64, 96), torch.ones(2, 64, 96))
+    assert all(0.1 < float(level[0].std()) < 10 for level in levels), "neither vanishes nor explodes"
+    before = [parameter.clone() for parameter in model.parameters() if not parameter.any()]
+    initialise(model)
+    assert len(before) <= sum(not parameter.any() for parameter in model.parameters()), "zeros stay"
+
+
+# --- stop, go on, split ----------------------------------------------------------------------------------------------
+
+
+class FailingTask(DetectorTask):
+    """Fails at a step, as if the machine had."""
+
+    fail_at: int | None = None
+
+    def build_training_module(self, model: Any) -> DetectorTraining:
+        module = super().build_training_module(model)
+        module.register_forward_pre_hook(self._fail)
+        return module
+
+    def _fail(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if arguments[1] == self.fail_at:
+            raise ConnectionError("stopped by the test")
+
+
+def train(config: TrainingConfig, model_config: DetectorConfig, fail_at: int | None = None) -> None:
+    task = FailingTask(config, model_config)
+    task.fail_at = fail_at
+    Trainer(task, config, model_config).train()
+
+
+def tensors(output: Path, step: int = 8) -> dict[str, Tensor]:
+    files = sorted((output / f"step_{step:06d}").rglob("*.safetensors"))
+    assert len(files) == 3
+    return {f"{file.relative_to(output)}:{name}": value for file in files for name, value in load_file(file).items()}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_eight_steps_equal_four_and_a_failure_and_four(tmp_path: Path, drawn: Path, processes: int) -> None:
+    # All that could leak from step to step is in: noise on boxes, running statistics, accumulation, repeats that end.
+    values = {"num_processes": processes, "gradient_accumulation_steps": 3 - processes}
+    straight, failed = (run_config(tmp_path / name, drawn, **values) for name in ("straight", "failed"))
+    architecture = "rt_detr_v2" if processes == 1 else "d_fine"
+    settings = {"architecture": architecture, "repeats": 2, "repeats_fraction": 0.7}
+    config = tiny_config(tmp_path / "cache", input=["average"], **settings)
+    if processes == 1:  # in this process, which is quicker
+        train(straight, config)
+        with pytest.raises(ConnectionError):
+            train(failed, config, 5)
+    else:
+        assert launch(train, processes, straight, config) == [0] * processes
+        assert 0 not in launch(train, processes, failed, config, 5)
+    assert [folder.name for folder in find_checkpoints(tmp_path / "failed")] == ["step_000004"]
+    if processes == 1:
+        train(failed, config)
+    else:
+        assert launch(train, processes, failed, config) == [0] * processes
+    expected, got = tensors(tmp_path / "straight"), tensors(tmp_path / "failed")
+    assert expected.keys() == got.keys() and any("running_mean" in name for name in expected)
+    for name, value in expected.items():
+        assert torch.equal(value, got[name]), name
+    assert records(tmp_path / "failed") == records(tmp_path / "straight")
+
+
+def test_averaged_weights_have_one_value_under_all_their_names(tmp_path: Path, drawn: Path) -> None:
+    # The heads of these networks are tied: they are in the file twice, and both have to be the average.
+    config = run_config(tmp_path / "run", drawn, max_steps=2)
+    train(config, tiny_config(tmp_path / "cache"))
+    average = load_file(tmp_path / "run" / "step_000002" / "ema" / "model.safetensors")
+    current = load_file(tmp_path / "run" / "step_000002" / "model" / "model.safetensors")
+    tied = [name for name in average if f"model.decoder.{name}" in average and name.startswith("class_embed")]
+    assert tied
+    for name in tied:
+        assert torch.equal(average[name], average[f"model.decoder.{name}"])
+    assert not torch.equal(average["class_embed.0.weight"], current["class_embed.0.weight"])
+
+
+# --- the task and its script -----------------------------------------------------------------------------------------
+
+
+def test_the_ci_configuration_trains_a_detector(tmp_path: Path) -> None:
+    config = TRAIN / "configs" / "detector_tiny_ci.yaml"
+    flags = ("--output_dir", str(tmp_path / "run"), "--cache_dir", str(tmp_path / "cache"))
+    assert run_script("detector.py", "--config", str(config), *flags) == 0
+    folder = tmp_path / "run" / "pipeline"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "config.yaml",
+        "detection.json",
+        "inputs.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "training.json",
+    ]
+    about = json.loads((folder / "inputs.json").read_text())
+    (seen,) = about["inputs"]
+    assert seen["name"] == "average" and seen["details"]["rule"] == "average" and about["classes"] == CLASSES
+    assert json.loads((folder / "training.json").read_text())["datasets"] == [
+        {"path": "generated:2", "split": None, "pairs": 2}
+    ]
+    assert load_config(folder / "config.yaml")["variant"] == "tiny"
+
+    # What was measured is what a user gets: the picture in its own size, through the image processor.
+    detector = TransformersDetector.from_pretrained(folder)
+    assert list(detector.names.values()) == CLASSES
+    (boxed,) = open_boxed(Source("generated:1"), CLASSES, None)
+    picture = open_inputs("average").picture(boxed.pair)
+    result = evaluate_detector(detector, [(boxed.name, picture, boxed.boxes, boxed.class_ids)], CLASSES)
+    saved = DetectionResult.load(folder / "detection.json")
+    assert len(boxed.boxes) and np.array_equal(saved.truth[0][0], boxed.boxes)
+    for got, expected in zip(saved.found[0], result.found[0], strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+    (line,) = records(tmp_path / "run", "validation")
+    assert line["mAP50"] == pytest.approx(result.numbers()["mAP50"])
+    with Image.open(tmp_path / "run" / "validation" / "step_000008.png") as grid:
+        assert grid.mode == "RGB" and grid.width == 2 * 480 + 4
+
+    # It is a start for another run, also of other classes and another number of queries.
+    run = run_config(tmp_path / "next", Path("unused"))
+    given = {"initial_weights": str(folder), "queries": 20}
+    model = DetectorTask(run, tiny_config(tmp_path, **given)).build_model()
+    average = AutoModelForObjectDetection.from_pretrained(tmp_path / "run" / "step_000008" / "ema").state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.equal(average[name], value), name
+    assert model.config.num_queries == 20
+    more = DetectorTask(run, tiny_config(tmp_path, **given, classes=[*CLASSES, "bicycle"])).build_model()
+    assert more.config.num_labels == 3 and more.class_embed[0].weight.shape[0] == 3
+    name = "model.backbone.model.embedder.embedder.0.convolution.weight"
+    assert torch.equal(more.state_dict()[name], average[name])
+
+
+def test_a_start_keeps_its_normalisation(tmp_path: Path, drawn: Path) -> None:
+    config = run_config(tmp_path / "run", drawn, max_steps=1)
+    train(config, tiny_config(tmp_path / "cache"))
+    start = str(tmp_path / "run" / "pipeline")
+    tasks = []
+    for name in ("visible", "infrared"):
+        task = DetectorTask(config, tiny_config(tmp_path / "cache", input=[name], initial_weights=start))
+        task.open_samples(config)
+        module = task.build_training_module(task.build_model())
+        tasks.append([*module.mean.flatten().tolist(), *module.std.flatten().tolist()])
+    assert tasks[0] == tasks[1], "the network was trained on pictures of that normalisation"
+
+
+def test_of_several_inputs_each_view_is_of_one(tmp_path: Path, drawn: Path) -> None:
+    config = run_config(
+        tmp_path / "run", drawn, max_steps=2, smallest_scale=1.0, gain_jitter=0.0, batch_size=2,
+        validation_sources=[Source(str(drawn))], validation_pairs=2,
+    )  # fmt: skip
+    names = ["visible", "infrared", "average"]
+    changed = {"input": names, "gamma_jitter": 0.0, "test_sources": [Source(str(drawn))]}
+    model_config = tiny_config(tmp_path / "cache", **changed)
+    task = DetectorTask(config, model_config)
+    crops = task.open_samples(config)
+    assert [len(pictures) for pictures in crops.pictures] == [9] and [len(pairs) for pairs in crops.sets] == [3]
+    grey = [bool((crops.sample(number, 64)["image"].std(0) == 0).all()) for number in range(90)]
+    assert 15 < sum(grey) < 45, "a third of the views is infrared"
+    Trainer(task, config, model_config).train()
+    (line,) = records(tmp_path / "run", "validation")
+    folder = tmp_path / "run" / "pipeline"
+    for name in names:
+        result = DetectionResult.load(folder / f"detection-{name}.json")
+        assert len(result.pictures) == 3 and f"{name}/mAP50" in line, "all test pictures, two for validation"
+        assert json.loads((folder / f"detection-{name}.json").read_text())["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"variant": "b9"}, "variant must be one of small, tiny, got b9"),
+        ({"architecture": "yolo"}, "architecture must be one of rt_detr_v2, d_fine, got yolo"),
+        ({"input_dtype": "float16"}, "input_dtype must be one of float32, bfloat16, got float16"),
+        ({"image_size": [240, 320]}, r"image_size must be height and width, multiples of 32, got \[240, 320\]"),
+        ({"classes": ["car", "car"]}, "classes must be one or more different names"),
+        ({"classes": ["zebra"]}, "knows the class 'zebra'"),
+        (
+            {"classes": ["car", "zebra"]},
+            "no training source has a box of the class 'zebra': correct it, or leave it out",
+        ),
+        ({"annotations": ["ir"]}, "has the files of boxes boxes, asked for is 'ir'"),
+        ({"queries": 0}, "queries must be 1 or more, got 0"),
+        ({"repeats_fraction": 1.5}, r"repeats_fraction must be between 0 and 1, got 1\.5"),
+        ({"input": []}, "input must be one or more different names"),
+        ({"input": ["no-such-model"]}, "input = no-such-model: "),
+        ({"initial_weights": "/no/such/folder"}, "initial_weights = /no/such/folder cannot be loaded"),
+    ],
+)
+def test_wrong_values_are_named(tmp_path: Path, drawn: Path, values: dict[str, Any], message: str) -> None:
+    config = run_config(tmp_path, drawn)
+    with pytest.raises(ConfigError, match=message):
+        task = DetectorTask(config, tiny_config(tmp_path, **values))
+        task.open_samples(config)
+        task.build_model()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_loop_offers_and_detection_cannot_use(tmp_path: Path, drawn: Path) -> None:
+    for values, message in (
+        ({"swap_probability": 0.5}, r"swap_probability = 0\.5: a detector sees one picture"),
+        ({"sources": []}, "sources is empty"),
+        ({"crop_size": 100}, "crop_size must be a multiple of 32 for a detector, got 100"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            DetectorTask(run_config(tmp_path, drawn, **values), tiny_config(tmp_path))
+
+
+def test_a_start_of_another_kind_is_named(tmp_path: Path) -> None:
+    from tests.support.tiny_transformers import save_detector
+
+    folder = save_detector("yolos", tmp_path / "yolos")
+    task = DetectorTask(run_config(tmp_path, Path("unused")), tiny_config(tmp_path, initial_weights=str(folder)))
+    with pytest.raises(ConfigError, match="it is a yolos, not one of rt_detr_v2, d_fine"):
+        task.build_model()
+
+
+def test_pictures_of_another_size_than_their_boxes_are_named(tmp_path: Path, drawn: Path) -> None:
+    for file in (drawn / "vis").iterdir():
+        Image.open(file).resize((64, 48)).save(tmp_path / file.name)
+    config = run_config(tmp_path / "run", drawn)
+    with pytest.raises(ConfigError, match=r"is 64x48, but boxes reach to .* they must be in pixels of this picture"):
+        DetectorTask(config, tiny_config(tmp_path / "cache", input=[str(tmp_path)])).open_samples(config)
+
+
+def test_every_option_says_what_it_is_and_the_configurations_parse() -> None:
+    from fusion_hub.training import parse_config
+
+    assert all(field.metadata["help"] for field in dataclasses.fields(DetectorConfig))
+    training, model = parse_config(
+        (TrainingConfig, DetectorConfig), [], default_config=TRAIN / "configs" / "detector_msrs.yaml"
+    )
+    assert model.classes == ["person", "bicycle", "car"] and model.initial_weights == "runs/detector/start/pipeline"
+    assert {source.split for source in training.sources} == {"train"}
+    assert {source.split for source in training.validation_sources} == {"val"}
+    assert {source.split for source in model.test_sources} == {"test"}

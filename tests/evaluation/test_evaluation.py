@@ -1,0 +1,338 @@
+"""Evaluation: what is measured, intervals, guard rails, folders of other people's images, resuming, the files."""
+
+import csv
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusion_hub.data import PairedDataset, generated_pairs
+from fusion_hub.evaluation import (
+    FORMAT,
+    Evaluation,
+    EvaluationSet,
+    Method,
+    baseline_method,
+    bootstrap_mean,
+    collect,
+    evaluate,
+    folder_method,
+    luminance,
+    pipeline_method,
+    source_luminance,
+    with_baselines,
+)
+from fusion_hub.evaluation import measuring as measuring_module
+from fusion_hub.evaluation.measuring import GUARD_METRICS, Records, measure_pair, measure_share, slug
+from fusion_hub.evaluation.methods import stretch
+from fusion_hub.metrics import evaluate_pair
+from tests.support.tiny import tiny_pipeline
+
+METRICS = ("EN", "SD", "SF", "SCD", "VIF", "Qabf")
+
+
+@pytest.fixture(scope="module")
+def drawn() -> EvaluationSet:
+    """Four drawn street scenes, cut to a size that is measured quickly."""
+    pairs = [
+        {"name": pair.name, "visible": pair.visible[120:216, 160:288], "infrared": pair.infrared[120:216, 160:288]}
+        for pair in PairedDataset.open(generated_pairs(4, seed=3))
+    ]
+    return EvaluationSet.of("drawn/test", PairedDataset.open(pairs))
+
+
+def rule(name: str, choose: object, kind: str = "model", **details: object) -> Method:
+    """A method that makes a picture out of the two source luminances."""
+    return Method(
+        name,
+        kind,  # type: ignore[arg-type]
+        lambda pair, dataset: Image.fromarray(choose(*source_luminance(pair))),  # type: ignore[operator]
+        details,
+        name,
+    )
+
+
+def row(result: Evaluation, method: str) -> object:
+    return next(found for found in result.rows if found.method == method)
+
+
+# --- what is measured ---
+
+
+def test_luminance_rounds_bt601() -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    expected = [[int(0.299 * r + 0.587 * g + 0.114 * b + 0.5) for r, g, b in line] for line in colours.tolist()]
+    assert luminance(Image.fromarray(colours)).tolist() == expected
+    grey = colours[..., 0]
+    assert np.array_equal(luminance(Image.fromarray(grey)), grey)
+    assert np.array_equal(luminance(Image.fromarray(np.stack([grey] * 3, -1))), grey)
+    with pytest.raises(ValueError, match="mode F"):
+        luminance(Image.fromarray(grey.astype(np.float32)))
+
+
+def test_sixteen_bits_become_eight() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (5, 7), dtype=np.uint8)
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    assert np.array_equal(luminance(deep), grey)
+
+
+def test_values_are_those_of_evaluate_pair(drawn: EvaluationSet) -> None:
+    visible, infrared = source_luminance(drawn.pairs[0])
+    fused = np.maximum(visible, infrared)
+    record = measure_pair(fused, visible, infrared, METRICS)
+    assert record["values"] == evaluate_pair(fused, visible, infrared, [*METRICS, *GUARD_METRICS])
+    assert record["stretched"]["SD"] == evaluate_pair(stretch(fused), visible, infrared, ["SD"])["SD"]
+    assert record["distance_visible"] == pytest.approx(np.abs(fused.astype(int) - visible).mean())
+    assert record["distance_sources"] == pytest.approx(np.abs(visible.astype(int) - infrared).mean())
+
+
+def test_another_size_is_an_error_and_never_a_resize() -> None:
+    image = np.zeros((50, 60), dtype=np.uint8)
+    with pytest.raises(ValueError, match=r"60x49 and its sources 60x50.*nothing is resized"):
+        measure_pair(image[:49], image, image, METRICS)
+
+
+def test_undefined_values_are_none_not_nan() -> None:
+    flat = np.full((50, 60), 7, dtype=np.uint8)
+    textured = np.random.default_rng(0).integers(0, 256, flat.shape, dtype=np.uint8)
+    for images in ((flat, flat, flat), (textured, flat, flat), (flat, textured, flat), (flat, textured, textured)):
+        values = measure_pair(*images, ("EN", "SCD", "CC", "VIF", "Qabf", "PSNR", "SSIM"))["values"]
+        assert all(value is None or math.isfinite(value) for value in values.values())
+
+
+# --- statistics ---
+
+
+def test_the_bootstrap_interval_is_that_of_scipy() -> None:
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(1).normal(3, 1, 40)
+    found = bootstrap_mean(list(values))
+    expected = bootstrap((values,), np.mean, n_resamples=20000, method="percentile", rng=2).confidence_interval
+    assert found.mean == pytest.approx(values.mean(), rel=1e-12)
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.02)
+    assert bootstrap_mean(list(values)) == found  # seeded
+
+
+def test_undefined_values_do_not_count() -> None:
+    assert bootstrap_mean([1.0, None, 3.0]) == bootstrap_mean([1.0, 3.0])
+    assert bootstrap_mean([None, 2.0]).n == 1
+    assert math.isnan(bootstrap_mean([None]).mean)
+
+
+# --- guard rails ---
+
+
+def test_copying_one_source_is_called_out(drawn: EvaluationSet, tmp_path: Path) -> None:
+    methods = [rule("copy-visible", lambda v, i: v), rule("copy-infrared", lambda v, i: i)]
+    result = evaluate(methods, [drawn], METRICS, tmp_path)
+    for band in ("visible", "infrared"):
+        text = " ".join(row(result, f"copy-{band}").warnings)  # type: ignore[attr-defined]
+        assert f"near the {band} source: 0.0 grey levels" in text
+        other = "infrared" if band == "visible" else "visible"
+        assert f"keeps little of the {other} source" in text
+    assert not row(result, "average").warnings and not row(result, "maximum").warnings  # type: ignore[attr-defined]
+
+
+def test_a_stretch_that_explains_the_gain_is_called_out(tmp_path: Path) -> None:
+    # Sources of low contrast, so that a stretch of their average beats the plain maximum.
+    random = np.random.default_rng(0)
+    pairs = [
+        (
+            (random.random((64, 64)) * 60 + 90).astype(np.uint8),
+            (random.random((64, 64)) * 60 + 90).astype(np.uint8),
+        )
+        for _ in range(2)
+    ]
+    low = EvaluationSet.of("low", PairedDataset.open(pairs))
+
+    def mean(v: np.ndarray, i: np.ndarray) -> np.ndarray:
+        return ((v.astype(int) + i) // 2).astype(np.uint8)
+
+    methods = [
+        rule("stretched", lambda v, i: stretch(mean(v, i)), kind="folder"),
+        rule("own+minmax", lambda v, i: stretch(mean(v, i)), rescale="minmax"),
+        rule("plain", mean, rescale="none"),
+    ]
+    result = evaluate(methods, [low], METRICS, tmp_path)
+    assert any("span 0 to 255, and a min-max stretch" in w for w in row(result, "stretched").warnings)  # type: ignore[attr-defined]
+    assert any("were stretched, and a min-max stretch" in w for w in row(result, "own+minmax").warnings)  # type: ignore[attr-defined]
+    assert not any("stretch" in w for w in row(result, "plain").warnings)  # type: ignore[attr-defined]
+
+
+# --- other people's images ---
+
+
+def test_a_folder_of_fused_images_gives_the_row_of_its_method(drawn: EvaluationSet, tmp_path: Path) -> None:
+    result = evaluate([baseline_method("laplacian")], [drawn], METRICS, tmp_path / "a", save_images=True)
+    images = tmp_path / "a" / "images" / "drawn_test" / "laplacian"
+    other = folder_method("theirs", images, {drawn.name: drawn.names})
+    again = evaluate([other], [drawn], METRICS, tmp_path / "b")
+    assert row(again, "theirs").values == row(result, "laplacian").values  # type: ignore[attr-defined]
+    assert other.details["folder"] == "laplacian"  # a name, no path of this machine
+
+
+def test_incomplete_or_ambiguous_folders_are_refused(drawn: EvaluationSet, tmp_path: Path) -> None:
+    names = {drawn.name: drawn.names}
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        folder_method("x", tmp_path / "nowhere", names)
+    for name in drawn.names[:-1]:
+        Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
+    with pytest.raises(FileNotFoundError, match=rf"lacks 1 of the 4 images .*{drawn.names[-1]}"):
+        folder_method("x", tmp_path, names)
+    Image.new("L", (8, 8)).save(tmp_path / f"{drawn.names[-1]}.png")
+    Image.new("L", (8, 8)).save(tmp_path / f"{drawn.names[-1]}.bmp")
+    with pytest.raises(ValueError, match="several images of the stem"):
+        folder_method("x", tmp_path, names)
+    with pytest.raises(FileNotFoundError, match="one folder for each"):
+        folder_method("x", tmp_path, {"a/test": ["1"], "b/test": ["2"]})
+
+
+def test_several_sets_have_a_folder_each(tmp_path: Path) -> None:
+    for place in ("a/test", "b"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("L", (8, 8), 9).save(tmp_path / place / "1.png")
+    method = folder_method("x", tmp_path, {"a/test": ["1"], "b/test": ["1"]})
+    pair = PairedDataset.open(
+        [{"visible": np.zeros((8, 8), np.uint8), "infrared": np.zeros((8, 8), np.uint8), "name": "1"}]
+    )[0]
+    assert method.fuse(pair, "a/test").size == method.fuse(pair, "b/test").size == (8, 8)
+
+
+def test_a_fused_image_of_another_size_fails_alone(drawn: EvaluationSet, tmp_path: Path) -> None:
+    for name, pair in zip(drawn.names, drawn.pairs, strict=True):
+        picture = Image.fromarray(source_luminance(pair)[0])
+        picture.resize((9, 9)).save(tmp_path / f"{name}.png") if name == drawn.names[1] else picture.save(
+            tmp_path / f"{name}.png"
+        )
+    result = evaluate([folder_method("x", tmp_path, {drawn.name: drawn.names})], [drawn], METRICS, tmp_path / "out")
+    (failure,) = result.failures
+    assert failure.pair == drawn.names[1] and "9x9" in failure.reason
+    found = row(result, "x")
+    assert found.n == 3 and any("measured on 3 of 4 pairs" in w for w in found.warnings)  # type: ignore[attr-defined]
+
+
+# --- runs ---
+
+
+def test_average_and_maximum_are_always_there(drawn: EvaluationSet) -> None:
+    names = [method.name for method in with_baselines([baseline_method("maximum"), baseline_method("guided-filter")])]
+    assert names == ["maximum", "guided_filter", "average"]
+    with pytest.raises(ValueError, match="no baseline"):
+        baseline_method("median")
+    with pytest.raises(ValueError, match="different names"):
+        with_baselines([rule("a/b", min), rule("a_b", min)])
+
+
+def test_nothing_is_measured_twice_unless_it_changed(
+    drawn: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = tiny_pipeline()
+    first = evaluate([pipeline_method("tiny", pipeline)], [drawn], METRICS, tmp_path)
+    calls: list[str] = []
+    measure = measuring_module.measure_pair
+    monkeypatch.setattr(measuring_module, "measure_pair", lambda *a: calls.append("") or measure(*a))
+    second = evaluate([pipeline_method("tiny", pipeline)], [drawn], METRICS, tmp_path)
+    assert not calls and second.as_json() == first.as_json()
+    next(pipeline.model.parameters()).data.add_(0.01)
+    evaluate([pipeline_method("tiny", pipeline)], [drawn], METRICS, tmp_path)
+    assert len(calls) == len(drawn.pairs)
+
+
+def test_shares_of_processes_make_the_whole_and_a_cut_line_is_measured_again(
+    drawn: EvaluationSet, tmp_path: Path
+) -> None:
+    methods = with_baselines([])
+    for process in range(3):
+        measure_share(methods, [drawn], METRICS, tmp_path, process=process, processes=3)
+    whole = evaluate([], [drawn], METRICS, tmp_path / "whole")
+    assert collect(methods, [drawn], METRICS, tmp_path).as_json() == whole.as_json()
+
+    file = Records(tmp_path, methods[0], drawn, METRICS).folder / "0.jsonl"
+    file.write_bytes(file.read_bytes()[:-40])  # as a crash leaves it
+    assert collect(methods, [drawn], METRICS, tmp_path).rows[0].n == 3
+    measure_share(methods, [drawn], METRICS, tmp_path)
+    assert collect(methods, [drawn], METRICS, tmp_path).as_json() == whole.as_json()
+
+
+def test_the_files(drawn: EvaluationSet, tmp_path: Path) -> None:
+    pipeline = tiny_pipeline()
+    result = evaluate([pipeline_method("tiny_1|x", pipeline)], [drawn], METRICS, tmp_path, save_images=True)
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert content["format"] == FORMAT
+    tiny, average, maximum = content["rows"]
+    assert (tiny["method"], tiny["kind"], tiny["dataset"], tiny["n"]) == ("tiny_1|x", "model", "drawn/test", 4)
+    assert average["kind"] == maximum["kind"] == "baseline"
+    for name in METRICS:
+        found, values = tiny["metrics"][name], tiny["per_image"]["values"][name]
+        assert found["low"] <= found["mean"] <= found["high"]
+        assert found["mean"] == pytest.approx(np.mean(values), rel=1e-12)
+    assert tiny["per_image"]["names"] == drawn.names
+    provenance = json.dumps(content["provenance"])
+    assert "state_sha256" in provenance and '"rescale"' not in provenance.split('"average"')[0]
+    assert not re.search(r"/(tmp|home|root|work)/", provenance)
+
+    report = (tmp_path / "report.md").read_text()
+    assert "tiny_1\\|x" in report and not re.search(r"\bnan\b", report)
+    assert r"tiny\_1|x" in (tmp_path / "table.tex").read_text()
+    with (tmp_path / "per_image" / "drawn_test--tiny_1_x.csv").open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [float(line["VIF"]) for line in lines] == tiny["per_image"]["values"]["VIF"]
+    for figure in ("figure.png", "examples.png"):
+        with Image.open(tmp_path / figure) as image:
+            assert min(image.size) > 200
+    assert (tmp_path / "images" / "drawn_test" / "tiny_1_x" / f"{drawn.names[0]}.png").exists()
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert result.failures == ()
+
+
+def test_names_become_parts_of_paths() -> None:
+    assert slug("tno/test") == "tno_test"
+    assert slug("../../etc") == "_.._etc"
+    assert slug("..") == "_"
+
+
+def test_the_digest_follows_the_pictures_and_streams_are_refused() -> None:
+    from datasets import Dataset
+
+    images = [Image.fromarray(np.full((8, 8), level, np.uint8)) for level in (1, 2)]
+    pairs = PairedDataset.open([(images[0], images[1]), (images[1], images[0])])
+    digest = EvaluationSet.of("x", pairs).digest
+    assert EvaluationSet.of("y", pairs).digest == digest != EvaluationSet.of("x", pairs[:1]).digest
+    table = Dataset.from_dict({"visible": images, "infrared": images[::-1]}, features=image_features())
+    with pytest.raises(ValueError, match="streaming=False"):
+        EvaluationSet.of("x", PairedDataset.open(table.to_iterable_dataset()))
+
+
+def image_features() -> object:
+    from datasets import Features
+    from datasets import Image as ImageFeature
+
+    return Features({"visible": ImageFeature(), "infrared": ImageFeature()})
+
+
+# --- real data: the rows that are known ---
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # shared specs: the pixel rules on TNO, rounded there; measured with CDDFuse's own Evaluator.
+        ("maximum", {"EN": 6.81, "SD": 40.01, "SF": 10.06, "SCD": 1.540, "VIF": 0.924, "Qabf": 0.599}),
+        ("laplacian", {"EN": 6.76, "SD": 32.61, "SF": 12.82, "SCD": 1.649, "VIF": 0.679, "Qabf": 0.544}),
+    ],
+)
+def test_baselines_on_tno_give_the_known_rows(
+    data_root: Path, tmp_path: Path, name: str, expected: dict[str, float]
+) -> None:
+    pairs = PairedDataset.open(data_root / "data" / "tno", split="test")
+    tno = EvaluationSet.of("tno/test", pairs)
+    methods = [baseline_method(name)]
+    measure_share(methods, [tno], METRICS, tmp_path)
+    (found,) = collect(methods, [tno], METRICS, tmp_path).rows
+    for metric, value in expected.items():
+        assert found.metrics[metric].mean == pytest.approx(value, abs=0.006 if value > 2 else 0.0011), metric

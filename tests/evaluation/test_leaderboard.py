@@ -1,0 +1,537 @@
+"""The leaderboard: ranks, paired bootstrap, merging, refusals, and a page that is safe, accessible and alone."""
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import bootstrap, rankdata
+
+from fusion_hub.evaluation.leaderboard import (
+    RANK_METRICS,
+    Estimate,
+    Row,
+    assemble,
+    build,
+    compare,
+    holm,
+    mean_ranks,
+    merge,
+    paired_bootstrap,
+    read_evaluation,
+    read_published,
+)
+from fusion_hub.evaluation.leaderboard.page import HEIGHT, WIDTH, Point, _candidates, _place_labels
+from fusion_hub.metrics import METRICS
+
+NAMES = tuple(f"{i:02d}" for i in range(12))
+SHOWN = (*RANK_METRICS, "MSE", "VIF_visible", "VIF_infrared")
+
+
+def entry(method: str, kind: str = "model", dataset: str = "toy", shift: float = 0.0, **more: Any) -> dict[str, Any]:
+    """A row as `fusion-hub evaluate` writes it: twelve images, values that depend on name and shift."""
+    random = np.random.default_rng(7)
+    values = {name: (0.5 + 0.1 * random.standard_normal(len(NAMES)) + shift).tolist() for name in SHOWN}
+    metrics = {
+        name: {"mean": float(np.mean(column)), "low": min(column), "high": max(column)}
+        for name, column in values.items()
+    }
+    row = {"method": method, "kind": kind, "source": "measured here", "dataset": dataset, "n": len(NAMES)}
+    return row | {"metrics": metrics, "per_image": {"names": list(NAMES), "values": values}, "warnings": []} | more
+
+
+def baselines(dataset: str = "toy") -> list[dict[str, Any]]:
+    return [entry(name, "baseline", dataset, shift) for name, shift in (("average", -0.05), ("maximum", 0.02))]
+
+
+def save(path: Path, rows: list[dict[str, Any]], **more: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": "fusion-hub-evaluation/1",
+        "rows": rows,
+        "provenance": {"conventions": {"values": "8-bit"}},
+    } | more
+    path.write_text(json.dumps(content))
+    return path
+
+
+def in_memory(method: str, values: np.ndarray, names: tuple[str, ...] = NAMES, metric: str = "VIF") -> Row:
+    means = {metric: Estimate(float(np.nanmean(values)))}
+    return Row(method, "model", "here", "toy", len(names), means, names, {metric: values})
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def test_mean_ranks_are_those_of_scipy_and_know_directions() -> None:
+    values = np.random.default_rng(0).integers(0, 4, (9, 3)).astype(float)  # many ties
+    names = ("SCD", "VIF", "MSE")
+    rows = [
+        Row(str(i), "model", "", "toy", 1, {name: Estimate(v) for name, v in zip(names, row, strict=True)})
+        for i, row in enumerate(values)
+    ]
+    expected = np.mean([rankdata(column) for column in (values * [-1, -1, 1]).T], axis=0)
+    assert np.allclose(mean_ranks(rows, names), expected)
+    assert mean_ranks([*rows, Row("partial", "model", "", "toy", 1, {"SCD": Estimate(9.0)})], names)[-1] is None
+
+
+def test_paired_bootstrap_agrees_with_scipy() -> None:
+    differences = np.random.default_rng(3).gamma(2.0, 1.0, 40) - 1.0
+    mean, low, high, p = paired_bootstrap(differences, resamples=20000)
+    found = bootstrap((differences,), np.mean, n_resamples=20000, method="percentile", rng=np.random.default_rng(1))
+    assert mean == differences.mean()
+    assert (low, high) == pytest.approx(tuple(found.confidence_interval), abs=0.03)
+    assert p < 0.01
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=12))
+def test_paired_bootstrap_is_symmetric_and_bounded(values: list[float]) -> None:
+    differences = np.array(values)
+    mean, low, high, p = paired_bootstrap(differences, resamples=200)
+    turned = paired_bootstrap(-differences, resamples=200)
+    assert turned == pytest.approx((-mean, -high, -low, p))
+    slack = 1e-12
+    assert differences.min() - slack <= low <= high <= differences.max() + slack
+    assert 2 / 201 <= p <= 1
+
+
+def test_identical_methods_are_never_told_apart() -> None:
+    assert paired_bootstrap(np.zeros(9)) == (0, 0, 0, 1)
+    for wrong in (np.empty(0), np.array([1.0, math.nan]), np.zeros((2, 2))):
+        with pytest.raises(ValueError, match="finite value for each image"):
+            paired_bootstrap(wrong)
+
+
+def test_holm_against_a_worked_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_images_are_paired_by_name() -> None:
+    random = np.random.default_rng(0)
+    reference = random.normal(0.5, 0.1, 12)
+    better = reference + 0.02 + random.normal(0, 0.005, 12)
+    order = random.permutation(12)
+    straight = compare([in_memory("a", better)], in_memory("r", reference), ["VIF"])
+    shuffled = compare(
+        [in_memory("a", better[order], tuple(NAMES[i] for i in order))], in_memory("r", reference), ["VIF"]
+    )
+    assert straight == shuffled
+    (found,) = straight
+    assert found.n == 12 and found.better and found.confirmed
+    assert found.difference == pytest.approx((better - reference).mean())
+    # Unpaired, the same means would say nothing: the spread over images is far larger than the difference.
+    assert reference.std() > 3 * found.difference
+
+
+def test_undefined_and_foreign_images_are_left_out() -> None:
+    reference, other = np.linspace(0, 1, 12), np.linspace(0, 1, 12) + 0.1
+    other[[0, 5]] = math.nan
+    names = ("new", *NAMES[1:])
+    (found,) = compare([in_memory("a", other, names)], in_memory("r", reference), ["VIF"])
+    assert found.n == 10 and found.difference == pytest.approx(0.1)
+    other[:9] = math.nan
+    assert compare([in_memory("a", other)], in_memory("r", reference), ["VIF"]) == []  # three images say nothing
+    assert compare([in_memory("a", other, metric="Qabf")], in_memory("r", reference), ["VIF", "Qabf"]) == []
+
+
+def test_direction_decides_who_is_better() -> None:
+    low, high = in_memory("low", np.full(12, 1.0), metric="MSE"), in_memory("high", np.full(12, 2.0), metric="MSE")
+    assert compare([low], high, ["MSE"])[0].better
+    assert not compare([high], low, ["MSE"])[0].better
+
+
+# --- merging and ranking ---------------------------------------------------------------------------------------------
+
+
+def test_build_merges_files_and_writes_both_pages(tmp_path: Path) -> None:
+    first = save(tmp_path / "a" / "summary.json", [entry("ours", shift=0.04), *baselines()])
+    save(tmp_path / "b" / "summary.json", [entry("theirs", "folder", shift=0.01), *baselines()])
+    board = build([first, tmp_path / "b"], tmp_path / "out" / "deep")
+    (own,) = board.boards
+    assert [e.row.method for e in own.entries] == ["ours", "maximum", "theirs", "average"]
+    assert [e.rank for e in own.entries] == [1, 2, 3, 4]
+    assert own.reference == "ours" and not own.notes
+    assert {c.method for c in own.comparisons} == {"theirs", "average", "maximum"}
+    assert all(c.n == 12 and c.confirmed and not c.better for c in own.comparisons)
+    assert list(board.provenance) == ["a/summary.json", "b/summary.json"]
+    files = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out" / "deep").iterdir()}
+    assert set(files) == {"leaderboard.md", "index.html"}
+    assert all(str(tmp_path) not in text for text in files.values())
+    again = build([first, tmp_path / "b"], tmp_path / "again")
+    assert again.boards[0].comparisons == own.comparisons
+    assert (tmp_path / "again" / "index.html").read_text(encoding="utf-8") == files["index.html"]
+
+
+def test_equal_rows_from_two_files_keep_the_metrics_of_both(tmp_path: Path) -> None:
+    one, two = entry("ours"), entry("ours")
+    del one["metrics"]["VIF"], one["per_image"]["values"]["VIF"]
+    del two["metrics"]["EN"], two["per_image"]["values"]["EN"]
+    backwards = slice(None, None, -1)
+    two["per_image"] = {
+        "names": two["per_image"]["names"][backwards],
+        "values": {name: column[backwards] for name, column in two["per_image"]["values"].items()},
+    }
+    rows = [read_evaluation(save(tmp_path / f"{i}.json", [row]))[0][0] for i, row in enumerate((one, two))]
+    (merged,) = merge(rows)
+    assert set(merged.metrics) == set(merged.per_image) == set(SHOWN)
+    assert merged.per_image["VIF"].tolist() == entry("ours")["per_image"]["values"]["VIF"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        entry("ours", shift=0.001),
+        entry("ours", n=25, per_image=None),
+        entry("ours", per_image={"names": [f"x{i}" for i in range(12)], "values": {}}),
+    ],
+)
+def test_contradicting_rows_are_refused_by_file(tmp_path: Path, other: dict[str, Any]) -> None:
+    files = [save(tmp_path / f"{name}.json", [row]) for name, row in (("one", entry("ours")), ("two", other))]
+    with pytest.raises(ValueError, match=r"two\.json.*'ours' on toy differs.*one\.json"):
+        build(files, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_marks_follow_the_direction(tmp_path: Path) -> None:
+    rows = [entry(name, shift=shift) for name, shift in (("a", 0.0), ("b", 0.1), ("c", 0.1), ("d", 0.05))]
+    board = build([save(tmp_path / "s.json", rows)], tmp_path, metrics=["MSE"])
+    marks = {e.row.method: ("VIF" in e.best, "VIF" in e.second, "MSE" in e.best) for e in board.boards[0].entries}
+    assert marks == {
+        "a": (False, False, True),
+        "b": (True, False, False),
+        "c": (True, False, False),
+        "d": (False, True, False),
+    }
+    ranks = {e.row.method: e.rank for e in board.boards[0].entries}
+    assert ranks == {"a": 4, "b": 1.5, "c": 1.5, "d": 3}
+
+
+def test_rows_over_other_images_are_shown_but_not_ranked(tmp_path: Path) -> None:
+    few = entry("few", shift=1.0, n=3, per_image=None)
+    others = entry("others", shift=1.0)
+    others["per_image"]["names"] = ["new", *NAMES[1:]]
+    board = build([save(tmp_path / "s.json", [few, others, entry("ours"), *baselines()])], tmp_path).boards[0]
+    assert board.n == 12 and [e.row.method for e in board.entries][-2:] == ["few", "others"]
+    for found, reason in zip(board.entries[-2:], ("over 3 images", "1 of its 12 images"), strict=True):
+        assert found.rank is None and not found.best and reason in found.notes[0]
+    # What both have in common can still be compared.
+    assert {c.n for c in board.comparisons if c.method == "others"} == {11}
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    silent = entry("silent", per_image=None)
+    del silent["metrics"]["SCD"]
+    board = build([save(tmp_path / "s.json", [silent])], tmp_path, published=False)
+    assert board.boards[0].reference is None and board.boards[0].comparisons == ()
+    for page in ("leaderboard.md", "index.html"):
+        text = (tmp_path / page).read_text()
+        assert "No row of average or maximum" in text and "there is no mean rank" in text
+        assert "No row has per-image values" in text
+
+
+def test_evaluations_that_are_not_alike_are_told(tmp_path: Path) -> None:
+    details = [
+        {"conventions": {"values": values, "size": "original"}, "datasets": {"toy": {"blake2b": digest}}}
+        for values, digest in (("8-bit", "aa"), ("unrounded", "aa"), ("8-bit", "bb"))
+    ]
+    files = [save(tmp_path / f"{i}.json", [entry(str(i))], provenance=own) for i, own in enumerate(details)]
+    convention, images = build(files, tmp_path).notes
+    assert "conventions, 'values'" in convention and "0.json" in convention and "not alike" in convention
+    assert "datasets, 'toy'" in images and "2.json" in images
+    assert build(files[:1], tmp_path).notes == ()
+
+
+# --- published numbers -----------------------------------------------------------------------------------------------
+
+
+def test_published_rows_join_those_of_their_set(tmp_path: Path) -> None:
+    ours = entry("ours", dataset="tno/test", n=25, per_image=None)
+    path = save(tmp_path / "s.json", [ours, entry("CDDFuse", "folder", "tno/test", n=25, per_image=None)])
+    (board,) = build([path], tmp_path).boards
+    kinds = {(e.row.method, e.row.kind) for e in board.entries}
+    assert {("ours", "model"), ("CDDFuse", "folder"), ("CDDFuse", "published")} <= kinds
+    assert {("average", "published"), ("maximum", "published")} <= kinds  # stand in for rows that were not measured
+    assert all(e.rank is not None for e in board.entries) and not board.notes
+    assert [table.dataset for table in board.printed] == ["tno/test"]
+    (alone,) = build([path], tmp_path, published=False).boards
+    assert len(alone.entries) == 2 and not alone.printed
+
+
+def test_measured_baselines_replace_published_ones(tmp_path: Path) -> None:
+    rows = baselines("msrs/test")
+    for row in rows:
+        row |= {"n": 92, "per_image": None}
+    (board,) = build([save(tmp_path / "s.json", rows)], tmp_path).boards
+    kinds = [(e.row.method, e.row.kind) for e in board.entries if e.row.baseline]
+    assert sorted(kinds) == [
+        ("average", "baseline"),
+        ("guided_filter", "published"),
+        ("laplacian", "published"),
+        ("maximum", "baseline"),
+    ]
+    assert {table.same_pairs for table in board.printed} == {False}
+
+
+def test_published_file_is_complete_and_in_range() -> None:
+    published = read_published()
+    assert {name: rows[0].n for name, rows in published.sets.items()} == {
+        "tno/test": 25,
+        "roadscene/test": 50,
+        "msrs/test": 92,
+        "mri_ct/test": 21,
+    }
+    for name, rows in published.sets.items():
+        together = [*rows, *published.baselines[name]]
+        assert len({row.method for row in together}) == len(together)
+        assert {"average", "maximum", "laplacian", "guided_filter"} <= {row.method for row in published.baselines[name]}
+        for row in together:
+            assert row.source and set(RANK_METRICS) <= set(row.values)
+            for metric in set(row.values) & set(METRICS):
+                assert METRICS[metric].range[0] <= row.values[metric] <= METRICS[metric].range[1]
+            if row.method.endswith("+minmax"):
+                assert row.warnings
+    # Noise-like images that one collection has under this name: the row listed is another.
+    tardal = next(row for row in published.sets["tno/test"] if row.method == "TarDAL")
+    assert tardal.values["SF"] < 10
+
+
+def test_printed_tables_agree_with_the_measured_rows_where_the_pairs_are_the_same() -> None:
+    published = read_published()
+    checked = 0
+    for table in published.printed:
+        assert table.same_pairs == (table.dataset in published.sets and "MSRS" not in table.title)
+        assert table.same_pairs or "NOT comparable" in table.note
+        if table.same_pairs:
+            measured = {row.method: row.values for row in published.sets[table.dataset or ""]}
+            for row in table.rows:
+                if row.method.startswith("CDDFuse"):
+                    for metric, value in row.values.items():
+                        assert value == pytest.approx(measured[row.method][metric], abs=0.0051)
+                    checked += 1
+    assert checked == 4
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def _edited(edit: Callable[[dict[str, Any]], Any]) -> str:
+    content = {"format": "fusion-hub-evaluation/1", "rows": [entry("ours")], "provenance": {}}
+    edit(content)
+    return json.dumps(content)
+
+
+MALFORMED = {
+    "not JSON": ("{rows", "cannot be read as JSON"),
+    "binary": ("\x00\x01", "cannot be read as JSON"),
+    "deep": ("[" * 100_000, "cannot be read as JSON"),
+    "a list": ("[]", "its format is a list"),
+    "format": (_edited(lambda c: c.update(format="other/9")), "its format is 'other/9'"),
+    "no format": (_edited(lambda c: c.pop("format")), "its format is None"),
+    "no rows": (_edited(lambda c: c.pop("rows")), "'rows' is missing"),
+    "empty": (_edited(lambda c: c.update(rows=[])), "no rows"),
+    "row": (_edited(lambda c: c.update(rows=["x"])), r"rows\[0\]: expected dict, got str"),
+    "no method": (_edited(lambda c: c["rows"][0].pop("method")), "'method' is missing"),
+    "no metrics": (_edited(lambda c: c["rows"][0].pop("metrics")), r"'ours'.*'metrics' is missing"),
+    "no mean": (_edited(lambda c: c["rows"][0]["metrics"]["EN"].pop("mean")), "'mean' is missing"),
+    "kind": (_edited(lambda c: c["rows"][0].update(kind="winner")), "kind is 'winner'"),
+    "n": (_edited(lambda c: c["rows"][0].update(n=0)), "n is 0"),
+    "n text": (_edited(lambda c: c["rows"][0].update(n="12")), "'n': expected int, got str"),
+    "n bool": (_edited(lambda c: c["rows"][0].update(n=True)), "'n': expected int, got bool"),
+    "n differs": (_edited(lambda c: c["rows"][0].update(n=13)), "12 names, but n is 13"),
+    "nan": (_edited(lambda c: c["rows"][0]["metrics"]["EN"].update(mean=math.nan)), "it holds NaN"),
+    "infinite": (_edited(lambda c: c["rows"][0]["metrics"]["EN"].update(low=-math.inf)), "it holds -Infinity"),
+    "huge": (
+        _edited(lambda c: None).replace('"n": 12', '"n": 12, "x": 1').replace('"mean": 0.', '"mean": 1e999', 1),
+        "finite number",
+    ),
+    "text": (_edited(lambda c: c["rows"][0]["metrics"]["EN"].update(mean="7")), "EN mean: expected a number"),
+    "short": (_edited(lambda c: c["rows"][0]["per_image"]["values"]["EN"].pop()), "11 values for 12 images"),
+    "twice": (_edited(lambda c: c["rows"][0]["per_image"].update(names=["x"] * 12)), "a name twice"),
+    "warnings": (_edited(lambda c: c["rows"][0].update(warnings=[1])), "warnings: expected str, got int"),
+    "mean": (
+        _edited(lambda c: c["rows"][0]["metrics"]["EN"].update(mean=7.9)),
+        "the mean is 7.9, but that of",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_files_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    text, message = MALFORMED[name]
+    path = tmp_path / "wrong.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        build([path], tmp_path / "out")
+    assert str(path) in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_undefined_values_are_null(tmp_path: Path) -> None:
+    row = entry("ours")
+    row["metrics"]["EN"] = {"mean": None, "low": None, "high": None}
+    row["per_image"]["values"]["EN"] = [None] * 12
+    row["per_image"]["values"]["VIF"][0] = None
+    row["metrics"]["VIF"]["mean"] = float(np.mean(row["per_image"]["values"]["VIF"][1:]))
+    (read,), _ = read_evaluation(save(tmp_path / "s.json", [row]))
+    assert "EN" not in read.metrics and np.isnan(read.per_image["VIF"]).tolist() == [True, *[False] * 11]
+    board = build([tmp_path / "s.json"], tmp_path)
+    assert board.boards[0].entries[0].rank is None
+    assert "nan" not in re.findall(r"[a-z]+", (tmp_path / "leaderboard.md").read_text().lower())
+
+
+def test_other_wrong_arguments(tmp_path: Path) -> None:
+    path = save(tmp_path / "s.json", [entry("ours")])
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        build([tmp_path / "nowhere.json"], tmp_path)
+    with pytest.raises(ValueError, match="evaluations is empty"):
+        build([], tmp_path)
+    with pytest.raises(ValueError, match="unknown metrics 'beauty'"):
+        build([path], tmp_path, rank_metrics=["beauty"])
+    with pytest.raises(ValueError, match="rank_metrics is empty"):
+        build([path], tmp_path, rank_metrics=[])
+
+
+# --- the pages -------------------------------------------------------------------------------------------------------
+
+VOID = {"meta", "line", "rect", "path", "circle", "br", "wbr"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes; complains about tags that are not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        closes_itself = tag in VOID and not (self.get_starttag_text() or "").endswith("/>")
+        if tag not in VOID or (closes_itself and tag in ("rect", "path", "circle")):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, *tags: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> {{ 7*7 }} | ![p](http://x) `c` **b** </style>"
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pages from a file in which every text is an attack."""
+    folder = tmp_path_factory.mktemp("evil")
+    rows = [
+        entry(EVIL, dataset=EVIL, source=EVIL, warnings=[EVIL], shift=0.1),
+        entry("other" + EVIL, "folder", EVIL),
+        *baselines(EVIL),
+    ]
+    rows[0]["metrics"][EVIL] = {"mean": 1.0}
+    for row in rows:
+        row["per_image"]["names"][0] = EVIL
+    path = save(folder / "summary.json", rows, provenance={EVIL: EVIL, "conventions": {EVIL: EVIL}})
+    build([path, save(folder / "two.json", [entry("x")], provenance={"conventions": {EVIL: "y"}})], folder)
+    return folder
+
+
+def test_text_from_files_is_escaped_in_html(evil: Path) -> None:
+    text = (evil / "index.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert len(page.all("script")) == 1 and not page.all("img", "iframe", "object", "link")
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert EVIL in "".join(page.text)  # shown as it is, and not run as a template
+    assert text.count("<style>") == text.count("</style>") == 1
+
+
+def test_text_from_files_is_escaped_in_markdown(evil: Path) -> None:
+    text = (evil / "leaderboard.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"<\w+", text)) <= {"<br", "<sub", "<sup", "<u"}
+    assert "](" not in text.replace("\\](", "") and "`" not in text.replace("\\`", "")
+    rows = [re.findall(r"(?<!\\)\|", line) for line in text.splitlines() if line.startswith("|")]
+    assert {len(cells) for cells in rows[:6]} == {len(rows[0])}  # no cell was broken in two
+
+
+def test_page_asks_for_nothing_from_outside(evil: Path) -> None:
+    text = (evil / "index.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert not any("src" in attributes or "srcset" in attributes for _, attributes in page.elements)
+    assert all((attributes.get("href") or "#").startswith("#") for _, attributes in page.elements)
+    css = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in css and "@import" not in css and "prefers-color-scheme: dark" in css
+    (policy,) = [a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    script = text[text.rindex("<script>") + len("<script>") : text.rindex("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy is not None and "default-src 'none'" in policy and f"script-src 'sha256-{digest}'" in policy
+
+
+def test_page_is_accessible(tmp_path: Path) -> None:
+    rows = [entry("ours", dataset="tno/test", n=25, per_image=None), entry("ours"), *baselines()]
+    build([save(tmp_path / "s.json", rows)], tmp_path)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.all("html")[0]["lang"] == "en"
+    assert text.count("<caption>") == len(page.all("table")) >= 4
+    assert all(heading.get("scope") in ("row", "col") for heading in page.all("th"))
+    ids = [str(attributes["id"]) for _, attributes in page.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    for _, attributes in page.elements:
+        for name in str(attributes.get("aria-labelledby") or "").split():
+            assert name in ids
+        if str(attributes.get("href", "")).startswith("#"):
+            assert str(attributes["href"])[1:] in ids
+    plots = [svg for svg in page.all("svg") if "aria-hidden" not in svg]
+    assert len(plots) == 6  # for each set the ranks and two scatters
+    assert all(svg.get("role") == "img" and svg.get("aria-labelledby") for svg in plots)
+
+
+def test_balance_plot_tells_the_distance_to_the_diagonal(tmp_path: Path) -> None:
+    row = entry("ours", per_image=None)
+    row["metrics"] |= {"VIF_visible": {"mean": 0.5}, "VIF_infrared": {"mean": 0.3}}
+    build([save(tmp_path / "s.json", [row])], tmp_path, published=False)
+    assert f"{0.2 / math.sqrt(2):.3f} from the diagonal" in (tmp_path / "index.html").read_text()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(46, 468), st.floats(12, 338), st.integers(1, 26)), min_size=1, max_size=30))
+def test_labels_never_overlap(drawn: list[tuple[float, float, int]]) -> None:
+    points = [Point(x, y, "model", "t", "m" * length) for x, y, length in drawn]
+    placed = _place_labels(points)
+    assert [(p.x, p.y) for p in placed] == [(p.x, p.y) for p in points]
+    boxes = []
+    for point in placed:
+        if point.label:
+            place = (point.label_x, point.label_y, point.anchor)
+            boxes += [box for found, box in _candidates(point) if found == place]
+    assert len(boxes) == sum(bool(point.label) for point in placed)
+    for i, box in enumerate(boxes):
+        assert box.left >= 0 and box.right <= WIDTH and box.top >= 0 and box.bottom <= HEIGHT
+        assert not any(box.meets(other) for other in boxes[i + 1 :])
+
+
+def test_assemble_without_files() -> None:
+    board = assemble([in_memory("a", np.full(12, 0.4)), in_memory("b", np.full(12, 0.5))], rank_metrics=["VIF"])
+    assert [e.row.method for e in board.boards[0].entries] == ["b", "a"]
+    assert "| b |" in board.markdown() and "<td" in board.html()

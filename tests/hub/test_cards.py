@@ -1,0 +1,547 @@
+"""Cards: rendered from the files of a folder, never with a hole in them; and the validator, one mistake at a time."""
+
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from fusion_hub.evaluation import CONVENTIONS
+from fusion_hub.evaluation.methods import describe_checkpoint
+from fusion_hub.hub.cards import DATA_SOURCES, render_dataset_card, render_model_card, validate_card
+from fusion_hub.hub.cards.datasets import describe_set, set_key
+from fusion_hub.hub.cards.methods import METHODS, SETTINGS
+from fusion_hub.hub.cards.render import find_origin
+from fusion_hub.hub.cards.results import count_parameters, read_measured, state_digest
+from fusion_hub.hub.cards.spec import LICENCES, SD15, size_category
+from fusion_hub.pipelines import FusionPipeline
+from fusion_hub.training import TrainingConfig, save_config
+from fusion_hub.training.config import resolved
+from fusion_hub.training.difffusenet import DiffFuseNetConfig
+from fusion_hub.training.red import REDConfig
+from tests.support.tiny import tiny_pipeline
+
+NAME, REPO = "street", "someone/street"
+TRAINING = {
+    "seed": 3,
+    "steps": 1234,
+    "samples": 9872,
+    "seconds": 5400.0,
+    "processes": 1,
+    "device": "cpu",
+    "torch": "2.13.0",
+    "datasets": [{"path": "${FUSION_HUB_DATA}/data/msrs", "split": "train", "pairs": 450}],
+}
+OWN = {"EN": 6.9, "SCD": 1.81256, "VIF": None, "SSIM_cddfuse": 0.9876, "Qabf_visible": 0.5}
+BASELINE = {"EN": 6.81, "SCD": 1.6, "VIF": 0.92, "SSIM_cddfuse": 1.0, "Qabf_visible": 0.4}
+
+
+# --- a folder with all that training and measuring leave -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cards") / NAME
+    tiny_pipeline().save_pretrained(folder)
+    save_config(resolved(TrainingConfig(max_steps=1234), DiffFuseNetConfig(variant="tiny")), folder / "config.yaml")
+    write(folder, "training.json", TRAINING)
+    details = describe_checkpoint(FusionPipeline.from_pretrained(folder))
+    write(folder, "metrics.json", from_quality({**details, "dtype": "float32", "rescale": "none"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def card(original: Path) -> str:
+    return render(original)
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(original, tmp_path / NAME)
+
+
+def from_quality(details: dict[str, Any]) -> dict[str, Any]:
+    """As `benchmarks/quality.py --metrics-json` writes it."""
+    return {
+        "sets": {"tno/test": {"n": 25, "metrics": OWN, "baselines": {"maximum": BASELINE}}},
+        "provenance": provenance(details),
+    }
+
+
+def from_evaluate(details: dict[str, Any], **own: Any) -> dict[str, Any]:
+    """As `fusion-hub evaluate` writes it."""
+
+    def row(method: str, kind: str, values: dict[str, float | None], **more: Any) -> dict[str, Any]:
+        metrics = {name: {"mean": mean, "low": mean, "high": mean} for name, mean in values.items()}
+        return {"method": method, "kind": kind, "dataset": "tno/test", "n": 25, "metrics": metrics, **more}
+
+    rows = [row(NAME, "model", OWN, **own), row("maximum", "baseline", BASELINE)]
+    return {"format": "fusion-hub-evaluation/1", "rows": rows, "provenance": provenance(details)}
+
+
+def provenance(details: dict[str, Any]) -> dict[str, Any]:
+    return {"conventions": CONVENTIONS, "methods": {NAME: details}, "versions": {"torch": "2.13.0"}}
+
+
+def details_of(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / "metrics.json").read_text())
+    details: dict[str, Any] = content["provenance"]["methods"][NAME]
+    return details
+
+
+def write(folder: Path, name: str, content: Any) -> None:
+    (folder / name).write_text(json.dumps(content))
+
+
+def configure(folder: Path, **values: Any) -> None:
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, **values}))
+
+
+def trained_on(folder: Path, path: str, split: str | None = "train") -> None:
+    write(folder, "training.json", {**TRAINING, "datasets": [{"path": path, "split": split, "pairs": 135}]})
+
+
+def render(folder: Path, **settings: Any) -> str:
+    return render_model_card(folder, **{"name": NAME, "repo_id": REPO, **settings})
+
+
+# --- rendering -------------------------------------------------------------------------------------------------------
+
+
+def test_front_matter_is_what_the_hub_reads(card: str) -> None:
+    data = ModelCard(card).data
+    assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "diffusers", "image-to-image")
+    assert {"fusion_hub", "image-fusion", "infrared"} <= set(data.tags)
+    assert data.datasets is None and data.base_model is None  # MSRS is no dataset of the Hub
+    assert data.metrics == ["EN", "SCD", "VIF", "SSIM_cddfuse"]
+    found = {(r.dataset_name, r.dataset_split, r.metric_type): r.metric_value for r in data.eval_results}
+    expected = {"EN": 6.9, "SCD": 1.81256, "SSIM_cddfuse": 0.9876}  # undefined and per-source ones are left out
+    assert found == {("TNO", "test", metric): value for metric, value in expected.items()}
+
+
+def test_says_what_the_files_say(card: str) -> None:
+    count = sum(parameter.numel() for parameter in tiny_pipeline().model.parameters())
+    assert f"{count:,} parameters, variant `tiny`" in card
+    assert "1,234 steps (9,872 crops) in 1.5 hours on 1 x cpu, seed 3" in card
+    assert "| MSRS | train | 450 |" in card and "| max_steps | 1234 |" in card
+    assert "### tno/test (25 pairs)" in card and "| **street** | 6.90 | 1.813 |  | 0.988 |" in card
+    assert "| maximum | 6.81 | 1.600 | 0.920 | 1.000 |" in card
+    assert "| SSIM_cddfuse | higher | 7x7 mean filter" in card and "- stretch: none" in card
+    assert "not the authors' code or weights" in card and "not for clinical use" in card.lower()
+    assert f'DiffFuseNetPipeline.from_pretrained("{REPO}")' in card
+
+
+def test_is_valid(card: str, original: Path) -> None:
+    assert validate_card(card, original) == []
+    assert validate_card(card) == []
+
+
+def test_both_forms_of_the_evaluation_give_one_card(card: str, folder: Path) -> None:
+    write(folder, "metrics.json", from_evaluate(details_of(folder)))
+    # `fusion-hub evaluate` knows no column for a metric that is undefined on every pair.
+    text = render(folder)
+    assert text.count("VIF") < card.count("VIF") and "| **street** | 6.90 | 1.813 | 0.988 |" in text
+    assert validate_card(text, folder) == []
+
+
+def test_warnings_and_options_of_the_evaluation_are_passed_on(folder: Path) -> None:
+    options = {"rescale": "minmax", "num_inference_steps": 3}
+    warning = "near the infrared source: 1.0 grey levels from it"
+    write(folder, "metrics.json", from_evaluate({**details_of(folder), **options}, warnings=[warning]))
+    text = render(folder)
+    assert warning in text and "each fused image, rescale=minmax" in text and "- num_inference_steps: 3" in text
+
+
+def test_one_of_several_models_is_found_by_its_weights(folder: Path) -> None:
+    content = from_evaluate(details_of(folder))
+    other = {**content["rows"][0], "method": "other", "metrics": {"EN": {"mean": 1.0}}}
+    content["rows"].insert(0, other)
+    content["provenance"]["methods"]["other"] = {}
+    write(folder, "metrics.json", content)
+    measured = read_measured(folder, "another name")
+    assert measured is not None and measured.results[0].metrics["EN"] == 6.9
+    content["provenance"]["methods"] = {}
+    write(folder, "metrics.json", content)
+    with pytest.raises(ValueError, match="evaluate this checkpoint alone"):
+        read_measured(folder, "another name")
+
+
+def test_numbers_on_training_pairs_say_so(folder: Path) -> None:
+    assert "were trained on" not in render(folder)
+    for split in ("test", None):
+        trained_on(folder, "${FUSION_HUB_DATA}/data/tno", split)
+        assert "**Pairs of this set were trained on" in render(folder)
+
+
+def test_without_numbers_none_are_claimed(folder: Path) -> None:
+    (folder / "metrics.json").unlink()
+    text = render(folder)
+    assert "Not measured yet" in text and "model-index" not in text and "metrics" not in ModelCard(text).data.to_dict()
+    assert validate_card(text, folder) == []
+
+
+def test_medical_card_warns(folder: Path) -> None:
+    trained_on(folder, "${FUSION_HUB_DATA}/data/mri_pet")
+    text = render(folder)
+    assert "not for diagnosis" in text and 'infrared="mri.png"' in text and "street.png" not in text
+    assert "21 PET pictures, each twice" in text
+    assert validate_card(text, folder) == []
+
+
+def test_optional_files_are_shown(folder: Path) -> None:
+    (folder / "notes.md").write_text("- It was trained in the rain.\n")
+    (folder / "sample.png").write_bytes(b"")
+    (folder / "LICENSE").write_text("")
+    task = {"dtype": "fp32", "compile": False, "width": 640, "height": 480, "whole": False}
+    timing = {"median": 0.1234, "minimum": 0.1}
+    row = {"task": task, "model": timing, "pipeline": timing, "flops": 28.4e9, "peak_mib": 850.3}
+    speed = {"provenance": {"cpu": "a CPU", "threads": 2, "torch": "2.13.0"}, "rows": [row]}
+    write(folder, "speed.json", speed)
+    text = render(folder)
+    assert "- It was trained in the rain." in text and "](sample.png)" in text and "text is in `LICENSE`" in text
+    assert "| fp32 | 640x480 | 0.123 | 0.123 | 28.4 | 850 |" in text
+    assert validate_card(text, folder) == []
+
+
+def test_half_precision_files_are_named_and_not_counted(folder: Path) -> None:
+    weights = folder / "model" / "diffusion_pytorch_model.safetensors"
+    before = count_parameters(folder)
+    assert 'variant="fp16"' not in render(folder)
+    shutil.copy(weights, weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert 'variant="fp16"' in render(folder) and count_parameters(folder) == before
+
+
+def test_what_is_missing_is_named(folder: Path) -> None:
+    write(folder, "training.json", {name: value for name, value in TRAINING.items() if name != "seed"})
+    with pytest.raises(ValueError, match="seed"):
+        render(folder)
+    (folder / "training.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"training\.json"):
+        render(folder)
+    (folder / "model" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        render(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "JSON"), ("{}", "neither"), ('{"sets": {"a": {"metrics": {"EN": NaN}}}}', "EN is nan")],
+)
+def test_a_damaged_evaluation_is_refused(folder: Path, content: str, message: str) -> None:
+    (folder / "metrics.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        render(folder)
+
+
+def test_shown_settings_exist() -> None:
+    for model, config in (("DiffFuseNetModel", DiffFuseNetConfig), ("REDModel", REDConfig)):
+        known = {field.name for schema in (TrainingConfig, config) for field in dataclasses.fields(schema)}
+        assert {*SETTINGS, *METHODS[model].settings} <= known
+
+
+# --- where weights and data come from --------------------------------------------------------------------------------
+
+
+def test_stable_diffusion_passes_its_restrictions_on(folder: Path) -> None:
+    configure(folder, sd15="/home/me/models/sd15")
+    text = render(folder)
+    data = ModelCard(text).data
+    assert (data.license, data.base_model, data.base_model_relation) == ("creativeml-openrail-m", SD15, "finetune")
+    assert "use-based restrictions" in text and "/home/me" not in text
+    assert validate_card(text, folder) == []
+    with pytest.raises(ValueError, match=r"creativeml-openrail-m, not Apache-2\.0"):
+        render(folder, licence="Apache-2.0")
+
+
+@pytest.mark.parametrize(
+    ("start", "licence", "base_model"),
+    [
+        ("someone/street-base", "mit", "someone/street-base"),
+        ("difffusenet-msrs", None, None),  # bundled: no Hub id
+        ("runs/difffusenet-msrs/pipeline", "mit", None),
+    ],
+)
+def test_base_model_of_a_fine_tuned_model(
+    folder: Path, start: str, licence: str | None, base_model: str | None
+) -> None:
+    configure(folder, initial_weights=start)
+    text = render(folder, licence=licence)
+    assert ModelCard(text).data.base_model == base_model
+    assert f"began as those of `{base_model or 'difffusenet-msrs'}`." in text
+    assert validate_card(text, folder) == []
+
+
+def test_origin_is_followed_through_earlier_runs(folder: Path, tmp_path: Path) -> None:
+    earlier = shutil.copytree(folder, tmp_path / "first" / "pipeline")
+    configure(folder, initial_weights=str(earlier))
+    text = render(folder)
+    assert "began as those of `first`." in text and ModelCard(text).data.license == "apache-2.0"
+    configure(earlier, initial_weights=str(earlier))  # a folder that was trained again in its own place
+    with pytest.raises(ValueError, match="'first', whose licence is not known"):
+        render(folder)
+    configure(earlier, initial_weights=None, sd15=SD15)
+    assert ModelCard(render(folder)).data.base_model == SD15
+
+
+def test_restrictions_go_on_through_a_second_fine_tuning(folder: Path) -> None:
+    configure(folder, initial_weights="someone/red-sd15")
+    text = render(folder, licence="creativeml-openrail-m")
+    assert "use-based restrictions" in text and "Stable Diffusion" not in text
+    assert validate_card(text, folder) == []
+
+
+def test_another_licence_needs_a_name_and_a_link(folder: Path) -> None:
+    text = render(folder, licence="other", licence_name="mine", licence_link="https://example.org/mine")
+    assert "under `mine` (https://example.org/mine)" in text and validate_card(text, folder) == []
+    assert len(validate_card(render(folder, licence="other"), folder)) == 2
+
+
+def test_licences_that_cannot_be_known_or_do_not_exist() -> None:
+    with pytest.raises(ValueError, match="give the licence"):
+        find_origin({"initial_weights": "someone/street-base"}, None, None)
+    with pytest.raises(ValueError, match="'my-own' is none"):
+        find_origin({}, "my-own", None)
+    with pytest.raises(ValueError, match="base_model is"):
+        find_origin({}, None, "street")
+    assert find_origin({}, "MIT", None).licence == "mit"
+
+
+def test_sets_and_their_terms(folder: Path) -> None:
+    trained_on(folder, "/home/me/pictures/roads/train", None)
+    with pytest.raises(ValueError, match="terms of the training set 'roads'"):
+        render(folder)
+    text = render(folder, data_terms={"roads": "own pictures, CC-BY-4.0"})
+    assert "| roads | all | 135 | own pictures, CC-BY-4.0 |" in text and "/home" not in text
+    trained_on(folder, "someone/pairs")
+    text = render(folder)
+    assert ModelCard(text).data.datasets == ["someone/pairs"]
+    assert validate_card(text, folder) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("${FUSION_HUB_DATA}/data/msrs", "msrs"),
+        ("data/tno/train", "tno"),
+        (r"D:\pairs\llvip", "llvip"),
+        ("generated:64", "generated"),
+    ],
+)
+def test_names_of_sets(path: str, key: str) -> None:
+    assert set_key(path) == key
+    assert describe_set({"path": path, "split": None, "pairs": 1}, {}).title == DATA_SOURCES[key].title
+
+
+def test_digest_is_that_of_the_evaluation(original: Path) -> None:
+    assert state_digest(original, "float32") == details_of(original)["state_sha256"]
+
+
+# --- the validator: a valid card, one mistake ------------------------------------------------------------------------
+
+MISTAKES = {
+    "no metadata": ("---\n", "", "does not start with metadata"),
+    "broken YAML": ("license: apache-2.0", "license: [apache-2.0", "not YAML"),
+    "key twice": ("license: apache-2.0", "license: apache-2.0\nlicense: mit", "'license' twice"),
+    "misspelt key": ("license: apache-2.0", "licence: apache-2.0", "'licence'.*did you mean 'license'"),
+    "unknown licence": ("license: apache-2.0", "license: apache", "license is 'apache'"),
+    "other without a name": ("license: apache-2.0", "license: other", "license_name must say which"),
+    "name without other": ("license: apache-2.0", "license: mit\nlicense_name: mine", "only for the license 'other'"),
+    "empty value": ("library_name: diffusers", "library_name:", "'library_name' is empty"),
+    "library": ("library_name: diffusers", "library_name: timm", "library_name is 'timm'"),
+    "pipeline tag": ("pipeline_tag: image-to-image", "pipeline_tag: image-fusion", "pipeline_tag is"),
+    "dataset that is no id": ("tags:\n", "datasets:\n- msrs\ntags:\n", "'msrs' is no Hub id"),
+    "relation without base": ("tags:\n", "base_model_relation: finetune\ntags:\n", "without base_model"),
+    "base without relation": ("tags:\n", "base_model: a/b\ntags:\n", "base_model_relation is missing"),
+    "unknown relation": ("tags:\n", "base_model: a/b\nbase_model_relation: child\ntags:\n", "relation is 'child'"),
+    "base under another licence": (
+        "tags:\n",
+        f"base_model: {SD15}\nbase_model_relation: finetune\ntags:\n",
+        "is under creativeml-openrail-m",
+    ),
+    "restrictions not passed on": ("license: apache-2.0", "license: creativeml-openrail-m", "pass its use-based"),
+    "index without a name": ("- name: street\n  results", "- name:\n  results", "the model has no name"),
+    "entry without a split": ("      split: test\n", "", "dataset.split is missing"),
+    "entry without a set": ("      name: TNO\n", "", "dataset.name is missing"),
+    "entry without a task": ("      type: image-to-image\n", "", "task.type is missing"),
+    "value not finite": ("value: 6.9\n", "value: .nan\n", "EN is nan, expected a finite number"),
+    "value as text": ("value: 6.9\n", "value: '6.9'\n", "EN is '6.9', expected a finite number"),
+    "value of another evaluation": ("value: 6.9\n", "value: 6.91\n", "model-index says 6.91 for EN"),
+    "value missing": ("    - type: EN\n      value: 6.9\n      name: EN\n", "", "model-index lacks EN"),
+    "value of nothing measured": ("    - type: EN\n", "    - type: EI\n", "model-index has EI on tno"),
+    "cell": ("| **street** | 6.90 |", "| **street** | 6.95 |", "says 6.95 for EN of street"),
+    "cell of a baseline": ("| maximum | 6.81 |", "| maximum | 6.18 |", "says 6.18 for EN of maximum"),
+    "cell in few digits": ("| **street** | 6.90 |", "| **street** | 6.9 |", "says 6.9 for EN"),
+    "cell of an undefined value": ("| 1.813 |  |", "| 1.813 | 0.900 |", "says 0.900 for VIF"),
+    "empty cell": ("| **street** | 6.90 |", "| **street** |  |", "says nothing for EN"),
+    "row missing": ("| maximum | 6.81 | 1.600 | 0.920 | 1.000 |\n", "", "'maximum' is only in metrics.json"),
+    "row invented": (
+        "| maximum | 6.81",
+        "| ours | 9.99 | 2.000 | 2.000 | 2.000 |\n| maximum | 6.81",
+        "'ours' is only in",
+    ),
+    "column missing": ("| method | EN |", "| method | AG |", "lacks the columns EN"),
+    "number of pairs": ("(25 pairs)", "(42 pairs)", "says 42 pairs"),
+    "table missing": ("### tno/test (25 pairs)", "### Numbers", "no table for tno/test"),
+    "placeholder": ("## Use\n", "## Use\n\nMore Information Needed\n", "placeholder text"),
+    "filler": ("## Use\n", "## Use\n\nLorem ipsum dolor\n", "placeholder text"),
+    "to do": ("## Use\n", "## Use\n\nTODO\n", "placeholder text"),
+    "template left": ("## Use\n", "## Use\n\n{{ name }}\n", "placeholder text"),
+    "path": ("## Use\n", "## Use\n\nSee /home/someone/runs/street.\n", "place of one machine: '/home/someone"),
+    "path in metadata": ("tags:\n", "thumbnail: /tmp/x/y.png\ntags:\n", "place of one machine"),
+    "path of Windows": ("## Use\n", "## Use\n\nSee C:\\Users\\someone.\n", "place of one machine"),
+    "home folder": ("## Use\n", "## Use\n\nSee ~/runs/street.\n", "place of one machine"),
+    "undefined value": ("| max_steps | 1234 |", "| max_steps | None |", "a value is missing"),
+    "empty section": ("## Use\n", "## Background\n\n## Use\n", "section 'Background' is empty"),
+    "this machine": ("## Use\n", "## Use\n\nhttp://localhost:7860\n", "'localhost', which other people"),
+    "private address": ("## Use\n", "## Use\n\nhttp://10.1.2.3/x\n", "'10.1.2.3', which other people"),
+    "private name": ("## Use\n", "## Use\n\nhttps://git.firm.internal/x\n", "which other people"),
+    "file address": ("## Use\n", "## Use\n\nfile:///srv\n", "give an https address"),
+    "password": ("## Use\n", "## Use\n\nhttps://me:secret@huggingface.co\n", "user name or password"),
+    "token": ("## Use\n", "## Use\n\nhf_abcdefghijklmnopqrstuvwxyz\n", "access token"),
+    "dead link": ("## Use\n", "## Use\n\n![sample](sample.png)\n", "'sample.png', which is not beside it"),
+    "import": ("import DiffFuseNetPipeline", "import DiffFusePipeline", "imports 'DiffFusePipeline'"),
+    "module": ("from fusion_hub import", "from fusion_hub.nothing import", "imports fusion_hub.nothing"),
+    "another class": ("import DiffFuseNetPipeline", "import REDPipeline", "holds a DiffFuseNetPipeline"),
+    "broken code": ("pipe = ", "pipe == = ", "cannot be parsed"),
+    "no code": ("```python\nfrom", "```\nfrom", "no Python block"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_is_found(card: str, original: Path, mistake: str) -> None:
+    before, after, message = MISTAKES[mistake]
+    assert before in card
+    problems = validate_card(card.replace(before, after, 1), original)
+    assert any(re.search(message, problem) for problem in problems), problems
+
+
+def test_a_secret_is_not_repeated(card: str) -> None:
+    problems = validate_card(card + "\nhf_abcdefghijklmnopqrstuvwxyz\nhttps://me:secret@huggingface.co\n")
+    assert len(problems) == 2 and not any("klmnop" in problem or "secret" in problem for problem in problems)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "other weights": (lambda folder: tiny_pipeline(num_coupling=2).save_pretrained(folder), "other weights"),
+    "no evaluation": (lambda folder: (folder / "metrics.json").unlink(), "which metrics.json does not have"),
+    "damaged evaluation": (lambda folder: write(folder, "metrics.json", []), "neither"),
+    "sd15": (lambda folder: configure(folder, sd15=SD15), "base_model must be"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_card_that_its_folder_contradicts(card: str, folder: Path, change: str) -> None:
+    alter, message = CHANGES[change]
+    alter(folder)
+    problems = validate_card(card, folder)
+    assert any(message in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "See https://huggingface.co/docs/hub and `train/configs/` and and/or.",
+        "`${FUSION_HUB_DATA}/data/msrs`, 640x480/2, 1/2, a dict {'a': {}}",
+        "None of them is undefined.",
+    ],
+)
+def test_ordinary_text_is_no_mistake(card: str, original: Path, text: str) -> None:
+    assert validate_card(card.replace("## Use\n", f"## Use\n\n{text}\n"), original) == []
+
+
+# --- data sets and Spaces --------------------------------------------------------------------------------------------
+
+
+def dataset_card(**settings: Any) -> str:
+    usual: dict[str, Any] = {
+        "name": "Roads",
+        "repo_id": "someone/roads",
+        "splits": {"train": 1200, "test": 40},
+        "columns": ["visible", "infrared"],
+        "licence": "CC-BY-4.0",
+        "source": "Taken by the authors.",
+        "description": "Roads at night.",
+    }
+    return render_dataset_card(**{**usual, **settings})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"generated": True},
+        {"medical": True, "description": ""},
+        {"columns": {"visible": "a|b", "infrared": "c"}},
+        {"configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}]},
+        {"licence": "other", "licence_name": "mine", "licence_link": "LICENSE"},
+    ],
+)
+def test_dataset_cards_are_valid(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-00000.parquet").touch()
+    text = dataset_card(**settings)
+    assert validate_card(text, tmp_path, "dataset") == []
+    assert "| train | 1200 |" in text and "1K<n<10K" in text and 'load_dataset("someone/roads"' in text
+
+
+@pytest.mark.parametrize(
+    "settings", [{"licence": "mine"}, {"repo_id": "roads"}, {"splits": {}}, {"splits": {"train": 0}}]
+)
+def test_dataset_cards_refuse_what_cannot_be(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings)).replace("splits", "split")):
+        dataset_card(**settings)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("task_categories", "task_category", "did you mean 'task_categories'"),
+        ("- image-to-image", "- depth-estimation", "expected image-to-image"),
+        ("1K<n<10K", "about 1000", "'about 1000' is not one of the Hub's"),
+        ("pretty_name: Roads\n", "", "lacks 'pretty_name'"),
+        ("tags:\n", "configs:\n- data_files: x\ntags:\n", "no config_name"),
+        ("tags:\n", "configs:\n- config_name: a\n  data_files: no/*.csv\ntags:\n", "no file fits 'no/"),
+        ("tags:\n", "configs:\n- config_name: a\n  data_files: ../x\ntags:\n", "leads out of the repository"),
+        ("tags:\n", "configs:\n- config_name: a\n  data_files:\n  - split: b\ntags:\n", "has no path"),
+        ("import PairedDataset", "import PairDataset", "imports 'PairDataset'"),
+    ],
+)
+def test_mistakes_in_a_dataset_card(before: str, after: str, message: str, tmp_path: Path) -> None:
+    text = dataset_card()
+    assert before in text
+    problems = validate_card(text.replace(before, after, 1), tmp_path, "dataset")
+    assert any(message in problem for problem in problems), problems
+
+
+SPACE = Path(__file__).parents[2] / "space"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("title:", "title:", None),
+        ("sdk: gradio", "sdkk: gradio", "did you mean 'sdk'"),
+        ("colorFrom: indigo", "colorFrom: orange", "colorFrom is 'orange'"),
+        ('python_version: "3.12.12"', "python_version: 3.10", "put it in quotes"),
+        ("short_description: ", f"short_description: {'x' * 60}", "longer than 60"),
+        ("app_file: app.py", "app_file: main.py", "'main.py', which is not beside"),
+        ("sdk_version: 6.31.0\n", "", "sdk_version is missing"),
+        ("# Fusion Hub\n", "# Fusion Hub\n\nhttp://127.0.0.1:7860\n", "which other people"),  # outside of code
+    ],
+)
+def test_the_space_and_mistakes_in_its_card(before: str, after: str, message: str | None) -> None:
+    text = (SPACE / "README.md").read_text()
+    assert before in text
+    problems = validate_card(text.replace(before, after, 1), SPACE, "space")
+    assert (problems == []) if message is None else any(message in problem for problem in problems), problems
+
+
+def test_sizes_and_licences_of_the_hub() -> None:
+    assert [size_category(n) for n in (1, 999, 1000, 2_000_000)] == ["n<1K", "n<1K", "1K<n<10K", "1M<n<10M"]
+    assert {"apache-2.0", "creativeml-openrail-m", "other", "llama3.1"} <= LICENCES and "Apache-2.0" not in LICENCES

@@ -1,0 +1,375 @@
+"""Folders of pairs on the Hub: what is refused, what is uploaded, and that it streams with every bit in its place."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusion_hub.data import PairedDataset
+from fusion_hub.hub import PublishError
+from fusion_hub.hub.dataset import AboutDataset, staged_dataset, write_parquet
+from fusion_hub.hub.dataset_check import check_dataset
+from tests.support.hub_server import READ_TOKEN, TOKEN, HubServer
+
+FORMATS = ("folder", "parquet")
+SIZE = (24, 16)
+NAMES = {"train": ["00012", "00013", "night street (2)"], "test": ["00099", "Été+1"]}
+EXTENSIONS = (("png", "png"), ("jpg", "tiff"), ("webp", "png"))  # visible, infrared
+
+
+def draw(seed: int) -> tuple[Image.Image, Image.Image]:
+    """A colour picture and 14 bits of counts."""
+    random = np.random.default_rng(seed)
+    visible = random.integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8)
+    return Image.fromarray(visible), Image.fromarray(random.integers(2000, 16384, SIZE[::-1], dtype=np.uint16))
+
+
+def make_pairs(folder: Path, names: list[str], seed: int = 0) -> Path:
+    for number, name in enumerate(names):
+        for band, picture, extension in zip(
+            ("vis", "ir"), draw(seed + number), EXTENSIONS[number % len(EXTENSIONS)], strict=True
+        ):
+            (folder / band).mkdir(parents=True, exist_ok=True)
+            picture.save(folder / band / f"{name}.{extension}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two splits of 16-bit infrared with colour, in several file formats."""
+    root = tmp_path_factory.mktemp("data") / "mine"
+    for number, (split, names) in enumerate(NAMES.items()):
+        make_pairs(root / split, names, 100 * number)
+    return root
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """A small set to be damaged."""
+    for number, split in enumerate(("train", "test")):
+        make_pairs(tmp_path / "set" / split, ["a", "b"], 100 * number)
+    return tmp_path / "set"
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[HubServer]:
+    with HubServer() as server:
+        yield server
+
+
+def python(script: str, environment: dict[str, str], *arguments: object) -> Any:
+    """Run a script in a process of its own; it prints JSON in its last line."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+COMMANDS = """
+import json, sys
+from typer.testing import CliRunner
+from fusion_hub.cli import app
+results = [CliRunner().invoke(app, ["publish-dataset", *command]) for command in json.loads(sys.argv[1])]
+print(json.dumps([(result.exit_code, result.output) for result in results]))
+"""
+
+
+def publish(commands: list[list[object]], environment: dict[str, str]) -> list[tuple[int, str]]:
+    """Exit code and output of each `fusion-hub publish-dataset`."""
+    return python(COMMANDS, environment, json.dumps([[str(part) for part in command] for command in commands]))
+
+
+@pytest.fixture(scope="module")
+def published(pairs: Path, hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Output of the command by format; the repositories are `tester/folder` and `tester/parquet`. All is done twice."""
+    terms = ["--licence", "cc-by-4.0", "--source", "drawn by a test", "--tag", "v1"]
+    commands = [[pairs, "--repo-id", f"tester/{name}", "--format", name, *terms] for name in FORMATS]
+    commands[1].append("--private")
+    results = publish(commands * 2, hub.environment(tmp_path_factory.mktemp("publisher")))
+    assert [code for code, _ in results] == [0, 0, 0, 0], results
+    return {name: output for name, (_, output) in zip(FORMATS, results[:2], strict=True)}
+
+
+READ = """
+import json, sys
+import numpy as np
+from datasets import load_dataset
+from huggingface_hub import snapshot_download
+from fusion_hub.data import PairedDataset
+
+def pixels(picture):
+    return [picture.mode, np.asarray(picture).tolist()]
+
+def stored(pairs):
+    return [[pair.name, pixels(pair.visible), pixels(pair.infrared)] for pair in pairs]
+
+found = {}
+for name in ("folder", "parquet"):
+    repo_id = f"tester/{name}"
+    snapshot = snapshot_download(repo_id, repo_type="dataset", revision="v1")
+    for split in ("train", "test"):
+        stream = load_dataset(repo_id, split=split, revision="v1", streaming=True)
+        rows = [[pixels(row["visible"]), pixels(row["infrared"])] for row in stream]
+        found[f"{name} {split}"] = {
+            "streamed by datasets": rows,
+            "columns": {key: str(value) for key, value in stream.features.items()},
+            "streamed": stored(PairedDataset.open(repo_id, split, streaming=True)),
+            "loaded": stored(PairedDataset.open(repo_id, split)),
+            "snapshot": stored(PairedDataset.open(snapshot, split)),
+            "local": len(load_dataset(snapshot, split=split)),
+        }
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def read(published: dict[str, str], hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What another process with empty caches and a token that may only read finds in both repositories."""
+    return python(READ, hub.environment(tmp_path_factory.mktemp("reader"), token=READ_TOKEN))
+
+
+# --- publish and read ---
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("split", NAMES)
+def test_every_way_of_reading_gives_the_same_bits(
+    pairs: Path, read: dict[str, Any], file_format: str, split: str
+) -> None:
+    found = read[f"{file_format} {split}"]
+    expected = [
+        [pair.name, *([picture.mode, np.asarray(picture).tolist()] for picture in (pair.visible, pair.infrared))]
+        for pair in PairedDataset.open(pairs, split)
+    ]
+    assert [name for name, _, _ in expected] == NAMES[split]
+    assert {infrared[0] for _, _, infrared in expected} == {"I;16"}
+    assert found["streamed by datasets"] == [pictures for _, *pictures in expected]
+    for way in ("streamed", "loaded", "snapshot"):
+        assert found[way] == expected, way
+    assert found["local"] == len(expected)
+    columns = {name: kind.split("(")[0] for name, kind in found["columns"].items()}
+    assert {"infrared": "Image", "visible": "Image"}.items() <= columns.items()
+
+
+def test_one_commit_one_tag_however_often(hub: HubServer, published: dict[str, str]) -> None:
+    assert [hub.repository(f"datasets/tester/{name}").private for name in FORMATS] == [False, True]
+    for name in FORMATS:
+        repository = hub.repository(f"datasets/tester/{name}")
+        assert repository.tags == {"v1": repository.head.oid}
+        assert len(repository.commits) == 2, "that of its creation, and ours; the second time nothing was new"
+
+
+def test_what_is_in_the_repository(hub: HubServer, pairs: Path, published: dict[str, str]) -> None:
+    files = hub.repository("datasets/tester/folder").files
+    assert files["train/infrared/00013.tiff"] == (pairs / "train/ir/00013.tiff").read_bytes()
+    assert files["train/metadata.csv"].decode().splitlines()[:2] == [
+        "infrared_file_name,visible_file_name",
+        "infrared/00012.png,visible/00012.png",
+    ]
+    shards = {path for path in hub.repository("datasets/tester/parquet").files if path.endswith(".parquet")}
+    assert shards == {f"data/{split}-00000-of-00001.parquet" for split in NAMES}
+
+
+def test_card(hub: HubServer, published: dict[str, str]) -> None:
+    for name in FORMATS:
+        card = hub.repository(f"datasets/tester/{name}").files["README.md"].decode()
+        assert "license: cc-by-4.0" in card
+        assert "drawn by a test" in card
+
+
+def test_the_command_says_what_it_uploads(published: dict[str, str]) -> None:
+    for name, output in published.items():
+        for words in ("train: 3 pairs", "test: 2 pairs", "infrared: 5 I;16", "README.md", f"tester/{name} at v1"):
+            assert words.lower() in output.lower(), output
+        assert TOKEN not in output
+
+
+def test_nothing_is_left_beside_the_folder(pairs: Path, published: dict[str, str]) -> None:
+    assert list(pairs.parent.iterdir()) == [pairs]
+
+
+# --- faults: a sentence, and nothing uploaded ---
+
+
+def save_over(target: Path, source: Path) -> None:
+    target.write_bytes(source.read_bytes())
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no infrared partner": (lambda f: (f / "train/ir/a.png").unlink(), "train: no infrared picture for a.png: add it"),
+    "no visible partner": (lambda f: (f / "test/vis/b.jpg").unlink(), "test: no visible picture for b.tiff: add it"),
+    "unequal sizes": (
+        lambda f: Image.new("I;16", (20, 16)).save(f / "test/ir/a.png"),
+        "test: pictures of different size, a: visible 24x16, infrared 20x16",
+    ),
+    "truncated": (
+        lambda f: (f / "train/ir/a.png").write_bytes((f / "train/ir/a.png").read_bytes()[:-300]),
+        r"train: files that cannot be read, a \(infrared\): .*truncated",
+    ),
+    "no picture": (lambda f: (f / "train/vis/a.png").write_text("text"), r"cannot be read, a \(visible\)"),
+    "leak": (
+        lambda f: save_over(f / "test/ir/a.png", f / "train/ir/a.png"),
+        r"train and test share 1 pictures, a \(infrared\) = a \(infrared\): remove",
+    ),
+    "leak in another file format": (
+        lambda f: Image.open(f / "train/ir/b.tiff").save(f / "test/ir/a.png"),
+        r"train and test share 1 pictures, b \(infrared\) = a \(infrared\)",
+    ),
+    "two files of one stem": (
+        lambda f: draw(7)[0].save(f / "train/vis/a.bmp"),
+        r"train: several files of one stem, a \(a.bmp, a.png\)",
+    ),
+    "only one band in a split": (
+        lambda f: [file.unlink() for file in (f / "test/ir").iterdir()],
+        "test.ir holds no image",
+    ),
+    "a name that no address takes": (lambda f: make_pairs(f / "train", ["a?b#c"], 50), r"train: names .* 'a\?b#c'"),
+    "names that differ in case": (lambda f: make_pairs(f / "train", ["B"], 50), "differ in case only, B, b: rename"),
+    "a split that datasets cannot name": (lambda f: (f / "test").rename(f / "test-1"), "test-1 cannot name a split"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_told(fresh: Path, fault: str) -> None:
+    damage, message = FAULTS[fault]
+    damage(fresh)
+    with pytest.raises(PublishError, match=message):
+        check_dataset(fresh)
+
+
+def test_all_faults_at_once(fresh: Path) -> None:
+    for fault in ("no infrared partner", "unequal sizes", "names that differ in case"):
+        FAULTS[fault][0](fresh)
+    with pytest.raises(PublishError) as refusal:
+        check_dataset(fresh)
+    for message in ("no infrared picture for a", "different size, a", "differ in case only"):
+        assert message in str(refusal.value)
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match="is no folder"):
+        check_dataset(tmp_path / "missing")
+    with pytest.raises(PublishError, match="no visible folder"):
+        check_dataset(tmp_path)
+
+
+def test_metadata_with_a_missing_file(tmp_path: Path) -> None:
+    make_pairs(tmp_path, ["a"])
+    rows = "visible_file_name,infrared_file_name\nvis/a.png,ir/a.png\nvis/b.png,ir/a.png\n"
+    (tmp_path / "metadata.csv").write_text(rows)
+    with pytest.raises(PublishError, match=r"train: no visible picture for b \(vis/b.png\)"):
+        check_dataset(tmp_path)
+
+
+def test_nothing_is_uploaded_after_a_fault(fresh: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    for number, split in enumerate(("train", "test")):
+        make_pairs(damaged / split, ["a"], 100 * number)
+    FAULTS["leak"][0](damaged)
+    licence = ["--licence", "mit"]
+    commands: list[list[object]] = [
+        [damaged, "--repo-id", "tester/damaged", *licence],
+        [fresh, "--repo-id", "tester/damaged"],
+        [fresh, "--repo-id", "tester/damaged", "--licence", "cc-by-5.0"],
+        [fresh, "--repo-id", "damaged", *licence],
+        [fresh, "--repo-id", "tester/damaged", "--dry-run"],
+    ]
+    with HubServer() as hub:
+        results = publish(commands, hub.environment(tmp_path / "home"))
+        assert [code for code, _ in results] == [1, 2, 1, 1, 0], results
+        assert "share 1 pictures" in results[0][1]
+        assert "--licence is missing" in results[1][1]
+        assert "cc-by-5.0" in results[2][1]
+        assert "'damaged'" in results[3][1]
+        assert "dry run: nothing was uploaded" in results[4][1] and "--licence is needed" in results[4][1]
+        assert not hub.repositories
+
+
+def test_refusals_by_the_hub(fresh: Path, tmp_path: Path) -> None:
+    command = [fresh, "--repo-id", "tester/refused", "--licence", "mit", "--tag", "v1"]
+    with HubServer() as hub:
+        [(code, output)] = publish([command], hub.environment(tmp_path / "wrong", token="hf_wrong"))
+        assert code == 1 and "token" in output and "hf_wrong" not in output
+        assert "Traceback" not in output and not hub.repositories
+        hub.fail("POST", "/commit/", status=412)
+        hub.fail("POST", "/tag/", status=403)
+        stale, untagged, good = publish([command] * 3, hub.environment(tmp_path / "good"))
+        assert stale[0] == 1 and "somebody else has changed tester/refused" in stale[1]
+        assert untagged[0] == 1 and "may not write" in untagged[1]
+        assert good[0] == 0
+        repository = hub.repository("datasets/tester/refused")
+        assert repository.tags == {"v1": repository.head.oid} and len(repository.commits) == 2
+
+
+def test_what_cannot_be_streamed_keeps_no_tag(fresh: Path, tmp_path: Path) -> None:
+    command = [fresh, "--repo-id", "tester/lost", "--licence", "mit", "--tag", "v1"]
+    with HubServer() as hub:
+        hub.fail("GET|HEAD", r"/resolve/.*metadata\.csv", status=404, times=float("inf"))
+        [(code, output)] = publish([command], hub.environment(tmp_path))
+        assert code == 1 and "Traceback" not in output
+        assert "its split train cannot be streamed" in output and "its tag v1 was removed again" in output
+        assert not hub.repository("datasets/tester/lost").tags
+
+
+# --- layouts, notes, shards ---
+
+
+@pytest.mark.parametrize(("folder", "split"), [("val", "val"), ("Test", "test"), ("street", "train")])
+def test_a_set_without_splits_is_named_after_its_folder(tmp_path: Path, folder: str, split: str) -> None:
+    assert check_dataset(make_pairs(tmp_path / folder, ["a"])).sizes == {split: 1}
+
+
+def test_bands_above_splits(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "test")):
+        pair = make_pairs(tmp_path / "single", [split], number)
+        for band in ("vis", "ir"):
+            (tmp_path / "set" / band / split).mkdir(parents=True)
+            (pair / band / f"{split}.png").rename(tmp_path / "set" / band / split / "a.png")
+    assert check_dataset(tmp_path / "set").sizes == {"test": 1, "train": 1}
+
+
+def test_notes(fresh: Path) -> None:
+    assert check_dataset(fresh).notes == ()
+    (fresh / "train/label").mkdir()
+    (fresh / "terms.txt").write_text("ask us")
+    save_over(fresh / "train/vis/c.png", fresh / "train/vis/a.png")
+    Image.new("L", SIZE).save(fresh / "train/ir/c.png")
+    exif = Image.Exif()
+    exif.get_ifd(0x8825)[1] = "N"
+    draw(9)[0].save(fresh / "test/vis/b.jpg", exif=exif)
+    notes = "\n".join(check_dataset(fresh).notes)
+    for words in (
+        "train: equal pictures within the split: a (visible) = c (visible)",
+        "the infrared pictures are of different depths (4 I;16, 1 L)",
+        "the EXIF data of 1 files tell where they were taken, and will tell everyone: b (visible)",
+        "not published, since they are no pairs: train/label, terms.txt",
+    ):
+        assert words in notes, notes
+
+
+def test_shards_share_the_pairs(pairs: Path, tmp_path: Path) -> None:
+    dataset = PairedDataset.open(make_pairs(tmp_path / "set", [str(number) for number in range(9)]))
+    largest = max(pair.visible_source.stat().st_size for pair in dataset)
+    files = write_parquet(dataset, tmp_path / "data", "train", shard_bytes=2 * largest)
+    assert [file.name for file in files] == [f"train-{number:05d}-of-00008.parquet" for number in range(8)]
+    streamed = list(PairedDataset.open(tmp_path, "train", streaming=True))
+    assert [pair.name for pair in streamed] == [pair.name for pair in dataset]
+    for ours, theirs in zip(dataset, streamed, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours.infrared), np.asarray(theirs.infrared))
+
+
+def test_large_folders_want_parquet(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusion_hub.hub.dataset.FOLDER_ENTRIES", 1)
+    checked = check_dataset(fresh)
+    with (
+        pytest.raises(PublishError, match=r"train has 2 pairs and the Hub takes 1 files .*--format parquet"),
+        staged_dataset(checked, "tester/large", AboutDataset("mit")),
+    ):
+        pass

@@ -1,0 +1,205 @@
+"""The Space: what it holds, that it runs on that alone, that it is published, and what is refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from fusion_hub import list_models
+from fusion_hub.hub import PublishError
+from fusion_hub.hub.space import ROOT, check_hardware, staged_space
+from tests.support.hub_server import HubServer
+
+SPACE = "spaces/tester/demo"
+
+
+@pytest.fixture(scope="module")
+def staged() -> Iterator[Path]:
+    with staged_space() as folder:
+        yield folder
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_it_holds(staged: Path) -> None:
+    files = files_of(staged)
+    assert {"app.py", "README.md", "requirements.txt", "LICENSE", "fusion_hub/__init__.py"} <= files.keys()
+    for info in list_models():
+        assert f"fusion_hub/pretrained/{info.name}/model/diffusion_pytorch_model.safetensors" in files
+    page = {file.name for file in (ROOT / "space").iterdir() if file.is_file()}
+    assert {path.split("/")[0] for path in files} == {*page, "LICENSE", "fusion_hub"}
+    assert not [path for path in files if "__pycache__" in path or path.endswith(".pyc") or "/." in path]
+
+
+# --- it runs on its own ---
+
+
+def installed_by(requirements: Iterable[str]) -> set[str]:
+    """Names of the distributions that installing these brings, itself included, as found in this environment."""
+    found: set[tuple[str, str]] = set()
+    open_ends = [Requirement(line) for line in requirements]
+    while open_ends:
+        wanted = open_ends.pop()
+        for extra in ("", *wanted.extras):
+            if (wanted.name.lower(), extra) in found:
+                continue
+            found.add((wanted.name.lower(), extra))
+            needs = [Requirement(text) for text in metadata.distribution(wanted.name).requires or []]
+            open_ends += [need for need in needs if need.marker is None or need.marker.evaluate({"extra": extra})]
+    return {name for name, _ in found}
+
+
+def link_distributions(names: Iterable[str], folder: Path) -> Path:
+    """A folder of packages that holds these distributions and no other."""
+    folder.mkdir()
+    for name in names:
+        distribution = metadata.distribution(name)
+        for top in {file.parts[0] for file in distribution.files or [] if file.parts[0] != ".."}:
+            place, target = Path(str(distribution.locate_file(top))), folder / top
+            if place.exists() and not target.exists():
+                target.symlink_to(place)
+    return folder
+
+
+RUN = """
+import sys
+tree, packages, work = sys.argv[1:]
+sys.path = [tree, *sys.path, packages]  # no site: what is not named here cannot be imported
+
+import json
+from pathlib import Path
+import app, examples, fusing, fusion_hub
+from PIL import Image
+
+gradio_page = app.build_app(Path(work))
+(brain,) = [row for row in examples.example_rows(Path(work)) if row.model == "difffusenet-medical"]
+examples.draw(brain)
+fused, *_ = fusing.fuse(brain.visible, brain.infrared, brain.model)
+modules = {name: module.__file__ for name, module in sys.modules.items() if getattr(module, "__file__", None)}
+page = {path.stem for path in Path(tree).glob("*.py")}
+ours = {name: file for name, file in modules.items() if name in page or name.split(".")[0] == "fusion_hub"}
+print(json.dumps({"ours": ours, "path": sys.path, "size": Image.open(fused).size, "editable": "site" in sys.modules}))
+"""
+
+
+def test_runs_on_its_tree_and_its_requirements_alone(staged: Path, tmp_path: Path) -> None:
+    lines = [line for line in (staged / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    packages = link_distributions(installed_by([*lines, "gradio"]), tmp_path / "packages")
+    (tmp_path / "work").mkdir()
+    command = [sys.executable, "-I", "-S", "-B", "-c", RUN, staged, packages, tmp_path / "work"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment |= {"HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "GRADIO_TEMP_DIR": str(tmp_path / "gradio")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert {"app", "fusion_hub", "fusion_hub.pipelines.difffusenet"} <= found["ours"].keys()
+    assert all(Path(file).is_relative_to(staged) for file in found["ours"].values()), found["ours"]
+    assert str(ROOT) not in found["path"]
+    assert found["size"] == [384, 384]
+
+
+# --- it is published ---
+
+PUBLISH = """
+import json, sys
+from typer.testing import CliRunner
+from fusion_hub.cli import app
+results = [CliRunner().invoke(app, ["publish-space", *command]) for command in json.loads(sys.argv[1])]
+print(json.dumps([(result.exit_code, result.output) for result in results]))
+"""
+
+
+def publish(commands: list[list[str]], environment: dict[str, str]) -> list[tuple[int, str]]:
+    """Exit code and output of each `fusion-hub publish-space`."""
+    command = [sys.executable, "-c", PUBLISH, json.dumps(commands)]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_published(staged: Path, tmp_path: Path) -> None:
+    repo_id = ["--repo-id", "tester/demo"]
+    commands = [
+        [*repo_id, "--dry-run"],
+        [*repo_id, "--private", "--hardware", "cpu-upgrade"],
+        repo_id,
+        ["--repo-id", "demo"],
+    ]
+    with HubServer() as hub:
+        [wrong] = publish([repo_id], hub.environment(tmp_path / "wrong", token="hf_wrong"))
+        assert wrong[0] == 1 and "token" in wrong[1] and "hf_wrong" not in wrong[1] and not hub.repositories
+        dry, real, again, no_owner = publish(commands, hub.environment(tmp_path / "home"))
+        assert dry[0] == 0 and "nothing was uploaded" in dry[1] and "app.py" in dry[1]
+        assert real[0] == 0, real
+        assert again[0] == 0, again
+        assert no_owner[0] == 1 and "'demo' lacks the owner" in no_owner[1]
+        repository = hub.repository(SPACE)
+        assert repository.private and repository.settings["sdk"] == "gradio"
+        assert len(repository.commits) == 2, "that of its creation, and ours; the second time nothing was new"
+        assert repository.settings["hardware"] == "cpu-upgrade"
+        files = dict(repository.files)
+        files.pop(".gitattributes")
+        assert files == files_of(staged)
+        hub.fail("POST", "/hardware", status=402)
+        [poor] = publish([[*repo_id, "--hardware", "t4-small"]], hub.environment(tmp_path / "home"))
+        assert poor[0] == 1 and "is published, but the Hub does not give it the hardware t4-small" in poor[1]
+
+
+# --- what is refused ---
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what a checkout needs for the Space, with links to the weights."""
+    root = tmp_path / "checkout"
+    shutil.copytree(ROOT / "space", root / "space")
+    shutil.copytree(ROOT / "fusion_hub", root / "fusion_hub", copy_function=os.link)
+    shutil.copyfile(ROOT / "LICENSE", root / "LICENSE")
+    return root
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no checkout": (lambda r: shutil.rmtree(r / "space"), "not part of the installed package.*Clone the repository"),
+    "no weights": (
+        lambda r: shutil.rmtree(r / "fusion_hub/pretrained/red-small-msrs/model"),
+        "weights of red-small-msrs are missing .*: restore",
+    ),
+    "another colour": (lambda r: replace(r / "space/README.md", "colorTo: red", "colorTo: crimson"), "crimson"),
+    "no application": (lambda r: replace(r / "space/README.md", "app_file: app.py", "app_file: main.py"), "main.py"),
+    "no card": (lambda r: (r / "space/README.md").unlink(), "cannot be put together.*README.md"),
+    "gradio twice": (
+        lambda r: replace(r / "space/requirements.txt", "torch==", "gradio==6.31.0\ntorch=="),
+        "names gradio: remove it, sdk_version",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_told(checkout: Path, fault: str) -> None:
+    damage, message = FAULTS[fault]
+    damage(checkout)
+    with pytest.raises(PublishError, match=message), staged_space(checkout):
+        pass
+
+
+def test_hardware() -> None:
+    for name in ("cpu-basic", "t4-small", "zero-a10g"):
+        check_hardware(name)
+    with pytest.raises(PublishError, match="'t5' is not known; choose one of cpu-basic"):
+        check_hardware("t5")

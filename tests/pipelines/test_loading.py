@@ -1,0 +1,494 @@
+"""One folder layout, all ways to load it, and what happens with a checkpoint that cannot be trusted."""
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import fusion_hub
+from fusion_hub import DiffFuseNetPipeline, FusionPipeline, pretrained
+from tests.support.hub_server import HubServer, Repository
+from tests.support.tiny import tiny_pipeline
+
+WEIGHTS = "model/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (40, 56, 3), dtype=np.uint8), random.integers(0, 256, (40, 56), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_pipeline().save_pretrained(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def fuse(pipe: FusionPipeline, pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(*pair, output_type="np").images
+
+
+# --- folders ---
+
+
+@pytest.mark.parametrize("loader", [DiffFuseNetPipeline, FusionPipeline])
+def test_saved_and_loaded_outputs_are_equal(
+    folder: Path, pair: tuple[np.ndarray, np.ndarray], loader: type[FusionPipeline]
+) -> None:
+    loaded = loader.from_pretrained(folder)
+    assert type(loaded) is DiffFuseNetPipeline
+    assert type(loaded.scheduler).__module__.startswith("diffusers.")
+    assert np.array_equal(fuse(loaded, pair), fuse(tiny_pipeline(), pair))
+
+
+def test_layout(folder: Path) -> None:
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        "model_index.json",
+        "pipeline.py",
+        "model/modeling.py",
+        "model/config.json",
+        WEIGHTS,
+        "scheduler/scheduler_config.json",
+    }
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["_class_name"] == ["pipeline", "DiffFuseNetPipeline"]
+    assert index["model"] == ["modeling", "DiffFuseNetModel"]
+    assert index["scheduler"] == ["diffusers", "DDIMScheduler"]
+    assert (folder / "pipeline.py").read_text().startswith("from fusion_hub import DiffFuseNetPipeline")
+    assert (folder / "model" / "modeling.py").read_text().startswith("from fusion_hub import DiffFuseNetModel")
+
+
+def test_no_local_path_is_published(folder: Path, tmp_path: Path) -> None:
+    loaded = FusionPipeline.from_pretrained(folder)
+    loaded.save_pretrained(tmp_path / "again")
+    for file in (tmp_path / "again").rglob("*.json"):
+        assert "_name_or_path" not in file.read_text()
+        assert str(tmp_path) not in file.read_text()
+    assert (tmp_path / "again" / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+
+
+def test_settings_travel_with_the_weights(tmp_path: Path, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    pipe = tiny_pipeline()
+    stored = DiffFuseNetPipeline(pipe.model, pipe.scheduler, infrared_range=(50.0, 200.0))
+    stored.save_pretrained(tmp_path / "ranged")
+    loaded = FusionPipeline.from_pretrained(tmp_path / "ranged")
+    assert np.array_equal(fuse(loaded, pair), fuse(stored, pair))
+    assert not np.array_equal(fuse(loaded, pair), fuse(pipe, pair))
+    overridden = FusionPipeline.from_pretrained(tmp_path / "ranged", infrared_range="auto")
+    assert np.array_equal(fuse(overridden, pair), fuse(pipe, pair))
+
+
+def test_save_leaves_nothing_behind_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tiny_pipeline()
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pipe.scheduler, "save_pretrained", fail)
+    with pytest.raises(OSError, match="disk full"):
+        pipe.save_pretrained(tmp_path / "broken")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_into_an_existing_folder_keeps_its_other_files(folder: Path) -> None:
+    (folder / "README.md").write_text("card")
+    tiny_pipeline().save_pretrained(folder)
+    assert (folder / "README.md").read_text() == "card"
+    FusionPipeline.from_pretrained(folder)
+
+
+def test_pickle_is_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="safe_serialization=False"):
+        tiny_pipeline().save_pretrained(tmp_path / "pickled", safe_serialization=False)
+
+
+# --- dtypes and variants ---
+
+
+def test_half_precision_files_load_as_float32(tmp_path: Path) -> None:
+    pipe = tiny_pipeline()
+    pipe.model.half()
+    pipe.save_pretrained(tmp_path / "half")
+    assert load_file(tmp_path / "half" / WEIGHTS)["trunk.0.weight"].dtype == torch.float16
+    loaded = FusionPipeline.from_pretrained(tmp_path / "half")
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
+    assert torch.equal(loaded.model.trunk[0].weight, pipe.model.trunk[0].weight.float())
+
+
+def test_dtype_argument(folder: Path, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    loaded = FusionPipeline.from_pretrained(folder, dtype=torch.bfloat16)
+    assert loaded.model.dtype == torch.bfloat16
+    assert fuse(loaded, pair).dtype == np.float32
+
+
+def test_variant(tmp_path: Path) -> None:
+    pipe = tiny_pipeline()
+    pipe.save_pretrained(tmp_path / "variant", variant="fp16")
+    loaded = FusionPipeline.from_pretrained(tmp_path / "variant", variant="fp16")
+    assert torch.equal(loaded.model.trunk[0].weight, pipe.model.trunk[0].weight)
+    with pytest.raises(OSError, match=r"no diffusion_pytorch_model\.safetensors .*fp16"):
+        FusionPipeline.from_pretrained(tmp_path / "variant")
+
+
+def test_shards(tmp_path: Path, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    pipe = tiny_pipeline()
+    pipe.save_pretrained(tmp_path / "shards", max_shard_size="30KB")
+    assert len(list((tmp_path / "shards" / "model").glob("*.safetensors"))) > 1
+    loaded = FusionPipeline.from_pretrained(tmp_path / "shards")
+    assert np.array_equal(fuse(loaded, pair), fuse(pipe, pair))
+
+
+# --- checkpoints that cannot be used ---
+
+
+def edit_json(path: Path, change: Callable[[dict], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+
+
+def truncate(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
+    "no index": (lambda f: (f / "model_index.json").unlink(), OSError, "model_index.json is missing"),
+    "index not JSON": (lambda f: truncate(f / "model_index.json", 20), OSError, "model_index.json is not valid JSON"),
+    "index a list": (lambda f: (f / "model_index.json").write_text("[]"), ValueError, "holds a list"),
+    "no config": (lambda f: (f / "model/config.json").unlink(), OSError, "config.json is missing"),
+    "config not JSON": (lambda f: truncate(f / "model/config.json", 20), OSError, "config.json is not valid JSON"),
+    "config of another size": (
+        lambda f: edit_json(f / "model/config.json", lambda c: c.update(feature_channels=16)),
+        ValueError,
+        "do not fit DiffFuseNetModel .* has shape",
+    ),
+    "config senseless": (
+        lambda f: edit_json(f / "model/config.json", lambda c: c.update(frequency="fourier")),
+        ValueError,
+        "config.json does not describe a DiffFuseNetModel .*fourier",
+    ),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), OSError, r"no diffusion_pytorch_model\.safetensors"),
+    "empty weights": (lambda f: truncate(f / WEIGHTS, 0), OSError, "damaged or incomplete .* again"),
+    "truncated header": (lambda f: truncate(f / WEIGHTS, 500), OSError, "damaged or incomplete .* again"),
+    "truncated data": (lambda f: truncate(f / WEIGHTS, -1), OSError, "damaged or incomplete .* again"),
+    "garbage": (lambda f: (f / WEIGHTS).write_bytes(os.urandom(4096)), OSError, "damaged or incomplete .* again"),
+    "missing tensor": (
+        lambda f: edit_weights(f, lambda t: t.pop("trunk.0.bias")),
+        ValueError,
+        r"1 tensors are missing \(first: trunk.0.bias\)",
+    ),
+    "unknown tensor": (
+        lambda f: edit_weights(f, lambda t: t.update(extra=torch.zeros(1))),
+        ValueError,
+        r"1 tensors are unknown \(first: extra\)",
+    ),
+    "wrong shape": (
+        lambda f: edit_weights(f, lambda t: t.update({"trunk.0.bias": torch.zeros(3)})),
+        ValueError,
+        r"trunk.0.bias has shape \(3,\) instead of \(8,\)",
+    ),
+    "NaN": (
+        lambda f: (
+            edit_weights(f, lambda t: t["trunk.0.bias"].fill_(float("nan"))),
+            edit_json(f / "model_index.json", lambda c: c.pop("_sha256")),  # which would be refused before
+        ),
+        ValueError,
+        r"NaN or infinite values \(first: trunk.0.bias\)",
+    ),
+    "unknown model class": (
+        lambda f: edit_json(f / "model_index.json", lambda c: c.update(model=["modeling", "NewModel"])),
+        ValueError,
+        "'NewModel'.* instead of .*'DiffFuseNetModel'",
+    ),
+    "another pipeline": (
+        lambda f: edit_json(f / "model_index.json", lambda c: c.update(_class_name="StableDiffusionPipeline")),
+        ValueError,
+        "describes a StableDiffusionPipeline",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_checkpoint(folder: Path, kind: str) -> None:
+    damage, error, message = BROKEN[kind]
+    damage(folder)
+    with pytest.raises(error, match=message):
+        FusionPipeline.from_pretrained(folder)
+
+
+def test_pickle_is_refused(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    torch.save(tensors, folder / "model" / "diffusion_pytorch_model.bin")
+    with pytest.raises(OSError, match=r"diffusion_pytorch_model\.bin.*[Pp]ickled weights are never loaded"):
+        FusionPipeline.from_pretrained(folder)
+    with pytest.raises(ValueError, match="use_safetensors=False"):
+        FusionPipeline.from_pretrained(folder, use_safetensors=False)
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize("name", ["difffusenet-mrss", "no/such/folder", "/no/such/folder", "https://host/x", ""])
+def test_unknown_name_lists_what_there_is(name: str) -> None:
+    with pytest.raises(ValueError, match=r"difffusenet-msrs, difffusenet-medical, red-small-msrs.*folder.*owner/name"):
+        DiffFuseNetPipeline.from_pretrained(name)
+
+
+def test_bundled_name(
+    folder: Path, pair: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pretrained, "ROOT", tmp_path / "bundled")
+    with pytest.raises(OSError, match="weights of 'difffusenet-msrs' are missing"):
+        FusionPipeline.from_pretrained("difffusenet-msrs")
+    (tmp_path / "bundled").mkdir()
+    folder.rename(tmp_path / "bundled" / "difffusenet-msrs")
+    loaded = FusionPipeline.from_pretrained("difffusenet-msrs")
+    assert np.array_equal(fuse(loaded, pair), fuse(tiny_pipeline(), pair))
+    info = fusion_hub.list_models()[0]
+    assert info.parameters == sum(parameter.numel() for parameter in loaded.model.parameters())
+
+
+@pytest.mark.parametrize("info", fusion_hub.list_models(), ids=lambda info: info.name)
+def test_bundled_checkpoints(info: fusion_hub.PretrainedInfo, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    if not info.available:
+        pytest.skip(f"{info.name} is not trained yet")
+    loaded = FusionPipeline.from_pretrained(info.name)
+    assert type(loaded).__name__ == info.pipeline_class
+    assert type(loaded.model).__name__ == info.model_class
+    assert info.parameters == loaded.model.num_parameters()
+    assert fuse(loaded, pair).shape == (1, 40, 56, 3)
+
+
+# --- the Hub ---
+
+
+def run(script: str, hub: HubServer, home: Path, *arguments: str) -> str:
+    """What the script prints, in a process that knows only this Hub."""
+    environment = {**os.environ, **hub.environment(home), "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(
+        [sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+PUBLISH_AND_LOAD_TYPED = """
+import sys
+import numpy as np
+from huggingface_hub import HfApi
+from fusion_hub import DiffFuseNetPipeline, FusionPipeline
+
+folder, cache, inputs, expected = sys.argv[1:]
+HfApi().create_repo("tester/tiny")
+HfApi().upload_folder(repo_id="tester/tiny", folder_path=folder)
+
+pair = np.load(inputs)
+def check(pipe):
+    assert type(pipe) is DiffFuseNetPipeline
+    fused = pipe(pair["visible"], pair["infrared"], output_type="np").images
+    assert np.array_equal(fused, np.load(expected))
+
+check(DiffFuseNetPipeline.from_pretrained("tester/tiny", cache_dir=cache + "/typed"))
+check(FusionPipeline.from_pretrained("tester/tiny", cache_dir=cache + "/base"))
+check(FusionPipeline.from_pretrained("tester/tiny", cache_dir=cache + "/base", local_files_only=True))
+
+for arguments in ({"pretrained_model_name_or_path": "tester/absent"}, {"revision": "v9"}):
+    try:
+        FusionPipeline.from_pretrained(**{"pretrained_model_name_or_path": "tester/tiny", **arguments})
+    except OSError as error:
+        assert "from the Hub" in str(error) and "difffusenet-msrs" in str(error), error
+    else:
+        raise AssertionError(f"{arguments} loaded something")
+"""
+
+LOAD_WITH_PLAIN_DIFFUSERS = """
+import sys
+import numpy as np
+from diffusers import DiffusionPipeline
+
+cache, inputs, expected = sys.argv[1:]
+try:
+    DiffusionPipeline.from_pretrained("tester/tiny", cache_dir=cache)
+except ValueError as error:
+    assert "trust_remote_code" in str(error), error
+else:
+    raise AssertionError("code of a repository was run without being trusted")
+pipe = DiffusionPipeline.from_pretrained("tester/tiny", cache_dir=cache, trust_remote_code=True)
+pair = np.load(inputs)
+assert np.array_equal(pipe(pair["visible"], pair["infrared"], output_type="np").images, np.load(expected))
+
+import fusion_hub
+assert type(pipe) is fusion_hub.DiffFuseNetPipeline  # imported, not copied
+try:
+    DiffusionPipeline.from_pretrained("tester/incomplete", cache_dir=cache, trust_remote_code=True)
+except ValueError as error:
+    assert "without 1 of its tensors (first: trunk.0.bias)" in str(error), error
+else:
+    raise AssertionError("random weights were loaded")
+"""
+
+
+def test_from_the_hub(folder: Path, tmp_path: Path, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    inputs, expected, cache = tmp_path / "pair.npz", tmp_path / "fused.npy", tmp_path / "cache"
+    np.savez(inputs, visible=pair[0], infrared=pair[1])
+    np.save(expected, fuse(tiny_pipeline(), pair))
+    with HubServer() as hub:
+        run(PUBLISH_AND_LOAD_TYPED, hub, tmp_path / "home", *map(str, (folder, cache, inputs, expected)))
+        files = hub.repository("tester/tiny").files
+        assert {name for name in files if name.endswith(".py")} == {"pipeline.py", "model/modeling.py"}
+        fetched = [request for request in hub.requests if "/resolve/" in request]
+        assert fetched and not any(request.endswith(".py") for request in fetched)
+
+        edit_weights(folder, lambda tensors: tensors.pop("trunk.0.bias"))
+        hub.repositories["tester/incomplete"] = Repository({**files, WEIGHTS: (folder / WEIGHTS).read_bytes()})
+        run(LOAD_WITH_PLAIN_DIFFUSERS, hub, tmp_path / "fresh", *map(str, (cache / "plain", inputs, expected)))
+
+
+LOAD_FAULTY = """
+import json, os, sys
+from pathlib import Path
+import numpy as np
+from fusion_hub import DiffFuseNetPipeline, FusionPipeline
+
+cases, cache, inputs, expected = json.loads(sys.argv[1]), *sys.argv[2:]
+pair = np.load(inputs)
+for repo_id, settings in cases:
+    try:
+        pipe = FusionPipeline.from_pretrained(f"tester/{repo_id}", **{"cache_dir": f"{cache}/{repo_id}", **settings})
+        assert type(pipe) is DiffFuseNetPipeline
+        fused = pipe(pair["visible"], pair["infrared"], output_type="np").images
+        print("loaded" if np.array_equal(fused, np.load(expected)) else "loaded other weights")
+    except (OSError, ValueError) as error:
+        print(" ".join(str(error).split()))
+"""
+
+FAULTY: list[tuple[str, dict[str, object], str]] = [
+    ("corrupt", {}, f"{WEIGHTS} of 'tester/corrupt' is damaged: .* removed from the cache: load again"),
+    ("corrupt", {}, "loaded"),
+    ("corrupt-json", {}, "model/config.json of 'tester/corrupt-json' is damaged"),
+    ("corrupt-json", {}, "loaded"),
+    ("short", {}, "cannot load 'tester/short' from the Hub .*should be of size"),
+    ("short", {}, "loaded"),
+    ("cut-off", {}, "loaded"),  # goes on from where the connection ended
+    ("busy", {}, "cannot load 'tester/busy' from the Hub .*503"),
+    ("busy", {}, "cannot load 'tester/busy' from the Hub .*503"),
+    ("busy", {}, "loaded"),
+    ("busy-file", {}, "loaded"),
+    ("whole", {"token": "hf_wrong"}, "cannot load 'tester/whole' from the Hub .*token"),
+    ("whole", {"variant": "fp8"}, "of the variant 'fp8' in .*: .*give the variant that is stored"),
+    ("whole", {}, "loaded"),
+    ("whole", {"variant": "fp8"}, "variant=fp8"),
+    ("no-index", {}, "model_index.json is missing"),
+    ("no-config", {}, "config.json is missing"),
+    ("no-weights", {}, r"no diffusion_pytorch_model\.safetensors .*Pickled weights are never loaded"),
+    ("pickle", {}, r"no diffusion_pytorch_model\.safetensors .*Pickled weights are never loaded"),
+    ("pickle", {"use_safetensors": False}, "use_safetensors=False was given"),
+    ("malicious", {}, "loaded"),
+    ("other-component", {}, "loaded"),
+    ("other-class", {}, "describes a Popen, which is not a FusionPipeline"),
+]
+
+
+class Malicious:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return os.mkdir, (str(self.mark),)
+
+
+def faulty_repositories(folder: Path, mark: Path) -> dict[str, Repository]:
+    """What is wrong with them lies in the files."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    index = json.loads(files["model_index.json"])
+    code = f"import os\nos.mkdir({str(mark)!r})\n".encode()
+    without_weights = {name: content for name, content in files.items() if name != WEIGHTS}
+    unpickled = pickle.dumps(Malicious(mark))
+    contents = {
+        "no-index": {name: content for name, content in files.items() if name != "model_index.json"},
+        "no-config": {name: content for name, content in files.items() if name != "model/config.json"},
+        "no-weights": without_weights,
+        "pickle": {**without_weights, "model/diffusion_pytorch_model.bin": unpickled},
+        "malicious": {**files, "pipeline.py": code, "model/modeling.py": code, "setup.py": code, "x.bin": unpickled},
+        "other-component": {**files, "model_index.json": json.dumps({**index, "evil": ["os", "mkdir"]}).encode()},
+        "other-class": {
+            **files,
+            "model_index.json": json.dumps({**index, "_class_name": ["subprocess", "Popen"]}).encode(),
+        },
+    }
+    sound = ("corrupt", "corrupt-json", "short", "cut-off", "busy", "busy-file", "whole")
+    return {name: Repository(content) for name, content in (*contents.items(), *((name, files) for name in sound))}
+
+
+def test_faults_of_the_hub_and_of_repositories(
+    folder: Path, tmp_path: Path, pair: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Each is told in a sentence; nothing is executed, and nothing damaged stays in the cache."""
+    inputs, expected, cache, mark = (tmp_path / name for name in ("pair.npz", "fused.npy", "cache", "executed"))
+    np.savez(inputs, visible=pair[0], infrared=pair[1])
+    np.save(expected, fuse(tiny_pipeline(), pair))
+    with HubServer() as hub:
+        hub.repositories |= {f"tester/{name}": content for name, content in faulty_repositories(folder, mark).items()}
+        sha = hub.repository("tester/whole").head.blobs[WEIGHTS].sha256
+        # The repositories share their weights, so these three strike in the order of FAULTY.
+        hub.fault("corrupt", "GET", f"/lfs/{sha}")
+        hub.fault("short", "GET", f"/lfs/{sha}", after=2)
+        hub.fault("truncate", "GET", f"/lfs/{sha}", after=3)
+        hub.fault("corrupt", "GET", "/tester/corrupt-json/resolve/.*/model/config.json")
+        hub.fail("GET", "^/api/models/tester/busy$", 503, times=2)
+        hub.fail("GET", "^/api/models/tester/busy/revision/", 503, times=2)
+        hub.fail("HEAD", "/tester/busy-file/resolve/.*/model/config.json", 503, times=2)
+        cases = json.dumps([(repo_id, settings) for repo_id, settings, _ in FAULTY])
+        output = run(LOAD_FAULTY, hub, tmp_path / "home", cases, *map(str, (cache, inputs, expected)))
+        requests = [request for request in hub.requests if "/resolve/" in request]
+    for (repo_id, settings, message), said in zip(FAULTY, output.splitlines(), strict=True):
+        assert re.search(f"^{message}$" if message == "loaded" else message, said), (repo_id, settings, said)
+    assert not mark.exists()
+    assert requests and not any(request.endswith((".py", ".bin")) for request in requests)
+    assert not [path for path in cache.rglob("*") if path.name.endswith(".incomplete")]
+
+
+# --- the package ---
+
+
+def test_import_is_light() -> None:
+    script = (
+        "import sys, fusion_hub; assert not {'torch', 'diffusers', 'datasets', 'PIL'} & set(sys.modules), sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_public_names() -> None:
+    assert set(fusion_hub.__all__) <= set(dir(fusion_hub))
+    for name in fusion_hub.__all__:
+        assert getattr(fusion_hub, name) is not None
+    with pytest.raises(AttributeError, match="Fusion"):
+        _ = fusion_hub.Fusion
+
+
+def test_version_has_one_source() -> None:
+    project = tomllib.loads((Path(fusion_hub.__file__).parents[1] / "pyproject.toml").read_text())
+    assert "version" not in project["project"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "fusion_hub.__version__"}

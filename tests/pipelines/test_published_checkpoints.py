@@ -1,0 +1,26 @@
+"""Checkpoints that were published before the package was reorganized, and the bundled ones, go on loading."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusion_hub import FusionPipeline, pretrained
+from fusion_hub.downstream import SegformerSegmenter
+
+PUBLISHED = Path(__file__).with_name("published_0_1")
+"""Two tiny checkpoints saved by version 0.1, an input pair, and what version 0.1 made of it."""
+
+
+@pytest.mark.parametrize("name", ["difffusenet", "red"])
+def test_version_0_1_checkpoints_give_the_pictures_of_version_0_1(name: str) -> None:
+    expected = np.load(PUBLISHED / "expected.npz")
+    pipeline = FusionPipeline.from_pretrained(PUBLISHED / name)
+    fused = pipeline(expected["visible"], expected["infrared"], output_type="np").images[0]
+    np.testing.assert_allclose(fused, expected[name], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*pretrained.PRETRAINED, *pretrained.SEGMENTERS])
+def test_bundled_checkpoints_load(name: str) -> None:
+    loader = SegformerSegmenter if name in pretrained.SEGMENTERS else FusionPipeline
+    assert loader.from_pretrained(name) is not None

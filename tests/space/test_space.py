@@ -1,0 +1,683 @@
+"""The demo page through its API and its functions: what it fuses, shows and measures, and what it refuses.
+
+The page in a browser is tested in `test_space_browser.py`, hostile input in `test_space_hostile.py`.
+"""
+
+import csv
+import io
+import os
+import re
+import shutil
+import sys
+import threading
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import gradio as gr
+import httpx
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import yaml
+from gradio_client import Client, handle_file
+from PIL import ExifTags, Image
+
+from fusion_hub import FusionPipeline, pretrained
+from fusion_hub.data.generated import generate_scene
+from fusion_hub.image.io import READ_FORMATS
+from tests.support.tiny import tiny_pipeline
+from tests.support.tiny_onnx import write_yolo
+from tests.support.tiny_transformers import save_segformer
+
+SPACE = Path(__file__).parents[2] / "space"
+import app as space  # noqa: E402  # the Space's file of that name
+import batch  # noqa: E402
+import examples as drawn  # noqa: E402
+import explaining  # noqa: E402
+import fusing  # noqa: E402
+import measuring  # noqa: E402
+import opening  # noqa: E402
+import previews  # noqa: E402
+import storage  # noqa: E402
+import tabs  # noqa: E402
+import uploads  # noqa: E402
+
+MODEL = "difffusenet-msrs"
+BUNDLED = pretrained.ROOT
+RANGES = ["infrared_range", "visible_range"]
+ENDPOINTS = {
+    "/fuse": ["visible", "infrared", "model", "steps", "left", *RANGES, "keep_metadata"],
+    "/detect": ["visible", "infrared", "model", "threshold", *RANGES],
+    "/measure": ["visible", "infrared", "model", *RANGES],
+    "/explain": ["visible", "infrared", "model", *RANGES],
+    "/batch": ["files", "model", *RANGES, "keep_metadata"],
+}
+
+
+# Pillow warns above the page's limit and raises above twice of it; the page refuses both.
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of bundled checkpoints with one tiny model in it."""
+    root = tmp_path_factory.mktemp("pretrained")
+    tiny_pipeline().save_pretrained(root / MODEL)
+    before, pretrained.ROOT = pretrained.ROOT, root
+    fusing.forget_pipelines()
+    yield root
+    pretrained.ROOT = before
+    fusing.forget_pipelines()
+
+
+@pytest.fixture(scope="module")
+def example(models: Path, tmp_path_factory: pytest.TempPathFactory) -> drawn.Row:
+    small = drawn.Example("Night street", "night_street", 4, 96, 128, MODEL)
+    row = drawn.example_rows(tmp_path_factory.mktemp("examples"), [small])[0]
+    drawn.draw(row)
+    return row
+
+
+@pytest.fixture(scope="module")
+def app(models: Path, tmp_path_factory: pytest.TempPathFactory) -> gr.Blocks:
+    """The page."""
+    return space.build_app(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def client(app: gr.Blocks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """The page, served on a free port of this machine, and a client of its API."""
+    space.launch(app, "127.0.0.1", port=None, block=False)
+    downloads = tmp_path_factory.mktemp("downloads")
+    yield Client(app.local_url, verbose=False, download_files=str(downloads), analytics_enabled=False)
+    app.close(verbose=False)
+
+
+@pytest.fixture
+def no_previews(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server without detector and segmenter."""
+    monkeypatch.delenv(previews.DETECTOR_VARIABLE, raising=False)
+    monkeypatch.delenv(previews.SEGMENTER_VARIABLE, raising=False)
+    assert not pretrained.SEGMENTERS[previews.BUNDLED_SEGMENTER].available, "the folder of tiny models has none"
+    previews.forget_networks()
+    yield
+    previews.forget_networks()
+
+
+def save(path: Path, array: np.ndarray) -> str:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(array).save(path)
+    return str(path)
+
+
+def noise(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+def one_bit_png(path: Path, side: int) -> str:
+    """A small file that claims a huge picture: the header alone, its pixels missing."""
+    header = b"IHDR" + side.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
+    chunk = (len(header) - 4).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\x00\x00\x00\x00IDAT" + zlib.crc32(b"IDAT").to_bytes(4, "big"))
+    return str(path)
+
+
+def pixels(file: str) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image)
+
+
+# --- fuse ---
+
+
+def test_fuses_an_example(example: drawn.Row, models: Path) -> None:
+    file, slider, text, shown = fusing.fuse_and_show(example.visible, example.infrared, MODEL, "all", "Infrared")
+    expected = FusionPipeline.from_pretrained(MODEL)(example.visible, example.infrared).images[0]
+    np.testing.assert_array_equal(pixels(file), np.asarray(expected))
+    assert Image.open(file).format == "PNG"
+    assert Path(file).name == "night_street_fused.png"
+    assert re.fullmatch(r"128 x 96 pixels fused in \d+\.\d\d s by difffusenet-msrs\.", text)
+    assert slider == (shown.infrared, shown.fused)
+    assert fusing.compare(shown, "Visible") == (shown.visible, shown.fused)
+    np.testing.assert_array_equal(pixels(shown.visible), pixels(example.visible))
+    np.testing.assert_array_equal(pixels(shown.infrared)[..., 0], pixels(example.infrared))
+    np.testing.assert_array_equal(pixels(shown.fused), pixels(file))
+
+
+def test_results_are_private_and_go(example: drawn.Row) -> None:
+    _, _, _, shown = fusing.fuse_and_show(example.visible, example.infrared, MODEL)
+    _, _, _, other = fusing.fuse_and_show(example.visible, example.infrared, MODEL)
+    assert Path(shown.fused).parent != Path(other.fused).parent, "equal pictures of two visitors share no file"
+    Path(shown.fused).unlink()
+    with pytest.raises(gr.Error, match="deleted after an hour"):
+        fusing.compare(shown, "Visible")
+    assert fusing.compare(None, "Visible") is None
+
+
+def test_what_gradio_keeps_goes_too(app: gr.Blocks) -> None:
+    assert app.delete_cache == (storage.LIFETIME, storage.LIFETIME)
+
+
+def test_a_page_opens_with_its_first_example(models: Path, tmp_path: Path) -> None:
+    first, second = (drawn.Example(kind, kind, 4, 96, 128, MODEL, "Look.") for kind in ("night_street", "smoke"))
+    rows = drawn.example_rows(tmp_path, [first, second])
+    opened = opening.prepare(rows[0]).result()
+    expected = FusionPipeline.from_pretrained(MODEL)(opened.visible, opened.infrared).images[0]
+    np.testing.assert_array_equal(pixels(opened.result), np.asarray(expected))
+    assert opened.text == f"**night_street.** Look. Fused by {MODEL}."
+    assert opened.slider == opened.shown.beside("Visible")
+    assert not Path(rows[1].visible).exists(), "nobody has asked for the second"
+    with gr.Blocks() as page:
+        parts = [gr.State() for _ in opened]
+        (event,) = tabs.open_with(rows, parts)
+    assert page.fns[0].fn is not None and page.fns[0].fn() == opened
+    assert event.then and not tabs.open_with([], parts)
+
+
+def test_a_page_opens_without_an_example_that_fails(
+    models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = drawn.Example("Street", "night_street", 4, 96, 128, "no such model")
+    with gr.Blocks() as page:
+        parts = [gr.State() for _ in range(6)]
+        tabs.open_with(drawn.example_rows(tmp_path, [broken]), parts)
+    assert page.fns[0].fn is not None and page.fns[0].fn() == [gr.skip()] * 6
+    assert "no such model" in caplog.text and "the page opens without it" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_the_first_example_makes_way() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert opening._worker.submit(priority).result() >= 10 > priority()
+
+
+def test_examples_fit_their_models() -> None:
+    assert all(row.says.endswith(".") for row in drawn.EXAMPLES)
+    assert {row.model for row in drawn.EXAMPLES} <= {info.name for info in pretrained.list_models()}
+    assert {row.model for row in drawn.EXAMPLES} >= {MODEL, fusing.MEDICAL}
+
+
+def test_sixteen_bit_grey_stays_so(models: Path, tmp_path: Path) -> None:
+    counts = np.linspace(2600, 2700, 64 * 48).reshape(48, 64).astype(np.uint16)
+    visible = save(tmp_path / "visible.png", counts * 20)
+    file, _, _, shown = fusing.fuse_and_show(visible, save(tmp_path / "infrared.tiff", counts), MODEL)
+    assert Image.open(file).mode == "I;16"
+    assert len(np.unique(pixels(file))) > 256
+    assert np.ptp(pixels(shown.infrared)) > 200, "16-bit infrared is shown over its own range"
+
+
+def test_float_result_becomes_a_png(models: Path, tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).random((40, 56), dtype=np.float32)
+    file, _, _, _ = fusing.fuse_and_show(
+        save(tmp_path / "visible.tiff", grey), save(tmp_path / "infrared.tiff", grey), MODEL
+    )
+    assert (Image.open(file).mode, Image.open(file).size) == ("I;16", (56, 40))
+
+
+def test_only_red_has_steps() -> None:
+    assert fusing.has_steps("red-small-msrs") and not fusing.has_steps(MODEL)
+    assert fusing.parse_steps("red-small-msrs", "1") == 1
+    assert fusing.parse_steps("red-small-msrs", "auto") == "auto"
+    assert fusing.parse_steps("red-small-msrs", "all") is None
+    assert fusing.parse_steps(MODEL, "1") is None
+    with pytest.raises(gr.Error, match="all, auto or a number"):
+        fusing.parse_steps("red-small-msrs", "many")
+
+
+def test_steps_to_choose_are_those_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "ROOT", BUNDLED)
+    assert [value for _, value in fusing.step_choices()] == ["all", "auto", "1", "2"]
+    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
+    assert [value for _, value in fusing.step_choices()] == ["all", "auto", "1"]
+
+
+# --- kinds of files, ranges, notes, metadata ---
+
+
+def street(height: int = 48, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """A drawn pair: RGB and gray, 8 bits."""
+    scene = generate_scene(5, height, width)
+    return scene.visible, scene.infrared
+
+
+def fused(visible: Path | str, infrared: Path | str, **options: Any) -> np.ndarray:
+    """What the page gives, read with all bits."""
+    return imagecodecs.imread(fusing.fuse(str(visible), str(infrared), MODEL, **options)[0])
+
+
+def test_sixteen_bit_color_stays_so(models: Path, tmp_path: Path) -> None:
+    color, infrared = street()
+    deep = color.astype(np.uint16) * 257
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(deep))
+    warm = save(tmp_path / "ir.png", infrared)
+    got = fused(tmp_path / "deep.png", warm)
+    assert got.dtype == np.uint16 and got.shape == (48, 64, 3) and (got % 257 != 0).any()
+    plain = fused(save(tmp_path / "plain.png", color), warm)
+    assert np.abs(got / 257 - plain).max() <= 1, "the same picture in fewer bits"
+    _, _, _, shown = fusing.fuse_and_show(str(tmp_path / "deep.png"), warm, MODEL)
+    np.testing.assert_array_equal(pixels(shown.visible), color)
+    assert np.abs(pixels(shown.fused).astype(int) - plain).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["tiff", "overview.tiff", "pgm", "jp2", "gif", "float64.tiff", "nan.tiff"])
+def test_the_page_reads_what_the_command_line_reads(models: Path, tmp_path: Path, kind: str) -> None:
+    color, infrared = street()
+    visible, file = save(tmp_path / "visible.png", color), tmp_path / f"infrared.{kind}"
+    values, options = infrared.astype(np.uint16) + 2600, {"infrared_range": "2600,2855"}
+    valid = np.ones(infrared.shape, dtype=bool)
+    if kind == "pgm":
+        file.write_bytes(b"P5 64 48 16383\n" + values.astype(">u2").tobytes())
+    elif kind == "jp2":
+        file.write_bytes(imagecodecs.jpeg2k_encode(values, level=0, reversible=True))
+    elif kind == "gif":
+        save(file, infrared)
+        options = {}
+    elif kind == "overview.tiff":
+        with tifffile.TiffWriter(file) as writer:
+            writer.write(values, subfiletype=0)
+            writer.write(values[::2, ::2], subfiletype=1)
+    else:
+        counts = values.astype(np.float64 if kind == "float64.tiff" else np.float32)
+        if kind == "nan.tiff":
+            valid[:8] = False
+            counts[~valid] = np.nan
+        tifffile.imwrite(file, values if kind == "tiff" else counts)
+    expected = fused(visible, save(tmp_path / "infrared.png", infrared))
+    got = fused(visible, file, **options)
+    near = valid & np.roll(valid, 16, 0)
+    assert np.abs(got.astype(int) - expected)[near].mean() < 0.1
+
+
+def test_ranges_are_those_of_the_pipeline(models: Path, tmp_path: Path) -> None:
+    color, infrared = street()
+    visible, warm = save(tmp_path / "v.png", color), save(tmp_path / "i.png", infrared.astype(np.uint16) * 8 + 1000)
+    pipeline = FusionPipeline.from_pretrained(MODEL)
+    for text, rule in (("dtype", "dtype"), ("minmax", "minmax"), ("1000, 4000", (1000.0, 4000.0)), (None, "auto")):
+        expected = pipeline(visible, warm, infrared_range=rule).images[0]
+        np.testing.assert_array_equal(fused(visible, warm, infrared_range=text), np.asarray(expected))
+    expected = pipeline(visible, warm, visible_range=(0, 128)).images[0]
+    np.testing.assert_array_equal(fused(visible, warm, visible_range="0;128"), np.asarray(expected))
+    for text in ("full", "2,1", "1,2,3", "a,b", "nan,1", 7):
+        with pytest.raises(gr.Error, match=r"two rising numbers LOW,HIGH such as 2600,2800\."):
+            fusing.fuse(visible, warm, MODEL, visible_range=text)  # type: ignore[arg-type]
+
+
+def test_what_is_questionable_is_said(models: Path, tmp_path: Path) -> None:
+    color, infrared = street()
+    visible, flat = save(tmp_path / "v.png", color), save(tmp_path / "flat.png", np.full_like(infrared, 100))
+    with pytest.warns(UserWarning, match="constant"):  # a message on the page
+        _, _, text = fusing.fuse(visible, flat, MODEL)
+    assert re.search(r"\n\n\*\*Please check:\*\* Infrared is constant.*\.$", text)
+    assert "Please check" not in fusing.fuse(visible, save(tmp_path / "i.png", infrared), MODEL)[2]
+
+
+def test_position_and_camera_are_left_out_unless_kept(models: Path, tmp_path: Path) -> None:
+    color, infrared = street()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "Camera 7"
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (50.0, 0.0, 0.0)
+    Image.fromarray(color).save(tmp_path / "v.jpg", exif=exif, quality=95)
+    warm = save(tmp_path / "i.png", infrared)
+    for keep in (False, True):
+        result = fusing.fuse(str(tmp_path / "v.jpg"), warm, MODEL, keep_metadata=keep)[0]
+        found = Image.open(result).getexif()
+        assert bool(found.get_ifd(ExifTags.IFD.GPSInfo)) == keep and (ExifTags.Base.Model in found) == keep
+        assert (b"Camera 7" in Path(result).read_bytes()) == keep
+
+
+def test_formats_are_said_truly() -> None:
+    assert all(name in (SPACE / "README.md").read_text(encoding="utf-8") for name in READ_FORMATS)
+    assert all(name in uploads.FORMATS and name in str(fusing.fuse.__doc__) for name in READ_FORMATS if name != "PPM")
+
+
+# --- refusals ---
+
+
+def bad_pairs(folder: Path) -> dict[str, tuple[str | None, str | None]]:
+    good = save(folder / "good.png", noise())
+    half = folder / "half.png"
+    half.write_bytes(Path(good).read_bytes()[: Path(good).stat().st_size // 2])
+    text = folder / "text.png"
+    text.write_text("not an image")
+    pages = folder / "pages.tiff"
+    Image.fromarray(noise()).save(pages, save_all=True, append_images=[Image.fromarray(noise())])
+    return {
+        "visible image first": (None, good),
+        "infrared image first": (good, None),
+        "not an image that can be read: use one of PNG": (good, str(text)),
+        "is cut off": (good, str(half)),
+        "48x64|64x48|64 x 48": (good, save(folder / "turned.png", noise().T)),
+        "4000 x 4000 pixels": (one_bit_png(folder / "large.png", 4000), good),
+        "13000 x 13000 pixels": (one_bit_png(folder / "bomb.png", 13_000), good),
+        "2 pictures": (good, str(pages)),
+    }
+
+
+def test_refuses_bad_input_without_naming_places(models: Path, tmp_path: Path) -> None:
+    for message, pair in bad_pairs(tmp_path).items():
+        for function in (fusing.fuse, previews.detect, measuring.measure, explaining.explain):
+            with pytest.raises(gr.Error) as refusal:
+                function(*pair, MODEL)
+            assert str(tmp_path) not in refusal.value.message
+            assert "Something went wrong" not in refusal.value.title
+        with pytest.raises(gr.Error, match=message):
+            fusing.fuse_and_show(*pair, MODEL)
+
+
+def test_a_defect_is_told_without_details(
+    example: drawn.Row, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> Path:
+        raise RuntimeError("secret at /home/somebody")
+
+    monkeypatch.setattr(fusing, "new_folder", fail)
+    with pytest.raises(gr.Error, match="the operator finds the reason in the log") as refusal:
+        fusing.fuse_and_show(example.visible, example.infrared, MODEL)
+    assert "secret" not in refusal.value.message
+    assert "secret" in caplog.text
+
+
+def test_large_pairs_are_not_for_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "load_pipeline", lambda name: None)
+    large = one_bit_png(tmp_path / "large.png", 2001)
+    with pytest.raises(gr.Error, match="At most 4 megapixels"):
+        fusing.fuse_pair(large, large, "red-small-msrs")
+
+
+def test_large_pairs_are_not_measured_or_explained(models: Path, tmp_path: Path) -> None:
+    large = save(tmp_path / "large.png", np.zeros((1500, 1500), dtype=np.uint8))
+    for function in (measuring.measure, explaining.explain):
+        with pytest.raises(gr.Error, match="1500 x 1500 pixels"):
+            function(large, large, MODEL)
+
+
+# --- see more, measure, how it works ---
+
+
+def test_previews_say_how_to_get_weights(example: drawn.Row, no_previews: None) -> None:
+    gallery, summary = previews.detect(example.visible, example.infrared, MODEL)
+    assert gallery == []
+    assert "FUSION_HUB_DETECTOR" in summary and "FUSION_HUB_SEGMENTER" in summary
+
+
+def test_previews_with_both_networks(
+    example: drawn.Row, no_previews: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_yolo(tmp_path / "tiny.onnx", "yolox")
+    monkeypatch.setenv(previews.DETECTOR_VARIABLE, str(tmp_path / "tiny.onnx"))
+    folder = save_segformer(tmp_path / "segformer", ("unlabelled", "car", "person"))
+    monkeypatch.setenv(previews.SEGMENTER_VARIABLE, str(folder))
+    gallery, summary = previews.detect(example.visible, example.infrared, MODEL, 0.4)
+    assert [caption.split(":")[0] for _, caption in gallery] == [*previews.TITLES, *previews.TITLES]
+    assert summary.startswith("At a threshold of 0.40 the fused image shows")
+    assert "FUSION_HUB" not in summary
+    assert all(Image.open(file).size[0] == 128 for file, _ in gallery)
+
+
+def test_previews_with_broken_weights(
+    example: drawn.Row, no_previews: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.onnx").write_text("no network")
+    monkeypatch.setenv(previews.DETECTOR_VARIABLE, str(tmp_path / "broken.onnx"))
+    _, summary = previews.detect(example.visible, example.infrared, MODEL)
+    assert "its log says why" in summary
+    assert str(tmp_path) not in summary
+
+
+def test_measures_and_warns(example: drawn.Row) -> None:
+    table, notes = measuring.measure(example.visible, example.infrared, MODEL)
+    assert [row[0] for row in table][:2] == ["EN ↑", "SD ↑"]
+    assert "VIF, visible ↑" in [row[0] for row in table]
+    assert all(len(row) == len(measuring.HEADERS) and row[-1].count(".") >= 2 for row in table)
+    assert "Guard rails" in notes
+
+
+def test_a_copy_of_a_source_is_warned_of(example: drawn.Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    fusion, _ = fusing.fuse_pair(example.visible, example.infrared, MODEL)
+    copied = fusion._replace(image=Image.open(example.visible))
+    monkeypatch.setattr(measuring, "fuse_pair", lambda *arguments: (copied, None))
+    _, notes = measuring.measure(example.visible, example.infrared, MODEL)
+    assert "Near the visible source" in notes
+
+
+def test_explains(example: drawn.Row) -> None:
+    gallery = explaining.explain(example.visible, example.infrared, MODEL)
+    assert len(gallery) > 10
+    assert gallery[0][1].startswith("Features, visible. ")
+    assert len({file for file, _ in gallery}) == len(gallery)
+
+
+# --- batch ---
+
+
+def place(names: list[str]) -> dict[PurePosixPath, Path]:
+    return {PurePosixPath(name): Path(name) for name in names}
+
+
+def test_pairs_are_found_by_name_or_folder() -> None:
+    found = batch.pair_up(
+        place(
+            ["street.png", "street_ir.png", "a_vis.jpg", "a_ir.png", "set/vis/1.png", "set/IR/1.tif", "b.png", "x.txt"]
+        )
+    )
+    assert {key: tuple(map(str, pair)) for key, pair in found.pairs.items()} == {
+        "a": ("a_vis.jpg", "a_ir.png"),
+        "set/1": ("set/vis/1.png", "set/IR/1.tif"),
+        "street": ("street.png", "street_ir.png"),
+    }
+    assert found.alone == ["b.png"] and found.others == ["x.txt"]
+    flight = batch.pair_up(
+        place(["DJI_0001_V.JPG", "DJI_0001_T.JPG", "IR_2.png", "VIS_2.png", "IMG.png", "img_th.png"])
+    )
+    assert sorted(flight.pairs) == ["2", "DJI_0001", "IMG"] and not flight.alone
+    with pytest.raises(gr.Error, match="same name"):
+        batch.pair_up(place(["1.png", "1.jpg"]))
+
+
+def zip_of(path: Path, files: dict[str, bytes]) -> str:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return str(path)
+
+
+def test_batch_of_a_zip(models: Path, tmp_path: Path) -> None:
+    good = Path(save(tmp_path / "good.png", noise())).read_bytes()
+    turned = Path(save(tmp_path / "turned.png", noise().T)).read_bytes()
+    names = {"d/vis/1.png": good, "d/ir/1.png": good, "d/vis/2.png": good, "d/ir/2.png": turned, "d/vis/3.png": good}
+    archive = zip_of(tmp_path / "pairs.zip", {**names, "__MACOSX/._1.png": b"", "readme.txt": b"hello"})
+    with pytest.warns(UserWarning, match="2 not fused"):  # a message on the page
+        *waiting, last = batch.batch([archive], MODEL, progress=lambda *arguments, **options: None)
+    assert waiting == [None, None] and last is not None
+    with zipfile.ZipFile(last) as output:
+        assert sorted(output.namelist()) == ["d_1.png", "report.csv"]
+        fused = np.asarray(Image.open(output.open("d_1.png")))
+        report = output.read("report.csv").decode()
+    expected = FusionPipeline.from_pretrained(MODEL)(noise(), noise()).images[0]
+    np.testing.assert_array_equal(fused, np.asarray(expected))
+    assert "d/1,fused" in report and "d/vis/3.png,no partner" in report
+    assert re.search(r"d/2,.*48x64|d/2,.*64x48", report)
+
+
+def run_batch(files: list[str], **options: Any) -> tuple[dict[str, bytes], list[dict[str, str]]]:
+    """The pictures of the zip file by name, and the report."""
+    *_, last = batch.batch(files, MODEL, progress=lambda *arguments, **options: None, **options)
+    assert last is not None
+    with zipfile.ZipFile(last) as output:
+        assert len(set(output.namelist())) == len(output.namelist())
+        content = {name: output.read(name) for name in output.namelist()}
+    return content, list(csv.DictReader(io.StringIO(content.pop("report.csv").decode())))
+
+
+def test_batch_names_never_collide(models: Path, tmp_path: Path) -> None:
+    names = ["a/b", "a_b", "A_b", "a_b-2", "x?", "x_", "report.csv", "m\u00fc", "mu\u0308"]
+    files, right = {}, {}
+    for index, name in enumerate(names):
+        pair = [noise(seed=2 * index), noise(seed=2 * index + 1)]
+        for band, array in zip(("vis", "ir"), pair, strict=True):
+            files[f"{band}/{name}.png"] = Path(save(tmp_path / "one.png", array)).read_bytes()
+        right[name] = np.asarray(FusionPipeline.from_pretrained(MODEL)(*pair).images[0])
+    content, report = run_batch([zip_of(tmp_path / "pairs.zip", files)])
+    folded = {unicodedata.normalize("NFC", name).casefold() for name in (*content, "report.csv")}
+    assert len(folded) == len(content) + 1 == len(report) + 1
+    assert {row["name"] for row in report} >= {"a/b", "a_b"}
+    for row in report:
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content[row["file"]]))), right[row["name"]])
+
+
+def test_batch_reports_what_is_questionable(models: Path, tmp_path: Path) -> None:
+    flat = Path(save(tmp_path / "flat.png", np.full((48, 64), 9, np.uint8))).read_bytes()
+    good = Path(save(tmp_path / "good.png", noise())).read_bytes()
+    files = {"vis\\1.png": good, "ir\\1.png": flat, "vis/2.png": good, "ir/2.png": b""}
+    with pytest.warns(UserWarning, match="1 (not fused|fused, but questionable)"):
+        content, report = run_batch([zip_of(tmp_path / "pairs.zip", files)])
+    assert [*content] == ["1.png"]
+    assert report[0]["result"] == "fused" and "constant" in report[0]["notes"]
+    assert "is empty (0 bytes)" in report[1]["result"] and not report[1]["file"]
+
+
+def test_uploads_of_one_name_are_refused(models: Path, tmp_path: Path) -> None:
+    files = [save(tmp_path / folder / "a.png", noise()) for folder in ("one", "two")]
+    with pytest.raises(gr.Error, match=r"Two files are named 'a\.png'"):
+        run_batch(files)
+    inner = zip_of(tmp_path / "inner.zip", {"vis/1.png": b"x", "ir/1.png": b"x"})
+    with pytest.raises(gr.Error, match=r"'inner\.zip' inside the zip file is not opened"):
+        run_batch([zip_of(tmp_path / "outer.zip", {"inner.zip": Path(inner).read_bytes()})])
+
+
+def test_batch_refuses(models: Path, tmp_path: Path) -> None:
+    def run(files: list[str] | None) -> None:
+        list(batch.batch(files, MODEL, progress=lambda *arguments, **options: None))
+
+    pairs = {f"{side}/{index}.png": b"x" for side in ("vis", "ir") for index in range(51)}
+    refused = {
+        "Add images or a zip file": None,
+        "No pair was found": [save(tmp_path / "alone.png", noise())],
+        "51 pairs were found": [zip_of(tmp_path / "many.zip", pairs)],
+        "lead out of it": [zip_of(tmp_path / "out.zip", {"../vis/1.png": b"x"})],
+        "too many files|at most 200": [zip_of(tmp_path / "small.zip", {f"{index}.png": b"" for index in range(900)})],
+        "300 files were sent": ["x.png"] * 300,
+    }
+    for message, files in refused.items():
+        with pytest.raises(gr.Error, match=message):
+            run(files)
+
+
+# --- through the API ---
+
+
+def test_api_is_documented(client: Client) -> None:
+    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert {
+        name: [part["parameter_name"] for part in found["parameters"]] for name, found in named.items()
+    } == ENDPOINTS
+    described = httpx.get(f"{client.src}gradio_api/info").json()["named_endpoints"]
+    for name in ENDPOINTS:  # who forgets an image must not get an example
+        assert not [one for one in described[name]["parameters"] if "path" in str(one["parameter_default"])]
+    assert all(described[name].get("description") for name in ENDPOINTS), described
+
+
+def test_api_fuses(client: Client, example: drawn.Row) -> None:
+    pair = (handle_file(example.visible), handle_file(example.infrared))
+    fused, (left, right), text = client.predict(*pair, MODEL, "all", "Visible", api_name="/fuse")
+    expected, _, _, _ = fusing.fuse_and_show(example.visible, example.infrared, MODEL)
+    assert " s by " in text
+    for file, picture in ((fused, expected), (left, example.visible), (right, expected)):
+        assert Image.open(file).format == "PNG"
+        np.testing.assert_array_equal(pixels(file), pixels(picture))
+
+
+def test_api_of_the_other_tabs(client: Client, example: drawn.Row, no_previews: None) -> None:
+    pair = (handle_file(example.visible), handle_file(example.infrared))
+    gallery, summary = client.predict(*pair, MODEL, 0.3, api_name="/detect")
+    assert gallery == [] and "No detector" in summary
+    table, notes = client.predict(*pair, MODEL, api_name="/measure")
+    assert table["headers"] == list(measuring.HEADERS) and len(table["data"]) > 9 and notes
+    panels = client.predict(*pair, MODEL, api_name="/explain")
+    assert len(panels) > 10 and Path(panels[0]["image"]).is_file()
+    with zipfile.ZipFile(client.predict([*pair], MODEL, api_name="/batch")) as output:
+        assert output.namelist() == ["night_street.png", "report.csv"]
+
+
+def test_the_lines_of_the_readme_run(
+    client: Client, example: drawn.Row, no_previews: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (SPACE / "README.md").read_text(encoding="utf-8")
+    [program] = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(example.visible, "street.png")
+    shutil.copyfile(example.infrared, "street_ir.png")
+    with zipfile.ZipFile("pairs.zip", "w") as archive:
+        for name in ("street.png", "street_ir.png"):
+            archive.write(name)
+    names: dict[str, Any] = {}
+    exec(program.replace("http://127.0.0.1:7860", client.src), names)
+    np.testing.assert_array_equal(
+        pixels(names["fused"]), pixels(fusing.fuse_and_show(example.visible, example.infrared, MODEL)[0])
+    )
+    np.testing.assert_array_equal(pixels(names["left"]), pixels(example.visible))
+    assert " s by " in names["time"] and names["table"]["data"] and names["panels"]
+    with zipfile.ZipFile(names["archive"]) as archive:
+        assert archive.namelist() == ["street.png", "report.csv"]
+
+
+def test_api_keeps_sixteen_bits(client: Client, tmp_path: Path) -> None:
+    counts = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
+    grey = handle_file(save(tmp_path / "grey.png", counts))
+    assert Image.open(client.predict(grey, grey, MODEL, api_name="/fuse")[0]).mode == "I;16"
+
+
+def test_api_refuses_in_words(client: Client, tmp_path: Path) -> None:
+    for message, (visible, infrared) in bad_pairs(tmp_path).items():
+        files = [None if path is None else handle_file(path) for path in (visible, infrared)]
+        with pytest.raises(ValueError, match=message):
+            client.predict(*files, MODEL, api_name="/fuse")
+
+
+def test_api_reads_no_file_of_the_server(client: Client) -> None:
+    # Past the client, which would upload the file.
+    file = {"path": str(SPACE / "app.py"), "meta": {"_type": "gradio.FileData"}}
+    call = f"{client.src}gradio_api/call/fuse"
+    event = httpx.post(call, json={"data": [file, file, MODEL, "all", "Visible"]}).json()["event_id"]
+    answer = httpx.get(f"{call}/{event}", timeout=60).text
+    assert "event: error" in answer
+    assert "visible file" not in answer, "our function was given the file"
+
+
+# --- around the page ---
+
+
+def test_says_when_no_checkpoint_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
+    assert space.main(["--port", "0"]) == 1
+    assert re.search("no checkpoint is installed .*difffusenet-msrs", capsys.readouterr().err)
+
+
+def test_front_matter_and_requirements_match_the_package() -> None:
+    text = (SPACE / "README.md").read_text(encoding="utf-8")
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["sdk_version"] == version("gradio")
+    assert (SPACE / front["app_file"]).is_file()
+    assert all(f'api_name="{name}"' in text for name in ENDPOINTS), "the README shows every name"
+    pinned = set((SPACE.parent / "requirements.in").read_text(encoding="utf-8").split("\n"))
+    lines = (SPACE / "requirements.txt").read_text(encoding="utf-8").split("\n")
+    needed = {line for line in lines if line and not line.startswith("#")}
+    assert needed <= pinned, "the Space must run on the versions that CI tests"
+    assert not any(line.startswith("gradio") for line in needed), "sdk_version rules"
+
+
+def test_the_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        space.main(["--help"])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0 and "--host" in shown and "--port" in shown

@@ -1,0 +1,475 @@
+"""The page in a real browser, as a visitor uses it; no request may leave this machine."""
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
+from space_load import Page as Server
+
+from fusion_hub.data.generated import generate_scene
+from tests.support.browser import chromium
+
+TABS = {
+    "fuse": "Fuse",
+    "more": "See more",
+    "measure": "Measure",
+    "how": "How it works",
+    "medical": "Medical",
+    "batch": "Batch",
+}
+PATIENCE = 60_000  # milliseconds; a loaded machine is slow
+LOCAL_SCHEMES = ("blob", "data", "about")  # of addresses that are no request to anybody
+PALE = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
+# Whether all pictures below an element are there and decoded, and their number.
+DRAWN = """(element, count) => {
+    const pictures = [...element.querySelectorAll("img")].filter(picture => picture.checkVisibility());
+    return pictures.length >= count && pictures.every(picture => picture.complete && picture.naturalWidth > 0);
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Browser, space_page: Server) -> Iterator["Visit"]:
+    with Visit(browser.new_page(viewport={"width": 1280, "height": 900}), space_page) as visit:
+        yield visit
+
+
+@pytest.fixture
+def page(opened: "Visit") -> Iterator[Page]:
+    """The one page of most tests, at its first tab: opening it takes longer than what they do with it."""
+    open_tab(opened.page, "fuse")
+    yield opened.page
+    opened.check()
+
+
+class Visit:
+    """The open page of a visitor, and whom it asked."""
+
+    def __init__(self, page: Page, server: Server) -> None:
+        self.page, self.server = page, server
+        self.hosts: set[str] = set()
+        self.errors: list[str] = []
+        page.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        page.on("request", lambda request: self._note(request.url))
+        page.on("websocket", lambda socket: self._note(socket.url))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def __enter__(self) -> "Visit":
+        self.page.goto(self.server.url)
+        expect(self.page.locator("#fuse")).to_be_visible()
+        for place in ("visible", "infrared"):  # filled by the server once the page is there
+            expect(self.page.locator(f"#{place} img")).to_have_count(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.page.close()
+
+    def check(self) -> None:
+        """Nothing went wrong in the page, and it asked nobody but its own server."""
+        assert self.hosts == {urlsplit(self.server.url).netloc}
+        assert not self.errors
+
+    def _note(self, address: str) -> None:
+        parts = urlsplit(address)
+        if parts.scheme not in LOCAL_SCHEMES:
+            self.hosts.add(parts.netloc)
+
+
+@pytest.fixture(scope="module")
+def small_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A drawn pair of 160 x 128 pixels."""
+    return draw_pair(tmp_path_factory.mktemp("pair"), "street", seed=5)
+
+
+def draw_pair(folder: Path, name: str, seed: int) -> tuple[Path, Path]:
+    scene = generate_scene(seed, 128, 160)
+    visible, infrared = folder / f"{name}.png", folder / f"{name}_ir.png"
+    Image.fromarray(scene.visible).save(visible)
+    Image.fromarray(scene.infrared).save(infrared)
+    return visible, infrared
+
+
+def expected(visible: Path, infrared: Path, model: str, **options: object) -> np.ndarray:
+    """What the page's pipeline gives in this process."""
+    from fusing import load_pipeline
+
+    pipeline = load_pipeline(model)
+    return np.asarray(pipeline(Image.open(visible), Image.open(infrared), **options).images[0])
+
+
+def put(page: Page, place: str, file: Path | bytes) -> None:
+    """Choose a file for an input, in place of what it holds."""
+    box = empty(page, place)
+    field = box.locator("input[type=file]").first
+    content = file if isinstance(file, Path) else FilePayload(name="picture.png", mimeType="image/png", buffer=file)
+    with page.expect_response(lambda response: "/gradio_api/upload?" in response.url):
+        field.set_input_files(content)
+    expect(box.locator("img")).to_have_count(1)
+
+
+def empty(page: Page, place: str) -> Locator:
+    """Take the picture out of an input."""
+    box = page.locator(f"#{place}")
+    if box.get_by_label("Remove Image").count():
+        box.get_by_label("Remove Image").click()
+        expect(box.locator("img")).to_have_count(0)
+    return box
+
+
+def fused_source(page: Page, slider: str) -> str:
+    return page.locator(f"#{slider} img").last.get_attribute("src") or ""
+
+
+def fuse(page: Page, button: Locator, slider: str = "slider") -> None:
+    """Start a fusion and wait for its picture, which has a new address each time."""
+    before = fused_source(page, slider)
+    button.click()
+    wait_for_new_picture(page, slider, before)
+
+
+def wait_for_new_picture(page: Page, slider: str, before: str) -> None:
+    expect(page.locator(f"#{slider} img").last).not_to_have_attribute("src", before)
+    wait_until_drawn(page.locator(f"#{slider}"), 2)
+
+
+def wait_until_drawn(place: Locator, count: int) -> None:
+    place.scroll_into_view_if_needed()
+    place.page.wait_for_function(f"element => ({DRAWN})(element, {count})", arg=place.element_handle())
+
+
+def download(page: Page, button: str, folder: Path) -> np.ndarray:
+    with page.expect_download() as answer:
+        page.locator(f"#{button}").click()
+    path = folder / answer.value.suggested_filename
+    answer.value.save_as(path)
+    assert path.suffix == ".png"
+    return np.asarray(Image.open(path))
+
+
+def fetched(page: Page, picture: Locator) -> np.ndarray:
+    """The pixels of a picture of the page, as the server sends them."""
+    return np.asarray(Image.open(io.BytesIO(page.request.get(picture.get_attribute("src") or "").body())))
+
+
+def open_tab(page: Page, name: str) -> None:
+    button = page.locator(f"#tab_{name}-button")
+    if not button.count():  # on a phone it is in a menu
+        page.get_by_label("More tabs").click()
+        button = page.locator(".overflow-dropdown").get_by_role("button", name=TABS[name], exact=True)
+    button.click()
+    expect(page.locator(f"#tab_{name}")).to_be_visible()
+
+
+# --- a visit ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_real_pair_is_fused_to_the_pixel(page: Page, data_root: Path, tmp_path: Path) -> None:
+    visible = min((data_root / "data/msrs/test/vis").iterdir())
+    infrared = data_root / "data/msrs/test/ir" / visible.name
+    put(page, "visible", visible)
+    put(page, "infrared", infrared)
+    fuse(page, page.locator("#fuse"))
+
+    result = download(page, "download", tmp_path)
+    np.testing.assert_array_equal(result, expected(visible, infrared, "difffusenet-msrs"))
+    np.testing.assert_array_equal(fetched(page, page.locator("#slider img").last), result)
+    np.testing.assert_array_equal(fetched(page, page.locator("#slider img").first), np.asarray(Image.open(visible)))
+    expect(page.locator("#time")).to_contain_text(re.compile(r"640 x 480 .* \d+\.\d+ s"))
+    wait_until_drawn(page.locator("#gallery"), 3)
+    captions = page.locator("#gallery .caption-label").all_inner_texts()
+    assert [caption.strip() for caption in captions] == ["Visible", "Infrared", "Fused"]
+    np.testing.assert_array_equal(fetched(page, page.locator("#gallery img").last), result)
+
+
+def test_a_pair_and_its_result_are_there_from_the_start(browser: Browser, space_page: Server) -> None:
+    with Visit(browser.new_page(viewport={"width": 1280, "height": 900}), space_page) as visit:
+        for place, count in (("slider", 2), ("visible", 1), ("infrared", 1), ("gallery", 3)):
+            wait_until_drawn(visit.page.locator(f"#{place}"), count)
+        left, right = (visit.page.locator(f"#{place}").bounding_box() for place in ("slider", "visible"))
+        assert left is not None and right is not None and max(left["y"], right["y"]) < 400
+        expect(visit.page.locator("#time")).to_contain_text("Look at the people")
+        open_tab(visit.page, "more")
+        expect(visit.page.locator("#tab_more")).to_contain_text("The pair: night_street.png")
+        visit.check()
+
+
+def test_an_example_is_fused_on_click(page: Page, tmp_path: Path) -> None:
+    wait_until_drawn(page.locator("#slider"), 2)
+    before = download(page, "download", tmp_path)  # something is there from the start
+    fuse(page, page.get_by_role("button", name="Smoke", exact=True))
+    for place in ("visible", "infrared"):
+        wait_until_drawn(page.locator(f"#{place}"), 1)
+    after = download(page, "download", tmp_path)
+    assert after.shape == before.shape and not np.array_equal(after, before)
+
+
+def test_the_slider_shows_more_of_one_side(page: Page) -> None:
+    slider = page.locator("#slider")
+    wait_until_drawn(slider, 2)
+    handle, wrap = slider.get_by_test_id("slider"), slider.locator(".slider-wrap")
+    middle, box = wrap.screenshot(), wrap.bounding_box()
+    knob = handle.bounding_box()
+    assert box is not None and knob is not None
+    page.mouse.move(knob["x"] + knob["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.85, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.up()
+    assert shown_from(slider) > 60
+    assert wrap.screenshot() != middle
+    dragged = shown_from(slider)
+    handle.focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowLeft")
+    assert shown_from(slider) < dragged, "the line follows the arrow keys"
+
+    before = slider.locator("img").first.get_attribute("src")
+    page.locator("#left").get_by_label("Infrared").check()
+    expect(slider.locator("img").first).not_to_have_attribute("src", before or "")
+    wait_until_drawn(slider, 2)
+
+
+def shown_from(slider: Locator) -> float:
+    """Where the fused picture begins, in percent of the width from the left."""
+    clip = slider.locator("img").last.evaluate("picture => getComputedStyle(picture).clipPath")
+    return float(re.search(r"([\d.]+)%\)$", clip)[1])  # type: ignore[index]
+
+
+def test_bad_inputs_give_messages(page: Page, small_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    visible, infrared = small_pair
+    turned = tmp_path / "turned.png"
+    Image.open(infrared).transpose(Image.Transpose.ROTATE_90).save(turned)
+    put(page, "visible", visible)
+    empty(page, "infrared")
+    page.locator("#fuse").click()
+    expect_message(page, "Add the infrared image first")
+    put(page, "infrared", turned)
+    page.locator("#fuse").click()
+    expect_message(page, "128 ?x ?160|160 ?x ?128")
+    put(page, "infrared", b"<html>not an image</html>")
+    page.locator("#fuse").click()
+    expect_message(page, "not an image that can be read")
+    put(page, "infrared", infrared)
+    fuse(page, page.locator("#fuse"))
+
+
+def expect_message(page: Page, text: str) -> None:
+    message = page.get_by_test_id("toast-body")
+    head = message.locator(".toast-title").evaluate("e => getComputedStyle(e, '::after').content")
+    assert head == '"That did not work"', "Gradio's own word is Error"
+    expect(message).to_contain_text(re.compile(text))
+    assert not re.search(r"/tmp|\.py|Traceback", message.inner_text())
+    message.get_by_label("Close").click()
+    expect(message).to_have_count(0)
+
+
+def test_ranges_are_chosen_and_doubts_are_shown(page: Page, small_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    visible, infrared = small_pair
+    put(page, "visible", visible)
+    put(page, "infrared", infrared)
+    page.locator("#advanced button").first.click()
+    field = page.locator("#infrared_range input")
+    field.fill("20,90")
+    field.press("Enter")
+    fuse(page, page.locator("#fuse"))
+    result = download(page, "download", tmp_path)
+    np.testing.assert_array_equal(result, expected(*small_pair, "difffusenet-msrs", infrared_range=(20, 90)))
+    field.fill("auto")
+    field.press("Enter")
+    flat = tmp_path / "flat.pgm"  # a file that the browser cannot show
+    flat.write_bytes(b"P5 160 128 255\n" + bytes([100]) * 160 * 128)
+    put(page, "infrared", flat)
+    page.locator("#fuse").click()
+    message = page.get_by_test_id("toast-body")
+    expect(message).to_contain_text("Infrared is constant")
+    message.get_by_label("Close").click()
+    expect(page.locator("#time")).to_contain_text("Please check: Infrared is constant")
+    page.locator("#advanced button").first.click()
+
+
+def test_red_offers_its_steps(page: Page, small_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    expect(page.locator("#steps")).not_to_be_visible()
+    page.locator("#model").get_by_label("red-small-msrs").check()
+    page.locator("#steps").get_by_label("1", exact=True).check()
+    put(page, "visible", small_pair[0])
+    put(page, "infrared", small_pair[1])
+    fuse(page, page.locator("#fuse"))
+    result = download(page, "download", tmp_path)
+    np.testing.assert_array_equal(result, expected(*small_pair, "red-small-msrs", num_inference_steps=1))
+    page.locator("#model").get_by_label("difffusenet-msrs").check()
+    expect(page.locator("#steps")).not_to_be_visible()
+
+
+def test_the_pair_is_looked_at_in_the_other_tabs(page: Page, small_pair: tuple[Path, Path]) -> None:
+    put(page, "visible", small_pair[0])
+    put(page, "infrared", small_pair[1])
+    fuse(page, page.locator("#fuse"))
+
+    open_tab(page, "more")
+    expect(page.locator("#tab_more")).to_contain_text(
+        "The pair: street.png and street_ir.png, fused by difffusenet-msrs"
+    )
+    page.locator("#more_run").click()
+    expect(page.locator("#more_summary")).to_contain_text(re.compile(r"detector|fused", re.IGNORECASE))
+
+    open_tab(page, "measure")
+    page.locator("#measure_run").click()
+    expect(page.locator("#measure_notes")).to_contain_text("Guard rails")
+    table = page.locator("#measure_table")
+    for name in ("EN", "MI", "VIF", "Qabf", "SSIM"):
+        expect(table).to_contain_text(name)
+    assert len(re.findall(r"\d+\.\d+", table.inner_text())) > 15
+
+    open_tab(page, "how")
+    page.locator("#how_run").click()
+    wait_until_drawn(page.locator("#how_gallery"), 4)
+
+    open_tab(page, "fuse")
+    empty(page, "infrared")
+    open_tab(page, "measure")
+    expect(page.locator("#measure_notes")).not_to_contain_text("Guard rails")  # nothing of a pair that is gone
+    expect(page.locator("#tab_measure")).not_to_contain_text("The pair:")
+
+
+def test_a_head_is_fused_for_research_only(page: Page, tmp_path: Path) -> None:
+    open_tab(page, "medical")
+    expect(page.locator("#tab_medical")).to_contain_text("Not for clinical use")
+    scene = generate_scene(3, 128, 128, "brain")
+    pair = tmp_path / "pet.png", tmp_path / "mri.png"
+    for path, array in zip(pair, (scene.visible, scene.infrared), strict=True):
+        Image.fromarray(array).save(path)
+    put(page, "medical_visible", pair[0])
+    put(page, "medical_infrared", pair[1])
+    fuse(page, page.locator("#medical_fuse"), "medical_slider")
+    wait_until_drawn(page.locator("#medical_gallery"), 3)
+    captions = page.locator("#medical_gallery .caption-label").all_inner_texts()
+    assert [caption.strip() for caption in captions] == ["CT, PET, SPECT", "MRI", "Fused"]
+    result = download(page, "medical_download", tmp_path)
+    np.testing.assert_array_equal(result, expected(*pair, "difffusenet-medical"))
+
+
+def test_a_batch_comes_back_as_a_zip_file(page: Page, tmp_path: Path) -> None:
+    pairs = {name: draw_pair(tmp_path, name, seed) for seed, name in enumerate(("first", "second"), start=1)}
+    open_tab(page, "batch")
+    page.locator("#batch_files input[type=file]").first.set_input_files(
+        [file for pair in pairs.values() for file in pair]
+    )
+    expect(page.locator("#batch_files")).to_contain_text("second_ir")
+    page.locator("#batch_run").click()
+    link = page.locator("#batch_zip a[download]").first
+    expect(link).to_be_visible()
+    path = tmp_path / "fused.zip"
+    path.write_bytes(page.request.get(link.get_attribute("href") or "").body())
+    with zipfile.ZipFile(path) as archive:
+        for name, pair in pairs.items():
+            with archive.open(f"{name}.png") as file:
+                np.testing.assert_array_equal(np.asarray(Image.open(file)), expected(*pair, "difffusenet-msrs"))
+
+
+def test_a_cancelled_batch_stops(browser: Browser, space_page: Server, tmp_path: Path) -> None:
+    visible, infrared = draw_pair(tmp_path, "pair", seed=1)
+    with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as opened:
+        for number in range(50):
+            opened.write(visible, f"vis/{number}.png")
+            opened.write(infrared, f"ir/{number}.png")
+    with Visit(browser.new_page(), space_page) as visit:
+        page, result = visit.page, visit.page.locator("#batch_zip")
+        open_tab(page, "batch")
+        page.locator("#batch_files input[type=file]").first.set_input_files(tmp_path / "pairs.zip")
+        expect(page.locator("#batch_files")).to_contain_text("pairs")
+        page.locator("#batch_run").click()
+        expect(result).to_contain_text(re.compile(r"Fusing \d"))
+        assert unpacked(space_page), "it works on the files"
+        page.locator("#batch_cancel").click()
+        expect(result).not_to_contain_text("Fusing")
+        for _ in range(100):
+            if not unpacked(space_page):
+                break
+            page.wait_for_timeout(200)
+        assert not unpacked(space_page), "they must go"
+        assert not result.locator("a[download]").count()
+        visit.check()
+
+
+def unpacked(server: Server) -> list[Path]:
+    """Folders of batches that the server works on."""
+    return [*server.files.rglob("fusion_hub_batch_*")]
+
+
+# --- for everybody ---------------------------------------------------------------------------------------------------
+
+
+def test_a_keyboard_is_enough(page: Page) -> None:
+    wait_until_drawn(page.locator("#slider"), 2)
+    before = fused_source(page, "slider")
+    missing = {"visible", "infrared", "model", "fuse", "slider", "left", "download"}
+    missing |= {f"tab_{tab}-button" for tab in TABS}
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        focused = page.evaluate_handle("document.activeElement").as_element()
+        assert focused is not None
+        place, name, ring = focused.evaluate(
+            "e => [e.closest('[id]')?.id, e.ariaLabel || e.innerText || e.value, getComputedStyle(e).outlineStyle]"
+        )
+        assert ring != "none" or place not in missing or focused.evaluate("e => e.type") == "radio", f"{place} hides it"
+        missing.discard(place)
+        if name == "Smoke" and fused_source(page, "slider") == before:
+            page.keyboard.press("Enter")
+            wait_for_new_picture(page, "slider", before)
+            focused.focus()
+        if not missing:
+            break
+    assert not missing, "cannot be reached"
+    assert fused_source(page, "slider") != before
+
+
+def test_names_can_be_heard_and_texts_read(page: Page) -> None:
+    wait_until_drawn(page.locator("#gallery"), 3)
+    for tab in TABS:
+        open_tab(page, tab)
+        nameless = page.evaluate(
+            """() => [...document.querySelectorAll("img, button, input:not([type=hidden]), textarea")]
+                .filter(e => e.checkVisibility() && e.type !== "file")
+                .filter(e => !(e.alt || e.ariaLabel || e.innerText || e.title || e.labels?.length))
+                .map(e => e.outerHTML.slice(0, 200))"""
+        )
+        assert not nameless, f"in tab {tab}"
+        pale = page.locator("body").evaluate(PALE)
+        assert not pale, f"in tab {tab}"
+
+
+def test_a_phone_in_the_dark(browser: Browser, space_page: Server) -> None:
+    phone = browser.new_page(
+        viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True, is_mobile=True
+    )
+    with Visit(phone, space_page) as visit:
+        wait_until_drawn(phone.locator("#slider"), 2)
+        place = phone.locator("#slider img").last.bounding_box()
+        assert place is not None and place["y"] + place["height"] < 844, "a result is seen without a click"
+        for tab in TABS:
+            open_tab(phone, tab)
+            pale = phone.locator(f"#tab_{tab}").evaluate(PALE)
+            assert not pale, f"in tab {tab}"
+            assert phone.evaluate("document.documentElement.scrollWidth") <= 390, f"tab {tab} is wider than the screen"
+            ground, text = (
+                np.array([float(value) for value in re.findall(r"[\d.]+", colour)[:3]])
+                for colour in phone.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
+            )
+            assert ground.max() < 80 and text.min() > 150, f"{tab}: {text} on {ground}"
+        open_tab(phone, "fuse")
+        phone.locator("#fuse").click()  # the pair of the example
+        expect(phone.locator("#time")).to_contain_text(re.compile(r"^\s*640 x 480"))
+        expect(phone.locator("#slider")).to_be_in_viewport(ratio=0.9)  # the page goes to the result
+        visit.check()

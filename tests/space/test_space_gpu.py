@@ -1,0 +1,139 @@
+"""The page on ZeroGPU: a stand-in for the package `spaces` that does with functions what that package does there.
+
+It forks a process for each call, sends arguments, results and errors by pickle, and pretends in the server that there
+is CUDA. A real ZeroGPU is not tried.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SPACE = Path(__file__).parents[2] / "space"
+
+STAND_IN = """
+import functools, inspect, multiprocessing, os, pickle
+import torch
+
+server, real, calls = os.getpid(), torch.cuda.is_available, []
+torch.cuda.is_available = lambda: os.getpid() == server or real()
+
+
+def GPU(duration):
+    def decorate(task):
+        @functools.wraps(task)
+        def call(*arguments, **options):
+            *results, last = work(task, duration, arguments, options)
+            if isinstance(last, Exception):
+                raise last
+            return last
+
+        @functools.wraps(task)
+        def generate(*arguments, **options):
+            for result in work(task, duration, arguments, options):
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+
+        return generate if inspect.isgeneratorfunction(task) else call
+
+    return decorate
+
+
+def work(task, duration, arguments, options):
+    calls.append((task.__name__, duration))
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    sent = pickle.dumps((arguments, options))
+
+    def run():
+        arguments, options = pickle.loads(sent)
+        try:
+            result = task(*arguments, **options)
+            for one in result if inspect.isgenerator(result) else [result]:
+                results.put(pickle.dumps(one))
+        except Exception as error:
+            results.put(pickle.dumps(error))
+
+    process = context.Process(target=run, daemon=True)
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0, process.exitcode
+    return [pickle.loads(results.get()) for _ in range(1 if not inspect.isgeneratorfunction(task) else 2)]
+"""
+
+RUN = """
+import json, sys
+from pathlib import Path
+space, work = sys.argv[1:]
+sys.path.insert(0, space)
+
+import batch, examples, explaining, fusing, gpu, measuring, opening, previews
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+small = [examples.Example("Street", "night_street", 1, 48, 64, "difffusenet-msrs")]
+begun = opening.prepare(examples.example_rows(Path(work), small)[0])  # in the server, as when it starts
+assert begun.done() and begun.result().text
+pair = []
+for name, seed in (("street.png", 0), ("street_ir.png", 1)):
+    array = np.random.default_rng(seed).integers(0, 256, (48, 64), dtype=np.uint8)
+    pair.append(f"{work}/{name}")
+    Image.fromarray(array).save(pair[-1])
+
+model = "difffusenet-msrs"
+fused = np.asarray(Image.open(fusing.fuse(*pair, model)[0]))
+alone = np.asarray(fusing.fuse_pair(*pair, model)[0].image)
+try:
+    fusing.fuse(pair[0], None, model)
+    refused = None
+except gr.Error as error:
+    refused = [error.title, error.message]
+table, _ = measuring.measure(*pair, model)
+results = {
+    "same": bool((fused == alone).all()),
+    "refused": refused,
+    "previews": previews.detect(*pair, model)[1][:20],
+    "metrics": len(table),
+    "panels": len(explaining.explain(*pair, model)),
+    "batch": Path(list(batch.batch(pair, model))[-1]).name,
+    "device": gpu.current_device(),
+}
+results["calls"] = sys.modules["spaces"].calls
+print(json.dumps(results))
+"""
+
+
+def run(folder: Path, **environment: str) -> dict[str, Any]:
+    """What the page's functions give in a process of its own."""
+    (folder / "work").mkdir()
+    variables = os.environ | {"GRADIO_TEMP_DIR": str(folder / "gradio"), "HF_HUB_OFFLINE": "1"} | environment
+    command = [sys.executable, "-c", RUN, str(SPACE), str(folder / "work")]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="ZeroGPU forks, which this system cannot")
+def test_each_function_that_runs_networks_gets_its_gpu(tmp_path: Path) -> None:
+    (tmp_path / "stand_in").mkdir()
+    (tmp_path / "stand_in" / "spaces.py").write_text(STAND_IN)
+    found = run(tmp_path, SPACES_ZERO_GPU="true", PYTHONPATH=str(tmp_path / "stand_in"))
+    assert found["same"], "another process, the same pixels"
+    assert found["refused"] == ["An image is missing", "Add the infrared image first."]
+    assert found["metrics"] > 9 and found["panels"] > 10 and found["batch"] == "fused.zip" and found["previews"]
+    assert [name for name, _ in found["calls"]] == [
+        "fuse_and_show",
+        "fuse_and_show",
+        "measure",
+        "detect",
+        "explain",
+        "batch",
+    ]
+    assert all(0 < seconds <= 120 for _, seconds in found["calls"])
+    assert found["device"] == "cpu", "in the server itself there is no GPU"

@@ -1,0 +1,437 @@
+"""Hostile input for the page: refused in words, the server stays up and small, no message names a place on it."""
+
+import io
+import json
+import re
+import struct
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tifffile
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+from space_load import Page
+
+MODEL = "difffusenet-msrs"
+MIB = 2**20
+# What a message may never hold: absolute paths and Python's own words.
+LEAKS = re.compile(r"/(tmp|work|home|root|usr|var|opt|etc)/|site-packages|Traceback|\.py\b|gradio/|Errno")
+
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+
+
+@pytest.fixture(scope="module")
+def client(space_page: Page, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    downloads = tmp_path_factory.mktemp("downloads")
+    client = Client(space_page.url, verbose=False, download_files=str(downloads), analytics_enabled=False)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture that can be fused with itself."""
+    path = tmp_path_factory.mktemp("good") / "good.png"
+    Image.fromarray(noise()).save(path)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def still_works(space_page: Page, client: Client, good: Path) -> Iterator[None]:
+    """A visitor gets a fusion before and after all of this."""
+    wait_for_the_examples(space_page)
+    before = fuse(client, good, good)
+    yield
+    assert fuse(client, good, good) == before
+
+
+def wait_for_the_examples(page: Page) -> None:
+    """Until those of both tabs are fused: the memory of it is nobody's attack."""
+    for _ in range(600):
+        if len([*page.files.rglob("fusion_hub_examples_*/*/*_fused.png")]) == 2:
+            return
+        time.sleep(0.1)
+    raise TimeoutError(page.log.read_text(errors="replace"))
+
+
+@pytest.fixture(autouse=True)
+def unharmed(space_page: Page, still_works: None) -> Iterator[None]:
+    """After each test the server is the same one, it answers, and no memory was filled."""
+    before = space_page.memory_mib()
+    reset_peak(space_page)
+    yield
+    assert httpx.get(f"{space_page.url}/config").status_code == httpx.codes.OK
+    assert space_page.process.poll() is None
+    assert peak_mib(space_page) - before < 200, "something large was decoded, unpacked or kept"
+
+
+def noise(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (48, 64), dtype=np.uint8)
+
+
+def reset_peak(page: Page) -> None:
+    Path(f"/proc/{page.process.pid}/clear_refs").write_text("5")
+
+
+def peak_mib(page: Page) -> float:
+    status = Path(f"/proc/{page.process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+
+
+def fuse(client: Client, visible: Path, infrared: Path) -> Image.Image:
+    files = {"visible": handle_file(visible), "infrared": handle_file(infrared)}
+    with Image.open(client.predict(**files, model=MODEL, api_name="/fuse")[0]) as picture:
+        picture.load()
+        return picture
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, *chunks: bytes, rows: bool = True) -> bytes:
+    """A one-bit PNG of zeros, a few kilobytes for any size."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    pixels = zlib.compress(bytes((width + 7) // 8 + 1) * height, 1) if rows else b""
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
+
+
+def encoded(array: np.ndarray, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def tifffile_bytes(array: np.ndarray, **options: object) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, array, photometric="rgb", extrasamples=["unassalpha"], **options)
+    return stream.getvalue()
+
+
+TOO_LARGE = r"too large|pixels\. At most"
+NO_IMAGE = r"damaged|cut off|empty \(0 bytes\)|not an image|is a (PDF document|zip archive)"
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script><image href="file:///etc/passwd"/></svg>'
+PICTURES: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "bomb of 169 megapixels": ("bomb.png", lambda: png(13_000, 13_000), TOO_LARGE),
+    "20000 x 20000": ("huge.png", lambda: png(20_000, 20_000), TOO_LARGE),
+    "2**31 pixels wide": ("wide.png", lambda: png(2**31 - 1, 2**31 - 1, rows=False), f"{TOO_LARGE}|{NO_IMAGE}"),
+    "one pixel high": ("thin.png", lambda: png(12_000_000, 1), ".+"),
+    "one pixel": ("dot.png", lambda: encoded(noise()[:1, :1], "PNG"), ".+"),
+    "bomb in a text chunk": (
+        "text.png",
+        lambda: png(64, 48, png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100 * MIB), 1))),
+        f"{NO_IMAGE}|size",
+    ),
+    "truncated PNG": ("half.png", lambda: half(encoded(noise(), "PNG")), NO_IMAGE),
+    "truncated JPEG": ("half.jpg", lambda: half(encoded(noise(), "JPEG")), NO_IMAGE),
+    "truncated TIFF": ("half.tiff", lambda: half(encoded(noise(), "TIFF", compression="tiff_lzw")), NO_IMAGE),
+    "0 bytes": ("nothing.png", lambda: b"", NO_IMAGE),
+    "SVG named .png": ("svg.png", lambda: SVG, NO_IMAGE),
+    "HTML named .png": ("html.png", lambda: b"<html><script>alert(1)</script></html>", NO_IMAGE),
+    "PostScript named .png": ("ps.png", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nrun\n", NO_IMAGE),
+    "PDF": ("file.pdf", lambda: b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", NO_IMAGE),
+    "program": ("program.exe", lambda: b"\x7fELF" + bytes(4096), NO_IMAGE),
+    "zip named .png": ("zip.png", lambda: b"PK\x03\x04" + bytes(64), NO_IMAGE),
+    "moving GIF": (
+        "moving.gif",
+        lambda: encoded(noise(), "GIF", save_all=True, append_images=[Image.fromarray(noise(1))]),
+        "2 pictures",
+    ),
+    "moving WebP": (
+        "moving.webp",
+        lambda: encoded(noise(), "WEBP", save_all=True, append_images=[Image.fromarray(noise(1))]),
+        "2 pictures",
+    ),
+    "TIFF of NaN alone": ("nan.tiff", lambda: encoded(np.full((48, 64), np.nan, np.float32), "TIFF"), "NaN"),
+    "TIFF that unpacks to a gigabyte": (
+        "deep.tiff",
+        lambda: tifffile_bytes(np.zeros((3000, 4000, 4)), compression="zlib"),
+        "MiB of memory",
+    ),
+    "other size": ("turned.png", lambda: encoded(noise().T, "PNG"), "48"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_are_refused_in_words(client: Client, good: Path, tmp_path: Path, name: str) -> None:
+    file, content, message = PICTURES[name]
+    path = tmp_path / file
+    path.write_bytes(content())
+    for visible, infrared in ((path, good), (good, path)):
+        with pytest.raises(AppError) as refusal:
+            fuse(client, visible, infrared)
+        check_words(str(refusal.value), message)
+
+
+def check_words(text: str, message: str) -> None:
+    assert "has not enabled verbose error reporting" not in text, "no message of ours"
+    assert not LEAKS.search(text), f"names a place: {text}"
+    assert re.search(message, text, re.IGNORECASE), text
+
+
+# --- past the client: raw HTTP ---------------------------------------------------------------------------------------
+
+
+def call(page: Page, endpoint: str, **values: object) -> str:
+    """The last event of one call whose values are sent as they are; "refused" if it is not even taken."""
+    parameters = httpx.get(f"{page.url}/gradio_api/info").json()["named_endpoints"][endpoint]["parameters"]
+    data = [values.get(each["parameter_name"], each["parameter_default"]) for each in parameters]
+    answer = httpx.post(f"{page.url}/gradio_api/call{endpoint}", json={"data": data})
+    if answer.status_code != httpx.codes.OK:
+        return f"refused {answer.text}"
+    event = answer.json()["event_id"]
+    with httpx.stream("GET", f"{page.url}/gradio_api/call{endpoint}/{event}", timeout=60) as stream:
+        return stream.read().decode()
+
+
+def upload(page: Page, path: Path) -> dict[str, object]:
+    """A picture on the server, as the page itself names it in calls."""
+    answer = httpx.post(f"{page.url}/gradio_api/upload", files={"files": (path.name, path.read_bytes())})
+    return {"path": answer.json()[0], "meta": {"_type": "gradio.FileData"}}
+
+
+FORGED: dict[str, object] = {
+    "system file": {"path": "/etc/passwd"},
+    "our source": {"path": str(Path(__file__).parents[2] / "space" / "app.py")},
+    "path upwards": {"path": "../../../../etc/passwd"},
+    "file URL as path": {"path": "file:///etc/passwd"},
+    "file URL": {"path": "x.png", "url": "file:///etc/passwd"},
+    "loopback URL": {"path": "http://127.0.0.1:1/x.png", "url": "http://127.0.0.1:1/x.png"},
+    "address of a cloud's secrets": {"path": "http://169.254.169.254/latest/meta-data/"},
+    "other scheme": {"path": "gopher://127.0.0.1/x.png", "url": "gopher://127.0.0.1/x.png"},
+    "zero in the path": {"path": "/tmp/\0.png"},
+    "long path": {"path": "/tmp/" + "a" * 5000},
+    "device": {"path": "/dev/zero"},
+    "folder": {"path": "/tmp"},
+    "no path": {},
+    "base64": {"path": None, "url": "data:image/png;base64,AAAA"},
+    "text": "/etc/passwd",
+    "number": 7,
+    "list": [{"path": "/etc/passwd"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_files_are_refused(space_page: Page, good: Path, name: str) -> None:
+    forged = FORGED[name]
+    if isinstance(forged, dict):
+        forged = forged | {"meta": {"_type": "gradio.FileData"}}
+    answer = call(space_page, "/fuse", visible=forged, infrared=upload(space_page, good), model=MODEL)
+    assert "event: complete" not in answer
+    assert answer.startswith("refused") or "event: error" in answer
+    assert "root:" not in answer
+    assert not LEAKS.search(answer.replace(json.dumps(forged), ""))
+
+
+@pytest.mark.parametrize("model", ["../../etc", "/etc", "", None, 7, "no-such-model", {"a": 1}, ["difffusenet-msrs"]])
+def test_forged_models_are_refused(space_page: Page, good: Path, model: object) -> None:
+    picture = upload(space_page, good)
+    answer = call(space_page, "/fuse", visible=picture, infrared=picture, model=model)
+    assert "event: complete" not in answer
+    assert not LEAKS.search(answer)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=../../../../etc/passwd",
+        "/gradio_api/file=%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/gradio_api/file=file:///etc/passwd",
+        "/gradio_api/file=http://127.0.0.1:1/",
+        f"/gradio_api/file={Path(__file__).parents[2] / 'space' / 'app.py'}",
+        f"/gradio_api/file={Path(__file__).parents[2] / 'space' / 'fusing.py'}",
+        "/gradio_api/file=/dev/zero",
+        "/gradio_api/file=",
+        "/gradio_api/proxy=http://127.0.0.1:1/",
+        "/static/..%2f..%2f..%2frequirements.txt",
+        "/assets/..%2f..%2f..%2fgradio%2froutes.py",
+    ],
+)
+def test_addresses_give_no_file(space_page: Page, path: str) -> None:
+    answer = httpx.get(space_page.url + path, timeout=30)
+    assert answer.status_code >= 300 or answer.text.strip() == "" or "event: error" in answer.text
+    assert "root:" not in answer.text and "import " not in answer.text
+    assert "127.0.0.1:1" not in answer.headers.get("location", ""), "sends the visitor elsewhere"
+
+
+def test_results_of_others_cannot_be_listed(space_page: Page, client: Client, good: Path) -> None:
+    fuse(client, good, good)
+    [results] = space_page.files.rglob("fusion_hub_results")
+    folders = [space_page.files, results.parent, results, *results.iterdir()]
+    assert len(folders) > 3
+    for folder in folders:
+        for end in ("", "/"):
+            answer = httpx.get(f"{space_page.url}/gradio_api/file={folder}{end}")
+            assert answer.status_code in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
+            assert "fused" not in answer.text
+
+
+def test_uploads_stay_in_their_folder(space_page: Page) -> None:
+    for name in ("../../../up.png", "/etc/up.png", "..\\..\\up.png", "a/../../up.png", "\u202egnp.png"):
+        answer = httpx.post(f"{space_page.url}/gradio_api/upload", files={"files": (name, b"x")})
+        if answer.status_code == httpx.codes.OK:
+            place = Path(answer.json()[0])
+            assert place.resolve().is_relative_to(space_page.files.resolve()), name
+            assert place.is_file()
+    assert not [*space_page.files.parent.glob("up*")]
+
+
+def test_large_uploads_are_cut_off(space_page: Page) -> None:
+    answer = httpx.post(f"{space_page.url}/gradio_api/upload", files={"files": ("large.png", bytes(40 * MIB))})
+    assert answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    answer = httpx.post(f"{space_page.url}/gradio_api/upload", files={"files": ("a" * 9000 + ".png", b"x")})
+    assert answer.status_code >= 400
+
+
+@pytest.mark.parametrize("body", [b"", b"[", b"{}", b'{"data": 7}', b'{"data": []}', b"[" * 100_000, b"\xff\xfe"])
+def test_broken_calls_are_refused(space_page: Page, body: bytes) -> None:
+    for address in ("call/fuse", "call/no_such", "queue/join", "cancel"):
+        answer = httpx.post(
+            f"{space_page.url}/gradio_api/{address}", content=body, headers={"content-type": "application/json"}
+        )
+        text = answer.text
+        if answer.status_code == httpx.codes.OK and "event_id" in text:
+            event = answer.json()["event_id"]
+            text = httpx.get(f"{space_page.url}/gradio_api/call/fuse/{event}", timeout=60).text
+            assert "event: error" in text
+        assert not LEAKS.search(text), text
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def run_batch(client: Client, files: list[Path]) -> Path:
+    return Path(client.predict(files=[handle_file(file) for file in files], model=MODEL, api_name="/batch"))
+
+
+def zipped(entries: dict[str, bytes], **options: int) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in entries.items():
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = options.get("attributes", 0o644) << 16
+            archive.writestr(entry, content, compresslevel=1)
+    return stream.getvalue()
+
+
+def pair(name: str = "a") -> dict[str, bytes]:
+    return {f"vis/{name}.png": encoded(noise(), "PNG"), f"ir/{name}.png": encoded(noise(1), "PNG")}
+
+
+def lying_zip() -> bytes:
+    """Its directory says that a file of 64 MiB has 10 bytes."""
+    content, size = zipped({"vis/a.png": bytes(64 * MIB), "ir/a.png": b"x"}), struct.pack("<I", 64 * MIB)
+    assert content.count(size) == 2
+    return content.replace(size, struct.pack("<I", 10))
+
+
+def many_entries(zip64: bool) -> bytes:
+    """500,000 names; with `zip64` the old-style end of the file counts only one of them."""
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    count, directory = 500_000, entry * 500_000
+    end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, len(directory), 0)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(directory), 1)
+    if zip64:
+        return directory + end64 + locator + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 47, 0, 0)
+    return directory + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65_535, 65_535, len(directory), 0, 0)
+
+
+ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "one large file": (lambda: zipped({"vis/a.png": bytes(100 * MIB)}), "more than|MB"),
+    "many files, 300 MB together": (
+        lambda: zipped({f"vis/{number}.png": bytes(20 * MIB) for number in range(15)}),
+        "more than|MB",
+    ),
+    "300 pictures": (lambda: zipped({f"vis/{number}.png": b"x" for number in range(300)}), "at most"),
+    "60 pairs": (
+        lambda: zipped({f"{band}/{number}.png": b"x" for number in range(60) for band in ("vis", "ir")}),
+        "at most 50",
+    ),
+    "half a million names": (lambda: many_entries(zip64=False), "at most|damaged"),
+    "half a million names behind a zip64 end": (lambda: many_entries(zip64=True), "at most|damaged|unknown kind"),
+    "name upwards": (lambda: zipped(pair() | {"../../evil.png": b"x"}), "lead out"),
+    "absolute name": (lambda: zipped(pair() | {"/tmp/evil.png": b"x"}), "lead out"),
+    "name of another system": (lambda: zipped(pair() | {"C:\\evil.png": b"x"}), "lead out"),
+    "link": (lambda: zipped({"vis/a.png": b"/etc/passwd", "ir/a.png": b"/etc/passwd"}, attributes=0o120777), "links"),
+    "file that is also a folder": (lambda: zipped({"vis": b"x", "vis/a.png": b"x", "ir/a.png": b"x"}), "and a folder"),
+    "long name": (lambda: zipped({f"vis/{'a' * 300}.png": b"x", f"ir/{'a' * 300}.png": b"x"}), ".+"),
+    "truncated": (lambda: half(zipped(pair())), "damaged"),
+    "no archive": (lambda: b"hello", "damaged|unknown"),
+    "0 bytes": (lambda: b"", "damaged|unknown"),
+    "an archive in the archive": (lambda: zipped({"inner.zip": zipped(pair())}), "pair"),
+    "no pictures": (lambda: zipped({"readme.txt": b"x"}), "pair"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_archives_are_refused_in_words(client: Client, space_page: Page, tmp_path: Path, name: str) -> None:
+    content, message = ARCHIVES[name]
+    path = tmp_path / "archive.zip"
+    path.write_bytes(content())
+    with pytest.raises(AppError) as refusal:
+        run_batch(client, [path])
+    check_words(str(refusal.value), message)
+    assert not [*space_page.files.rglob("evil*"), *Path("/tmp").glob("evil*")]
+    assert not [*space_page.files.rglob("fusion_hub_batch_*")], "what was unpacked must go"
+
+
+def test_bad_pictures_in_an_archive_harm_only_themselves(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "mixed.zip"
+    bad = {
+        "vis/bomb.png": png(13_000, 13_000),
+        "ir/bomb.png": encoded(noise(), "PNG"),
+        "vis/<script>.png": SVG,
+        "ir/<script>.png": SVG,
+        "vis/=cmd().png": b"",
+        "ir/=cmd().png": b"",
+    }
+    path.write_bytes(zipped(pair() | bad))
+    with zipfile.ZipFile(run_batch(client, [path])) as answer:
+        names = answer.namelist()
+        report = answer.read("report.csv").decode()
+        with answer.open("a.png") as file, Image.open(file) as picture:
+            assert picture.size == (64, 48)
+    assert sorted(names) == ["a.png", "report.csv"]
+    assert not LEAKS.search(report)
+    assert report.count("\n") == 5 and "13000 x 13000 pixels" in report
+    assert not re.search(r"^[=+@-]", report, re.MULTILINE), "a spreadsheet would run it"
+
+
+def test_a_lying_directory_unpacks_no_more_than_it_says(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "lying.zip"
+    path.write_bytes(lying_zip())
+    try:
+        answer = run_batch(client, [path])
+    except AppError as refusal:
+        check_words(str(refusal), ".+")
+    else:
+        with zipfile.ZipFile(answer) as result:
+            assert result.namelist() == ["report.csv"]
+
+
+def test_300_files_are_refused(client: Client, space_page: Page, good: Path) -> None:
+    # Past the client, which would send them one by one.
+    content = good.read_bytes()
+    parts = [("files", (f"{number}.png", content)) for number in range(300)]
+    places = httpx.post(f"{space_page.url}/gradio_api/upload", files=parts, timeout=60).json()
+    files = [{"path": place, "meta": {"_type": "gradio.FileData"}} for place in places]
+    answer = call(space_page, "/batch", files=files, model=MODEL)
+    assert "event: error" in answer and "at most 50 pairs" in answer
+    answer = call(space_page, "/fuse", visible=files, infrared=files, model=MODEL)
+    assert "event: complete" not in answer

@@ -1,0 +1,140 @@
+"""What requests may bring: bodies that are cut off, images behind addresses that are fetched in bounds or not at all.
+
+A server of this machine plays the part of a public one, for which the page's judgement of addresses is told that it is;
+what that judgement refuses is tested with the real one, here and in `test_space_hostile.py`.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import gradio as gr
+import httpx
+import network
+import pytest
+import safehttpx
+from space_load import Page
+from uploads import Refusal
+
+MIB = 1 << 20
+PICTURE = bytes(range(256)) * 100
+
+
+class Public(BaseHTTPRequestHandler):
+    """A server with a picture, one without an end, a slow one and redirects."""
+
+    def do_GET(self) -> None:
+        kind = self.path.split("/")[1]
+        moved = {"moved": "/picture/street.png", "inwards": "http://127.0.0.2/x.png", "away": "file:///etc/passwd"}
+        moved["round"] = self.path
+        self.send_response(302 if kind in moved else 200 if kind in ("picture", "endless", "slow") else 404)
+        if kind in moved:
+            self.send_header("Location", moved[kind])
+        self.end_headers()
+        try:
+            if kind == "picture":
+                self.wfile.write(PICTURE)
+            while kind == "endless":
+                self.wfile.write(bytes(MIB))
+            if kind == "slow":
+                time.sleep(3)
+        except OSError:
+            pass  # the page has had enough
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: it would stand between the tests' lines."""
+
+
+@pytest.fixture
+def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of such a server; 127.0.0.1 counts as public and nothing else of this machine does."""
+    judge = safehttpx.async_validate_url
+
+    async def judged(host: str) -> str:
+        return host if host == "127.0.0.1" else await judge(host)
+
+    monkeypatch.setattr(safehttpx, "async_validate_url", judged)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Public)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def fetch(url: str, folder: Path) -> str:
+    return asyncio.run(network.fetch(url, folder, limit=2 * MIB))
+
+
+@pytest.mark.parametrize("path", ["picture/street.png", "moved/there.png", "picture/..%2f..%2fstreet.png", "picture/"])
+def test_a_picture_is_fetched(public: str, tmp_path: Path, path: str) -> None:
+    file = Path(fetch(f"{public}/{path}", tmp_path))
+    assert file.read_bytes() == PICTURE
+    assert file.resolve().parent.parent == tmp_path.resolve(), "nowhere but in a folder of its own"
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("endless/x.png", "too large: at most 2 MiB"),
+        ("slow/x.png", "must be public and answer at once"),
+        ("none/x.png", "must be public"),
+        ("inwards/x.png", "must be public"),
+        ("away/x.png", "must be public"),
+        ("round/x.png", "must be public"),
+    ],
+)
+def test_others_are_refused_and_leave_nothing(
+    public: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, words: str
+) -> None:
+    monkeypatch.setattr(network, "SECONDS", 1.0 if path.startswith("slow") else 20)
+    with pytest.raises(Refusal, match=words):
+        fetch(f"{public}/{path}", tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/x.png", "http://169.254.169.254/latest", "http://[::1]/x", "http://", "https://a b/x"]
+)
+def test_addresses_that_are_not_public(tmp_path: Path, url: str) -> None:
+    with pytest.raises(Refusal, match="must be public"):
+        fetch(url, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_inputs_fetch_what_they_are_given(public: str, tmp_path: Path) -> None:
+    with gr.Blocks():
+        part = gr.Image(type="filepath")
+    network.fetch_bounded(part)
+    file = asyncio.run(part.async_move_resource_to_block_cache(f"{public}/picture/street.png"))
+    assert file is not None and Path(file).read_bytes() == PICTURE and Path(file).name == "street.png"
+    assert file in part.temp_files, "Gradio deletes it after its time"
+    own = tmp_path / "own.png"
+    own.write_bytes(PICTURE)
+    kept = asyncio.run(part.async_move_resource_to_block_cache(own))
+    assert kept is not None and Path(kept).read_bytes() == PICTURE
+    assert asyncio.run(part.async_move_resource_to_block_cache(None)) is None
+    shown = f"https://a.page/gradio_api/file={kept}"  # as the page names what was uploaded
+    assert asyncio.run(part.async_move_resource_to_block_cache(shown)) == kept
+    for outside in (own, f"{Path(kept).parent}/../../../etc/passwd", "/etc/passwd"):
+        with pytest.raises(Refusal, match="must be public"):
+            asyncio.run(part.async_move_resource_to_block_cache(f"http://127.0.0.2/gradio_api/file={outside}"))
+
+
+# --- bodies ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["call/fuse", "queue/join", "no/such"])
+def test_large_calls_are_cut_off(space_page: Page, address: str) -> None:
+    url, size = f"{space_page.url}/gradio_api/{address}", network.MAX_CALL + 1
+    answer = httpx.post(url, content=b" " * size, headers={"content-type": "application/json"})
+    assert answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE and "16 MiB" in answer.text
+    # A call that would be taken, with blanks, and without an announced length.
+    pieces = (b'{"data": []}' + b" " * MIB if piece == 0 else b" " * MIB for piece in range(size // MIB + 2))
+    try:
+        answer = httpx.post(url, content=pieces, headers={"content-type": "application/json"}, timeout=30)
+        assert answer.status_code >= httpx.codes.BAD_REQUEST
+    except httpx.TransportError:
+        pass  # cut off before an answer
+    assert httpx.get(f"{space_page.url}/config").status_code == httpx.codes.OK

@@ -1,0 +1,201 @@
+"""Files of visitors: gone after an hour and after the server's end, never more than the disk may hold."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import storage
+from space_load import Page, serve
+
+MIB = 1 << 20
+OLD = time.time() - 2 * storage.LIFETIME
+
+
+def write(path: Path, age: float = OLD, size: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(size))
+    os.utime(path, (age, age))
+    return path
+
+
+# --- sweeping --------------------------------------------------------------------------------------------------------
+
+
+def test_old_files_go_and_others_stay(tmp_path: Path) -> None:
+    own = tmp_path / f"{storage.PREFIX}own"
+    outside = write(tmp_path / "gradio" / "photo.png")  # of another program
+    stays = [
+        write(own / "hash" / "new.png", time.time()),
+        write(own / f"{storage.EXAMPLES_PREFIX}x" / "street.png"),
+        outside,
+        write(tmp_path / "fusion_hub_other" / "old.png"),
+    ]
+    goes = [write(own / "hash" / "old.png"), write(own / "tmpupload"), write(own / "a" / "b" / "c" / "old.png")]
+    (own / "link").symlink_to(outside.parent)
+    (own / "link.png").symlink_to(outside)
+    for name in ("empty", "link", "link.png"):
+        if name == "empty":
+            (own / name).mkdir()
+        os.utime(own / name, (OLD, OLD), follow_symlinks=False)
+    (tmp_path / f"{storage.PREFIX}link").symlink_to(outside.parent)
+
+    storage.sweep(own)
+    assert all(path.exists() for path in stays) and not any(path.exists() for path in goes)
+    assert not (own / "link").is_symlink() and not (own / "link.png").is_symlink() and not (own / "empty").exists()
+    assert (tmp_path / f"{storage.PREFIX}link").is_symlink(), "it may be anybody's"
+    os.utime(own / "a" / "b" / "c", (OLD, OLD))
+    storage.sweep(own)
+    assert not (own / "a" / "b" / "c").exists(), "an old folder goes once it is empty"
+
+
+def test_what_a_killed_server_left_goes(tmp_path: Path) -> None:
+    own, killed, beside = (tmp_path / f"{storage.PREFIX}{name}" for name in ("own", "killed", "beside"))
+    own.mkdir()
+    left = write(killed / f"{storage.EXAMPLES_PREFIX}x" / "street.png")
+    os.utime(killed, (OLD, OLD))
+    theirs = write(beside / "hash" / "new.png", time.time())
+    upload = write(beside / "hash" / "old.png")
+    os.utime(own, (OLD, OLD))
+    storage.sweep(own)
+    assert not left.exists() and not killed.exists() and not upload.exists()
+    assert theirs.exists() and own.exists(), "of servers that run"
+
+
+# --- a bound ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(storage, "MAX_DISK", 10 * MIB)
+    return tmp_path
+
+
+def test_requests_together_stay_within_the_bound(small: Path) -> None:
+    write(small / "there.png", size=2 * MIB)
+    with storage.Room(5 * MIB) as first, storage.Room(3 * MIB):
+        with pytest.raises(storage.NoRoom, match="as many files as it may"):
+            storage.Room(1)
+        first.written(4 * MIB)
+        write(small / "upload.png", size=4 * MIB)
+        with pytest.raises(storage.NoRoom):  # what is written counts once
+            storage.Room(1)
+    with storage.Room(4 * MIB):
+        pass
+    storage.Room(4 * MIB).written(9 * MIB)
+    with storage.Room(4 * MIB):
+        pass
+
+
+def test_a_bound_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(storage.DISK_VARIABLE, "7")
+    assert storage.mebibytes(storage.DISK_VARIABLE, 1) == 7 * MIB
+    for text in ("much", "-1", "0", "1.5"):
+        monkeypatch.setenv(storage.DISK_VARIABLE, text)
+        with pytest.raises(SystemExit, match=f"{storage.DISK_VARIABLE} must be a whole number of MiB"):
+            storage.mebibytes(storage.DISK_VARIABLE, 1)
+
+
+# --- a server --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+    """A page for uploads of 4 MiB, with room for two or three of them beside its examples."""
+    monkeypatch.setenv(storage.UPLOAD_VARIABLE, "4")
+    monkeypatch.setenv(storage.DISK_VARIABLE, "12")
+    with serve(tmp_path) as page:
+        yield page
+
+
+def upload(page: Page, *sizes: int) -> httpx.Response:
+    files = [("files", (f"{index}.png", os.urandom(size))) for index, size in enumerate(sizes)]
+    return httpx.post(f"{page.url}/gradio_api/upload", files=files, timeout=30)
+
+
+def kept(page: Page) -> int:
+    return sum(path.stat().st_size for path in page.files.rglob("*") if path.is_file())
+
+
+def test_uploads_are_bounded_and_go_when_the_server_is_stopped(bounded: Page) -> None:
+    time.sleep(3)  # for the first examples
+    before = kept(bounded)
+    answer = upload(bounded, 3 * MIB, 3 * MIB)
+    assert answer.status_code == 413 and answer.text == "At most 4 MiB are taken at a time."
+
+    def pieces() -> Iterator[bytes]:  # without a size that is announced
+        for index in range(4):
+            head = f'--abc\r\nContent-Disposition: form-data; name="files"; filename="{index}.png"\r\n\r\n'
+            yield head.encode() + bytes(3 * MIB) + b"\r\n"
+
+    kind = {"content-type": "multipart/form-data; boundary=abc"}
+    answer = httpx.post(f"{bounded.url}/gradio_api/upload", content=pieces(), headers=kind, timeout=30)
+    assert answer.status_code == 413 and kept(bounded) == before, "what was written is deleted"
+
+    codes = [upload(bounded, 2 * MIB).status_code for _ in range(8)]
+    assert codes[0] == 200 and codes[-1] == 507, codes
+    assert "try again" in upload(bounded, 2 * MIB).text
+    assert kept(bounded) <= 12 * MIB
+    assert "Traceback" not in bounded.log.read_text()
+
+    bounded.process.send_signal(signal.SIGTERM)
+    assert bounded.process.wait(20) == 0
+    assert not [*bounded.files.glob(f"{storage.PREFIX}*")], "uploads stay"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_stays_after_an_end(tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(tmp_path) as page:
+        [place] = upload(page, 100).json()
+        page.process.send_signal(how)
+        page.process.wait(20)
+    assert Path(place).exists() == (how is signal.SIGKILL)
+    if how is signal.SIGKILL:
+        os.utime(place, (OLD, OLD))
+        (tmp_path / "next").mkdir()
+        monkeypatch.setenv("TMPDIR", str(page.files))
+        with serve(tmp_path / "next", program=["-c", START.format(files=str(page.files), app=APP)]):
+            assert not Path(place).exists(), "the next server deletes it"
+
+
+APP = str(Path(__file__).parents[2] / "space" / "app.py")
+# The page with the folder for temporary files of a former one.
+START = """
+import os, runpy, sys
+os.environ["GRADIO_TEMP_DIR"] = {files!r}
+sys.path.insert(0, os.path.dirname({app!r}))
+runpy.run_path({app!r}, run_name="__main__")
+"""
+
+
+def test_refused_calls_leave_a_line_in_the_log(space_page: Page) -> None:
+    file = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    calls = {
+        "fuse": [file, file, "difffusenet-msrs"],
+        "detect": [None, None, "difffusenet-msrs", "a"],
+        "explain": [None, None, "../../x"],
+        "batch": [[file], "difffusenet-msrs"],
+        "nothing": [],
+    }
+    time.sleep(3)  # until it has said that it serves
+    for name, data in calls.items():
+        before = space_page.log.stat().st_size
+        answer = httpx.post(f"{space_page.url}/gradio_api/call/{name}", json={"data": data})
+        if answer.status_code == httpx.codes.OK:
+            event = answer.json()["event_id"]
+            answer = httpx.get(f"{space_page.url}/gradio_api/call/{name}/{event}", timeout=60)
+            assert "event: error" in answer.text
+        with space_page.log.open("rb") as log:
+            log.seek(before)
+            lines = log.read().decode().splitlines()
+        assert len(lines) <= 1 and not any("Traceback" in line for line in lines), lines
+
+
+def test_calls_may_leave_the_last_arguments_out(space_page: Page) -> None:
+    call = f"{space_page.url}/gradio_api/call/fuse"
+    event = httpx.post(call, json={"data": [None, None, "difffusenet-msrs", "all", "Visible"]}).json()["event_id"]
+    assert "Add the visible image first" in httpx.get(f"{call}/{event}", timeout=60).text

@@ -1,0 +1,364 @@
+"""The training of DiffFuseNet: its stages, its switches, and that it stops, goes on and splits exactly."""
+
+import dataclasses
+import itertools
+import json
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fusion_hub import DiffFuseNetModel, DiffFuseNetPipeline
+from fusion_hub.data import CropSource, PairCrops
+from fusion_hub.data.generated import generate_scene
+from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, mixed_seed, parse_config
+from fusion_hub.training.difffusenet import DiffFuseNetConfig, DiffFuseNetTask, DiffFuseNetTraining
+from tests.support.training_toy import launch
+from tests.training.test_training import accelerate_on_cpu, records  # noqa: F401  # a fixture
+
+CROP = 48
+STEPS = 20
+SWITCHES: dict[str, dict[str, Any]] = {
+    "full": {},
+    "without D2FE": {"use_d2fe": False},
+    "without EDFD": {"use_edfd": False},
+    "Haar alone": {"frequency": "haar"},
+    "no bands": {"frequency": "none"},
+    "bands added": {"cross_frequency": "add"},
+    "one stage": {"two_stage": False},
+}
+
+
+@pytest.fixture(scope="module")
+def drawn_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two small scenes: quicker than to draw full-size ones in every process."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pairs")
+    for name, kind in (("day", "day_road"), ("night", "night_street")):
+        scene = generate_scene(0, 96, 128, kind)
+        for band, picture in (("vis", scene.visible), ("ir", scene.infrared)):
+            (folder / band).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(folder / band / f"{name}.png")
+    return folder
+
+
+def open_crops(folder: Path, count: int) -> PairCrops:
+    """The crops that `run_config` with this folder trains on."""
+    return PairCrops([CropSource(str(folder))], CROP, seed=0, length=count)
+
+
+def run_config(output: Path, **values: Any) -> TrainingConfig:
+    defaults: dict[str, Any] = {
+        "output_dir": str(output),
+        "max_steps": 8,
+        "batch_size": 4,
+        "crop_size": CROP,
+        "learning_rate": 2e-3,
+        "warmup_steps": 2,
+        "ema_decay": 0.9,
+        "checkpoint_every": 4,
+        "log_every": 1,
+        "validate_every": None,
+        "tracker": "none",
+    }
+    return TrainingConfig(**(defaults | values))
+
+
+def tiny_config(**values: Any) -> DiffFuseNetConfig:
+    return DiffFuseNetConfig(**({"variant": "tiny", "stage_one_fraction": 0.25} | values))
+
+
+def tensors(output: Path, step: int = 8) -> dict[str, Tensor]:
+    """All tensors of a checkpoint: `model/...`, `ema/...` and `optimizer...`, then the file's and the tensor's name."""
+    folder = output / f"step_{step:06d}"
+    files = sorted(folder.rglob("*.safetensors"))
+    return {f"{file.relative_to(folder)}:{name}": value for file in files for name, value in load_file(file).items()}
+
+
+class SameCrops:
+    """Two crops over and over, so that losses of different steps can be compared."""
+
+    def __init__(self, folder: Path) -> None:
+        crops = open_crops(folder, 2)
+        self.crops = [crops.sample(number, CROP) for number in range(2)]
+
+    def sample(self, number: int, crop_size: int) -> dict[str, Tensor]:
+        return self.crops[number % 2]
+
+
+# --- the switches ----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one short training left: the losses of each step, and a fused crop before and after."""
+
+    losses: list[dict[str, float]]
+    before: Tensor
+    after: Tensor
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, drawn_pairs: Path) -> dict[str, Run]:
+    crops = SameCrops(drawn_pairs)
+    visible, infrared = (crops.crops[0][name][None] for name in ("visible", "infrared"))
+    result = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        for name, switches in SWITCHES.items():
+            folder = tmp_path_factory.mktemp("run")
+            config = run_config(folder, max_steps=STEPS, batch_size=2, checkpoint_every=100)
+            model_config = tiny_config(**switches)
+            task = DiffFuseNetTask(config, model_config)
+            trainer = Trainer(task, config, model_config, crops=crops)
+            model = trainer.state.model
+            fused = [task.fuse(model, visible, infrared).detach()]
+            trainer.train()
+            fused.append(task.fuse(model, visible, infrared).detach())
+            result[name] = Run(records(folder), *fused)
+    return result
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_twenty_steps_lower_the_loss_of_each_stage(runs: dict[str, Run], name: str) -> None:
+    lines = runs[name].losses
+    first = 0 if name == "one stage" else STEPS // 4
+    stages = [lines[first:], *([lines[:first]] if first else [])]
+    for stage in stages:
+        assert stage[-1]["loss"] < stage[0]["loss"]
+    # Well below, in the stage of fifteen steps or more, whatever the noise of the denoiser's loss.
+    tail = sum(line["loss"] for line in stages[0][-3:]) / 3
+    assert tail < 0.95 * stages[0][0]["loss"]
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_terms_are_those_of_the_stage(runs: dict[str, Run], name: str) -> None:
+    lines = runs[name].losses
+    for step, line in enumerate(lines):
+        terms = line.keys() - {"kind", "step", "loss", "grad_norm", "learning_rate"}
+        assert ("pixels" in terms) == (name != "one stage" and step < STEPS // 4)
+        assert ("intensity" in terms) != ("pixels" in terms)
+        assert ("diffusion" in terms) == (name != "without D2FE")
+        assert (line["decoupling"] > 0) == (name != "without EDFD")
+        assert line["loss"] == pytest.approx(sum(line[term] for term in terms), rel=1e-5)
+
+
+def test_every_switch_changes_the_fused_picture(runs: dict[str, Run]) -> None:
+    for name, run in runs.items():
+        assert torch.equal(run.before, runs["full"].before), "the mean image, for all"
+        assert (run.after - run.before).abs().max() > 0.01, name
+    for first, second in itertools.combinations(runs, 2):
+        assert (runs[first].after - runs[second].after).abs().max() > 1e-3, (first, second)
+
+
+def test_frozen_d2fe_stays_as_stage_one_left_it(tmp_path: Path, drawn_pairs: Path) -> None:
+    config = run_config(tmp_path, max_steps=4, batch_size=2, checkpoint_every=2)
+    model_config = tiny_config(stage_one_fraction=0.5, freeze_d2fe=True)
+    Trainer(DiffFuseNetTask(config, model_config), config, model_config, crops=SameCrops(drawn_pairs)).train()
+    after_one, after_two = tensors(tmp_path, 2), tensors(tmp_path, 4)
+    prefix = "model/diffusion_pytorch_model.safetensors:"
+    changed = {n.removeprefix(prefix).split(".")[0] for n, v in after_one.items() if not torch.equal(v, after_two[n])}
+    assert {"trunk", "fusion_head", "injection"} <= changed
+    for name, value in after_one.items():
+        if name.startswith((prefix + "encoder", prefix + "denoiser")):
+            assert torch.equal(value, after_two[name]), name
+    assert ["diffusion" in line for line in records(tmp_path)] == [True, True, False, False]
+
+
+# --- noise -----------------------------------------------------------------------------------------------------------
+
+
+def training_module(seed: int = 0, **values: Any) -> DiffFuseNetTraining:
+    torch.manual_seed(0)
+    config = tiny_config(**values)
+    model = DiffFuseNetTask(run_config(Path("unused"), seed=seed), config).build_model()
+    return DiffFuseNetTraining(model, config, max_steps=8, seed=seed)
+
+
+def test_noise_and_timesteps_belong_to_the_sample() -> None:
+    module = training_module()
+    shape = torch.Size((16, 4, 4))
+    timesteps, noise = module._draw(torch.tensor([5, 9, 7]), shape)
+    assert timesteps.shape == (3,) and noise.shape == (6, *shape)
+    assert ((timesteps >= 0) & (timesteps < 1000)).all()
+    alone, alone_noise = module._draw(torch.tensor([9]), shape)
+    assert torch.equal(alone, timesteps[1:2])
+    assert torch.equal(alone_noise, noise[[1, 4]])  # visible first, then infrared
+    assert not torch.equal(noise[1], noise[4])
+    assert not torch.equal(training_module(seed=1)._draw(torch.tensor([9]), shape)[1], alone_noise)
+    many, _ = module._draw(torch.arange(500), torch.Size((1, 1, 1)))
+    assert abs(float(many.float().mean()) - 500) < 50 and many.min() < 20 and many.max() > 980
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
+def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pairs: Path) -> None:
+    module = training_module(prediction_type=prediction_type, consistency=0.0)
+    batch = batch_of(drawn_pairs, 4)
+    features = module.model.analyse(batch["visible"], batch["infrared"])
+    schedule = torch.tensor(module.model.alphas_cumprod)
+    timestep, noise = module._draw(batch["sample"], features.shallow.shape[1:])
+    level = schedule[timestep.repeat(2)].view(-1, 1, 1, 1)
+
+    class Perfect(nn.Module):
+        def forward(self, noisy: Tensor, step: Tensor) -> Tensor:
+            assert torch.equal(step, timestep.repeat(2))
+            return (
+                noise if prediction_type == "epsilon" else level.sqrt() * noise - (1 - level).sqrt() * features.shallow
+            )
+
+    assert module._diffusion(features, batch["sample"]) > 0.5  # an untrained one has
+    module.model.denoiser = Perfect()
+    assert module._diffusion(features, batch["sample"]) < 1e-8
+
+
+# --- stop, go on, split ----------------------------------------------------------------------------------------------
+
+
+class KilledTask(DiffFuseNetTask):
+    """Its process ends at a step, as if the machine had failed."""
+
+    def __init__(self, training: TrainingConfig, config: DiffFuseNetConfig, kill_at: int | None) -> None:
+        super().__init__(training, config)
+        self.kill_at = kill_at
+
+    def build_training_module(self, model: Any) -> DiffFuseNetTraining:
+        module = super().build_training_module(model)
+        module.register_forward_pre_hook(self._kill)
+        return module
+
+    def _kill(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if arguments[1] == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(config: TrainingConfig, model_config: DiffFuseNetConfig, kill_at: int | None = None) -> None:
+    Trainer(KilledTask(config, model_config, kill_at), config, model_config).train()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_eight_steps_equal_four_and_a_kill_and_four(tmp_path: Path, drawn_pairs: Path, processes: int) -> None:
+    values = {"sources": [Source(str(drawn_pairs))], "num_processes": processes}
+    straight, killed = (run_config(tmp_path / name, **values) for name in ("straight", "killed"))
+    config = tiny_config(stage_one_fraction=0.4)  # three steps: both sides of the kill are in stage two
+    assert launch(train, processes, straight, config) == [0] * processes
+    codes = launch(train, processes, killed, config, 5)
+    assert -signal.SIGKILL in codes and 0 not in codes
+    assert [folder.name for folder in find_checkpoints(tmp_path / "killed")] == ["step_000004"]
+    assert launch(train, processes, killed, config) == [0] * processes
+    expected, got = tensors(tmp_path / "straight"), tensors(tmp_path / "killed")
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, got[name]), name
+    assert records(tmp_path / "killed") == records(tmp_path / "straight")
+
+
+def batch_of(folder: Path, count: int) -> dict[str, Tensor]:
+    crops = open_crops(folder, count)
+    samples = [crops.sample(number, CROP) for number in range(count)]
+    return {name: torch.stack([torch.as_tensor(sample[name]) for sample in samples]) for name in samples[0]}
+
+
+@pytest.mark.parametrize("two_stage", [True, False])
+def test_two_processes_give_the_gradients_of_one_batch(tmp_path: Path, drawn_pairs: Path, two_stage: bool) -> None:
+    # One step: of stage one, or of stage two.
+    sources = [Source(str(drawn_pairs))]
+    config = run_config(tmp_path, sources=sources, num_processes=2, max_steps=1, max_grad_norm=torch.inf)
+    model_config = tiny_config(two_stage=two_stage, stage_one_fraction=1.0)
+    assert launch(train, 2, config, model_config) == [0, 0]
+    saved = tensors(tmp_path, 1)
+
+    torch.manual_seed(mixed_seed(config.seed))
+    task = DiffFuseNetTask(config, model_config)
+    module = task.build_training_module(task.build_model())
+    loss, _ = module(batch_of(drawn_pairs, 4), 0)
+    loss.backward()
+    without = set()
+    for name, parameter in module.named_parameters():
+        key = f"optimizer.safetensors:{name}:exp_avg"
+        if parameter.grad is None:
+            without.add(name.split(".")[1])
+            assert key not in saved
+        else:
+            gradient = saved[key] / (1 - config.adam_beta1)
+            torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-5)
+    assert without == ({"fuse_low", "fuse_high", "fusion_head"} if two_stage else {"reconstruction_head"})
+    assert records(tmp_path)[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+# --- the task and its script -----------------------------------------------------------------------------------------
+
+
+def test_the_script_trains_a_pipeline(tmp_path: Path, drawn_pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Path(__file__).parents[2] / "train" / "difffusenet.py"
+    flags = f"--variant tiny --max_steps 2 --batch_size 2 --sources {drawn_pairs} --validation_sources {drawn_pairs}"
+    flags += f" --crop_size {CROP} --validation_pairs 1 --validation_metrics EN --tracker none --use_edfd false"
+    monkeypatch.setattr(sys, "argv", [str(script), *flags.split(), "--output_dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(script), run_name="__main__")
+    assert caught.value.code == 0
+    pipeline = DiffFuseNetPipeline.from_pretrained(tmp_path / "pipeline")
+    assert pipeline.model.config.use_edfd is False
+    assert pipeline.scheduler.alphas_cumprod.tolist() == pipeline.model.alphas_cumprod
+    assert json.loads((tmp_path / "pipeline" / "training.json").read_text())["steps"] == 2
+
+
+def test_the_script_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = Path(__file__).parents[2] / "train" / "difffusenet.py"
+    flags = ["--variant", "huge", "--data", "generated:2", "--validation_pairs", "0", "--output_dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [str(script), *flags])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(script), run_name="__main__")
+    assert caught.value.code == 2
+    assert "error: variant must be one of tiny, small, base, large, got huge" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"variant": "huge"}, "variant must be one of tiny, small, base, large, got huge"),
+        ({"frequency": "fft"}, "frequency must be one of haar_inn, haar, none, got 'fft'"),
+        ({"stage_one_fraction": 1.5}, r"stage_one_fraction must be between 0 and 1, got 1\.5"),
+    ],
+)
+def test_wrong_values_are_named(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DiffFuseNetTask(run_config(tmp_path), tiny_config(**values)).build_model()
+
+
+def test_training_goes_on_from_a_pipeline(tmp_path: Path) -> None:
+    config = run_config(tmp_path)
+    first = DiffFuseNetTask(config, tiny_config(frequency="haar"))
+    model = first.build_model()
+    first.save_pipeline(model, tmp_path / "pipeline")
+    again = DiffFuseNetTask(config, tiny_config(initial_weights=str(tmp_path / "pipeline"))).build_model()
+    assert isinstance(again, DiffFuseNetModel) and again.config.frequency == "haar"
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert all(parameter.requires_grad for parameter in again.parameters())
+
+
+def test_validation_pads_as_the_pipeline_does(tmp_path: Path) -> None:
+    task = DiffFuseNetTask(run_config(tmp_path), tiny_config())
+    model = task.build_model()
+    visible, infrared = torch.rand(1, 1, 41, 50), torch.rand(1, 1, 41, 50)
+    pipeline = DiffFuseNetPipeline(model, model.build_scheduler())
+    with torch.no_grad():
+        fused = task.fuse(model, visible, infrared).clamp(0, 1)
+    expected = pipeline(visible[0], infrared[0], infrared_range="dtype", output_type="pt").images
+    torch.testing.assert_close(fused, expected)
+
+
+def test_every_option_says_what_it_is() -> None:
+    assert all(field.metadata["help"] for field in dataclasses.fields(DiffFuseNetConfig))
+    (parsed,) = parse_config((DiffFuseNetConfig,), ["--use_d2fe", "false", "--fidelity", "0.5"])
+    assert parsed == DiffFuseNetConfig(use_d2fe=False, fidelity=0.5)

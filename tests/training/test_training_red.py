@@ -1,0 +1,430 @@
+"""The training of RED: its losses and switches, its steps, and that it stops and goes on exactly."""
+
+import dataclasses
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fusion_hub import PretrainedInfo, REDModel, REDPipeline, pretrained
+from fusion_hub.data import CropSource, PairCrops
+from fusion_hub.data.generated import generate_scene
+from fusion_hub.training import (
+    ConfigError,
+    Source,
+    Trainer,
+    TrainingConfig,
+    find_checkpoints,
+    load_config,
+    losses,
+    mixed_seed,
+    parse_config,
+)
+from fusion_hub.training.difffusenet import DiffFuseNetConfig
+from fusion_hub.training.red import REDConfig, REDTask, REDTraining
+from tests.support.training_toy import launch
+from tests.training.test_training import accelerate_on_cpu, records  # noqa: F401  # a fixture
+
+CROP = 64
+TRAIN = Path(__file__).parents[2] / "train"
+ALL_LOSSES = {"structure": 1.0, "fidelity": 1.0, "difference_correlation": 1.0, "out_of_range": 5.0}
+
+
+@pytest.fixture(scope="module")
+def drawn_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two small scenes: quicker than to draw full-size ones in every process."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for name, kind in (("day", "day_road"), ("night", "night_street")):
+        scene = generate_scene(0, 96, 128, kind)
+        for band, picture in (("vis", scene.visible), ("ir", scene.infrared)):
+            (folder / band).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(folder / band / f"{name}.png")
+    return folder
+
+
+def run_config(output: Path, **values: Any) -> TrainingConfig:
+    defaults: dict[str, Any] = {
+        "output_dir": str(output),
+        "max_steps": 4,
+        "batch_size": 2,
+        "crop_size": CROP,
+        "learning_rate": 2e-3,
+        "warmup_steps": 2,
+        "ema_decay": 0.9,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "validate_every": None,
+        "tracker": "none",
+    }
+    return TrainingConfig(**(defaults | values))
+
+
+def tiny_config(**values: Any) -> REDConfig:
+    return REDConfig(**({"variant": "tiny", "memory": "none"} | values))
+
+
+def tensors(output: Path, step: int = 4) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, by the name of the file and the tensor."""
+    folder = output / f"step_{step:06d}"
+    files = sorted(folder.rglob("*.safetensors"))
+    return {f"{file.relative_to(folder)}:{name}": value for file in files for name, value in load_file(file).items()}
+
+
+def batch_of(folder: Path, count: int) -> dict[str, Tensor]:
+    crops = PairCrops([CropSource(str(folder))], CROP, seed=0, length=count)
+    samples = [crops.sample(number, CROP) for number in range(count)]
+    return {name: torch.stack([torch.as_tensor(sample[name]) for sample in samples]) for name in samples[0]}
+
+
+def training_module(**values: Any) -> REDTraining:
+    torch.manual_seed(0)
+    task = REDTask(run_config(Path("unused")), tiny_config(**values))
+    return task.build_training_module(task.build_model())
+
+
+# --- losses ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        ALL_LOSSES,
+        {"mae_target": "mean", "gradient_target": "unsigned"},
+        {"ssim_weight": "variance", "gradient_gain": 1.2},
+        {"source_injection": False, "reversible_fusion": False, "reversible_blocks": False, "learnable_lambda": False},
+        {
+            "resample": "convolution",
+            "time_embedding": False,
+            "norm": "group",
+            "norm_num_groups": 4,
+            "attention_window": [0, 0],
+        },
+        {"memory": "reversible", "num_steps": 3, "random_steps": True},
+        {"num_steps": 3, "early_estimates": 0.5},
+    ],
+    ids=lambda values: ", ".join(values) or "paper",
+)
+def test_twelve_steps_on_two_crops_lower_the_loss(drawn_pairs: Path, values: dict[str, Any]) -> None:
+    module, batch = training_module(**values), batch_of(drawn_pairs, 2)
+    optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
+    seen = []
+    for step in range(12):
+        loss, terms = module(batch, 0)
+        assert loss.item() == pytest.approx(sum(value.item() for value in terms.values()), rel=1e-5)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters()), step
+        optimizer.step()
+        seen.append(loss.item())
+    assert seen[-1] < 0.97 * seen[0]
+
+
+def test_terms_are_those_with_a_weight(drawn_pairs: Path) -> None:
+    batch = batch_of(drawn_pairs, 2)
+    _, paper = training_module()(batch, 0)
+    assert paper.keys() == {"ssim", "mae", "gradient"}
+    _, every = training_module(**ALL_LOSSES)(batch, 0)
+    assert every.keys() == paper.keys() | ALL_LOSSES.keys()
+    assert not any(value.requires_grad for value in every.values())
+
+
+def test_early_estimates_cost_what_the_losses_say_of_them(drawn_pairs: Path) -> None:
+    batch, module = batch_of(drawn_pairs, 2), training_module(num_steps=3, early_estimates=0.5)
+    module.model.unet.conv_out.reset_parameters()
+    images = batch["visible"], batch["infrared"]
+    loss, terms = module(batch, 0)
+    output = module.model(*images, return_intermediates=True)
+    sums = [sum(value.item() for value in module._terms(image, *images).values()) for image in output.estimates[:-1]]
+    assert len(sums) == 2
+    assert terms["early_estimates"].item() == pytest.approx(0.5 * sum(sums) / 2, rel=1e-5)
+    loss.backward()
+    one_step = training_module(num_steps=1, early_estimates=0.5)
+    assert "early_estimates" not in one_step(batch, 0)[1]
+
+
+def test_targets_are_the_losses_they_name(drawn_pairs: Path) -> None:
+    batch, images = batch_of(drawn_pairs, 2), ()
+    module = training_module()
+    with torch.no_grad():
+        images = (module.model(batch["visible"], batch["infrared"]), batch["visible"], batch["infrared"])
+        _, paper = module(batch, 0)
+        other = training_module(
+            mae_target="mean", gradient_target="unsigned", gradient_gain=1.3, ssim_weight="variance", structure=2.0
+        )
+        _, others = other(batch, 0)
+    assert torch.allclose(paper["ssim"], 0.5 * losses.mean_ssim_loss(*images))
+    assert torch.allclose(paper["mae"], losses.intensity_loss(*images))
+    assert torch.allclose(paper["gradient"], losses.signed_gradient_loss(*images))
+    weighted, structure = losses.ssim_losses(*images)
+    assert torch.allclose(others["ssim"], 0.5 * weighted)
+    assert torch.allclose(others["structure"], 2 * structure)
+    assert torch.allclose(others["mae"], losses.mean_intensity_loss(*images))
+    assert torch.allclose(others["gradient"], losses.unsigned_gradient_loss(*images, 1.3))
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+def test_random_steps_follow_from_seed_and_step(drawn_pairs: Path) -> None:
+    module = training_module(num_steps=3, random_steps=True)
+    drawn = [module._steps(step) for step in range(300)]
+    assert drawn == [module._steps(step) for step in range(300)]
+    assert all(80 < drawn.count(count) < 120 for count in (1, 2, 3))
+    assert {training_module(num_steps=3)._steps(step) for step in range(20)} == {3}
+
+    batch, step = batch_of(drawn_pairs, 1), drawn.index(1)
+    seen = []
+    module.model.register_forward_pre_hook(lambda _, __, named: seen.append(named), with_kwargs=True)
+    module(batch, step)
+    module(batch, drawn.index(3))
+    assert [named["num_inference_steps"] for named in seen] == [1, 3]
+
+
+# --- stop, go on, split ----------------------------------------------------------------------------------------------
+
+
+class StoppedTask(REDTask):
+    """Fails at a step, as if the machine had."""
+
+    stop_at: int | None = None
+
+    def build_training_module(self, model: Any) -> REDTraining:
+        module = super().build_training_module(model)
+        module.register_forward_pre_hook(self._stop)
+        return module
+
+    def _stop(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if arguments[1] == self.stop_at:
+            raise ConnectionError("stopped by the test")
+
+
+@pytest.mark.parametrize("memory", ["none", "reversible"])
+def test_four_steps_equal_two_and_a_failure_and_two(tmp_path: Path, drawn_pairs: Path, memory: str) -> None:
+    straight, failed = (
+        run_config(tmp_path / name, sources=[Source(str(drawn_pairs))]) for name in ("straight", "failed")
+    )
+    config = tiny_config(memory=memory, random_steps=True, **ALL_LOSSES)
+    Trainer(StoppedTask(straight, config), straight, config).train()
+    stopped = StoppedTask(failed, config)
+    stopped.stop_at = 3
+    with pytest.raises(ConnectionError):
+        Trainer(stopped, failed, config).train()
+    assert [folder.name for folder in find_checkpoints(tmp_path / "failed")] == ["step_000002"]
+    Trainer(StoppedTask(failed, config), failed, config).train()
+    expected, got = tensors(tmp_path / "straight"), tensors(tmp_path / "failed")
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, got[name]), name
+    assert records(tmp_path / "failed") == records(tmp_path / "straight")
+
+
+def train(config: TrainingConfig, model_config: REDConfig) -> None:
+    Trainer(REDTask(config, model_config), config, model_config).train()
+
+
+def test_two_processes_give_the_gradients_of_one_batch(tmp_path: Path, drawn_pairs: Path) -> None:
+    # In the first step one of three diffusion steps is run or two: DDP has to cope with unused coefficients.
+    sources = [Source(str(drawn_pairs))]
+    config = run_config(tmp_path, sources=sources, num_processes=2, max_steps=1, max_grad_norm=torch.inf)
+    seed = next(seed for seed in range(99) if training_steps(seed) < 3)
+    config = dataclasses.replace(config, seed=seed)
+    model_config = tiny_config(memory="reversible", num_steps=3, random_steps=True)
+    assert launch(train, 2, config, model_config) == [0, 0]
+    saved = tensors(tmp_path, 1)
+
+    torch.manual_seed(mixed_seed(seed))
+    task = REDTask(config, model_config)
+    module = task.build_training_module(task.build_model())
+    crops = PairCrops([CropSource(str(drawn_pairs))], CROP, seed=seed, length=2)
+    samples = [crops.sample(number, CROP) for number in range(2)]
+    loss, _ = module({name: torch.stack([s[name] for s in samples]) for name in ("visible", "infrared")}, 0)
+    loss.backward()
+    for name, parameter in module.named_parameters():
+        gradient = saved.get(f"optimizer.safetensors:{name}:exp_avg", torch.zeros(())) / (1 - config.adam_beta1)
+        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(gradient.expand_as(expected), expected, rtol=1e-3, atol=1e-5)
+
+
+def training_steps(seed: int) -> int:
+    """Diffusion steps of the first training step."""
+    module = training_module(num_steps=3, random_steps=True)
+    module.seed = seed
+    return module._steps(0)
+
+
+# --- the task and its script -----------------------------------------------------------------------------------------
+
+
+def run_script(name: str, *arguments: str) -> Any:
+    """The exit code of a training script."""
+    script = TRAIN / name
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script), *arguments])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(script), run_name="__main__")
+    return caught.value.code
+
+
+def test_the_ci_configuration_trains_a_pipeline_that_can_be_bundled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TRAIN / "configs" / "red_tiny_ci.yaml"
+    assert run_script("red.py", "--config", str(config), "--output_dir", str(tmp_path)) == 0
+    lines = records(tmp_path)
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert records(tmp_path, "validation")[0]["VIF"] > 0
+    pipeline = REDPipeline.from_pretrained(tmp_path / "pipeline")
+    assert pipeline.config.tile_size == 128
+    (fused,) = pipeline(Image.new("RGB", (70, 50), "grey"), Image.new("L", (70, 50), 90)).images
+    assert fused.size == (70, 50)
+    assert json.loads((tmp_path / "pipeline" / "training.json").read_text())["steps"] == 8
+    assert load_config(tmp_path / "pipeline" / "config.yaml")["variant"] == "tiny"
+
+    info = PretrainedInfo(
+        name="red-tiny",
+        pipeline_class="REDPipeline",
+        model_class="REDModel",
+        modality="visible + infrared",
+        datasets=("drawn",),
+        licence="Apache-2.0",
+        summary="Tiny.",
+    )
+    monkeypatch.setattr(pretrained, "ROOT", tmp_path / "bundled")
+    monkeypatch.setitem(pretrained.PRETRAINED, "red-tiny", info)
+    monkeypatch.setattr(sys, "argv", ["bundle.py", str(tmp_path / "pipeline"), "red-tiny"])
+    runpy.run_path(str(TRAIN / "bundle.py"), run_name="__main__")
+    bundled = REDPipeline.from_pretrained("red-tiny")
+    pictures = torch.rand(2, 1, 40, 48, generator=torch.Generator().manual_seed(0))
+    first, second = (p(*pictures, infrared_range="dtype", output_type="pt").images for p in (bundled, pipeline))
+    assert (first - second).abs().max() < 2e-3  # half precision
+    assert info.parameters == pipeline.model.num_parameters()
+    assert not Path(load_config(info.folder / "config.yaml")["output_dir"]).is_absolute()
+
+
+@pytest.mark.parametrize("name", ["red.py", "difffusenet.py"])
+def test_a_bare_script_takes_its_default_configuration(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FUSION_HUB_DATA", str(tmp_path / "empty"))
+    monkeypatch.chdir(tmp_path)
+    assert run_script(name) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: training data is missing") and message.count("\n") == 1
+    assert str(tmp_path / "empty" / "data" / "msrs") in message
+    assert "FUSION_HUB_DATA" in message and "--data generated" in message
+    assert list(tmp_path.iterdir()) == [], "a failed start left something behind"
+
+
+@pytest.mark.parametrize(
+    ("name", "task_config"),
+    [
+        ("red_small_msrs", REDConfig),
+        ("red_sd15", REDConfig),
+        ("red_tiny_ci", REDConfig),
+        ("difffusenet_msrs", DiffFuseNetConfig),
+    ],
+)
+def test_configurations_parse_and_data_replaces_their_sources(name: str, task_config: type) -> None:
+    file = TRAIN / "configs" / f"{name}.yaml"
+    training, _ = parse_config((TrainingConfig, task_config), [], default_config=file)
+    assert training.sources != [Source("generated")] and training.validation_sources
+    assert training.output_dir == f"runs/{name}"
+    training, _ = parse_config((TrainingConfig, task_config), ["--data", "generated"], default_config=file)
+    assert training.sources == training.validation_sources == [Source("generated")]
+
+
+def test_a_given_configuration_goes_before_the_default() -> None:
+    default, given = (TRAIN / "configs" / f"{name}.yaml" for name in ("red_small_msrs", "red_tiny_ci"))
+    training, red = parse_config((TrainingConfig, REDConfig), ["--config", str(given)], default)
+    assert (training.max_steps, red.variant, red.fidelity) == (8, "tiny", 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"variant": "huge"}, "variant must be one of paper, small, tiny, got huge"),
+        ({"mae_target": "median"}, "mae_target must be one of maximum, mean, got median"),
+        ({"gradient_target": "any"}, "gradient_target must be one of signed, unsigned, got any"),
+        ({"ssim_weight": "none"}, "ssim_weight must be one of equal, variance, got none"),
+        ({"resample": "bilinear"}, "resample must be one of pixel_shuffle, convolution, got 'bilinear'"),
+        ({"memory": "swap"}, "memory"),
+        ({"memory": "checkpoint", "early_estimates": 0.5}, "early_estimates needs memory = none.*, got checkpoint"),
+        ({"sd15": "a", "initial_weights": "b"}, "give sd15 = a or initial_weights = b, not both"),
+        ({"sd15": "/no/such/folder"}, "/no/such/folder"),
+        ({"initial_weights": "/no/such/folder"}, "no pipeline named '/no/such/folder'"),
+    ],
+)
+def test_wrong_values_are_named(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        REDTask(run_config(tmp_path), tiny_config(**values)).build_model()
+
+
+def test_crops_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="crop_size = 63 is no multiple of"):
+        REDTask(run_config(tmp_path, crop_size=63), tiny_config()).build_model()
+    with pytest.raises(ConfigError, match="crop_size = 65 is no multiple of"):
+        REDTask(run_config(tmp_path, late_crop_size=65), tiny_config()).build_model()
+
+
+def test_training_starts_from_stable_diffusion(tmp_path: Path) -> None:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    source = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16, 32, 32),
+        cross_attention_dim=8,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    source.save_pretrained(tmp_path / "sd15" / "unet")
+    config = tiny_config(variant="paper", sd15=str(tmp_path / "sd15"), num_steps=3, memory="checkpoint")
+    model = REDTask(run_config(tmp_path), config).build_model()
+    assert tuple(model.config.block_out_channels) == (8, 16) and model.config.num_steps == 3
+    assert model.config.memory == "checkpoint"
+    assert torch.equal(model.unet.conv_in.weight, source.conv_in.weight)
+
+
+def test_training_goes_on_from_a_pipeline(tmp_path: Path) -> None:
+    config = run_config(tmp_path, late_crop_size=192)
+    first = REDTask(config, tiny_config(num_steps=3))
+    model = first.build_model()
+    first.save_pipeline(model, tmp_path / "pipeline")
+    assert REDPipeline.from_pretrained(tmp_path / "pipeline").config.tile_size == 192
+    again = REDTask(config, tiny_config(initial_weights=str(tmp_path / "pipeline"))).build_model()
+    assert isinstance(again, REDModel) and again.config.num_steps == 3
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert all(parameter.requires_grad for parameter in again.parameters())
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"norm": "group", "norm_num_groups": 4, "attention_window": [0, 0]}], ids=["local", "global"]
+)
+def test_validation_fuses_as_the_pipeline_does(tmp_path: Path, values: dict[str, Any]) -> None:
+    task = REDTask(run_config(tmp_path), tiny_config(**values))
+    model = task.build_model()
+    visible, infrared = torch.rand(1, 1, 41, 150), torch.rand(1, 1, 41, 150)
+    pipeline = REDPipeline(model)
+    fused = task.fuse(model, visible, infrared)
+    assert fused.shape == visible.shape
+    expected = pipeline(visible[0], infrared[0], infrared_range="dtype", output_type="pt").images
+    torch.testing.assert_close(fused, expected)
+
+
+def test_every_option_says_what_it_is() -> None:
+    assert all(field.metadata["help"] for field in dataclasses.fields(REDConfig))
+    flags = ["--reversible_blocks", "false", "--fidelity", "0.5", "--block_out_channels", "32", "64"]
+    (parsed,) = parse_config((REDConfig,), flags)
+    assert parsed == REDConfig(reversible_blocks=False, fidelity=0.5, block_out_channels=[32, 64])
+    fields = parsed.model_fields()
+    assert fields["reversible_blocks"] is False and fields["block_out_channels"] == (32, 64)
+    assert "num_steps" not in fields, "the model's own default"
