@@ -26,33 +26,33 @@ DtypeName = Literal["auto", "float32", "bfloat16"]
 
 
 class CommandError(Exception):
-    """What the user is told, in a sentence, and the exit code."""
+    """An error for the user, one sentence, with the exit code."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
         self.code = code
 
 
-def complain(message: str) -> None:
+def print_message(message: str) -> None:
     """A line on stderr, of the main process only: the others know nothing that it does not."""
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(f"fusion-hub: {message}", err=True)
 
 
-def reason(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     return str(error).strip() or type(error).__name__
 
 
 @contextmanager
-def told(when_stopped: str) -> Iterator[None]:
+def exit_codes(when_stopped: str) -> Iterator[None]:
     """A user's mistake or Ctrl-C becomes one sentence on stderr and an exit code, never a stack trace."""
     try:
         yield
     except CommandError as error:
-        complain(f"error: {error}")
+        print_message(f"error: {error}")
         raise typer.Exit(error.code) from error
     except KeyboardInterrupt:
-        complain(f"stopped: {when_stopped}")
+        print_message(f"stopped: {when_stopped}")
         raise typer.Exit(STOPPED) from None
 
 
@@ -84,7 +84,7 @@ def processes(device: str) -> "Iterator[PartialState]":
         state.destroy_process_group()
 
 
-def agreed(step: Any) -> Any:
+def fail_together(step: Any) -> Any:
     """Result of `step()`; if it fails in any process all of them raise, so that none waits for one that gave up."""
     from accelerate.utils import gather_object
 
@@ -94,7 +94,7 @@ def agreed(step: Any) -> Any:
     except CommandError as error:
         problem = (str(error), error.code)
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:  # wrong files, Hub, device, memory
-        problem = (reason(error), FAILED)
+        problem = (message_of(error), FAILED)
     problems = [found for found in gather_object([problem]) if found is not None]
     if problems:
         raise CommandError(*problems[0])
@@ -111,7 +111,7 @@ def choose_device(name: str, state: "PartialState") -> "torch.device":
         torch.empty(1, device=wanted)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise CommandError(
-            f"--device {name} cannot be used here ({reason(error).splitlines()[0]}): try cpu", WRONG_USE
+            f"--device {name} cannot be used here ({message_of(error).splitlines()[0]}): try cpu", WRONG_USE
         ) from error
     return wanted
 

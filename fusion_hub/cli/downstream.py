@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fusion_hub.cli.common import WRONG_USE, CommandError, reason, told
+from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, message_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,7 +79,7 @@ def downstream(
     seeds with 95 % intervals over pictures and seeds; every input is compared with the single pictures, and fusion
     networks with the best rule, picture by picture.
     """
-    with told("no table was written"), tempfile.TemporaryDirectory(prefix="fusion-hub-") as temporary:
+    with exit_codes("no table was written"), tempfile.TemporaryDirectory(prefix="fusion-hub-") as temporary:
         if output is not None and output.exists() and not output.is_dir():
             raise CommandError(f"--output {output} is a file: give a folder", WRONG_USE)
         if (detector is None) != (data is None):
@@ -93,7 +93,7 @@ def downstream(
                 places += _try_detector(detector, data, split, inputs, classes, cache, folder)
             _tell(places, output, published, by_day_and_night=split_by == "day-night")
         except (OSError, ValueError, ImportError) as error:
-            raise CommandError(reason(error)) from error
+            raise CommandError(message_of(error)) from error
 
 
 def _try_detector(

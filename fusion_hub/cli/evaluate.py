@@ -15,16 +15,16 @@ from fusion_hub.cli.common import (
     CommandError,
     Device,
     DtypeName,
-    agreed,
     choose_device,
-    complain,
+    exit_codes,
+    fail_together,
     load_pipeline,
+    message_of,
     parse_steps,
+    print_message,
     processes,
     progress_bar,
-    reason,
     terminate_as_interrupt,
-    told,
 )
 from fusion_hub.files import disk_trouble
 
@@ -116,7 +116,10 @@ def evaluate(
     rows of average and maximum are always there; a warning tells when a result is near one source, or when a stretch
     explains its gain.
     """
-    with told("the same command with the same --output goes on from here"), _folder(output, save_images) as folder:
+    with (
+        exit_codes("the same command with the same --output goes on from here"),
+        _folder(output, save_images) as folder,
+    ):
         columns = parse_metrics(metrics)
         options: dict[str, Any] = {
             "rescale": rescale,
@@ -125,12 +128,14 @@ def evaluate(
         }
         options = {key: value for key, value in options.items() if value is not None}
         with terminate_as_interrupt(), processes(device) as state:
-            datasets = agreed(lambda: _open_sets(data, split, limit, state.is_main_process))
-            methods = agreed(lambda: _open_methods(model, datasets, options, choose_device(device, state), dtype))
+            datasets = fail_together(lambda: _open_sets(data, split, limit, state.is_main_process))
+            methods = fail_together(
+                lambda: _open_methods(model, datasets, options, choose_device(device, state), dtype)
+            )
             try:
                 result = _run(methods, datasets, columns, folder, save_images, overwrite, seed, state)
             except OSError as error:
-                raise CommandError(disk_trouble(error, folder) or reason(error)) from error
+                raise CommandError(disk_trouble(error, folder) or message_of(error)) from error
             code = _tell(result, output, state)
     raise typer.Exit(code)
 
@@ -289,7 +294,7 @@ def _tell(result: "Evaluation", output: Path | None, state: "PartialState") -> i
         for dataset, expected in result.sizes.items():
             measured = max((row.n for row in result.rows if row.dataset == dataset), default=0)
             if measured < expected:
-                complain(f"warning: {dataset}: {measured} of {expected} pairs were measured")
+                print_message(f"warning: {dataset}: {measured} of {expected} pairs were measured")
         if output is not None:
             typer.echo(f"{output}: summary.json, report.md, table.tex, per_image/*.csv, figure.png")
     return FAILED if result.failures else 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fusion_hub.cli.common import WRONG_USE, CommandError, progress_bar, reason, terminate_as_interrupt, told
+from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, message_of, progress_bar, terminate_as_interrupt
 
 if TYPE_CHECKING:
     from fusion_hub.data import Pair
@@ -86,14 +86,14 @@ def export_yolo(
     COCO JSON files in boxes/. Ultralytics is not needed here: the set is for `yolo detect train data=OUTPUT/data.yaml`
     in an environment of your own.
     """
-    with told("the same command goes on from here"), terminate_as_interrupt():
+    with exit_codes("the same command goes on from here"), terminate_as_interrupt():
         if output.exists() and not output.is_dir():
             raise CommandError(f"--output {output} is a file: give a folder", WRONG_USE)
         try:
             classes, pictures = _arrange({"train": train, "val": val, "test": test}, class_name, annotations or None)
             _export(pictures, method, dtype, classes, annotations, output, overwrite)
         except (OSError, ValueError, ImportError) as error:
-            raise CommandError(reason(error)) from error
+            raise CommandError(message_of(error)) from error
         boxes = sum(len(picture.boxed.boxes) for picture in pictures)
         typer.echo(f"{output}/data.yaml: {len(pictures)} pictures, {boxes} boxes of {', '.join(classes)}")
 
@@ -123,7 +123,7 @@ def _export(
             about = {"annotations": list(annotations) or "union"}
             export(pictures, inputs, classes, output, about=about, progress=lambda: bar.advance(task))
     except NotOurs as error:
-        raise CommandError(reason(error), WRONG_USE) from error
+        raise CommandError(message_of(error), WRONG_USE) from error
 
 
 def _arrange(

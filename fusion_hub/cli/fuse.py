@@ -20,16 +20,16 @@ from fusion_hub.cli.common import (
     CommandError,
     Device,
     DtypeName,
-    agreed,
     choose_device,
-    complain,
+    exit_codes,
+    fail_together,
     load_pipeline,
+    message_of,
     parse_steps,
+    print_message,
     processes,
     progress_bar,
-    reason,
     terminate_as_interrupt,
-    told,
 )
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Tally:
     fused: int = 0
     skipped: int = 0
     names: set[str] = field(default_factory=set)
-    failures: list[tuple[str, str]] = field(default_factory=list)  # name of the pair, reason
+    failures: list[tuple[str, str]] = field(default_factory=list)  # name of the pair, cause
     notes: list[tuple[str, str]] = field(default_factory=list)  # name of the pair, warning
     rows: "list[Row]" = field(default_factory=list)
 
@@ -181,7 +181,7 @@ def fuse(
     in .fusion-hub/report.csv, and the exit code is 1.
     """
     again = "the same command without --overwrite" if overwrite else "the same command"
-    with told(f"every picture in {output} is whole; run {again} to fuse the rest"):
+    with exit_codes(f"every picture in {output} is whole; run {again} to fuse the rest"):
         source, single = _choose_source(visible, infrared, output, streaming)
         if single and overwrite is False and output.exists():
             typer.echo(f"{output}: kept, as --no-overwrite asks")
@@ -195,13 +195,15 @@ def fuse(
             "noise_strength": noise_strength,
         }
         with terminate_as_interrupt(), processes(device) as state:
-            dataset = agreed(lambda: _open_dataset(source, split, streaming, limit, output, single, state))
-            pipeline = agreed(lambda: load_pipeline(model, choose_device(device, state), dtype))
-            agreed(lambda: _check_options(pipeline, options, batch_size))
+            dataset = fail_together(lambda: _open_dataset(source, split, streaming, limit, output, single, state))
+            pipeline = fail_together(lambda: load_pipeline(model, choose_device(device, state), dtype))
+            fail_together(lambda: _check_options(pipeline, options, batch_size))
             record = None
             if not single:
                 settings = {"model": model, "options": options, "seed": seed, "metadata": metadata}
-                record = agreed(lambda: _open_record(output, pipeline, settings, dataset, bool(overwrite), state))
+                record = fail_together(
+                    lambda: _open_record(output, pipeline, settings, dataset, bool(overwrite), state)
+                )
             work = Work(pipeline, options, output, single, batch_size, seed, record, metadata)
             tally = _fuse_share(work, _share(dataset, limit, state), state)
             code = _summary(tally, work, dataset, state)
@@ -243,7 +245,7 @@ def _single_pair(visible: Path, infrared: Path) -> Any:
     except ValueError as error:
         raise CommandError(str(error), WRONG_USE) from error
     for note in notes:
-        complain(f"warning: {note}")
+        print_message(f"warning: {note}")
     return pairs
 
 
@@ -371,7 +373,7 @@ def _fuse_share(work: Work, share: "tuple[Iterable[Pair], int | None]", state: "
                     waiting = []
                 bar.update(task, completed=tally.seen - len(waiting))
         except Exception as error:  # the stream broke; what has arrived is fused, what is missing reported
-            tally.failures.append((f"pair {tally.seen + 1} and all after it", reason(error)))
+            tally.failures.append((f"pair {tally.seen + 1} and all after it", message_of(error)))
         _fuse_group(work, waiting, tally)
         bar.update(task, completed=tally.seen)
     return tally
@@ -408,7 +410,7 @@ def _fuse_group(work: Work, pairs: "Sequence[Pair]", tally: Tally) -> None:
         images = _fuse_pairs(work, pairs) if pairs else []
     except Exception as error:
         if len(pairs) == 1:
-            _fail(tally, pairs[0].name, reason(error))
+            _fail(tally, pairs[0].name, message_of(error))
             return
         for pair in pairs:
             _fuse_group(work, [pair], tally)
@@ -433,7 +435,7 @@ def _save(work: Work, pair: "Pair", image: Any, tally: Tally) -> None:
         if trouble := disk_trouble(error, target.parent):
             raise CommandError(trouble) from error
         too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
-        why = f"the name {target.name[:40]!r}... is too long for a file: shorten it" if too_long else reason(error)
+        why = f"the name {target.name[:40]!r}... is too long for a file: shorten it" if too_long else message_of(error)
         _fail(tally, pair.name, why)
         return
     tally.fused += 1
@@ -498,7 +500,7 @@ def _open_record(
         try:
             record.open(names, overwrite)
         except OSError as error:
-            raise CommandError(disk_trouble(error, output) or reason(error)) from error
+            raise CommandError(disk_trouble(error, output) or message_of(error)) from error
         except ValueError as error:
             raise CommandError(str(error), WRONG_USE) from error
     state.wait_for_everyone()
@@ -518,10 +520,10 @@ def _summary(own: Tally, work: Work, dataset: "PairedDataset", state: "PartialSt
     if state.is_main_process:
         notes = [note for tally in tallies for note in tally.notes]
         if work.single and failures:
-            complain(f"error: {failures[0][1]}")
+            print_message(f"error: {failures[0][1]}")
         elif work.single:
             for _, note in notes:
-                complain(f"warning: {note}")
+                print_message(f"warning: {note}")
             typer.echo(f"{work.output}: 1 fused")
         else:
             _print_notes(notes)
@@ -536,7 +538,7 @@ def _print_notes(notes: Sequence[tuple[str, str]]) -> None:
         kinds.setdefault(re.sub(r"'[^']*'|[\d.]+", "", note), []).append(note)
     for same in kinds.values():
         more = f" (and {len(same) - 1} more pairs, see report.csv)" if len(same) > 1 else ""
-        complain(f"warning: {same[0]}{more}")
+        print_message(f"warning: {same[0]}{more}")
 
 
 def _print_summary(

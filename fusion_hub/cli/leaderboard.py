@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fusion_hub.cli.common import WRONG_USE, CommandError, reason, told
+from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, message_of
 from fusion_hub.cli.evaluate import parse_metrics
 
 EXAMPLES = """
@@ -46,7 +46,7 @@ def leaderboard(
 
     The page is one HTML file that needs nothing from the network, and the same as Markdown.
     """
-    with told("nothing was written"):
+    with exit_codes("nothing was written"):
         from fusion_hub import leaderboard as board
 
         if output.exists() and not output.is_dir():
@@ -62,5 +62,5 @@ def leaderboard(
                 seed=seed,
             )
         except (OSError, ValueError) as error:
-            raise CommandError(reason(error)) from error
+            raise CommandError(message_of(error)) from error
         typer.echo(f"{output / 'index.html'}, {output / 'leaderboard.md'}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusion_hub.cli.common import WRONG_USE, CommandError, told
+from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes
 
 if TYPE_CHECKING:
     from fusion_hub.hub.upload import PlannedFile
@@ -76,7 +76,7 @@ def publish(
     Everything is checked before anything is uploaded. Afterwards the model is downloaded again and must give the same
     pixels, else its tag is removed. The token is that of `hf auth login` or of HF_TOKEN.
     """
-    with told("the same command goes on from here"):
+    with exit_codes("the same command goes on from here"):
         terms = parse_terms(data_terms or [])
         from fusion_hub.hub.model import staged_model, upload_model
         from fusion_hub.hub.upload import PublishError, hub_url, plan

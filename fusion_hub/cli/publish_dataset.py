@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fusion_hub.cli.common import WRONG_USE, CommandError, complain, told
+from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, print_message
 from fusion_hub.cli.publish import show_files
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def publish_dataset(
     Every picture is decoded first. A missing partner, unequal sizes, a damaged file or a picture that two splits share
     stops the command before anything is uploaded. Files are published as they are: 16-bit infrared stays 16-bit.
     """
-    with told("nothing is half published: the same command goes on from here"):
+    with exit_codes("nothing is half published: the same command goes on from here"):
         from fusion_hub.hub.dataset import AboutDataset, check_card, staged_dataset, upload_dataset
         from fusion_hub.hub.dataset_check import check_dataset
         from fusion_hub.hub.upload import PublishError, hub_url, plan
@@ -91,7 +91,7 @@ def publish_dataset(
         )
         try:
             check_card(repo_id, about)
-            complain(f"looking at every picture in {folder}")
+            print_message(f"looking at every picture in {folder}")
             checked = check_dataset(folder)
             _quiet_datasets()
             with staged_dataset(checked, repo_id, about, file_format) as staged:
@@ -113,7 +113,7 @@ def publish_dataset(
 
 def _describe(checked: "CheckedDataset") -> None:
     for note in checked.notes:
-        complain(f"note: {note}")
+        print_message(f"note: {note}")
     for split, count in checked.sizes.items():
         typer.echo(f"{split}: {count} pairs")
     for band, modes in checked.modes.items():

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fusion_hub.cli.common import CommandError, told
+from fusion_hub.cli.common import CommandError, exit_codes
 from fusion_hub.cli.publish import show_files
 
 EXAMPLES = """
@@ -34,7 +34,7 @@ def publish_space(
 
     Run it from a checkout of the repository: an installed package has no space/.
     """
-    with told("nothing is half published: the same command goes on from here"):
+    with exit_codes("nothing is half published: the same command goes on from here"):
         from fusion_hub.hub.space import check_hardware, staged_space, upload_space
         from fusion_hub.hub.upload import PublishError, check_repo_id, hub_url, plan
 
