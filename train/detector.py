@@ -7,8 +7,8 @@ accelerate launch train/detector.py --input difffusenet-msrs --output_dir runs/d
 import sys
 from pathlib import Path
 
+from fusion_hub.downstream.train_detector import DetectorConfig, DetectorTask
 from fusion_hub.training import ConfigError, OutputError, Trainer, TrainingConfig, parse_config
-from fusion_hub.training.detector import DetectorConfig, DetectorTask
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "detector_msrs.yaml"
 

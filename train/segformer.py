@@ -7,8 +7,8 @@ accelerate launch train/segformer.py --input difffusenet-msrs --output_dir runs/
 import sys
 from pathlib import Path
 
+from fusion_hub.downstream.train_segformer import SegFormerConfig, SegFormerTask
 from fusion_hub.training import ConfigError, OutputError, Trainer, TrainingConfig, parse_config
-from fusion_hub.training.segformer import SegFormerConfig, SegFormerTask
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "segformer_msrs.yaml"
 

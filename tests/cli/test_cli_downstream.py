@@ -109,8 +109,8 @@ def test_a_detector_is_tried_on_each_input(tmp_path: Path) -> None:
 
 def test_runs_of_the_training_script_are_read(tmp_path: Path) -> None:
     from fusion_hub.data.generated import generate_scene
+    from fusion_hub.downstream.train_segformer import SegFormerTask
     from fusion_hub.training import Source, Trainer
-    from fusion_hub.training.segformer import SegFormerTask
     from tests.downstream.test_training_segformer import run_config, tiny_config
 
     scene = generate_scene(0, 64, 96, "night_street")

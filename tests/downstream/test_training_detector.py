@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForObjectDetection
 
 from fusion_hub.data.generated import generate_scene
+from fusion_hub.downstream.augmentation import Augmentation
 from fusion_hub.downstream.detection import DetectionResult, evaluate_detector
+from fusion_hub.downstream.detector_networks import initialise, new_network
+from fusion_hub.downstream.detector_samples import NO_OBJECT, BoxedPicture, DetectionCrops, boxes_in_view, open_boxed
 from fusion_hub.downstream.inputs import open_inputs
+from fusion_hub.downstream.train_detector import DetectorConfig, DetectorTask, DetectorTraining
 from fusion_hub.downstream.transformers_detector import TransformersDetector
 from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, load_config
-from fusion_hub.training.detector import DetectorConfig, DetectorTask, DetectorTraining
-from fusion_hub.training.detector_networks import initialise, new_network
-from fusion_hub.training.detector_samples import NO_OBJECT, BoxedPicture, DetectionCrops, boxes_in_view, open_boxed
-from fusion_hub.training.pictures import Augmentation
 from tests.support.training_toy import launch
 from tests.training.test_training import accelerate_on_cpu, records  # noqa: F401  # a fixture
 from tests.training.test_training_red import run_script

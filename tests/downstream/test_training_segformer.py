@@ -19,10 +19,10 @@ from fusion_hub.data.labels import find_labels
 from fusion_hub.downstream import SegformerSegmenter
 from fusion_hub.downstream.inputs import open_inputs, read_inputs
 from fusion_hub.downstream.segmentation import SegmentationResult, class_iou, confusion_matrix, evaluate_segmenter
+from fusion_hub.downstream.segmentation_losses import class_weights, lovasz_softmax, weighted_cross_entropy
+from fusion_hub.downstream.segmentation_samples import Augmentation, LabelledPicture, SegmentationCrops
+from fusion_hub.downstream.train_segformer import SegFormerConfig, SegFormerTask, SegFormerTraining, segformer_logits
 from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, load_config
-from fusion_hub.training.segformer import SegFormerConfig, SegFormerTask, SegFormerTraining, segformer_logits
-from fusion_hub.training.segmentation_losses import class_weights, lovasz_softmax, weighted_cross_entropy
-from fusion_hub.training.segmentation_samples import Augmentation, LabelledPicture, SegmentationCrops
 from tests.support.tiny import tiny_pipeline
 from tests.support.training_toy import launch
 from tests.training.test_training import accelerate_on_cpu, records  # noqa: F401  # a fixture

@@ -141,8 +141,8 @@ def launch(work: Callable[..., None], count: int, *arguments: Any) -> list[int |
     context.set_forkserver_preload(
         [
             "fusion_hub.training.difffusenet",
-            "fusion_hub.training.detector",
-            "fusion_hub.training.segformer",
+            "fusion_hub.downstream.train_detector",
+            "fusion_hub.downstream.train_segformer",
             "fusion_hub.pipelines",
             "accelerate",
             "diffusers.training_utils",

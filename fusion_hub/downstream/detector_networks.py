@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from fusion_hub.downstream.augmentation import Normalisation
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import ConfigError
-from fusion_hub.training.pictures import Normalisation
 
 ARCHITECTURES = ("rt_detr_v2", "d_fine")
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fusion_hub.training.detector_samples import BoxedPicture
+from fusion_hub.downstream.detector_samples import BoxedPicture
 from fusion_hub.training.validation import picture_grid
 
 if TYPE_CHECKING:

@@ -16,24 +16,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear
 
+from fusion_hub.downstream.augmentation import Augmentation, InputConfig, Normalisation, measure_channels
 from fusion_hub.downstream.classes import MSRS_CLASSES
 from fusion_hub.downstream.inputs import Inputs, file_name
-from fusion_hub.training.checkpoint import Network
-from fusion_hub.training.config import ConfigError, TrainingConfig, expand_variables, option
-from fusion_hub.training.pictures import Augmentation, InputConfig, Normalisation, measure_channels
-from fusion_hub.training.segmentation_losses import (
+from fusion_hub.downstream.segmentation_losses import (
     WEIGHTINGS,
     class_weights,
     lovasz_softmax,
     weighted_cross_entropy,
 )
-from fusion_hub.training.segmentation_samples import (
+from fusion_hub.downstream.segmentation_samples import (
     LabelledPicture,
     SegmentationCrops,
     open_labelled,
     read_labelled,
 )
-from fusion_hub.training.segmentation_validation import SegmentationValidation
+from fusion_hub.downstream.segmentation_validation import SegmentationValidation
+from fusion_hub.training.checkpoint import Network
+from fusion_hub.training.config import ConfigError, TrainingConfig, expand_variables, option
 
 if TYPE_CHECKING:
     from transformers import SegformerForSemanticSegmentation

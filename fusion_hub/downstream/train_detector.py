@@ -15,10 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusion_hub.downstream.inputs import Inputs, file_name
-from fusion_hub.training.checkpoint import Network
-from fusion_hub.training.config import ConfigError, Source, TrainingConfig, expand_variables, option
-from fusion_hub.training.detector_networks import (
+from fusion_hub.downstream.augmentation import Augmentation, InputConfig, Normalisation, measure_channels
+from fusion_hub.downstream.detector_networks import (
     ARCHITECTURES,
     VARIANTS,
     image_processor,
@@ -26,9 +24,11 @@ from fusion_hub.training.detector_networks import (
     new_network,
     save_network,
 )
-from fusion_hub.training.detector_samples import NO_OBJECT, BoxedPicture, DetectionCrops, open_boxed, read_boxed
-from fusion_hub.training.detector_validation import DetectionValidation
-from fusion_hub.training.pictures import Augmentation, InputConfig, Normalisation, measure_channels
+from fusion_hub.downstream.detector_samples import NO_OBJECT, BoxedPicture, DetectionCrops, open_boxed, read_boxed
+from fusion_hub.downstream.detector_validation import DetectionValidation
+from fusion_hub.downstream.inputs import Inputs, file_name
+from fusion_hub.training.checkpoint import Network
+from fusion_hub.training.config import ConfigError, Source, TrainingConfig, expand_variables, option
 
 
 @dataclass(frozen=True)

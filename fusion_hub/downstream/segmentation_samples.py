@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from fusion_hub.data.labels import IGNORED, LabelledPair, find_labels
+from fusion_hub.downstream.augmentation import Augmentation, PictureChoice, draw_corner, open_pairs
 from fusion_hub.downstream.inputs import Inputs, read_inputs
 from fusion_hub.training.config import ConfigError, Source
-from fusion_hub.training.pictures import Augmentation, PictureChoice, draw_corner, open_pairs
 from fusion_hub.training.samples import Batch
 
 

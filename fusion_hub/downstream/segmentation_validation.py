@@ -9,7 +9,7 @@ from PIL import Image
 
 from fusion_hub.data.labels import IGNORED
 from fusion_hub.downstream.segmentation import SegmentationResult, evaluate_segmenter
-from fusion_hub.training.segmentation_samples import LabelledPicture
+from fusion_hub.downstream.segmentation_samples import LabelledPicture
 from fusion_hub.training.validation import picture_grid
 
 if TYPE_CHECKING:

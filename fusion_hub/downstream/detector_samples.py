@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from fusion_hub.data.boxes import BoxedPair, find_boxes
+from fusion_hub.downstream.augmentation import Augmentation, PictureChoice, draw_corner, open_pairs
 from fusion_hub.downstream.inputs import Inputs, read_inputs
 from fusion_hub.training.config import ConfigError, Source
-from fusion_hub.training.pictures import Augmentation, PictureChoice, draw_corner, open_pairs
 from fusion_hub.training.samples import Batch
 
 NO_OBJECT = -1
