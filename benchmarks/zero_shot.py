@@ -92,7 +92,7 @@ def by_class(results: Results) -> str:
     """AP50, recall in all, and recall of a detector in use, of each class."""
     classes = next(iter(results.values())).classes
     columns = ["mAP50", *(f"{kind}/{name}" for name in classes for kind in ("AP50", "recall", "recall@0.3"))]
-    rows = [[name, *(str(bootstrap_detection(result, c)) for c in columns)] for name, result in results.items()]
+    rows = [[name, *(bootstrap_detection(result, c).percent for c in columns)] for name, result in results.items()]
     return table(["input", *(column.replace("/", " ") for column in columns)], rows)
 
 
@@ -109,7 +109,7 @@ def differences(parts: Mapping[str, Results]) -> str:
     columns = ("mAP50", "AP50/person", "AP50/car", "recall")
     names = list(parts["all"])
     rows = [
-        [name, other, part, *(str(bootstrap_detection_difference(found[other], found[name], c)) for c in columns)]
+        [name, other, part, *(bootstrap_detection_difference(found[other], found[name], c).percent for c in columns)]
         for number, name in enumerate(names)
         for other in (*SOURCES, "average")
         if other in names[:number]
@@ -132,7 +132,7 @@ def by_annotator(results: Results, truths: Mapping[str, Sequence[BoxedPair]]) ->
     for name in results:
         cells = []
         for found in judged.values():
-            more = "" if name == "visible" else str(bootstrap_detection_difference(found["visible"], found[name]))
+            more = "" if name == "visible" else bootstrap_detection_difference(found["visible"], found[name]).percent
             cells += [_number(found[name], "mAP50"), more]
         rows.append([name, *cells])
     heads = [f"{truth} ({sum(len(pair.boxes) for pair in boxed)} boxes)" for truth, boxed in truths.items()]

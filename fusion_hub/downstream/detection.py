@@ -29,7 +29,7 @@ from fusion_hub.downstream.average_precision import (
     measure,
     statistics,
 )
-from fusion_hub.downstream.segmentation import LEVEL, RESAMPLES, Interval, draw_pictures, percentile_interval
+from fusion_hub.evaluation.statistics import LEVEL, RESAMPLES, Interval, Resampling
 
 if TYPE_CHECKING:
     from fusion_hub.downstream.protocols import Detections, Detector
@@ -84,7 +84,7 @@ class DetectionResult:
 
     def save(self, path: Path, **more: Any) -> None:
         """Write numbers, the interval of the mAP50 over pictures, all boxes and `more` as JSON."""
-        interval = bootstrap_detection([self]) if self.pictures else Interval(math.nan, math.nan, math.nan)
+        interval = bootstrap_detection([self]) if self.pictures else Interval(math.nan)
         values = {
             **more,
             "numbers": self.numbers(),
@@ -199,9 +199,8 @@ def bootstrap_detection(
         ValueError: the runs are on different pictures, there is none, or the statistic is unknown.
     """
     runs = _runs(results)
-    rng = np.random.default_rng(seed)
-    counts = draw_pictures(rng, len(runs[0].pictures), resamples)
-    return percentile_interval(_mean(runs, statistic), _resampled(runs, statistic, counts, rng))
+    draws = Resampling(len(runs[0].pictures), seed, resamples)
+    return draws.interval(_mean(runs, statistic), _on_draws(runs, statistic, draws.counts))
 
 
 def bootstrap_detection_difference(
@@ -219,10 +218,9 @@ def bootstrap_detection_difference(
     """
     before, after = _runs(first), _runs(second)
     _runs([*before, *after])
-    rng = np.random.default_rng(seed)
-    counts = draw_pictures(rng, len(before[0].pictures), resamples)
-    drawn = [_resampled(runs, statistic, counts, rng) for runs in (before, after)]
-    return percentile_interval(_mean(after, statistic) - _mean(before, statistic), drawn[1] - drawn[0])
+    draws = Resampling(len(before[0].pictures), seed, resamples)
+    mean = _mean(after, statistic) - _mean(before, statistic)
+    return draws.difference(mean, *(_on_draws(runs, statistic, draws.counts) for runs in (before, after)))
 
 
 def _runs(results: DetectionResult | Sequence[DetectionResult]) -> list[DetectionResult]:
@@ -246,13 +244,9 @@ def _mean(runs: Sequence[DetectionResult], statistic: str) -> float:
     return float(np.mean([measure(run.matches, run.classes, statistic, once)[0] for run in runs]))
 
 
-def _resampled(
-    runs: Sequence[DetectionResult], statistic: str, counts: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Means of the statistic over runs that are drawn again, on the pictures of `counts`: `(B,)`."""
+def _on_draws(runs: Sequence[DetectionResult], statistic: str, counts: np.ndarray) -> np.ndarray:
+    """The statistic of each run on each draw of pictures, `(resamples, S)`."""
     parts = [counts[start : start + _DRAWS_AT_ONCE] for start in range(0, len(counts), _DRAWS_AT_ONCE)]
-    values = np.stack(
+    return np.stack(
         [np.concatenate([measure(run.matches, run.classes, statistic, part) for part in parts]) for run in runs], axis=1
     )
-    chosen = rng.integers(len(runs), size=(len(counts), len(runs)))
-    return np.take_along_axis(values, chosen, axis=1).mean(axis=1)

@@ -8,14 +8,14 @@ Conventions, as in the papers on MSRS and MFNet:
 - A class that occurs neither in the labels nor in the predictions has no IoU: NaN, left out of the mean, and not 0.
 - Pixels with the label 255 do not count.
 
-Intervals: `bootstrap` draws pictures again, so it says how much another set of such pictures would change the number;
-`over_seeds` says how much another training run would; `bootstrap_runs` both at once. Two networks are compared with
-`bootstrap_difference` and `difference_over_seeds`.
+Intervals: `bootstrap` resamples pictures: how much would another set of such pictures change the number?
+`evaluation.statistics.over_seeds` does this for another training run, `bootstrap_runs` for both. Compare two networks
+with `bootstrap_difference` and `evaluation.statistics.difference_over_seeds`.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusion_hub.data.labels import IGNORED
+from fusion_hub.evaluation.statistics import LEVEL, RESAMPLES, Interval, Resampling
 
 if TYPE_CHECKING:
     from fusion_hub.downstream.protocols import Segmenter
     from fusion_hub.image.processor import ImageInput
-
-LEVEL = 0.95
-RESAMPLES = 2000
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """From confusion matrices `(..., C, C)` to numbers `(...)`, NaN where undefined."""
@@ -82,19 +80,6 @@ def pixel_accuracy(confusion: np.ndarray) -> np.ndarray:
 # --- intervals -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A number and where it may lie: NaN at the ends where nothing can be said, as with one seed."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        ends = "" if math.isnan(self.low) else f" [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-        return f"{100 * self.value:.1f}{ends}"
-
-
 def bootstrap(
     confusions: np.ndarray, statistic: Statistic = mean_iou, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
@@ -121,9 +106,9 @@ def bootstrap_runs(
     confusions = np.asarray(confusions)
     if confusions.ndim != 4 or not confusions.shape[1]:
         raise ValueError(f"confusions are {confusions.shape}: give (runs, pictures, classes, classes)")
-    rng = np.random.default_rng(seed)
-    means = _resampled(confusions, statistic, draw_pictures(rng, confusions.shape[1], resamples), rng)
-    return percentile_interval(float(np.mean(statistic(confusions.sum(1)))), means)
+    draws = Resampling(confusions.shape[1], seed, resamples)
+    mean = float(np.mean(statistic(confusions.sum(1))))
+    return draws.interval(mean, _on_draws(confusions, statistic, draws.counts))
 
 
 def bootstrap_difference(
@@ -140,74 +125,16 @@ def bootstrap_difference(
     first, second = (one[None] if one.ndim == 3 else one for one in (np.asarray(first), np.asarray(second)))
     if first.shape[1:] != second.shape[1:]:
         raise ValueError(f"the matrices are {first.shape} and {second.shape}: compare runs on the same pictures")
-    rng = np.random.default_rng(seed)
-    counts = draw_pictures(rng, first.shape[1], resamples)
-    before, after = (_resampled(one, statistic, counts, rng) for one in (first, second))
-    value = np.mean(statistic(second.sum(1))) - np.mean(statistic(first.sum(1)))
-    return percentile_interval(float(value), after - before)
+    draws = Resampling(first.shape[1], seed, resamples)
+    mean = float(np.mean(statistic(second.sum(1))) - np.mean(statistic(first.sum(1))))
+    return draws.difference(mean, *(_on_draws(one, statistic, draws.counts) for one in (first, second)))
 
 
-def draw_pictures(rng: np.random.Generator, pictures: int, resamples: int) -> np.ndarray:
-    """`(resamples, pictures)`: how often each picture was drawn, with replacement."""
-    return rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
-
-
-def _resampled(
-    confusions: np.ndarray, statistic: Statistic, counts: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Means of the statistic over runs that are drawn again, on the pictures of `counts`: `(resamples,)`."""
+def _on_draws(confusions: np.ndarray, statistic: Statistic, counts: np.ndarray) -> np.ndarray:
+    """The statistic of each run on each draw of pictures, `(resamples, S)`."""
     runs, pictures, classes = confusions.shape[:3]
-    flat = confusions.reshape(runs, pictures, classes**2).astype(np.float64)
-    sums = np.tensordot(counts.astype(np.float64), flat, axes=(1, 1))
-    values = statistic(sums.reshape(len(counts), runs, classes, classes))
-    chosen = rng.integers(runs, size=(len(counts), runs))
-    return np.take_along_axis(values, chosen, axis=1).mean(1)
-
-
-def over_seeds(values: Sequence[float]) -> Interval:
-    """Mean and 95 % interval of Student's t over training runs that differ in their seed only."""
-    numbers = np.asarray(values, dtype=np.float64)
-    if numbers.size < 2:
-        return Interval(float(numbers.mean()) if numbers.size else math.nan, math.nan, math.nan)
-    half = _student(numbers.size - 1) * numbers.std(ddof=1) / math.sqrt(numbers.size)
-    return Interval(float(numbers.mean()), float(numbers.mean() - half), float(numbers.mean() + half))
-
-
-def difference_over_seeds(
-    first: Sequence[float], second: Sequence[float], others: Iterable[Sequence[float]] = ()
-) -> Interval:
-    """Mean of `second` minus that of `first`, numbers of training runs, and its 95 % interval of Student's t.
-
-    Args:
-        others: numbers of runs on other inputs. Two or three runs say little of how much runs scatter; that of all
-            inputs together says more, and is taken to be the same for all.
-    """
-    groups = [np.asarray(group, dtype=np.float64) for group in (first, second, *others)]
-    before, after = groups[:2]
-    value = float(after.mean() - before.mean())
-    freedom = sum(group.size - 1 for group in groups if group.size)
-    if not freedom or not math.isfinite(value):
-        return Interval(value, math.nan, math.nan)
-    variance = sum(float(np.square(group - group.mean()).sum()) for group in groups if group.size) / freedom
-    half = _student(freedom) * math.sqrt(variance * (1 / before.size + 1 / after.size))
-    return Interval(value, value - half, value + half)
-
-
-def percentile_interval(value: float, values: np.ndarray) -> Interval:
-    """`value` with the middle 95 % of its resampled `values`; undefined ones (NaN) are left out."""
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return Interval(value, math.nan, math.nan)
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value, float(low), float(high))
-
-
-def _student(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t, by integrating its density: t = tan(a) turns it into cos(a)^(f - 1)."""
-    angles = np.linspace(0, math.pi / 2, 200_001)
-    density = np.cos(angles) ** (freedom - 1)
-    area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return math.sqrt(freedom) * math.tan(float(np.interp(LEVEL * area[-1], area, angles)))
+    sums = np.tensordot(counts, confusions.reshape(runs, pictures, classes**2).astype(np.float64), axes=(1, 1))
+    return statistic(sums.reshape(len(counts), runs, classes, classes))
 
 
 # --- a segmenter on a set --------------------------------------------------------------------------------------------
@@ -249,7 +176,7 @@ class SegmentationResult:
 
     def save(self, path: Path, **more: Any) -> None:
         """Write numbers, the interval of the mIoU over pictures, all matrices and `more` as JSON."""
-        interval = bootstrap(self.confusions) if self.pictures else Interval(math.nan, math.nan, math.nan)
+        interval = bootstrap(self.confusions) if self.pictures else Interval(math.nan)
         values = {
             **more,
             "numbers": self.numbers(),

@@ -30,7 +30,9 @@ from fusion_hub.evaluation.methods import (
     pipeline_method,
     source_luminance,
 )
-from fusion_hub.evaluation.summary import Row, Statistic, bootstrap_mean, summarise, warnings_of
+from fusion_hub.evaluation.statistics import Interval as Statistic
+from fusion_hub.evaluation.statistics import bootstrap_mean
+from fusion_hub.evaluation.summary import Row, summarise, warnings_of
 from fusion_hub.files import sweep_leftovers, write_aside
 from fusion_hub.metrics import CDDFUSE_METRICS, find_metric
 

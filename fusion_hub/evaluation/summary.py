@@ -5,32 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from fusion_hub.evaluation.measuring import CONTRAST_METRICS, Record
 from fusion_hub.evaluation.methods import Method
+from fusion_hub.evaluation.statistics import Interval, bootstrap_mean
 from fusion_hub.metrics import find_metric
-
-RESAMPLES = 2000
-LEVEL = 0.95
 
 # Thresholds of the guard rails; docs/metrics.md shows what the trivial rules reach.
 NEAR_SOURCE = 0.15  # of the distance between the sources; the average of both lies at 0.5
 ONE_SIDED = 0.5  # of the smaller per-source VIF of the average
 FULL_RANGE_SHARE = 0.9  # of the images touch both ends of the grey scale
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """Mean of one metric over a set, with its 95 % bootstrap interval over images.
-
-    `n` counts the images for which the metric is defined; with fewer than two of them the interval is the mean itself.
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -41,7 +24,7 @@ class Row:
     kind: str
     dataset: str
     n: int
-    metrics: Mapping[str, Statistic]
+    metrics: Mapping[str, Interval]
     names: Sequence[str]
     values: Mapping[str, Sequence[float | None]]
     stretched: Mapping[str, float]  # mean of the contrast metrics after a min-max stretch of every image
@@ -76,28 +59,12 @@ class Row:
         }
 
 
-def _statistic_json(found: Statistic, n: int) -> dict[str, float | int | None]:
+def _statistic_json(found: Interval, n: int) -> dict[str, float | int | None]:
     numbers: dict[str, float | int | None] = {
         key: None if math.isnan(value) else value
         for key, value in (("mean", found.mean), ("low", found.low), ("high", found.high))
     }
     return numbers if found.n == n else {**numbers, "n": found.n}
-
-
-def bootstrap_mean(values: Sequence[float | None], seed: int = 0, resamples: int = RESAMPLES) -> Statistic:
-    """Mean of the defined values and its percentile bootstrap interval (Efron, 1979), by resampling images.
-
-    Undefined values (None) are left out; without any defined value all numbers are nan.
-    """
-    defined = np.array([value for value in values if value is not None], dtype=np.float64)
-    if len(defined) == 0:
-        return Statistic(math.nan, math.nan, math.nan, 0)
-    mean = float(defined.mean())
-    if len(defined) == 1:
-        return Statistic(mean, mean, mean, 1)
-    drawn = np.random.default_rng(seed).integers(0, len(defined), (resamples, len(defined)))
-    low, high = np.quantile(defined[drawn].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Statistic(mean, float(low), float(high), len(defined))
 
 
 def summarise(

@@ -24,7 +24,6 @@ from fusion_hub.downstream.segmentation import (
     bootstrap_difference,
     bootstrap_runs,
     class_iou,
-    difference_over_seeds,
     mean_iou,
 )
 from fusion_hub.evaluation.downstream_results import Results, assemble, find_runs, read_published, write
@@ -38,6 +37,7 @@ from fusion_hub.evaluation.downstream_results.report import (
 )
 from fusion_hub.evaluation.downstream_results.runs import Cost, Kind, Run, Task
 from fusion_hub.evaluation.downstream_results.table import BEST_RULE, BEST_SOURCE, Number, Part
+from fusion_hub.evaluation.statistics import difference_over_seeds
 
 CLASSES = ("unlabelled", "car", "person")
 PICTURES = tuple(f"{number:05d}{'DN'[number % 2]}" for number in range(12))
@@ -140,16 +140,16 @@ def test_intervals_are_those_of_the_bootstrap_over_pictures_and_runs(runs: list[
     for row in part.rows:
         for metric, statistic in {"mIoU": mean_iou, "IoU/car": lambda sums: class_iou(sums)[..., 1]}.items():
             expected = bootstrap_runs(stacked[row.input], statistic)
-            assert number_of(row.numbers[metric]) == pytest.approx((expected.value, expected.low, expected.high))
+            assert number_of(row.numbers[metric]) == pytest.approx((expected.mean, expected.low, expected.high))
     for one in part.differences:
         if one.metric == "mIoU":
             expected = bootstrap_difference(stacked[one.reference], stacked[one.input])
-            assert number_of(one.over_both) == pytest.approx((expected.value, expected.low, expected.high))
+            assert number_of(one.over_both) == pytest.approx((expected.mean, expected.low, expected.high))
             by_seed = {row.input: row.by_seed["mIoU"] for row in part.rows}
             others = [values for name, values in by_seed.items() if name not in (one.input, one.reference)]
             seeds = difference_over_seeds(by_seed[one.reference], by_seed[one.input], others)
             assert one.over_seeds is not None
-            assert number_of(one.over_seeds) == pytest.approx((seeds.value, seeds.low, seeds.high))
+            assert number_of(one.over_seeds) == pytest.approx((seeds.mean, seeds.low, seeds.high))
 
 
 def test_detection_has_the_intervals_of_its_own_bootstrap(runs: list[Run], results: Results) -> None:
@@ -159,10 +159,10 @@ def test_detection_has_the_intervals_of_its_own_bootstrap(runs: list[Run], resul
     assert found is not None and found.seeds == () and found.cost is None
     for metric in ("mAP50", "mAP", "recall", "recall@0.3/car"):
         expected = bootstrap_detection(fused, metric)
-        assert number_of(found.numbers[metric]) == pytest.approx((expected.value, expected.low, expected.high))
+        assert number_of(found.numbers[metric]) == pytest.approx((expected.mean, expected.low, expected.high))
     (one,) = [d for d in part.differences if d.metric == "mAP50"]
     expected = bootstrap_detection_difference(visible, fused, "mAP50")
-    assert number_of(one.over_both) == pytest.approx((expected.value, expected.low, expected.high))
+    assert number_of(one.over_both) == pytest.approx((expected.mean, expected.low, expected.high))
     assert one.over_seeds is None and one.verdict == "higher" and not one.these_networks_only
 
 

@@ -17,12 +17,11 @@ from fusion_hub.downstream.segmentation import (
     bootstrap_runs,
     class_iou,
     confusion_matrix,
-    difference_over_seeds,
     evaluate_segmenter,
     mean_iou,
-    over_seeds,
     pixel_accuracy,
 )
+from fusion_hub.evaluation.statistics import difference_over_seeds, over_seeds
 
 CLASSES = 5
 
@@ -107,9 +106,9 @@ def test_student_interval_is_that_of_scipy() -> None:
     for values in ([0.4, 0.5], [0.31, 0.35, 0.33], list(np.random.default_rng(0).random(12))):
         interval = over_seeds(values)
         low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-        assert (interval.value, interval.low, interval.high) == pytest.approx((np.mean(values), low, high), rel=1e-4)
-    assert over_seeds([0.4]).value == 0.4 and math.isnan(over_seeds([0.4]).low)
-    assert str(over_seeds([0.4])) == "40.0" and str(over_seeds([0.4, 0.4])) == "40.0 [40.0, 40.0]"
+        assert (interval.mean, interval.low, interval.high) == pytest.approx((np.mean(values), low, high), rel=1e-4)
+    assert over_seeds([0.4]).mean == 0.4 and math.isnan(over_seeds([0.4]).low)
+    assert over_seeds([0.4]).percent == "40.0" and over_seeds([0.4, 0.4]).percent == "40.0 [40.0, 40.0]"
 
 
 def accuracy_matrices(rng: np.random.Generator, pictures: int, mean: float = 0.7) -> np.ndarray:
@@ -126,7 +125,7 @@ def test_bootstrap_agrees_with_the_theory_of_means_and_covers() -> None:
     interval = bootstrap(matrices, pixel_accuracy, resamples=4000)
     shares = matrices[:, 0, 0] / 100
     error = shares.std() / math.sqrt(len(shares))
-    assert interval.value == pytest.approx(shares.mean())
+    assert interval.mean == pytest.approx(shares.mean())
     assert interval.low == pytest.approx(shares.mean() - 1.96 * error, abs=0.2 * error)
     assert interval.high == pytest.approx(shares.mean() + 1.96 * error, abs=0.2 * error)
     assert bootstrap(matrices, pixel_accuracy, resamples=4000) == interval, "seeded"
@@ -144,8 +143,8 @@ def test_paired_differences_are_narrower_than_the_intervals_of_both() -> None:
     second[:, 0, 0] += gain
     second[:, 0, 1] -= gain
     difference = bootstrap_difference(first, second, pixel_accuracy)
-    assert difference.value == pytest.approx(pixel_accuracy(second.sum(0)) - pixel_accuracy(first.sum(0)))
-    assert 0 < difference.low < difference.value < difference.high
+    assert difference.mean == pytest.approx(pixel_accuracy(second.sum(0)) - pixel_accuracy(first.sum(0)))
+    assert 0 < difference.low < difference.mean < difference.high
     alone = bootstrap(first, pixel_accuracy)
     assert difference.high - difference.low < 0.7 * (alone.high - alone.low)
     with pytest.raises(ValueError, match="on the same pictures"):
@@ -172,7 +171,7 @@ def test_a_difference_of_several_runs_draws_their_runs_too() -> None:
     assert dataclasses.astuple(twice) == pytest.approx(dataclasses.astuple(alone))
     scattered = np.stack([second, accuracy_matrices(rng, 50, 0.5)])
     wide = bootstrap_difference(first, scattered, pixel_accuracy)
-    assert wide.value == pytest.approx(pixel_accuracy(scattered.sum(1)).mean() - pixel_accuracy(first.sum(0)))
+    assert wide.mean == pytest.approx(pixel_accuracy(scattered.sum(1)).mean() - pixel_accuracy(first.sum(0)))
     assert wide.high - wide.low > 2 * (alone.high - alone.low)
 
 
@@ -181,14 +180,14 @@ def test_the_difference_over_seeds_is_that_of_an_equal_variance_t_test() -> None
     found = difference_over_seeds(first, second)
     expected = stats.ttest_ind(second, first).confidence_interval()
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
-    assert found.value == pytest.approx(0.1)
+    assert found.mean == pytest.approx(0.1)
     # With a third input the scatter is known from four degrees of freedom in place of three.
     deviation = math.sqrt(sum((len(g) - 1) * np.var(g, ddof=1) for g in (first, second, third)) / 4)
     half = stats.t.ppf(0.975, 4) * deviation * math.sqrt(1 / 2 + 1 / 3)
     pooled = difference_over_seeds(first, second, [third, (0.5,), ()])
     assert (pooled.low, pooled.high) == pytest.approx((0.1 - half, 0.1 + half), abs=1e-6)
     alone = difference_over_seeds((0.3,), (0.4,))
-    assert alone.value == pytest.approx(0.1) and math.isnan(alone.low) and math.isnan(alone.high)
+    assert alone.mean == pytest.approx(0.1) and math.isnan(alone.low) and math.isnan(alone.high)
 
 
 # --- a segmenter on a set --------------------------------------------------------------------------------------------

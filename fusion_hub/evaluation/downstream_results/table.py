@@ -12,7 +12,6 @@ A difference is called higher or lower where both leave out 0, and otherwise it 
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fusion_hub.downstream.segmentation import Interval, difference_over_seeds
 from fusion_hub.evaluation.downstream_results.alike import check_alike
-from fusion_hub.evaluation.downstream_results.draws import Draws
 from fusion_hub.evaluation.downstream_results.measures import Measures, measures_of
 from fusion_hub.evaluation.downstream_results.published import Published
 from fusion_hub.evaluation.downstream_results.runs import TASKS, Cost, Kind, Run, Task, order
+from fusion_hub.evaluation.statistics import Interval, Resampling, difference_over_seeds
 
 FORMAT = "fusion-hub-downstream/1"
 BEST_SOURCE, BEST_RULE = "the better single picture", "the best rule without a network"
@@ -44,8 +42,7 @@ class Number:
     @classmethod
     def of(cls, interval: Interval) -> "Number":
         """The same with None in place of NaN."""
-        known = math.isfinite(interval.low) and math.isfinite(interval.high)
-        return cls(interval.value, *((interval.low, interval.high) if known else (None, None)))
+        return cls(interval.mean, *((interval.low, interval.high) if interval.has_ends else (None, None)))
 
     @property
     def excludes_zero(self) -> bool:
@@ -208,7 +205,7 @@ def _part_of(runs: Sequence[Run], group: str, wanted: Callable[[str], bool] | No
 
     measures = measures_of(runs[0].task)
     pictures = [name for name in runs[0].result.pictures if wanted is None or wanted(name)]
-    draws = Draws(len(pictures))
+    draws = Resampling(len(pictures))
     rows, drawn = [], {}
     title = f"{runs[0].task}, {group}"
     inputs = sorted({(run.input, run.kind) for run in runs}, key=lambda pair: order(*pair))
@@ -235,7 +232,7 @@ Drawn = Mapping[str, np.ndarray]
 """By name, what each run of an input has on each draw of pictures: `(resamples, S)`."""
 
 
-def _row(runs: Sequence[Run], results: Sequence[Any], measures: Measures, draws: Draws) -> tuple[Row, Drawn]:
+def _row(runs: Sequence[Run], results: Sequence[Any], measures: Measures, draws: Resampling) -> tuple[Row, Drawn]:
     values = [measures.numbers(result) for result in results]
     names = list(dict.fromkeys(name for one in values for name in one))
     # A number that is undefined in one of the runs has no mean over the runs.
@@ -262,7 +259,7 @@ def _cost(costs: Sequence[Cost]) -> Cost | None:
 
 
 def _differences(
-    rows: Sequence[Row], drawn: Mapping[str, Drawn], metrics: Sequence[str], draws: Draws
+    rows: Sequence[Row], drawn: Mapping[str, Drawn], metrics: Sequence[str], draws: Resampling
 ) -> list[Difference]:
     """Every input against visible and against the better single picture; fusion networks against the best rule too."""
     found = []

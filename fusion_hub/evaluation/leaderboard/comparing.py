@@ -4,55 +4,14 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from fusion_hub.evaluation.leaderboard.rows import RANK_METRICS, Row
+from fusion_hub.evaluation.statistics import LEVEL, RESAMPLES, holm, paired_bootstrap
 from fusion_hub.metrics import find_metric
 
-RESAMPLES = 2000
-LEVEL = 0.95
 MIN_IMAGES = 5  # with fewer, a bootstrap interval says nothing
-
-
-def paired_bootstrap(
-    differences: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float, float, float]:
-    """Mean of paired differences, its 95 % percentile interval, and a two-sided p-value (Efron, 1979).
-
-    Args:
-        differences: `(n,)` finite, one for each image, method minus reference; n at least 1.
-        resamples: draws of n images with replacement.
-        seed: equal n and seed use the same draws, so comparisons do not depend on what else is compared.
-
-    Returns:
-        `(mean, low, high, p)`; p is never below `2 / (resamples + 1)`.
-
-    Raises:
-        ValueError: no differences, or any of them is not finite.
-    """
-    if differences.ndim != 1 or len(differences) == 0 or not np.isfinite(differences).all():
-        raise ValueError(f"differences has shape {differences.shape}: give one finite value for each image")
-    means = _draws(len(differences), resamples, seed) @ differences / len(differences)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    return float(differences.mean()), float(low), float(high), min(1.0, 2 * (beyond + 1) / (resamples + 1))
-
-
-@lru_cache(maxsize=4)
-def _draws(n: int, resamples: int, seed: int) -> np.ndarray:
-    """`(resamples, n)` float64: how often each image is drawn."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted by Holm's step-down procedure (1979), in the order given."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for step, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - step) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,212 @@
+"""Intervals and tests of all tables: bootstrap over images and training runs, Student's t over runs, Holm, mean ranks.
+
+The bootstraps resample with NumPy. `scipy.stats.bootstrap` draws the same images for a mean, but differs in the
+last digit, and has neither a paired p-value nor a second level of resampling (training runs).
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+from scipy import special, stats
+
+from fusion_hub.metrics import find_metric
+
+LEVEL = 0.95
+RESAMPLES = 2000
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+RANK_METRICS = ("SCD", "VIF", "Qabf", "SSIM_cddfuse", "EN", "SF")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean (or a difference of means) with its 95 % interval.
+
+    Attributes:
+        mean: NaN where undefined.
+        low, high: ends; NaN where nothing is known, such as for published numbers or for a single training run.
+        n: number of images that it is over; 0 where it is not known.
+    """
+
+    mean: float
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+
+    @property
+    def has_ends(self) -> bool:
+        """Whether there is an interval."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval and it leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def percent(self) -> str:
+        """`45.1 [40.0, 50.3]`, or `45.1` without an interval."""
+        ends = f" [{100 * self.low:.1f}, {100 * self.high:.1f}]" if self.has_ends else ""
+        return f"{100 * self.mean:.1f}{ends}"
+
+
+def percentile_interval(mean: float, samples: np.ndarray, n: int = 0) -> Interval:
+    """`mean` with the middle 95 % of its resampled values `samples`; undefined ones (NaN) are left out."""
+    samples = samples[np.isfinite(samples)]
+    if not samples.size:
+        return Interval(mean, n=n)
+    low, high = np.quantile(samples, TAILS)
+    return Interval(mean, float(low), float(high), n)
+
+
+def bootstrap_mean(values: Sequence[float | None], seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Mean of the defined values and its percentile bootstrap interval (Efron, 1979), by resampling images.
+
+    Undefined values (None) are left out; without any defined value all numbers are NaN. With fewer than two defined
+    values the interval is the mean itself.
+    """
+    defined = np.array([value for value in values if value is not None], dtype=np.float64)
+    if len(defined) == 0:
+        return Interval(math.nan)
+    mean = float(defined.mean())
+    if len(defined) == 1:
+        return Interval(mean, mean, mean, 1)
+    drawn = np.random.default_rng(seed).integers(0, len(defined), (resamples, len(defined)))
+    return percentile_interval(mean, defined[drawn].mean(1), len(defined))
+
+
+@lru_cache(maxsize=4)
+def _counts(n: int, seed: int, resamples: int) -> tuple[np.ndarray, dict]:
+    """How often each of `n` images is drawn, `(resamples, n)` float64, and the state of the generator afterwards."""
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
+    return counts, dict(rng.bit_generator.state)
+
+
+def paired_bootstrap(
+    differences: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float, float, float]:
+    """Mean of paired differences, its 95 % percentile interval, and a two-sided p-value (Efron, 1979).
+
+    Args:
+        differences: `(n,)` finite, one for each image, method minus reference; n at least 1.
+        resamples: how often n images are drawn with replacement.
+        seed: comparisons of equal n and seed use the same draws, so they do not depend on what else is compared.
+
+    Returns:
+        `(mean, low, high, p)`; p is never below `2 / (resamples + 1)`.
+
+    Raises:
+        ValueError: no differences, or any of them is not finite.
+    """
+    if differences.ndim != 1 or len(differences) == 0 or not np.isfinite(differences).all():
+        raise ValueError(f"differences has shape {differences.shape}: give one finite value for each image")
+    means = _counts(len(differences), seed, resamples)[0] @ differences / len(differences)
+    found = percentile_interval(float(differences.mean()), means)
+    beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    return found.mean, found.low, found.high, min(1.0, 2 * (beyond + 1) / (resamples + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted by Holm's step-down procedure (1979), in the order given."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for step, i in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - step) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+class Resampling:
+    """Images and training runs drawn with replacement; every run is measured on the same drawn images.
+
+    Attributes:
+        counts: `(resamples, images)` float64, how often each image is drawn.
+    """
+
+    def __init__(self, images: int, seed: int = 0, resamples: int = RESAMPLES) -> None:
+        self.counts, self._state = _counts(images, seed, resamples)
+
+    def interval(self, mean: float, drawn: np.ndarray) -> Interval:
+        """Interval of `mean`, the mean over S runs.
+
+        Args:
+            mean: the number itself.
+            drawn: `(resamples, S)`, the number of each run on the drawn images. Runs are drawn again as well: with two
+                or three runs the interval is too narrow, because so few runs say little about their scatter.
+        """
+        return percentile_interval(mean, _over_drawn_runs(drawn, self._generator()))
+
+    def difference(self, mean: float, first: np.ndarray, second: np.ndarray) -> Interval:
+        """Interval of `mean`, that of `second` minus that of `first`; the runs of each side are drawn separately."""
+        rng = self._generator()
+        before, after = (_over_drawn_runs(drawn, rng) for drawn in (first, second))
+        return percentile_interval(mean, after - before)
+
+    def _generator(self) -> np.random.Generator:
+        rng = np.random.default_rng()
+        rng.bit_generator.state = self._state
+        return rng
+
+
+def _over_drawn_runs(drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    chosen = rng.integers(drawn.shape[1], size=drawn.shape)
+    return np.take_along_axis(drawn, chosen, axis=1).mean(1)
+
+
+def over_seeds(values: Sequence[float]) -> Interval:
+    """Mean and 95 % interval of Student's t over training runs that differ in their seed only."""
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.size < 2:
+        return Interval(float(numbers.mean()) if numbers.size else math.nan)
+    half = _student(numbers.size - 1) * numbers.std(ddof=1) / math.sqrt(numbers.size)
+    return Interval(float(numbers.mean()), float(numbers.mean() - half), float(numbers.mean() + half))
+
+
+def difference_over_seeds(
+    first: Sequence[float], second: Sequence[float], others: Iterable[Sequence[float]] = ()
+) -> Interval:
+    """Mean of `second` minus that of `first`, numbers of training runs, and its 95 % interval of Student's t.
+
+    Args:
+        first, second: one number for each run.
+        others: numbers of runs on other inputs. Two or three runs say little about the scatter of runs, so it is pooled
+            over all inputs and taken to be the same for all.
+    """
+    groups = [np.asarray(group, dtype=np.float64) for group in (first, second, *others)]
+    before, after = groups[:2]
+    mean = float(after.mean() - before.mean())
+    freedom = sum(group.size - 1 for group in groups if group.size)
+    if not freedom or not math.isfinite(mean):
+        return Interval(mean)
+    variance = sum(float(np.square(group - group.mean()).sum()) for group in groups if group.size) / freedom
+    half = _student(freedom) * math.sqrt(variance * (1 / before.size + 1 / after.size))
+    return Interval(mean, mean - half, mean + half)
+
+
+def _student(freedom: int) -> float:
+    return float(special.stdtrit(freedom, TAILS[1]))
+
+
+class HasValues(Protocol):
+    """Anything with means by metric."""
+
+    @property
+    def values(self) -> Mapping[str, float]: ...
+
+
+def mean_ranks(rows: Sequence[HasValues], metrics: Sequence[str] = RANK_METRICS) -> list[float | None]:
+    """Mean over `metrics` of each row's rank among all rows, 1 is best; equal values share the mean of their ranks.
+
+    None for a row that lacks one of the metrics; its other values still count for the ranks of the others.
+    """
+    signs = [-1 if find_metric(metric).direction == "up" else 1 for metric in metrics]
+    values = [
+        [sign * row.values.get(name, math.nan) for name, sign in zip(metrics, signs, strict=True)] for row in rows
+    ]
+    if not rows:
+        return []
+    ranks = stats.rankdata(np.array(values), axis=0, nan_policy="omit")
+    return [None if np.isnan(own).any() else sum(own.tolist()) / len(metrics) for own in ranks]
