@@ -16,7 +16,7 @@ import numpy as np
 from fusion_hub.data.pairs import PairedDataset
 from fusion_hub.data.pictures import Pair, read_bytes
 from fusion_hub.hub.dataset_check import BANDS, Band, CheckedDataset, check_dataset, stored_file
-from fusion_hub.hub.upload import Published, PublishError, check_repo_id, take_back, upload
+from fusion_hub.hub.upload import Published, PublishError, check_repo_id, upload, withdraw_tag
 
 Format = Literal["folder", "parquet"]
 
@@ -253,7 +253,7 @@ def upload_dataset(
     try:
         _read_back(checked, published, token)
     except PublishError as error:
-        raise PublishError(f"{error}; {take_back(published, token)}") from error
+        raise PublishError(f"{error}; {withdraw_tag(published, token)}") from error
     return published
 
 

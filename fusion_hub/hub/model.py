@@ -20,7 +20,7 @@ import numpy as np
 import fusion_hub
 from fusion_hub import pretrained
 from fusion_hub.hub.places import without_places
-from fusion_hub.hub.upload import Published, PublishError, check_repo_id, progress_bars, take_back, upload
+from fusion_hub.hub.upload import Published, PublishError, check_repo_id, progress_bars, upload, withdraw_tag
 
 if TYPE_CHECKING:
     from fusion_hub.data.generated import GeneratedPair
@@ -168,7 +168,7 @@ def upload_model(
         with progress_bars(progress):
             compare(staged, published, token)
     except PublishError as error:
-        raise PublishError(f"{error}; {take_back(published, token)}") from error
+        raise PublishError(f"{error}; {withdraw_tag(published, token)}") from error
     return published
 
 

@@ -1,10 +1,10 @@
-"""One folder becomes one commit on the Hub, then a tag.
+"""Publish a folder on the Hub: one commit, then a tag.
 
     published = upload(Path("staged"), "me/street", message="Street v1", tag="v1")
 
-The order makes it safe to stop anywhere and to run again: large files first, which the Hub keeps by their hash; then
-one commit, refused if somebody else has committed since; then a comparison of what the Hub holds with the folder; the
-tag comes last. Whoever loads the tag gets the whole folder or nothing.
+The order makes it safe to stop at any point and to run again. The Hub stores large files by their hash first. One
+commit follows, which the Hub refuses if somebody else has committed since. The Hub's copy is then compared with the
+folder, and the tag comes last: whoever loads the tag gets the whole folder or nothing.
 """
 
 import hashlib
@@ -14,24 +14,31 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import RepoFile
+from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    validate_repo_id,
+)
+from huggingface_hub.utils.sha import git_hash
 
 RepoType = Literal["model", "dataset", "space"]
 T = TypeVar("T")
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
-MADE_BY_THE_HUB = (".gitattributes",)
 WAITS = (1.0, 2.0, 4.0)
-"""Seconds before the second, third and fourth try; uploads of large files are retried by huggingface_hub itself."""
+"""Seconds before each new attempt."""
 
-_TAG = re.compile(r"[A-Za-z0-9][\w.-]*")
+_TAG = re.compile(r"(?!main$)[A-Za-z0-9][\w.-]*")
 
 
 class PublishError(Exception):
-    """Why something is not published and what to do, in a sentence."""
+    """Why something is not published, and what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,13 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class Published:
-    """Where a folder is on the Hub.
+    """A folder on the Hub.
 
     Attributes:
-        commit: that holds it.
-        tag: on this commit, if one was asked for.
-        url: of the repository's page.
-        new_tag: whether the tag was made now, not by an earlier run.
+        commit: the commit that holds it.
+        tag: the tag of this commit, if one was requested.
+        url: address of the repository's page.
+        new_tag: whether this run made the tag.
     """
 
     repo_id: str
@@ -63,10 +70,10 @@ class Published:
 
 
 def plan(folder: Path) -> list[PlannedFile]:
-    """The files of a folder as they would be uploaded, by path.
+    """The files of a folder that would be uploaded, sorted by path.
 
     Raises:
-        PublishError: there is none, or one that is not to be published: a link, a hidden file, a pickle.
+        PublishError: the folder is empty, or holds a link, a hidden file or a pickle.
     """
     files = []
     for path in sorted(folder.rglob("*")):
@@ -76,7 +83,7 @@ def plan(folder: Path) -> list[PlannedFile]:
         if any(part.startswith(".") for part in name.split("/")):
             raise PublishError(f"{name} is hidden: remove it, hidden files are not published")
         if path.suffix.lower() in PICKLES:
-            raise PublishError(f"{name} looks like a pickle, which runs code when it is read: save it as safetensors")
+            raise PublishError(f"{name} looks like a pickle, which can run code when it is loaded: use safetensors")
         if path.is_file():
             with path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -88,9 +95,17 @@ def plan(folder: Path) -> list[PlannedFile]:
 
 def hub_url(repo_id: str, repo_type: str = "model") -> str:
     """Address of a repository's page."""
-    from huggingface_hub import constants
-
     return f"{constants.ENDPOINT}/{constants.REPO_TYPES_URL_PREFIXES.get(repo_type, '')}{repo_id}"
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Raise a `PublishError` unless the name is a valid `owner/name`."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise PublishError(f"{repo_id!r} is not a valid repository name ({_one_line(error)})") from error
+    if "/" not in repo_id:
+        raise PublishError(f"{repo_id!r} lacks the owner: give owner/name, where the owner is you or an organization")
 
 
 def upload(
@@ -103,298 +118,194 @@ def upload(
     message: str,
     token: str | None = None,
     space_sdk: str | None = None,
-    exact: bool = True,
     progress: bool = False,
 ) -> Published:
-    """Make a repository hold a folder, in one commit, and tag it.
+    """Make a repository equal to a folder in one commit, and tag that commit.
 
-    Nothing is committed if it holds the folder already.
+    Files that the folder lacks are deleted. If the repository is equal already, nothing is committed.
 
     Args:
         folder: what to upload; see [`plan`].
-        repo_id: `owner/name`; made if it does not exist.
-        private: for a new repository: only for its owner.
+        repo_id: `owner/name`; created if it does not exist.
+        private: create a private repository.
         tag: name of this version.
-        message: of the commit.
-        token: of the Hub; by default that of the login (`hf auth login`) or of `HF_TOKEN`.
-        space_sdk: of a new Space, `"gradio"`.
-        exact: delete files of the repository that the folder lacks.
-        progress: show bars.
+        message: commit message.
+        token: Hub token; by default that of `hf auth login` or `HF_TOKEN`.
+        space_sdk: SDK of a new Space, `"gradio"`.
+        progress: show progress bars.
 
     Raises:
-        PublishError: the folder cannot be published, or the Hub refuses or cannot be reached. Then there is no new
-            tag, and the same call goes on.
+        PublishError: the folder cannot be published, or the Hub refuses it or cannot be reached. No new tag exists
+            then, and the same call resumes.
     """
     files = plan(folder)
-    repository = HubRepository(repo_id, repo_type, token)
-    _check_tag(tag)
+    check_repo_id(repo_id)
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise PublishError(f"{tag!r} is not a valid tag: use a name such as v1, of letters, digits, '.', '_' and '-'")
+    api = _connect(token)
+    where: dict[str, Any] = {"repo_id": repo_id, "repo_type": repo_type}
+
+    def tags() -> dict[str, str]:
+        return {ref.name: ref.target_commit for ref in api.list_repo_refs(**where).tags}
+
+    def make_tag() -> None:
+        if tags().get(tag or "") != commit:  # otherwise an earlier attempt made it and its answer was lost
+            api.create_tag(**where, tag=tag or "", revision=commit)
+
     with progress_bars(progress):
-        repository.ensure(private, space_sdk)
-        earlier = repository.tags().get(tag) if tag is not None else None
+        _ensure_repository(api, where, private, space_sdk)
+        earlier = _ask(repo_id, tags).get(tag or "")
         if earlier is not None:
             commit = earlier
-            if repository.compare(folder, files, earlier, exact) != ([], []):
+            if _differences(api, where, folder, files, commit):
                 raise PublishError(
-                    f"the tag {tag} of {repo_id} is another version, of commit {earlier[:8]}: choose another tag"
+                    f"the tag {tag} of {repo_id} marks another version, commit {commit[:8]}: choose another tag"
                 )
         else:
-            commit = _commit(repository, folder, files, message, exact)
+            parent = _ask(repo_id, lambda: str(api.repo_info(**where).sha))
+            # A repeated attempt whose first answer was lost finds nothing to commit and returns the head.
+            commit = _ask(
+                repo_id,
+                lambda: (
+                    api.upload_folder(
+                        **where, folder_path=folder, commit_message=message, parent_commit=parent, delete_patterns="*"
+                    ).oid
+                ),
+            )
+            if differences := _differences(api, where, folder, files, commit):
+                raise PublishError(
+                    f"the Hub did not store {repo_id} as it was sent ({', '.join(differences)} in commit "
+                    f"{commit[:8]}): it was not tagged, run the same command again"
+                )
             if tag is not None:
-                repository.make_tag(tag, commit)
-    return Published(repo_id, repo_type, commit, tag, repository.url, tag is not None and earlier is None)
+                _ask(repo_id, make_tag)
+    url = hub_url(repo_id, repo_type)
+    return Published(repo_id, repo_type, commit, tag, url, tag is not None and earlier is None)
 
 
-def remove_tag(published: Published, token: str | None = None) -> None:
-    """Take back the tag of something published; the commit stays.
-
-    Raises:
-        PublishError: the Hub refuses or cannot be reached.
-    """
-    if published.tag is not None:
-        HubRepository(published.repo_id, published.repo_type, token).delete_tag(published.tag)
-
-
-def take_back(published: Published, token: str | None) -> str:
-    """Remove the tag of a version that is not as it should be, if this run made it; what became of it, in words."""
-    if published.tag is None:
+def withdraw_tag(published: Published, token: str | None) -> str:
+    """Delete the tag of a faulty version if this run made it. Returns what happened, for an error message."""
+    tag = published.tag
+    if tag is None:
         return "it has no tag; run the same command again"
     if not published.new_tag:
-        return f"its tag {published.tag} was there before and stays"
+        return f"its tag {tag} existed before and stays"
     try:
-        remove_tag(published, token)
+        api = _connect(token)
+        _ask(published.repo_id, lambda: api.delete_tag(published.repo_id, repo_type=published.repo_type, tag=tag))
     except PublishError as error:
-        return f"its tag {published.tag} could not be removed ({error}), remove it by hand"
-    return f"its tag {published.tag} was removed again; run the same command again"
+        return f"its tag {tag} could not be removed ({error}), remove it by hand"
+    return f"its tag {tag} was removed again; run the same command again"
 
 
-def _commit(repository: "HubRepository", folder: Path, files: Sequence[PlannedFile], message: str, exact: bool) -> str:
-    """The commit that holds the folder: the head if it does so already, else a new one."""
-    parent = repository.head()
-    difference = repository.compare(folder, files, parent, exact)
-    if difference == ([], []):
-        return parent
-    commit = repository.commit(folder, files, difference, parent, message, exact)
-    changed, superfluous = repository.compare(folder, files, commit, exact)
-    if changed or superfluous:
+def _connect(token: str | None) -> HfApi:
+    if constants.is_offline_mode():
+        raise PublishError("HF_HUB_OFFLINE is set, and publishing needs the Hub: unset it")
+    if not (token or get_token()):
         raise PublishError(
-            f"the Hub did not store {repository.repo_id} as it was sent ({', '.join(changed + superfluous)} in commit "
-            f"{commit[:8]}): it was not tagged, run the same command again"
+            "there is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN to a token with write access"
         )
-    return commit
+    return HfApi(token=token or get_token())
 
 
-class Difference(NamedTuple):
-    """Paths of files that a revision lacks or has otherwise, and of those that it should not have."""
+def _ensure_repository(api: HfApi, where: dict[str, Any], private: bool, space_sdk: str | None) -> None:
+    def is_private() -> bool | None:
+        try:
+            return bool(api.repo_info(**where).private)
+        except RepositoryNotFoundError:
+            return None  # or hidden from this token; creating it will fail then
 
-    changed: list[str]
-    superfluous: list[str]
-
-
-class HubRepository:
-    """A repository on the Hub. What its methods raise is a `PublishError`; they try again what may pass."""
-
-    def __init__(self, repo_id: str, repo_type: str, token: str | None) -> None:
-        from huggingface_hub import HfApi, constants, get_token
-
-        check_repo_id(repo_id)
-        if constants.is_offline_mode():
-            raise PublishError("HF_HUB_OFFLINE is set, and publishing needs the Hub: unset it")
-        token = token or get_token()
-        if token is None:
-            raise PublishError(
-                "there is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN to a token that may write"
-            )
-        self.repo_id, self.repo_type = repo_id, repo_type
-        self.api = HfApi(token=token)
-        self.url = hub_url(repo_id, repo_type)
-        self._where: dict[str, Any] = {"repo_id": repo_id, "repo_type": repo_type}
-
-    def ensure(self, private: bool, space_sdk: str | None) -> None:
-        """Make the repository if it is not there."""
-        from huggingface_hub.errors import RepositoryNotFoundError
-
-        def is_private() -> bool | None:
-            try:
-                return bool(self.api.repo_info(**self._where).private)
-            except RepositoryNotFoundError:
-                return None  # or hidden from this token: making it tells
-
-        found = self._ask(is_private)
-        if found is None:
-            self._ask(lambda: self.api.create_repo(**self._where, private=private, space_sdk=space_sdk, exist_ok=True))
-        elif private and not found:
-            raise PublishError(
-                f"{self.repo_id} exists and is public: make it private in its settings first, or choose another name"
-            )
-
-    def head(self) -> str:
-        """Last commit of `main`."""
-        return self._ask(lambda: str(self.api.repo_info(**self._where).sha))
-
-    def tags(self) -> dict[str, str]:
-        """Commits by tag."""
-        refs = self._ask(lambda: self.api.list_repo_refs(**self._where))
-        return {tag.name: tag.target_commit for tag in refs.tags}
-
-    def compare(self, folder: Path, files: Sequence[PlannedFile], revision: str, exact: bool) -> Difference:
-        """What a revision must change to hold the folder."""
-        from huggingface_hub.hf_api import RepoFile
-
-        tree = self._ask(lambda: list(self.api.list_repo_tree(**self._where, recursive=True, revision=revision)))
-        stored = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-        changed = [file.path for file in files if not _holds(stored.get(file.path), file, folder)]
-        superfluous = sorted(stored.keys() - {file.path for file in files} - set(MADE_BY_THE_HUB)) if exact else []
-        return Difference(changed, superfluous)
-
-    def commit(
-        self,
-        folder: Path,
-        files: Sequence[PlannedFile],
-        difference: Difference,
-        parent: str,
-        message: str,
-        exact: bool,
-    ) -> str:
-        """Upload the large files, then commit everything on top of `parent`; the new commit."""
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-        additions = [CommitOperationAdd(path, str(folder / path)) for path in difference.changed]
-        deletions = [CommitOperationDelete(path) for path in difference.superfluous]
-
-        def send() -> str:
-            now = str(self.api.repo_info(**self._where).sha)
-            if now != parent and self.compare(folder, files, now, exact) == ([], []):
-                return now  # an earlier try made it, and its answer was lost
-            commit = self.api.create_commit(
-                **self._where, operations=[*additions, *deletions], commit_message=message, parent_commit=parent
-            )
-            return commit.oid
-
-        self._ask(lambda: self.api.preupload_lfs_files(self.repo_id, additions, repo_type=self.repo_type), waits=())
-        return self._ask(send)
-
-    def make_tag(self, tag: str, commit: str) -> None:
-        """Name a commit."""
-
-        def send() -> None:
-            if self.tags().get(tag) != commit:  # else an earlier try made it, and its answer was lost
-                self.api.create_tag(**self._where, tag=tag, revision=commit)
-
-        self._ask(send)
-
-    def delete_tag(self, tag: str) -> None:
-        """Take the name away."""
-        self._ask(lambda: self.api.delete_tag(**self._where, tag=tag))
-
-    def _ask(self, action: Callable[[], T], waits: Sequence[float] = WAITS) -> T:
-        from huggingface_hub.errors import HTTPError
-
-        left = iter(waits)
-        while True:
-            try:
-                return action()
-            except (HTTPError, OSError, ValueError, RuntimeError) as error:
-                cause, wait = _cause(error), next(left, None)
-                if wait is None or not _may_pass(cause):
-                    raise PublishError(_sentence(cause, self.repo_id)) from error
-            time.sleep(wait)
+    found = _ask(where["repo_id"], is_private)
+    if found is None:
+        _ask(
+            where["repo_id"],
+            lambda: api.create_repo(**where, private=private, space_sdk=space_sdk, exist_ok=True),
+        )
+    elif private and not found:
+        raise PublishError(
+            f"{where['repo_id']} exists and is public: make it private in its settings first, or choose another name"
+        )
 
 
-def _holds(stored: "RepoFile | None", file: PlannedFile, folder: Path) -> bool:
-    """Whether a file on the Hub is the one here: by SHA-256 if it is large, else by git's id."""
-    from huggingface_hub.utils.sha import git_hash
+def _differences(
+    api: HfApi, where: dict[str, Any], folder: Path, files: Sequence[PlannedFile], revision: str
+) -> list[str]:
+    """Paths that a revision lacks, holds with another content, or should not hold."""
+    tree = _ask(where["repo_id"], lambda: list(api.list_repo_tree(**where, recursive=True, revision=revision)))
+    stored = {entry.path: entry for entry in tree if isinstance(entry, RepoFile) and entry.path != ".gitattributes"}
+    planned = {file.path: file for file in files}
 
-    if stored is None or stored.size != file.size:
-        return False
-    if stored.lfs is not None:
-        return stored.lfs.sha256 == file.sha256
-    return stored.blob_id == git_hash((folder / file.path).read_bytes())
+    def is_equal(path: str) -> bool:
+        if path not in stored or path not in planned or stored[path].size != planned[path].size:
+            return False
+        if (lfs := stored[path].lfs) is not None:
+            return lfs.sha256 == planned[path].sha256
+        return stored[path].blob_id == git_hash((folder / path).read_bytes())
 
-
-def check_repo_id(repo_id: str) -> None:
-    """Raise a `PublishError` if a repository cannot have this name."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise PublishError(f"{repo_id!r} cannot be the name of a repository ({_first_line(error)})") from error
-    if "/" not in repo_id:
-        raise PublishError(f"{repo_id!r} lacks the owner: give owner/name, the owner you or an organisation")
-
-
-def _check_tag(tag: str | None) -> None:
-    if tag is not None and (not _TAG.fullmatch(tag) or tag == "main"):
-        raise PublishError(f"{tag!r} cannot be a tag: give a name such as v1, of letters, digits, '.', '_' and '-'")
+    return sorted(path for path in stored.keys() | planned.keys() if not is_equal(path))
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
-def _cause(error: BaseException) -> BaseException:
-    """What went wrong with a file's upload, which huggingface_hub wraps in a RuntimeError.
-
-    Uploads run side by side, and one that cannot connect closes the client of all: what the others raise then says
-    nothing, so of those the wrapper is kept, which names the file.
-    """
-    from huggingface_hub.errors import HTTPError
-
-    cause = error.__cause__
-    return cause if isinstance(error, RuntimeError) and isinstance(cause, HTTPError | OSError | ValueError) else error
+def _ask(repo_id: str, action: Callable[[], T]) -> T:
+    """Result of a request; tries again while the Hub is busy, and raises a `PublishError` for any failure."""
+    for wait in (*WAITS, None):
+        try:
+            return action()
+        except (HTTPError, OSError, ValueError, RuntimeError) as error:
+            # huggingface_hub has repeated the upload of a large file already before it raises a RuntimeError.
+            if wait is None or isinstance(error, RuntimeError) or not _is_transient(error):
+                raise PublishError(explain(error, repo_id)) from error
+            time.sleep(wait)
+    raise AssertionError("unreachable")
 
 
 def _status(error: BaseException) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Whether it is worth trying again: a busy Hub, or a connection that ended."""
-    from huggingface_hub.errors import HTTPError
-
+def _is_transient(error: BaseException) -> bool:
     status = _status(error)
-    if status is None:
-        return isinstance(error, HTTPError | RuntimeError)
-    return status in (408, 429) or status >= 500
+    return isinstance(error, HTTPError | RuntimeError) if status is None else status in (408, 429) or status >= 500
 
 
-def _sentence(error: BaseException, repo_id: str) -> str:
-    from huggingface_hub.errors import HTTPError
-
+def explain(error: BaseException, repo_id: str) -> str:
+    """What a failed request means, and what to do."""
+    # Uploads run in parallel, and one that cannot connect closes the client of all. What the others raise then means
+    # nothing, so the wrapper is kept, which names the file.
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, HTTPError | OSError | ValueError):
+        error = error.__cause__
     status = _status(error)
-    said = getattr(error, "server_message", None) or _first_line(error)
+    details = getattr(error, "server_message", None) or _one_line(error)
     if status == 401:
         return (
             f"the Hub does not accept the token for {repo_id} (401): log in with `hf auth login`, or set HF_TOKEN to a "
-            "valid token that may write"
+            "valid token with write access"
         )
     if status == 403:
-        return f"the token may not write to {repo_id} (403: {said}): use one with write access, or another owner"
+        return f"the token may not write to {repo_id} (403: {details}): use one with write access, or another owner"
     if status == 404:
-        return f"the Hub does not find {repo_id} or a part of it (404: {said}): check the name and the token's rights"
+        return f"the Hub does not find {repo_id} or a part of it (404: {details}): check the name and the token's scope"
     if status in (409, 412):
         return (
-            f"somebody else has changed {repo_id} meanwhile ({status}), so nothing was published: look at what is "
+            f"somebody else changed {repo_id} in the meantime ({status}), so nothing was published: look at what is "
             "there, then run the same command again"
         )
-    if status is not None and _may_pass(error):
-        return (
-            f"the Hub is busy or broken (it answers {status}): run the same command again later, it goes on from here"
-        )
-    if isinstance(error, HTTPError | RuntimeError) and status is None:
-        return f"the connection to the Hub failed ({said}): run the same command again, it goes on from here"
-    return f"the Hub refuses {repo_id} ({said})"
+    if _is_transient(error) and status is None:
+        return f"the connection to the Hub failed ({details}): run the same command again to resume"
+    if _is_transient(error):
+        return f"the Hub is busy or broken (status {status}): run the same command again later to resume"
+    return f"the Hub refuses {repo_id} ({details})"
 
 
-def _first_line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
 def progress_bars(shown: bool) -> Iterator[None]:
-    """huggingface_hub's bars, shown or not."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
+    """Show or hide the progress bars of huggingface_hub."""
     if shown or are_progress_bars_disabled():
         yield
         return

@@ -301,7 +301,7 @@ def test_refusals_by_the_hub(fresh: Path, tmp_path: Path) -> None:
         hub.fail("POST", "/commit/", status=412)
         hub.fail("POST", "/tag/", status=403)
         stale, untagged, good = publish([command] * 3, hub.environment(tmp_path / "good"))
-        assert stale[0] == 1 and "somebody else has changed tester/refused" in stale[1]
+        assert stale[0] == 1 and "somebody else changed tester/refused" in stale[1]
         assert untagged[0] == 1 and "may not write" in untagged[1]
         assert good[0] == 0
         repository = hub.repository("datasets/tester/refused")

@@ -25,7 +25,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import pytest
 import yaml
+from huggingface_hub import constants
 
 from tests.support.hub_repository import Blob, HubError, Repository, is_lfs, list_folder
 
@@ -127,6 +129,17 @@ class HubServer:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_OFFLINE": "0",
         }
+
+    def redirect(self, patch: pytest.MonkeyPatch, home: Path, token: str | None = TOKEN) -> None:
+        """Send the client of this process here, for as long as the patch lasts. The cache is not moved."""
+        for name, value in {
+            "ENDPOINT": self.endpoint,
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_TOKEN_PATH": str(home / "token"),
+        }.items():
+            patch.setattr(constants, name, value)
+        patch.setenv("HF_TOKEN", token or "")
 
     def repository(self, name: str, kind: str = "model") -> Repository:
         key = f"{PREFIXES[kind]}{name}"
