@@ -19,6 +19,7 @@ from fusion_hub import PairedDataset, REDPipeline
 from fusion_hub.allocator import keep_freed_memory
 from fusion_hub.cli.common import progress_bar
 from fusion_hub.evaluation.methods import source_luminance
+from fusion_hub.image.luminance import quantize
 from fusion_hub.metrics import evaluate_pair
 from fusion_hub.models.red import REDModel, REDOutput
 
@@ -87,7 +88,7 @@ def measure(fuse: Fuse, multiple: int, sources: tuple[Any, Any]) -> list[float]:
     height, width = (side - side % multiple for side in sources[0].shape)
     visible, infrared = (plane[:height, :width] for plane in sources)
     output = fuse(*(torch.from_numpy(plane / 255.0).float()[None, None] for plane in (visible, infrared)))
-    fused = (output.fused[0, 0].clamp(0, 1) * 255).round().byte().numpy()
+    fused = quantize(output.fused[0, 0].numpy())
     values = evaluate_pair(fused, visible, infrared, SHOWN)
     return [float(output.steps), *(values[name] for name in SHOWN)]
 

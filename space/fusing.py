@@ -22,8 +22,8 @@ from uploads import MAX_PIXELS, Refusal, in_words, open_upload, sentence
 from fusion_hub import FusionPipeline, InputWarning, PretrainedInfo, list_models
 from fusion_hub.data.layouts import safe_name
 from fusion_hub.image import luminance
-from fusion_hub.image.io import read_picture, to_eight_bit
-from fusion_hub.image.luminance import ValueRange
+from fusion_hub.image.io import read_picture
+from fusion_hub.image.luminance import ValueRange, quantize
 
 MEDICAL = "difffusenet-medical"
 RED_MAX_PIXELS = 4_000_000  # more would keep all other visitors waiting for minutes
@@ -169,7 +169,7 @@ def fuse_pair(
             raise Refusal("These images cannot be fused", sentence(error)) from error
         # The visible image as it was read: upright, of a plain mode.
         shown: Any = pipeline.image_processor.postprocess(visible_plane, contexts)[0]
-    planes = to_eight_bit(visible_plane[0, 0].numpy()), to_eight_bit(infrared_plane[0, 0].numpy())
+    planes = quantize(visible_plane[0, 0].numpy()), quantize(infrared_plane[0, 0].numpy())
     image, notes = output.images[0], tuple(sentence(note) for note in contexts[0].notes)
     previews = preview(shown), preview(Image.fromarray(planes[1])), preview(image)
     return Fusion(image, *previews, seconds, planes, notes), output.intermediates

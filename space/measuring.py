@@ -7,7 +7,7 @@ from PIL import Image
 from results import as_stored
 from uploads import in_words, open_upload
 
-from fusion_hub.evaluation.baselines import BASELINES
+from fusion_hub.evaluation.baselines import fuse_levels
 from fusion_hub.evaluation.measuring import GUARD_METRICS, measure_pair
 from fusion_hub.evaluation.methods import Method, luminance
 from fusion_hub.evaluation.report import heading, number
@@ -48,15 +48,8 @@ def measure(
     sources = fusion.sources
     with LANE:
         rows = [_row(model, "model", luminance(as_stored(fusion.image)), sources)]
-        rows += [_row(rule, "baseline", _by_rule(rule, sources), sources) for rule in RULES]
+        rows += [_row(rule, "baseline", fuse_levels(rule, *sources), sources) for rule in RULES]
     return [_line(name, rows) for name in (*METRICS, *GUARD_METRICS)], _notes(*rows)
-
-
-def _by_rule(rule: str, sources: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    import torch
-
-    planes = [torch.from_numpy(source / np.float32(255))[None, None] for source in sources]
-    return (BASELINES[rule](planes[0], planes[1])[0, 0].numpy() * 255 + 0.5).astype(np.uint8)
 
 
 def _row(name: str, kind: str, fused: np.ndarray, sources: tuple[np.ndarray, np.ndarray]) -> Row:

@@ -8,7 +8,8 @@ import storage
 from PIL import Image
 from uploads import Refusal
 
-from fusion_hub.image.io import save_image, to_eight_bit
+from fusion_hub.image.io import save_image
+from fusion_hub.image.luminance import quantize
 
 PREVIEW_SIDE = 1280
 
@@ -30,7 +31,7 @@ def as_stored(image: Image.Image) -> Image.Image:
     """The fused image as a PNG holds it, which knows no floating point: values in [0, 1] get its 16 bits."""
     if image.mode != "F":
         return image
-    stored = Image.fromarray((np.asarray(image) * 65535).round().astype(np.uint16))
+    stored = Image.fromarray(quantize(np.asarray(image), np.uint16))
     stored.info.update(image.info)
     return stored
 
@@ -49,7 +50,7 @@ def save_preview(image: Image.Image, path: Path) -> str:
 def preview(image: Image.Image, side: int = PREVIEW_SIDE) -> Image.Image:
     """8-bit RGB of at most `side` pixels; the picture itself is not touched."""
     if image.mode == "F" or image.mode.startswith("I"):
-        image = Image.fromarray(to_eight_bit(np.asarray(image)))
+        image = Image.fromarray(quantize(np.asarray(image)))
     image = image.convert("RGB") if image.mode != "RGB" else image.copy()
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image

@@ -19,8 +19,9 @@ from torch.utils.data import Dataset
 
 from fusion_hub.data.pairs import Pair, PairedDataset
 from fusion_hub.data.pictures import READ_ERRORS, ImageSource
-from fusion_hub.image.luminance import ValueRange
+from fusion_hub.image.luminance import Role, ValueRange, quantize
 from fusion_hub.image.processor import FusionImageProcessor
+from fusion_hub.image.tiling import pad_reflect
 
 _LOG = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         which = int(np.searchsorted(self._upper, rng.random(), side="right"))
         stack = self._stack(which, int(rng.integers(len(self.sets[which]))))
         factor = rng.uniform(*self.scale_jitter) if self.scale_jitter else 1.0
-        stack = _reflect_to(stack, size)
+        stack = pad_reflect(stack, (size, size), center=True)
         height, width = stack.shape[1:]
         side = min(round(size / factor), height, width)  # region of the picture that becomes the crop
         top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
@@ -208,7 +209,7 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
 
 
 def luminance(picture: ImageSource, stretch: bool = False, value_range: ValueRange | None = None) -> np.ndarray:
-    """Luminance of a picture as the pipelines read it, `(H, W)` uint8, rounded half to even.
+    """Luminance of a picture as the pipelines read it, `(H, W)` uint8.
 
     Args:
         picture: a file, PIL image or array, see [`FusionImageProcessor`].
@@ -218,8 +219,8 @@ def luminance(picture: ImageSource, stretch: bool = False, value_range: ValueRan
     Raises:
         ValueError: no picture, or one whose scale is unknown.
     """
-    unit = FusionImageProcessor().luminance(picture, "infrared" if stretch else "visible", value_range=value_range)
-    return np.rint(unit * np.float32(255)).astype(np.uint8)
+    role: Role = "infrared" if stretch else "visible"
+    return quantize(FusionImageProcessor().luminance(picture, role, value_range=value_range))
 
 
 def _read_pair(pair: Pair, where: str, source: CropSource) -> np.ndarray:
@@ -235,14 +236,6 @@ def _read_pair(pair: Pair, where: str, source: CropSource) -> np.ndarray:
 
 
 _ADVICE = "PairedDataset.check() lists all such pairs, PairedDataset.exclude(names) leaves them out"
-
-
-def _reflect_to(stack: np.ndarray, size: int) -> np.ndarray:
-    """Pad (2, H, W) by reflection, evenly on both sides, to at least `size` pixels each way."""
-    missing = [max(size - extent, 0) for extent in stack.shape[1:]]
-    if not any(missing):
-        return stack
-    return np.pad(stack, [(0, 0), *((m // 2, m - m // 2) for m in missing)], mode="reflect")
 
 
 def _check_arguments(

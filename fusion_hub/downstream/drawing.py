@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fusion_hub.downstream.classes import Colour, colour_of, name_of
 from fusion_hub.downstream.protocols import Detections, Segmentation
+from fusion_hub.image.luminance import quantize
 from fusion_hub.image.processor import FusionImageProcessor, ImageInput, InfraredRange
 
 Box = tuple[int, int, int, int]
@@ -90,7 +91,7 @@ def overlay_segmentation(
         colour = np.array(_colour(segmentation, class_id), dtype=np.float32)
         pixels[inside] += opacity * (colour - pixels[inside])
         pixels[inside & border] = colour
-    drawn = Image.fromarray((pixels + 0.5).astype(np.uint8))
+    drawn = Image.fromarray(quantize(pixels, white=255))
     return _with_legend(drawn, segmentation, shares) if legend else drawn
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fusion_hub.data.pictures import ImageSource, Pair, load_picture
-from fusion_hub.evaluation.baselines import BASELINES
+from fusion_hub.evaluation.baselines import BASELINES, fuse_levels
 from fusion_hub.image.io import EXTENSIONS, DeepImage, from_pil, read_picture, to_image
-from fusion_hub.image.picture import Picture
+from fusion_hub.image.luminance import luma, quantize
+from fusion_hub.image.picture import Picture, full_scale
 from fusion_hub.image.processor import FusionImageProcessor, InputWarning, from_array
 
 if TYPE_CHECKING:
@@ -64,22 +65,15 @@ def luminance(image: Image.Image) -> np.ndarray:
         ValueError: for modes on which the metrics are not defined (floats beyond [0, 1], CMYK ...).
     """
     if isinstance(image, DeepImage):
-        full = 65535.0 if image.samples.dtype == np.uint16 else 1.0
-        unit = image.samples[..., :3].astype(np.float64) @ np.array([0.299, 0.587, 0.114]) / full
-        return np.clip(np.floor(unit * 255 + 0.5), 0, 255).astype(np.uint8)
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F" and 0 <= image.getextrema()[0] <= image.getextrema()[1] <= 1:  # type: ignore[operator]
-        return np.floor(np.asarray(image).astype(np.float64) * 255 + 0.5).astype(np.uint8)
-    if image.mode in ("I;16", "I;16L", "I;16B"):
-        return np.floor(np.asarray(image).astype(np.float64) / 257 + 0.5).astype(np.uint8)
-    if image.mode == "LA":
-        image = image.getchannel("L")
-    if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"))
-    if image.mode not in ("RGB", "RGBA", "P"):
-        raise ValueError(f"an image has the mode {image.mode}: the metrics are defined on 8-bit grey or colour images")
-    luma = np.asarray(image.convert("RGB"), dtype=np.float64) @ np.array([0.299, 0.587, 0.114])
-    return np.clip(np.floor(luma + 0.5), 0, 255).astype(np.uint8)
+        pixels = image.samples[..., :3]
+    else:
+        pixels = from_pil(image, "the image").pixels
+        unit = image.mode == "F" and 0 <= pixels.min() <= pixels.max() <= 1
+        if not unit and image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16L", "I;16B"):
+            raise ValueError(
+                f"an image has the mode {image.mode}: the metrics are defined on 8-bit gray or color images"
+            )
+    return quantize(luma(pixels.astype(np.float64)), white=full_scale(pixels.dtype))
 
 
 def source_luminance(pair: Pair, infrared_range: Any = "auto") -> tuple[np.ndarray, np.ndarray]:
@@ -94,10 +88,7 @@ def source_luminance(pair: Pair, infrared_range: Any = "auto") -> tuple[np.ndarr
     else:
         processor = FusionImageProcessor(infrared_range=infrared_range)
         visible_unit, infrared_unit, _ = processor.preprocess(*pictures)
-        visible, infrared = (
-            (unit[0, 0].clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8).numpy()
-            for unit in (visible_unit, infrared_unit)
-        )
+        visible, infrared = (quantize(unit[0, 0].numpy()) for unit in (visible_unit, infrared_unit))
     if visible.shape != infrared.shape:
         raise ValueError(
             f"visible is {_size(visible)} and infrared {_size(infrared)} pixels: register and crop them to one size"
@@ -138,11 +129,7 @@ def baseline_method(name: str, rescale: Rescale = "none") -> Method:
         raise ValueError(f"{name!r} is no baseline: choose among {', '.join(BASELINES)}")
 
     def fuse(pair: Pair, dataset: str) -> Image.Image:
-        unit = [torch.from_numpy(luma / 255)[None, None] for luma in source_luminance(pair)]
-        fused = BASELINES[key](*unit)[0, 0].clamp(0, 1)
-        # Halves to even, as the rows were rounded that others have published; exact halves, which every second pixel of
-        # the average is, must not depend on the last bit of a division by 255.
-        grey = (fused * 255).round(decimals=6).round().to(torch.uint8).numpy()
+        grey = fuse_levels(key, *source_luminance(pair))
         return Image.fromarray(stretch(grey) if rescale == "minmax" else grey)
 
     label = key if rescale == "none" else f"{key}+minmax"
@@ -155,7 +142,7 @@ def stretch(grey: np.ndarray) -> np.ndarray:
     low, high = int(grey.min()), int(grey.max())
     if low == high:
         return grey
-    return np.floor((grey.astype(np.float64) - low) / (high - low) * 255 + 0.5).astype(np.uint8)
+    return quantize((grey.astype(np.float64) - low) / (high - low))
 
 
 # --- pipelines -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from fusion_hub.image.luminance import quantize
+
 # Dark to bright, evenly in lightness; and a dark centre between two hues, so that "nothing" recedes.
 HEAT = ((4, 5, 18), (48, 18, 84), (110, 32, 108), (172, 52, 92), (222, 88, 64), (248, 146, 58), (250, 208, 120))
 OPPOSED = ((64, 190, 255), (36, 104, 160), (20, 20, 20), (160, 84, 24), (255, 170, 60))
@@ -77,7 +79,7 @@ def opposed(values: Tensor, centre: float, reach: float, cell: int, size: tuple[
 def grey(values: Tensor, low: float = 0.0, high: float = 1.0) -> Image.Image:
     """Luminance `(H, W)`, `low` black and `high` white."""
     plane = (values.float().numpy() - low) / max(high - low, 1e-12)
-    return Image.fromarray((np.clip(plane, 0, 1) * 255 + 0.5).astype(np.uint8)).convert("RGB")
+    return Image.fromarray(quantize(plane)).convert("RGB")
 
 
 def energy(features: Tensor) -> Tensor:
@@ -114,9 +116,9 @@ def _colour(values: np.ndarray, table: Sequence[tuple[int, int, int]]) -> Image.
     """Values in [0, 1] `(H, W)` by a table of colours, mixed between its entries."""
     anchors = np.linspace(0, 1, len(table))
     fine = np.stack([np.interp(np.linspace(0, 1, 256), anchors, channel) for channel in zip(*table, strict=True)], -1)
-    index = (np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return Image.fromarray((fine + 0.5).astype(np.uint8)[index])
+    index = quantize(values)
+    return Image.fromarray(quantize(fine, white=255)[index])
 
 
 def _to_image(values: np.ndarray) -> Image.Image:
-    return Image.fromarray((np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8))
+    return Image.fromarray(quantize(values))

@@ -21,6 +21,7 @@ import fusion_hub
 from fusion_hub import pretrained
 from fusion_hub.hub.places import without_places
 from fusion_hub.hub.upload import Published, PublishError, check_repo_id, progress_bars, upload, withdraw_tag
+from fusion_hub.image.luminance import quantize
 
 if TYPE_CHECKING:
     from fusion_hub.data.generated import GeneratedPair
@@ -279,7 +280,7 @@ def _save_sample(sample: "GeneratedPair", fused: np.ndarray, file: Path) -> None
     from PIL import Image
 
     infrared = np.repeat(sample.infrared[..., None], 3, axis=2)
-    pictures = (sample.visible, infrared, (fused * 255).round().astype(np.uint8))
+    pictures = (sample.visible, infrared, quantize(fused))
     gap = np.full((sample.visible.shape[0], SAMPLE_GAP, 3), 255, np.uint8)
     row = np.concatenate([pictures[0], gap, pictures[1], gap, pictures[2]], axis=1)
     Image.fromarray(row).save(file, optimize=True)

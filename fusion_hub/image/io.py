@@ -21,6 +21,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from fusion_hub.files import write_aside
+from fusion_hub.image.luminance import quantize
 from fusion_hub.image.metadata import exif_block, has_exif, metadata_of
 from fusion_hub.image.picture import Header, Metadata, Picture, depth_of
 from fusion_hub.image.pnm import is_pnm, read_pnm, read_pnm_header
@@ -474,7 +475,7 @@ class DeepImage(Image.Image):
 
     def __init__(self, samples: np.ndarray) -> None:
         super().__init__()
-        plain = Image.fromarray(to_eight_bit(samples))
+        plain = Image.fromarray(quantize(samples))
         self.im, self._mode, self._size = plain.im, plain.mode, plain.size
         self.samples = samples
 
@@ -501,13 +502,6 @@ def to_image(picture: Picture) -> Image.Image:
     if pixels.ndim == 2 or pixels.dtype == np.uint8:
         return Image.fromarray(pixels)
     return DeepImage(pixels)
-
-
-def to_eight_bit(samples: np.ndarray) -> np.ndarray:
-    """uint16 of full scale, or float32 in [0, 1], to the nearest uint8."""
-    if samples.dtype == np.uint16:
-        return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return (np.clip(samples, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def save_image(image: Image.Image, path: str | os.PathLike[str], *, metadata: bool = True) -> Path:
@@ -577,7 +571,7 @@ def _write_deep(image: DeepImage, stream: BinaryIO, file_format: str, metadata: 
 def _deep_png(samples: np.ndarray, metadata: Metadata, software: str | None) -> bytes:
     """A 16-bit PNG with the chunks that its encoder does not write."""
     if samples.dtype != np.uint16:
-        samples = (np.clip(samples, 0, 1) * 65535 + 0.5).astype(np.uint16)
+        samples = quantize(samples, np.uint16)
     plain = imagecodecs.png_encode(np.ascontiguousarray(samples))
     chunks = []
     if metadata.icc_profile is not None:

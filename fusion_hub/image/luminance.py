@@ -11,11 +11,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from fusion_hub.image.picture import STRIP_PIXELS, Picture, full_scale
+from fusion_hub.image.picture import Picture, full_scale
 
 ValueRange: TypeAlias = Literal["auto", "dtype", "minmax", "percentile"] | tuple[float, float]
 Role: TypeAlias = Literal["visible", "infrared"]
 
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])  # BT.601
+STRIP_PIXELS = 2**17  # float temporaries are made for this many pixels at a time, so they stay in the cache
 UNIT_SLACK = 1e-4  # resampling filters leave [0, 1] by a rounding error; that much is clipped, more is an error
 _PERCENTILE_PIXELS = 2**22  # above this many pixels percentiles are taken from a regular grid of them
 _LOOKED_AT = 2**16  # pixels of the regular grid on which a picture is judged
@@ -101,7 +103,7 @@ def to_plane(
         ValueError: samples whose scale is unknown, a picture without data, or a range that leaves nothing of it.
     """
     argument = argument or f"{role}_range"
-    luminance = picture.luminance()
+    luminance = luma(picture.pixels)
     valid, guesses = _valid(picture, luminance, role, name)
     if role == "visible" and picture.alpha is not None:
         _full_scale(replace(picture, pixels=picture.alpha), None, name, argument)
@@ -109,6 +111,63 @@ def to_plane(
     looks = _look(partial(_judge, picture, luminance, valid, (low, high), name, role, argument), luminance.size)
     values = linear(luminance, low, high, valid, in_place=picture.pixels.ndim == 3)  # a luma is nobody else's
     return Plane(values, (low, high), valid, (*picture.notes, *guesses, *notes, *looks))
+
+
+def luma(pixels: np.ndarray) -> np.ndarray:
+    """BT.601 luma `(H, W)` of `(H, W, 3)` on the scale of the pixels; `(H, W)` itself.
+
+    float32, or float64 for integers of more than 16 bits and for float64.
+
+    Examples:
+        >>> luma(np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8)).round(3)
+        array([[76.245, 29.07 ]], dtype=float32)
+    """
+    if pixels.ndim == 2:
+        return pixels
+    working = np.float64 if pixels.dtype.itemsize > 2 and pixels.dtype != np.float32 else np.float32
+    out, weights = np.empty(pixels.shape[:2], dtype=working), LUMA_WEIGHTS.astype(working)
+    for rows in strips(out.shape):
+        np.matmul(pixels[rows].astype(working), weights, out=out[rows])
+    return out
+
+
+def quantize(
+    values: np.ndarray,
+    dtype: type[np.unsignedinteger] = np.uint8,
+    white: float | None = None,
+    ties: Literal["up", "even"] = "up",
+) -> np.ndarray:
+    """Round samples to the nearest level of an 8- or 16-bit image: `floor(255 x + 0.5)` of x in [0, 1], clipped.
+
+    float64 values are first rounded to 6 decimals of a level, so that an exact half does not depend on the last bit of
+    a division by 255. All other values are scaled in float32.
+
+    Args:
+        values: any shape; finite.
+        dtype: uint8 or uint16.
+        white: the value that becomes the largest level; None for 1 of floats, the largest value of uint8 and uint16.
+        ties: "up" rounds exact halves up, "even" to the even level.
+
+    Examples:
+        >>> quantize(np.array([-0.1, 0.5, 1.0])), quantize(np.array([0.5]), ties="even")
+        (array([  0, 128, 255], dtype=uint8), array([128], dtype=uint8))
+        >>> quantize(np.array([32896], dtype=np.uint16))
+        array([128], dtype=uint8)
+    """
+    white = full_scale(values.dtype) if white is None else white
+    if white is None:
+        raise ValueError(f"samples of the type {values.dtype} have no known full scale: give white")
+    working = np.float64 if values.dtype == np.float64 else np.float32
+    levels = np.clip(values, 0, white).astype(working)
+    scale = np.iinfo(dtype).max / white
+    if scale != 1:
+        levels *= working(scale)
+        if working is np.float64:
+            np.round(levels, 6, out=levels)
+    if ties == "even":
+        return np.rint(levels).astype(dtype)
+    levels += working(0.5)
+    return levels.astype(dtype)
 
 
 # --- black and white ------------------------------------------------------------------------------------------------

@@ -7,9 +7,6 @@ import numpy as np
 
 Depth = Literal["uint8", "uint16", "float32"]
 
-LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # BT.601
-STRIP_PIXELS = 2**17  # full-size float temporaries are made for this many pixels at a time: they stay in cache
-
 
 class InputWarning(UserWarning):
     """A picture that can be fused but looks wrong: nearly constant, clipped, false colors, raw counts."""
@@ -77,20 +74,6 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """`(H, W)` in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
-
-    def luminance(self) -> np.ndarray:
-        """`(H, W)` on the scale of the pixels: gray pixels themselves, the BT.601 luma of colors in floats."""
-        return self.pixels if self.pixels.ndim == 2 else luma(self.pixels)
-
-
-def luma(rgb: np.ndarray) -> np.ndarray:
-    """BT.601 luma `(H, W)` of `(H, W, 3)` on the scale of `rgb`: float32, float64 of wider samples."""
-    working = np.float64 if rgb.dtype.itemsize > 2 and rgb.dtype != np.float32 else np.float32
-    out, weights = np.empty(rgb.shape[:2], dtype=working), LUMA_WEIGHTS.astype(working)
-    rows = max(1, STRIP_PIXELS // rgb.shape[1])
-    for top in range(0, rgb.shape[0], rows):
-        np.matmul(rgb[top : top + rows].astype(working), weights, out=out[top : top + rows])
-    return out
 
 
 def full_scale(dtype: np.dtype) -> float | None:

@@ -31,10 +31,13 @@ from fusion_hub.image.luminance import (
     check_range,
     fill_missing,
     linear,
+    luma,
+    quantize,
     strips,
     to_plane,
 )
-from fusion_hub.image.picture import LUMA_WEIGHTS, Depth, InputWarning, Metadata, Picture, depth_of, full_scale
+from fusion_hub.image.picture import Depth, InputWarning, Metadata, Picture, depth_of, full_scale
+from fusion_hub.image.tiling import crop_to, pad_to_multiple
 
 __all__ = [
     "FusionImageProcessor",
@@ -303,7 +306,7 @@ class FusionImageProcessor(ConfigMixin):
             if values.dtype == np.uint8 and plane.limits == (0.0, 255.0):
                 rgb[..., channel] = values
             else:
-                rgb[..., channel] = _quantize(linear(values, *plane.limits, plane.valid), np.dtype(np.uint8))
+                rgb[..., channel] = quantize(linear(values, *plane.limits, plane.valid))
         return rgb
 
     def _load(self, image: ImageInput, name: str) -> tuple[Picture, str]:
@@ -327,32 +330,6 @@ class FusionImageProcessor(ConfigMixin):
         if array.ndim >= 2:
             check_size((array.shape[0], array.shape[1]), name, self.max_pixels)
         return from_array(array, name), name
-
-
-def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
-    """Pad the bottom and right of `(..., H, W)` by reflection to multiples of `multiple`.
-
-    Reflection repeats, so any size works, 1 x 1 too. Returns the padded tensor (the same object where nothing is
-    missing) and the original `(H, W)` for [`crop_to`].
-    """
-    if multiple < 1:
-        raise ValueError(f"multiple must be at least 1, got {multiple}")
-    size = (x.shape[-2], x.shape[-1])
-    for dim, length in zip((-2, -1), size, strict=True):
-        missing = -length % multiple
-        if missing:
-            period = max(2 * (length - 1), 1)
-            index = torch.arange(length + missing, device=x.device) % period
-            x = x.index_select(dim, torch.minimum(index, period - index))
-    return x, size
-
-
-def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The top left `(H, W)` of `(..., H', W')`, as a view: the inverse of [`pad_to_multiple`]."""
-    height, width = size
-    if x.shape[-2] < height or x.shape[-1] < width:
-        raise ValueError(f"cannot crop {x.shape[-2]} x {x.shape[-1]} to the larger {height} x {width}")
-    return x[..., :height, :width]
 
 
 # --- arrays and tensors ----------------------------------------------------------------------------------------------
@@ -497,21 +474,25 @@ def _color(plane: np.ndarray, context: PairContext, stretch: bool, dtype: np.dty
     out = np.empty((*plane.shape, context.channels), dtype=dtype)
     low, high = (np.clip((plane.min(), plane.max()), 0, 1)) if stretch else (0.0, 1.0)
     low, span = (low, high - low) if low < high else (0.0, 1.0)  # a constant image stays as it is
+
+    def level(values: np.ndarray) -> np.ndarray:
+        return np.clip(values, 0, 1) if dtype == np.float32 else quantize(values, dtype.type)
+
     for rows in strips(plane.shape):
         if not np.isfinite(plane[rows]).all():
             raise ValueError("fused holds NaN or infinite values: run the model in float32, check its weights")
-        luma = (np.clip(plane[rows], 0, 1) - low) / np.float32(span)
+        y = (np.clip(plane[rows], 0, 1) - low) / np.float32(span)
         if context.replacement is not None:
             other = context.replacement[rows]
-            luma = np.where(np.isnan(other), luma, other)
+            y = np.where(np.isnan(other), y, other)
         if context.rgb is None:
-            out[rows, :, 0] = _quantize(luma, dtype)
+            out[rows, :, 0] = level(y)
         else:
             rgb = _unit_colors(context.rgb[rows], context.limits)
-            rgb += (luma - rgb @ LUMA_WEIGHTS)[..., None]
-            out[rows, :, :3] = _quantize(np.clip(rgb, 0, 1, out=rgb), dtype)
+            rgb += (y - luma(rgb))[..., None]
+            out[rows, :, :3] = level(rgb)
         if context.alpha is not None:
-            out[rows, :, -1] = _quantize(context.alpha[rows] / np.float32(context.white), dtype)
+            out[rows, :, -1] = level(context.alpha[rows] / np.float32(context.white))
     return out
 
 
@@ -522,12 +503,3 @@ def _unit_colors(rgb: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
         return rgb / np.float32(high)
     unit = ((rgb.astype(np.float64) - low) / (high - low)).astype(np.float32)
     return np.nan_to_num(unit, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _quantize(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """[0, 1] to the full scale of `dtype`, to the nearest step (half up)."""
-    if dtype == np.float32:
-        return values
-    scaled = values * np.float32(full_scale(dtype))
-    scaled += np.float32(0.5)
-    return scaled.astype(dtype)

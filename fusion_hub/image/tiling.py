@@ -8,12 +8,63 @@ so no seam is left: where two tiles agree the result is exactly theirs, where th
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 TileFunction = Callable[[Tensor, Tensor, "Window"], Tensor]
 Progress = Callable[[Iterable["Window"]], Iterable["Window"]]
+Image = TypeVar("Image", np.ndarray, Tensor)
+
+
+def pad_reflect(x: Image, size: tuple[int, int], *, center: bool = False) -> Image:
+    """Pad `(..., H, W)` by reflection to at least `size`, at the bottom and right or evenly on all sides.
+
+    Reflection repeats, so any size works, 1 x 1 too. Returns the same object where nothing is missing.
+
+    Examples:
+        >>> pad_reflect(np.array([[1, 2, 3]]), (1, 6))
+        array([[1, 2, 3, 2, 1, 2]])
+        >>> pad_reflect(np.array([[1, 2, 3]]), (1, 5), center=True)
+        array([[2, 1, 2, 3, 2]])
+    """
+    for dim, wanted in zip((-2, -1), size, strict=True):
+        length = x.shape[dim]
+        if length < wanted:
+            period = max(2 * (length - 1), 1)
+            index = (np.arange(wanted) - ((wanted - length) // 2 if center else 0)) % period
+            index = np.minimum(index, period - index)
+            if isinstance(x, Tensor):
+                x = x.index_select(dim, torch.from_numpy(index).to(x.device))
+            else:
+                x = x.take(index, axis=dim)
+    return x
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
+    """Pad the bottom and right of `(..., H, W)` by reflection to multiples of `multiple`.
+
+    Returns the padded tensor (the same object where nothing is missing) and the original `(H, W)` for [`crop_to`].
+
+    Examples:
+        >>> padded, size = pad_to_multiple(torch.zeros(1, 1, 5, 8), 4)
+        >>> padded.shape, crop_to(padded, size).shape
+        (torch.Size([1, 1, 8, 8]), torch.Size([1, 1, 5, 8]))
+    """
+    if multiple < 1:
+        raise ValueError(f"multiple must be at least 1, got {multiple}")
+    height, width = x.shape[-2:]
+    return pad_reflect(x, (height + -height % multiple, width + -width % multiple)), (height, width)
+
+
+def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The top left `(H, W)` of `(..., H', W')`, as a view: the inverse of [`pad_to_multiple`]."""
+    height, width = size
+    if x.shape[-2] < height or x.shape[-1] < width:
+        raise ValueError(f"cannot crop {x.shape[-2]} x {x.shape[-1]} to the larger {height} x {width}")
+    return x[..., :height, :width]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fusion_hub.image.luminance import quantize
 from fusion_hub.training.config import Source, missing_data_explained
 
 FuseFunction = Callable[[Tensor, Tensor], Tensor]
@@ -101,7 +102,7 @@ def validate(
 
 def to_uint8(picture: Tensor) -> np.ndarray:
     """`(1, 1, H, W)` with 1 for white to `(H, W)` uint8: clamped and rounded."""
-    return picture[0, 0].float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu().numpy()
+    return quantize(picture[0, 0].float().cpu().numpy())
 
 
 def picture_grid(rows: Sequence[Sequence[np.ndarray]], cell: int = 480, gap: int = 4) -> Image.Image:
