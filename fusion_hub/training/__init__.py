@@ -1,35 +1,12 @@
-"""Training, shared by every `train/*.py`: parse a config, bring a task, run.
+"""Training, shared by every `train/*.py`: parse a config, build a task, run.
 
     config, mine = parse_config((TrainingConfig, MyTaskConfig))
     Trainer(MyTask(config, mine), config, mine).train()
 
-`MyTask` is a `TrainingTask`: it opens the samples, builds the model and the module that computes the loss, says what is
-measured on the way and saves the pipeline; `FusionTask` has what fusion models share. All else is the loop's.
+`MyTask` is a `TrainingTask`: it opens the samples, builds the model and the module that computes the loss, chooses what
+to validate and saves the pipeline. `FusionTask` has what fusion models share. The loop does everything else.
 """
 
-from fusion_hub.training.checkpoint import CheckpointError, find_checkpoints
-from fusion_hub.training.config import ConfigError, Source, TrainingConfig, load_config, parse_config, save_config
-from fusion_hub.training.fusion import FusionTask
-from fusion_hub.training.loop import NonFiniteError, OutputError, Trainer, TrainingTask
-from fusion_hub.training.samples import mixed_seed, sample_noise
-from fusion_hub.training.validation import Validation, ValidationPair
+import lazy_loader
 
-__all__ = [
-    "CheckpointError",
-    "ConfigError",
-    "FusionTask",
-    "NonFiniteError",
-    "OutputError",
-    "Source",
-    "Trainer",
-    "TrainingConfig",
-    "TrainingTask",
-    "Validation",
-    "ValidationPair",
-    "find_checkpoints",
-    "load_config",
-    "mixed_seed",
-    "parse_config",
-    "sample_noise",
-    "save_config",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,25 +1,26 @@
-"""Checkpoints: a folder of safetensors, JSON and YAML from which a run goes on exactly, to the bit.
+"""Checkpoints: a folder of safetensors, JSON and YAML from which a run resumes exactly, to the bit.
 
     step_000123/
-        model/            the weights as they are, a folder for the network's `from_pretrained`
+        model/            the current weights, a folder for the network's `from_pretrained`
         ema/              the averaged weights, likewise
         extra.safetensors tensors of the training module that are not the model's, if it has any
         optimizer.safetensors   AdamW's moments, `<parameter>:<moment>`
         state.json        step, samples, seed, seconds, and the size of every other file
         config.yaml       the resolved configuration
 
-No generator states are kept, because there are none: every random number is a function of the seed and the step or
-sample number. A checkpoint is written aside and renamed, so a name without `.partial` is a whole checkpoint, unless the
-machine lost power; the sizes in `state.json` tell then.
+There are no generator states to save: every random number is a function of the seed and the step or sample number.
+A checkpoint is written aside and renamed, so a name without `.partial` is a whole checkpoint, unless the machine lost
+power. The sizes in `state.json` reveal that.
 """
 
+import contextlib
 import errno
 import json
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -38,9 +39,7 @@ if TYPE_CHECKING:
 
 Network: TypeAlias = Union[ModelMixin, "PreTrainedModel"]
 
-_NAME = re.compile(r"step_(\d{6,})")
 _EXTRA, _OPTIMIZER, _STATE, _CONFIG = "extra.safetensors", "optimizer.safetensors", "state.json", "config.yaml"
-_TRANSFORMERS_WEIGHTS = "model.safetensors"
 
 
 class CheckpointError(RuntimeError):
@@ -63,57 +62,39 @@ class TrainingState:
     ema: Sequence[Tensor]
     optimizer: torch.optim.Optimizer
 
-    @property
-    def weights_name(self) -> str:
-        """Name of the weights' file that the network's own library looks for."""
-        return SAFETENSORS_WEIGHTS_NAME if isinstance(self.model, ModelMixin) else _TRANSFORMERS_WEIGHTS
-
-    def save_model_config(self, folder: Path) -> None:
-        """`config.json`, as that library writes it."""
-        if isinstance(self.model, ModelMixin):
-            self.model.save_config(folder)
-        else:
-            self.model.config.save_pretrained(folder)
-
-    def extra_tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers of the training module that are not the model's."""
-        of_model = {id(tensor) for tensor in self.model.state_dict(keep_vars=True).values()}
-        tensors = self.module.state_dict(keep_vars=True)
-        return {name: tensor.detach() for name, tensor in tensors.items() if id(tensor) not in of_model}
-
-    def ema_tensors(self) -> dict[str, Tensor]:
-        """A state dict with averaged parameters, tied ones under all of their names; buffers are the model's own."""
-        averaged = {id(tensor): mean for tensor, mean in zip(self.model.parameters(), self.ema, strict=True)}
-        state = self.model.state_dict(keep_vars=True)
-        return {name: averaged.get(id(tensor), tensor.detach()) for name, tensor in state.items()}
-
-    def moments(self) -> dict[str, Tensor]:
-        """AdamW's state as a flat dictionary. A parameter that never had a gradient has none."""
+    def tensor_files(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors of each file of a checkpoint, except for the optimizer's."""
+        name = SAFETENSORS_WEIGHTS_NAME if isinstance(self.model, ModelMixin) else "model.safetensors"
+        tensors = self.model.state_dict(keep_vars=True)
+        averages = {id(tensor): mean for tensor, mean in zip(self.model.parameters(), self.ema, strict=True)}
+        of_model = {id(tensor) for tensor in tensors.values()}
+        extra = {n: t.detach() for n, t in self.module.state_dict(keep_vars=True).items() if id(t) not in of_model}
         return {
-            f"{name}:{key}": tensor
-            for name, parameter in self.module.named_parameters()
-            for key, tensor in self.optimizer.state.get(parameter, {}).items()
+            f"model/{name}": {n: tensor.detach() for n, tensor in tensors.items()},
+            # Tied parameters stand under all of their names; buffers are the model's own.
+            f"ema/{name}": {n: averages.get(id(tensor), tensor.detach()) for n, tensor in tensors.items()},
+            **({_EXTRA: extra} if extra else {}),
         }
 
 
 def find_checkpoints(output_dir: Path) -> list[Path]:
-    """Whole checkpoints in a run folder, oldest first. Damaged ones are passed over with a warning."""
+    """Whole checkpoints in a run folder, oldest first. Damaged ones are skipped with a warning."""
     found = []
     for folder in output_dir.iterdir() if output_dir.is_dir() else ():
-        if (match := _NAME.fullmatch(folder.name)) and folder.is_dir():
+        if (match := re.fullmatch(r"step_(\d{6,})", folder.name)) and folder.is_dir():
             if damage := _damage(folder):
-                warnings.warn(f"checkpoint {folder} is damaged ({damage}) and is passed over", stacklevel=2)
+                warnings.warn(f"checkpoint {folder} is damaged ({damage}) and is skipped", stacklevel=2)
             else:
                 found.append((int(match[1]), folder))
     return [folder for _, folder in sorted(found)]
 
 
 def choose_checkpoint(output_dir: Path, resume: str, config: Mapping[str, Any]) -> Path | None:
-    """The checkpoint that `resume` (see `TrainingConfig.resume`) stands for, or None to start anew.
+    """The checkpoint that `resume` (see `TrainingConfig.resume`) stands for, or None for a new run.
 
     Raises:
         ConfigError: `auto` and another config; `latest` and no checkpoint; checkpoints in `output_dir` which this run
-            would write once more.
+            would overwrite.
         CheckpointError: a path that is no checkpoint.
     """
     found = find_checkpoints(output_dir)
@@ -127,16 +108,31 @@ def choose_checkpoint(output_dir: Path, resume: str, config: Mapping[str, Any]) 
     if chosen is not None and (changed := differences(config, checkpoint_config(chosen))):
         text = f"the config differs from that of {chosen}: " + "; ".join(changed)
         if resume == "auto":
-            raise ConfigError(f"{text}. Choose another output_dir, or go on with the new values by --resume latest")
+            raise ConfigError(f"{text}. Choose another output_dir, or resume with the new values: --resume latest")
         warnings.warn(text, stacklevel=2)
-    step = -1 if chosen is None else _step(chosen)
+    step = -1 if chosen is None else _read_state(chosen)["step"]
     same = None if chosen is None else chosen.resolve()
-    if later := [folder for folder in found if _step(folder) >= step and folder.resolve() != same]:
-        start = "anew" if chosen is None else f"from {chosen}"
+    if later := [folder for folder in found if _read_state(folder)["step"] >= step and folder.resolve() != same]:
+        start = "from scratch" if chosen is None else f"from {chosen}"
         raise ConfigError(
             f"{later[0]} is in the way of a run that starts {start}: remove it or choose another output_dir"
         )
     return chosen
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder `<target>.partial` to write to; it replaces `target` when the block ends without an error."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
+    except BaseException:  # the remains would only fill the disk
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def save_checkpoint(
@@ -148,54 +144,50 @@ def save_checkpoint(
         progress: what `state.json` is to hold: `step` and other numbers.
         config: the resolved configuration.
     """
-    folder = output_dir / f"step_{progress['step']:06d}"
-    if not folder.is_dir() or _damage(folder):
-        partial = output_dir / f"{folder.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            _write_checkpoint(partial, state, progress, config)
-        except BaseException:  # what is left would only fill the disk
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+    target = output_dir / f"step_{progress['step']:06d}"
+    if not target.is_dir() or _damage(target):
+        with whole_folder(target) as folder:
+            for name, tensors in state.tensor_files().items():
+                (folder / name).parent.mkdir(exist_ok=True)
+                _save_tensors(tensors, folder / name)
+            for part in (folder / "model", folder / "ema"):
+                if isinstance(state.model, ModelMixin):
+                    state.model.save_config(part)
+                else:
+                    state.model.config.save_pretrained(part)
+            # A parameter that never had a gradient has no moments.
+            moments = {
+                f"{name}:{key}": tensor
+                for name, parameter in state.module.named_parameters()
+                for key, tensor in state.optimizer.state.get(parameter, {}).items()
+            }
+            _save_tensors(moments, folder / _OPTIMIZER)
+            save_config(config, folder / _CONFIG)
+            files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+            text = json.dumps({**progress, "files": files}, indent=2, sort_keys=True) + "\n"
+            (folder / _STATE).write_text(text, encoding="utf-8")
     if keep is not None:
         for old in find_checkpoints(output_dir)[:-keep]:
-            if old != folder:
+            if old != target:
                 shutil.rmtree(old)
-    return folder
-
-
-def _write_checkpoint(
-    folder: Path, state: TrainingState, progress: Mapping[str, Any], config: Mapping[str, Any]
-) -> None:
-    folder.mkdir(parents=True)
-    for name, tensors in (("model", state.model.state_dict()), ("ema", state.ema_tensors())):
-        state.save_model_config(folder / name)
-        _save_tensors(tensors, folder / name / state.weights_name)
-    _save_tensors(state.moments(), folder / _OPTIMIZER)
-    if extra := state.extra_tensors():
-        _save_tensors(extra, folder / _EXTRA)
-    save_config(config, folder / _CONFIG)
-    files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
-    text = json.dumps({**progress, "files": files}, indent=2, sort_keys=True) + "\n"
-    (folder / _STATE).write_text(text, encoding="utf-8")
+    return target
 
 
 def load_checkpoint(folder: Path, state: TrainingState) -> dict[str, Any]:
-    """Put a checkpoint into the tensors of a run, exactly, and return what `state.json` holds.
+    """Copy a checkpoint into the tensors of a run, exactly, and return the contents of `state.json`.
 
     Raises:
         CheckpointError: it is damaged, or its tensors are not those of this model.
     """
     if damage := _damage(folder):
-        raise CheckpointError(f"checkpoint {folder}: {damage}. Give another one, or --resume latest")
-    _copy(folder / "model" / state.weights_name, state.model.state_dict())
-    _copy(folder / "ema" / state.weights_name, state.ema_tensors())
-    if (extra := state.extra_tensors()) or (folder / _EXTRA).exists():
-        _copy(folder / _EXTRA, extra)
+        raise CheckpointError(f"checkpoint {folder}: {damage}. Choose another one, or --resume latest")
+    files = state.tensor_files()
+    if (folder / _EXTRA).exists():
+        files.setdefault(_EXTRA, {})
+    for name, targets in files.items():
+        _copy(folder / name, targets)
     _load_moments(folder / _OPTIMIZER, state)
-    return json.loads((folder / _STATE).read_text(encoding="utf-8"))
+    return _read_state(folder)
 
 
 def checkpoint_config(folder: Path) -> dict[str, Any]:
@@ -207,7 +199,7 @@ def checkpoint_config(folder: Path) -> dict[str, Any]:
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    # A clone each: safetensors wants contiguous tensors that share no memory, channels_last and tied weights do.
+    # Clone each: safetensors needs contiguous tensors that share no memory, unlike channels_last and tied weights.
     clones = {n: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for n, tensor in tensors.items()}
     try:
         save_file(clones, path, metadata={"format": "pt"})  # transformers reads no file without it
@@ -227,8 +219,7 @@ def _copy(path: Path, targets: Mapping[str, Tensor]) -> None:
     tensors = _read_tensors(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in targets.items()}
-    if shapes != wanted:
-        wrong = sorted(name for name in {**shapes, **wanted} if shapes.get(name) != wanted.get(name))
+    if wrong := sorted(name for name in {**shapes, **wanted} if shapes.get(name) != wanted.get(name)):
         raise CheckpointError(
             f"{path} is of another model: {len(wrong)} tensors differ, the first is {wrong[0]}, "
             f"{shapes.get(wrong[0], 'absent')} in the file, {wanted.get(wrong[0], 'absent')} in the model"
@@ -239,12 +230,11 @@ def _copy(path: Path, targets: Mapping[str, Tensor]) -> None:
 
 
 def _load_moments(path: Path, state: TrainingState) -> None:
-    tensors = _read_tensors(path)
     parameters = dict(state.module.named_parameters())
     state.optimizer.state.clear()
-    for key, tensor in tensors.items():
+    for key, tensor in _read_tensors(path).items():
         name, _, moment = key.rpartition(":")
-        counts = moment == "step"  # AdamW counts each parameter's steps in a tensor, and wants that on the CPU
+        counts = moment == "step"  # AdamW counts each parameter's steps in a tensor on the CPU
         if name not in parameters or not (counts or tensor.shape == parameters[name].shape):
             raise CheckpointError(f"{path} is of another model: it has {key} {tuple(tensor.shape)}")
         if not counts:  # with the parameter's device and memory format
@@ -252,17 +242,16 @@ def _load_moments(path: Path, state: TrainingState) -> None:
         state.optimizer.state[parameters[name]][moment] = tensor
 
 
-def _step(folder: Path) -> int:
-    return int(json.loads((folder / _STATE).read_text(encoding="utf-8"))["step"])
+def _read_state(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / _STATE).read_text(encoding="utf-8"))
 
 
 def _damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder, or None."""
     try:
-        files = json.loads((folder / _STATE).read_text(encoding="utf-8"))["files"]
-        for name, size in files.items():
-            if (there := (folder / name).stat().st_size) != size:
-                return f"{name} has {there} of {size} bytes"
+        for name, size in _read_state(folder)["files"].items():
+            if (actual := (folder / name).stat().st_size) != size:
+                return f"{name} has {actual} of {size} bytes"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

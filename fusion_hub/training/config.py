@@ -13,97 +13,61 @@ import difflib
 import math
 import os
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
+import yaml
+
+from fusion_hub import data
 from fusion_hub.image.luminance import parse_range
-
-if TYPE_CHECKING:
-    from fusion_hub.data import CropSource
 
 DATA_ROOT_VARIABLE = "FUSION_HUB_DATA"
 DATA_ROOT_DEFAULT = "../shared"
 
-# Fields that a resumed run may change: where and how it runs, what it reports. All others change what is learnt.
+# Fields that a resumed run may change: where and how it runs, what it reports. All others change what is learned.
 NEUTRAL_FIELDS = {
-    "output_dir",
-    "resume",
-    "num_workers",
-    "preload",
-    "num_processes",
-    "gradient_accumulation_steps",
-    "channels_last",
-    "compile",
-    "tracker",
-    "log_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "validate_every",
-    "validation_sources",
-    "validation_pairs",
-    "validation_metrics",
-    "test_sources",
-    "cache_dir",
-}
-
-_COUNT, _AMOUNT, _FRACTION = (1, math.inf), (0, math.inf), (0, 1)
-_LIMITS: dict[str, tuple[float, float]] = {
-    "max_steps": _COUNT,
-    "num_processes": _COUNT,
-    "batch_size": _COUNT,
-    "crop_size": _COUNT,
-    "late_batch_size": _COUNT,
-    "late_crop_size": _COUNT,
-    "gradient_accumulation_steps": _COUNT,
-    "log_every": _COUNT,
-    "checkpoint_every": _COUNT,
-    "keep_checkpoints": _COUNT,
-    "validate_every": _COUNT,
-    "seed": _AMOUNT,
-    "num_workers": _AMOUNT,
-    "warmup_steps": _AMOUNT,
-    "learning_rate": _AMOUNT,
-    "weight_decay": _AMOUNT,
-    "validation_pairs": _AMOUNT,
-    "min_std": _AMOUNT,
-    "late_fraction": _FRACTION,
-    "final_lr_fraction": _FRACTION,
-    "adam_beta1": _FRACTION,
-    "adam_beta2": _FRACTION,
-    "ema_decay": _FRACTION,
-    "swap_probability": _FRACTION,
-    "gain_jitter": _FRACTION,
-    "smallest_scale": (0.01, 1),
-    "largest_scale": (1, 100),
-    "gamma_jitter": (0, 3),
-    "rare_class_crops": _FRACTION,
-    "classifier_dropout": _FRACTION,
-    "drop_path": _FRACTION,
-    "class_weight_power": _FRACTION,
-    "cross_entropy": _AMOUNT,
-    "lovasz": _AMOUNT,
-    "max_grad_norm": (1e-12, math.inf),  # .inf in YAML: no clipping
-}
+    "output_dir", "resume", "num_workers", "preload", "num_processes", "gradient_accumulation_steps", "channels_last",
+    "compile", "tracker", "log_every", "checkpoint_every", "keep_checkpoints", "validate_every", "validation_sources",
+    "validation_pairs", "validation_metrics", "test_sources", "cache_dir",
+}  # fmt: skip
 
 
 class ConfigError(ValueError):
     """A wrong key or value in a configuration; the message names it and says what to do."""
 
 
-def option(help: str, default: Any) -> Any:
-    """A dataclass field whose text is shown by `--help`."""
-    return field(default=default, metadata={"help": help})
+def option(
+    help: str, default: Any, low: float = -math.inf, high: float = math.inf, choices: Iterable[str] | None = None
+) -> Any:
+    """A dataclass field with the text of `--help`, and limits or choices that `check_options` enforces."""
+    metadata = {"help": help, "limits": (low, high), "choices": choices}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def check_options(config: Any) -> None:
+    """Raise `ConfigError` for the first value outside the limits or choices of its `option`."""
+    for item in dataclasses.fields(config):
+        value, choices = getattr(config, item.name), item.metadata.get("choices")
+        low, high = item.metadata.get("limits", (-math.inf, math.inf))
+        if choices is not None and value not in choices:
+            raise ConfigError(f"{item.name} must be one of {', '.join(choices)}, got {value}")
+        infinite = value == math.inf and item.name != "max_grad_norm"  # there it means no clipping
+        if isinstance(value, int | float) and (infinite or not low <= value <= high):
+            limits = f"{low} or more" if high == math.inf else f"between {low} and {high}"
+            raise ConfigError(f"{item.name} must be {limits}, got {value}")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One paired set to draw from: `fusion_hub.data.CropSource` in words that a file can hold.
+    """One paired set to sample from: `fusion_hub.data.CropSource` as a configuration file holds it.
 
     In `path` and `exclude`, `${FUSION_HUB_DATA}` stands for the data folder (the environment variable of that name,
-    else `../shared`); it stays as it is in saved configs, so that they hold no place of one machine.
+    `../shared` if it is not set). Saved configs keep it as it is, so they contain no paths of one machine.
 
     Attributes:
         path: what `PairedDataset.open` takes: a folder, a Hub dataset id, `generated`.
@@ -135,52 +99,47 @@ class Source:
         if not isinstance(value, Mapping) or not value.get("path"):
             raise ConfigError(f"a source is a path or a mapping {{{', '.join(names)}}} with a path; got {value!r}")
         _reject_unknown(value, names, "key of a source")
-        values = {name: None if given is None else str(given) for name, given in value.items()}
+        values: dict[str, Any] = {name: None if given is None else str(given) for name, given in value.items()}
         for name in ("infrared_range", "visible_range"):
             if isinstance(value.get(name), list | tuple):
                 values[name] = ",".join(map(str, value[name]))
             try:
-                if (text := values.get(name)) is not None:
-                    parse_range(text, name)
+                if values.get(name) is not None:
+                    parse_range(values[name], name)
             except ValueError as error:
                 raise ConfigError(f"source {value['path']}: {error}") from error
-        if (weight := values.pop("weight", None)) is None:
-            return cls(**values)  # type: ignore[arg-type]
-        try:
-            number = float(weight)
-        except ValueError:
-            number = math.nan
-        if not 0 < number < math.inf:
-            raise ConfigError(f"source {value['path']}: weight must be a number above 0, got {weight}")
-        return cls(weight=number, **values)  # type: ignore[arg-type]
+        if (weight := values.get("weight")) is not None:
+            values["weight"] = _convert(f"source {value['path']}: weight", float, weight)
+            if not 0 < values["weight"] < math.inf:
+                raise ConfigError(f"source {value['path']}: weight must be a number above 0, got {weight}")
+        return cls(**values)
 
     @property
     def label(self) -> str:
         """A short name for logs."""
         return self.dataset or "/".join([*Path(self.path).parts[-2:], *([self.split] if self.split else [])])
 
-    def resolve(self) -> "CropSource":
+    def resolve(self) -> "data.CropSource":
         """The set with all variables replaced. Raises `ConfigError` for one that is not set."""
-        from fusion_hub.data import CropSource
-
         exclude = None if self.exclude is None else expand_variables(self.exclude)
-        ranges = [
+        infrared, visible = (
             None if text is None else parse_range(text, name)
             for name, text in (("infrared_range", self.infrared_range), ("visible_range", self.visible_range))
-        ]
-        return CropSource(expand_variables(self.path), self.split, self.weight, exclude, self.dataset, *ranges)
+        )
+        path = expand_variables(self.path)
+        return data.CropSource(path, self.split, self.weight, exclude, self.dataset, infrared, visible)
 
 
 @contextlib.contextmanager
 def missing_data_explained() -> Iterator[None]:
-    """Inside, a file or folder of a source that is not there becomes a `ConfigError` that says how to get data."""
+    """Turn a missing file or folder of a source into a `ConfigError` that says how to get data."""
     try:
         yield
     except FileNotFoundError as error:
         raise ConfigError(
-            f"training data is missing ({error}): set {DATA_ROOT_VARIABLE} to the folder that has the sets of the "
-            "configuration in data/, or give a folder with vis/ and ir/ or a Hub dataset id with --data, or train on "
-            "drawn scenes with --data generated"
+            f"training data is missing ({error}): set {DATA_ROOT_VARIABLE} to the folder whose data/ has the sets of "
+            "the configuration, or give a folder with vis/ and ir/ or a Hub dataset id with --data, or train on "
+            "generated scenes with --data generated"
         ) from error
 
 
@@ -198,79 +157,66 @@ def expand_variables(path: str) -> str:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What every training run has. `__post_init__` raises `ConfigError` for values that cannot be meant."""
+    """Options of every training run. `__post_init__` raises `ConfigError` for values that make no sense."""
 
     # --- the run
     output_dir: str = option("folder for checkpoints, logs and the final pipeline", "runs/default")
     resume: str = option(
-        "auto: go on from the newest checkpoint in output_dir, if any, with an equal config; latest, or the path of a "
-        "checkpoint: go on from there, with this config; none: start anew, in an output_dir without checkpoints",
+        "auto: resume from the newest checkpoint in output_dir, if any, with an equal config; latest, or the path of a "
+        "checkpoint: resume from it with this config; none: start a new run, in an output_dir without checkpoints",
         "auto",
     )
-    seed: int = option("every random number follows from it and the step or sample number", 0)
-    max_steps: int = option("optimiser steps", 10_000)
-    num_processes: int = option("processes that the launcher is to start; a different number is an error", 1)
+    seed: int = option("every random number follows from it and the step or sample number", 0, 0)
+    max_steps: int = option("optimizer steps", 10_000, 1)
+    num_processes: int = option("processes that the launcher starts; a different number is an error", 1, 1)
 
     # --- data
-    sources: list[Source] = field(
-        default_factory=list, metadata={"help": "paired sets: paths or {path, split, weight, exclude}"}
-    )
-    batch_size: int = option("samples for one optimiser step, over all processes and accumulated batches", 16)
-    crop_size: int = option("side of the square crops, pixels", 128)
-    late_fraction: float = option("last part of the steps, 0 to 1, that uses the late_ values", 0.0)
-    late_batch_size: int | None = option("batch_size of the late part; empty: as before", None)
-    late_crop_size: int | None = option("crop_size of the late part; empty: as before", None)
-    gradient_accumulation_steps: int = option("parts in which each process computes its share of a batch", 1)
-    num_workers: int = option("data loading processes for each training process", 0)
+    sources: list[Source] = option("paired sets: paths or {path, split, weight, exclude}", [])
+    batch_size: int = option("samples for one optimizer step, over all processes and accumulated batches", 16, 1)
+    crop_size: int = option("side of the square crops, pixels", 128, 1)
+    late_fraction: float = option("last part of the steps, 0 to 1, that uses the late_ values", 0.0, 0, 1)
+    late_batch_size: int | None = option("batch_size of the late part; empty: unchanged", None, 1)
+    late_crop_size: int | None = option("crop_size of the late part; empty: unchanged", None, 1)
+    gradient_accumulation_steps: int = option("parts in which each process computes its share of a batch", 1, 1)
+    num_workers: int = option("data loading processes for each training process", 0, 0)
     preload: bool = option("read all training pairs into memory before the first step", False)
-    min_std: float = option("crops with less contrast than this (range 0 to 1) in a picture are drawn again", 4 / 255)
-    smallest_scale: float = option("scenes are shrunk by a random factor between this and 1", 1.0)
-    swap_probability: float = option("how often visible and infrared change places", 0.0)
-    gain_jitter: float = option("each picture is multiplied by a factor from 1 - this to 1 + this", 0.0)
+    min_std: float = option("redraw crops with less contrast than this (range 0 to 1) in a picture", 4 / 255, 0)
+    smallest_scale: float = option("scenes are shrunk by a random factor between this and 1", 1.0, 0.01, 1)
+    swap_probability: float = option("how often visible and infrared are swapped", 0.0, 0, 1)
+    gain_jitter: float = option("each picture is multiplied by a factor from 1 - this to 1 + this", 0.0, 0, 1)
 
-    # --- optimiser: AdamW, linear warm-up, cosine decay
-    learning_rate: float = option("at the end of the warm-up", 1e-3)
-    warmup_steps: int = option("steps of linear warm-up", 100)
-    final_lr_fraction: float = option("learning rate at the last step, as a part of learning_rate", 0.02)
-    weight_decay: float = option("AdamW's; only for tensors with two or more dimensions", 1e-2)
-    adam_beta1: float = option("AdamW's first beta", 0.9)
-    adam_beta2: float = option("AdamW's second beta", 0.99)
-    max_grad_norm: float = option("gradients are scaled down to this norm", 1.0)
-    ema_decay: float = option("decay of the averaged weights; min(this, (1 + n) / (10 + n)) at step n", 0.999)
+    # --- optimizer: AdamW, linear warm-up, cosine decay
+    learning_rate: float = option("at the end of the warm-up", 1e-3, 0)
+    warmup_steps: int = option("steps of linear warm-up", 100, 0)
+    final_lr_fraction: float = option("learning rate at the last step, as a part of learning_rate", 0.02, 0, 1)
+    weight_decay: float = option("AdamW's; only for tensors with two or more dimensions", 1e-2, 0)
+    adam_beta1: float = option("AdamW's first beta", 0.9, 0, 1)
+    adam_beta2: float = option("AdamW's second beta", 0.99, 0, 1)
+    max_grad_norm: float = option("gradients are scaled down to this norm; .inf: no clipping", 1.0, 1e-12)
+    ema_decay: float = option("decay of the averaged weights; min(this, (1 + n) / (10 + n)) at step n", 0.999, 0, 1)
 
     # --- numerics
-    precision: str = option("fp32, or bf16: autocast, with weights and optimiser in fp32", "fp32")
+    precision: str = option("fp32, or bf16: autocast, with weights and optimizer in fp32", "fp32")
     channels_last: bool = option("weights in channels_last memory format", False)
     compile: bool = option("torch.compile the training module", False)
 
-    # --- what is written, and when
-    checkpoint_every: int = option("steps between checkpoints", 1000)
-    keep_checkpoints: int | None = option("newest checkpoints that stay; empty: all", 3)
-    validate_every: int | None = option("steps between validations; empty: only at the end", 1000)
-    validation_sources: list[Source] = field(
-        default_factory=list, metadata={"help": "paired sets for validation: full-size pairs"}
-    )
-    validation_pairs: int = option("pairs from each validation source, evenly spaced", 4)
-    validation_metrics: list[str] = field(
-        default_factory=lambda: ["EN", "SF", "SCD", "VIF", "Qabf"], metadata={"help": "names in fusion_hub.metrics"}
-    )
-    log_every: int = option("steps over which losses are averaged for the log", 50)
-    tracker: str = option("tensorboard or none", "tensorboard")
+    # --- output
+    checkpoint_every: int = option("steps between checkpoints", 1000, 1)
+    keep_checkpoints: int | None = option("number of newest checkpoints to keep; empty: all", 3, 1)
+    validate_every: int | None = option("steps between validations; empty: only at the end", 1000, 1)
+    validation_sources: list[Source] = option("paired sets for validation: full-size pairs", [])
+    validation_pairs: int = option("pairs from each validation source, evenly spaced", 4, 0)
+    validation_metrics: list[str] = option("names in fusion_hub.metrics", ["EN", "SF", "SCD", "VIF", "Qabf"])
+    log_every: int = option("steps over which losses are averaged for the log", 50, 1)
+    tracker: str = option("tensorboard or none", "tensorboard", choices=("tensorboard", "none"))
 
     def __post_init__(self) -> None:
         for name in ("sources", "validation_sources"):
             object.__setattr__(self, name, [Source.parse(source) for source in getattr(self, name)])
-        for name in (f.name for f in dataclasses.fields(self)):
-            value, least, most = getattr(self, name), *_LIMITS.get(name, (-math.inf, math.inf))
-            infinite = value == math.inf and name != "max_grad_norm"
-            if isinstance(value, int | float) and (infinite or not least <= value <= most):
-                limits = f"{least} or more" if most == math.inf else f"between {least} and {most}"
-                raise ConfigError(f"{name} must be {limits}, got {value}")
+        check_options(self)
         if self.precision not in ("fp32", "bf16"):
             hint = ": on a CPU it silently does nothing, and bf16 needs no loss scaling" * (self.precision == "fp16")
             raise ConfigError(f"precision must be fp32 or bf16, got {self.precision}{hint}")
-        if self.tracker not in ("tensorboard", "none"):
-            raise ConfigError(f"tracker must be tensorboard or none, got {self.tracker}")
         parts = self.num_processes * self.gradient_accumulation_steps
         for name in ("batch_size", "late_batch_size"):
             if (getattr(self, name) or 0) % parts:
@@ -280,7 +226,7 @@ class TrainingConfig:
                 )
 
     def batch_and_crop(self, step: int) -> tuple[int, int]:
-        """Samples and crop side of the optimiser step `step`, which counts from 0."""
+        """Samples and crop side of the optimizer step `step`, which counts from 0."""
         if step < self.late_start:
             return self.batch_size, self.crop_size
         return self.late_batch_size or self.batch_size, self.late_crop_size or self.crop_size
@@ -296,6 +242,11 @@ class TrainingConfig:
         return (step - late) * self.batch_size + late * (self.late_batch_size or self.batch_size)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:  # argparse would print and exit
+        raise ConfigError(message)
+
+
 def parse_config(
     dataclass_types: Sequence[type], argv: Sequence[str] | None = None, default_config: Path | None = None
 ) -> tuple[Any, ...]:
@@ -306,54 +257,56 @@ def parse_config(
 
     Args:
         dataclass_types: such as `(TrainingConfig, MyTaskConfig)`; they share one set of names.
-        argv: arguments without the programme's name; the default is the command line's.
+        argv: arguments without the program's name; the default is the command line's.
         default_config: the file where `--config` is not given; None: the defaults of the dataclasses.
 
     Raises:
         ConfigError: an unknown key or flag (the nearest known one is named), or a value of the wrong kind.
     """
-    try:
-        from transformers import HfArgumentParser
-    except ImportError as error:
-        raise ImportError('training needs more packages: pip install "fusion-hub[train]"') from error
-
-    class Parser(HfArgumentParser):
-        def error(self, message: str) -> NoReturn:  # argparse would print and exit
-            raise ConfigError(message)
-
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(list(dataclass_types), allow_abbrev=False)  # type: ignore[arg-type]
-    parser.register("type", Source, _source_argument)
-    parser.add_argument("--config", help="YAML file with values for the options here", default=default_config)
+    fields = {item.name: item for one in dataclass_types for item in dataclasses.fields(one)}
+    kinds = {name: kind for one in dataclass_types for name, kind in get_type_hints(one).items()}
+    parser = _Parser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name, item in fields.items():
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        text = f"{item.metadata.get('help', '')} (default: {default})".replace("%", "%%")
+        flags = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+        if _is_list(kinds[name]):
+            parser.add_argument(*flags, nargs="+", help=text)
+        elif kinds[name] is bool:
+            parser.add_argument(*flags, nargs="?", const=True, help=text)
+            if default is True:
+                negated = dict.fromkeys((f"--no_{name}", f"--no-{name.replace('_', '-')}"))
+                parser.add_argument(*negated, dest=name, action="store_const", const=False, help=f"{name} = false")
+        else:
+            parser.add_argument(*flags, help=text)
+    text = f"YAML file with values for the options above (default: {default_config})"
+    parser.add_argument("--config", type=Path, default=default_config, help=text)
     parser.add_argument(
-        "--data", help="one paired set in place of all sources: a folder, a Hub dataset id, or generated (drawn scenes)"
+        "--data",
+        help="one paired set in place of all sources: a folder, a Hub dataset id, or generated (synthetic scenes)",
     )
-    names = [f.name for dataclass_type in dataclass_types for f in dataclasses.fields(dataclass_type)]
-
-    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    before.add_argument("--config", default=default_config)
-    before.add_argument("--data")
-    early = before.parse_known_args(arguments)[0]
-    config_file = early.config
-    if early.data is not None and "sources" in names:
-        arguments += ["--sources", early.data, "--validation_sources", early.data]
-    from_file: list[str] = []
-    if config_file is not None:
-        for key, value in _read_config_file(Path(config_file), names).items():
-            if value is None or value == []:
-                parser.set_defaults(**{key: value})  # argparse has no way to write these
-            else:
-                from_file += _as_flags(key, value)
-    *configs, _, unknown = parser.parse_args_into_dataclasses(
-        [*from_file, *arguments], return_remaining_strings=True, look_for_args_file=False
-    )
+    arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         first = unknown[0].split("=")[0]
         if not first.startswith("--"):
             raise ConfigError(f"{unknown[0]!r} belongs to no flag: flags are written --name value")
-        _reject_unknown([first.lstrip("-").replace("-", "_")], [*names, "config", "data"], "flag")
-    _reject_empty(configs)
-    return tuple(configs)
+        _reject_unknown([first.lstrip("-").replace("-", "_")], [*fields, "config", "data"], "flag")
+    given = vars(arguments)
+    file, source = given.pop("config"), given.pop("data", None)
+    if source is not None and "sources" in fields:
+        given |= {"sources": [source], "validation_sources": [source]}
+    if file is not None:
+        try:
+            from_file = _load_yaml(file.read_text(encoding="utf-8"), f"--config {file}")
+        except OSError as error:
+            raise ConfigError(f"--config {file}: cannot be read ({error.strerror})") from error
+        _reject_unknown(from_file, list(fields), f"key in {file}")
+        given = from_file | given
+    values = {name: _convert(name, kinds[name], value) for name, value in given.items()}
+    return tuple(
+        one(**{item.name: values[item.name] for item in dataclasses.fields(one) if item.name in values})
+        for one in dataclass_types
+    )
 
 
 def resolved(*configs: Any) -> dict[str, Any]:
@@ -366,8 +319,6 @@ def resolved(*configs: Any) -> dict[str, Any]:
 
 def save_config(values: Mapping[str, Any], path: Path) -> None:
     """Write resolved values as YAML, in the order of the dataclasses' fields."""
-    import yaml
-
     path.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
@@ -377,7 +328,7 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
-    """What a resumed run would change against its checkpoint, as readable lines; `NEUTRAL_FIELDS` do not count."""
+    """Readable lines with the values that a resumed run would change, apart from `NEUTRAL_FIELDS`."""
     absent = object()
     return [
         f"{key}: {old.get(key, '(absent)')} in the checkpoint, {new.get(key, '(absent)')} now"
@@ -386,55 +337,50 @@ def differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _read_config_file(path: Path, names: Sequence[str]) -> dict[str, Any]:
+_BOOLEANS = {
+    **dict.fromkeys(("yes", "true", "t", "y", "1"), True),
+    **dict.fromkeys(("no", "false", "f", "n", "0"), False),
+}
+
+
+def _is_list(kind: Any) -> bool:
+    return any(get_origin(one) is list for one in (kind, *get_args(kind)))
+
+
+def _convert(name: str, kind: Any, value: Any) -> Any:
+    """A value of the file or of a flag (text) as the type of its field: a scalar, a Source, a list, or None."""
+    if type(None) in get_args(kind):
+        if value is None:
+            return None
+        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+    if value is None:
+        raise ConfigError(f"{name} is empty: give a value or leave the line out")
+    if get_origin(kind) is list:
+        return [_convert(name, get_args(kind)[0], item) for item in (value if isinstance(value, list) else [value])]
+    if kind is Source:
+        return Source.parse(value)
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error.strerror})") from error
-    values = _load_yaml(text, f"--config {path}")
-    _reject_unknown(values, names, f"key in {path}")
-    return values
+        if isinstance(value, list | dict):
+            raise ValueError
+        return _BOOLEANS[str(value).lower()] if kind is bool else kind(str(value))
+    except (ValueError, KeyError) as error:
+        wanted = {int: "an integer", float: "a number", bool: "true or false"}.get(kind, "one value")
+        raise ConfigError(f"{name} must be {wanted}, got {str(value)!r}") from error
 
 
 def _load_yaml(text: str, where: str) -> dict[str, Any]:
-    import yaml
-
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {error}") from error
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{where} must hold `key: value` lines, but holds {type(values).__name__}")
     return values
 
 
-def _source_argument(text: str) -> Source:
-    try:
-        return Source.parse(text)
-    except ConfigError as error:  # argparse would drop the text of a ValueError
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _as_flags(key: str, value: Any) -> list[str]:
-    """`key: value` of a file as arguments for argparse; a mapping stays YAML (JSON is a part of it)."""
-    import json
-
-    if isinstance(value, list):
-        return [f"--{key}", *(json.dumps(item) if isinstance(item, dict) else str(item) for item in value)]
-    return [f"--{key}={value}"]  # one word, so that a negative number is not taken for a flag
-
-
-def _reject_unknown(given: Any, known: Sequence[str], kind: str) -> None:
+def _reject_unknown(given: Iterable[Any], known: Sequence[str], kind: str) -> None:
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"unknown {kind} {key!r}: {advice}")
-
-
-def _reject_empty(configs: Sequence[Any]) -> None:
-    """An empty value (`key:` in YAML) is only right where the field may be None."""
-    for config in configs:
-        for name, kind in get_type_hints(type(config)).items():
-            if getattr(config, name) is None and type(None) not in get_args(kind):
-                raise ConfigError(f"{name} is empty: give a value or leave the line out")

@@ -1,9 +1,9 @@
-"""What DiffFuseNet brings to the training loop: its two stages and their losses."""
+"""The training of DiffFuseNet: its two stages and their losses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from fusion_hub.image.processor import crop_to, pad_to_multiple
 from fusion_hub.models.difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel, FusionFeatures
 from fusion_hub.models.feature_diffusion import add_noise, noise_estimate
+from fusion_hub.pipelines import DiffFuseNetPipeline
 from fusion_hub.training import losses
-from fusion_hub.training.checkpoint import Network
-from fusion_hub.training.config import ConfigError, TrainingConfig, option
-from fusion_hub.training.fusion import FusionTask
+from fusion_hub.training.config import ConfigError, check_options, option
 from fusion_hub.training.samples import mixed_seed, sample_noise
+from fusion_hub.training.task import FusionTask
 
 MODEL_FIELDS = ("prediction_type", "inference_timestep", "use_d2fe", "use_edfd", "frequency", "cross_frequency")
-TIMESTEP_STREAM, NOISE_STREAM = 1, 2  # of one sample's random numbers
+TIMESTEP_STREAM, NOISE_STREAM = 1, 2  # of the random numbers of a sample
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class DiffFuseNetConfig:
     """Size, ablations, stages and loss weights of a DiffFuseNet run; see `fusion_hub.training.losses`."""
 
     # --- the network: fields of DiffFuseNetModel, and a named size for the others
-    variant: str = option(f"size: {', '.join(DIFFFUSENET_VARIANTS)}", "base")
+    variant: str = option(f"size: {', '.join(DIFFFUSENET_VARIANTS)}", "base", choices=DIFFFUSENET_VARIANTS)
     prediction_type: str = option("what the denoiser predicts: v_prediction or epsilon", "v_prediction")
     inference_timestep: int = option("t at which the fusion path evaluates the denoiser", 40)
-    use_d2fe: bool = option("ablation; false: no diffusion, shallow features and images go on unchanged", True)
+    use_d2fe: bool = option("ablation; false: no diffusion, shallow features and images pass unchanged", True)
     use_edfd: bool = option("ablation; false: the mean is shared, each image's own features are specific", True)
     frequency: str = option("haar_inn; ablations: haar (no coupling), none (no bands)", "haar_inn")
     cross_frequency: str = option("attention; ablation: add", "attention")
@@ -39,13 +39,13 @@ class DiffFuseNetConfig:
 
     # --- stages
     two_stage: bool = option("ablation; false: the loss of stage two from the start", True)
-    stage_one_fraction: float = option("part of all steps, 0 to 1, that stage one takes", 0.1)
+    stage_one_fraction: float = option("part of all steps, 0 to 1, that stage one takes", 0.1, 0, 1)
     freeze_d2fe: bool = option("keep encoder and denoiser as stage one left them", False)
 
     # --- weights of the losses of stage two
     intensity: float = option("distance to the brighter source", 10.0)
     gradient: float = option("distance to the stronger gradient, with its sign", 12.0)
-    gradient_gain: float = option("factor on the gradient to reach; above 1: crisper than the sources", 1.1)
+    gradient_gain: float = option("factor on the target gradient; above 1: crisper than the sources", 1.1)
     ssim: float = option("SSIM with both sources, weighted by their local variance", 0.5)
     structure: float = option("SSIM with both sources that also counts flat regions", 2.0)
     fidelity: float = option("visual information fidelity with both sources", 2.5)
@@ -56,8 +56,7 @@ class DiffFuseNetConfig:
     out_of_range: float = option("leaving [0, 1]", 5.0)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.stage_one_fraction <= 1:
-            raise ConfigError(f"stage_one_fraction must be between 0 and 1, got {self.stage_one_fraction}")
+        check_options(self)
 
 
 class DiffFuseNetTraining(nn.Module):
@@ -67,7 +66,7 @@ class DiffFuseNetTraining(nn.Module):
         model: the network; trained in place.
         config: stages and weights.
         max_steps: steps of the whole run; Stage I takes `stage_one_fraction` of them.
-        seed: noise and timesteps of a sample are drawn from (seed, sample number).
+        seed: noise and timesteps of a sample follow from (seed, sample number).
     """
 
     def __init__(self, model: DiffFuseNetModel, config: DiffFuseNetConfig, max_steps: int, seed: int) -> None:
@@ -89,7 +88,11 @@ class DiffFuseNetTraining(nn.Module):
         stage_one = step < self.stage_one_steps
         frozen = self.config.freeze_d2fe and not stage_one
         features = self.model.analyse(visible, infrared, freeze_d2fe=frozen)
-        terms = {"decoupling": self.config.decoupling * self._decoupling(features)}
+        decoupling = features.low.new_zeros(())
+        if self.model.config["use_edfd"]:
+            low_visible, low_infrared = features.low.chunk(2)
+            decoupling = losses.decoupling_loss(features.specific, (low_visible, low_infrared))
+        terms = {"decoupling": self.config.decoupling * decoupling}
         if stage_one:
             terms |= self._reconstruction(features, visible, infrared)
             diffusion_weight = 1.0
@@ -112,42 +115,34 @@ class DiffFuseNetTraining(nn.Module):
 
     def _fusion(self, features: FusionFeatures, visible: Tensor, infrared: Tensor) -> dict[str, Tensor]:
         # Stage II.
-        config = self.config
-        fused, _ = self.model.fuse(features, visible, infrared)
-        fused = fused.float()
-        weighted_ssim, structure = losses.ssim_losses(fused, visible, infrared)
-        return {
-            "intensity": config.intensity * losses.intensity_loss(fused, visible, infrared),
-            "gradient": config.gradient * losses.signed_gradient_loss(fused, visible, infrared, config.gradient_gain),
-            "ssim": config.ssim * weighted_ssim,
-            "structure": config.structure * structure,
-            "fidelity": config.fidelity * losses.fidelity_loss(fused, visible, infrared),
-            "difference_correlation": config.difference_correlation
-            * losses.difference_correlation_loss(fused, visible, infrared),
-            "out_of_range": config.out_of_range * losses.range_loss(fused),
+        fused = self.model.fuse(features, visible, infrared)[0].float()
+        images = (fused, visible, infrared)
+        weighted_ssim, structure = losses.ssim_losses(*images)
+        terms = {
+            "intensity": losses.intensity_loss(*images),
+            "gradient": losses.signed_gradient_loss(*images, self.config.gradient_gain),
+            "ssim": weighted_ssim,
+            "structure": structure,
+            "fidelity": losses.fidelity_loss(*images),
+            "difference_correlation": losses.difference_correlation_loss(*images),
+            "out_of_range": losses.range_loss(fused),
         }
-
-    def _decoupling(self, features: FusionFeatures) -> Tensor:
-        if not self.model.config["use_edfd"]:
-            return features.low.new_zeros(())
-        low_visible, low_infrared = features.low.chunk(2)
-        return losses.decoupling_loss(features.specific, (low_visible, low_infrared))
+        return {name: getattr(self.config, name) * loss for name, loss in terms.items()}
 
     def _diffusion(self, features: FusionFeatures, sample: Tensor) -> Tensor:
         # L_D2FE = L_diff,V + L_diff,I + 0.1 L_cons (eq. 22); one timestep for a pair, noise for each image.
         clean = features.shallow
-        timestep, noise = self._draw(sample, clean.shape[1:])
+        timestep, noise = self._sample_noise(sample, clean.shape[1:])
         timestep, noise = timestep.to(clean.device).repeat(2), noise.to(clean)
         alpha_bar = torch.tensor(self.model.alphas_cumprod, device=clean.device)[timestep].view(-1, 1, 1, 1)
         noisy = add_noise(clean, noise, alpha_bar).to(clean.dtype)
         prediction = self.model.denoiser(noisy, timestep)
         predicted = noise_estimate(noisy.float(), prediction.float(), alpha_bar, self.model.config["prediction_type"])
-        enhanced = features.enhanced.chunk(2)
-        return losses.noise_prediction_loss(predicted, noise) + self.config.consistency * losses.consistency_loss(
-            enhanced[0], enhanced[1]
-        )
+        first, second = features.enhanced.chunk(2)
+        consistency = losses.consistency_loss(first, second)
+        return losses.noise_prediction_loss(predicted, noise) + self.config.consistency * consistency
 
-    def _draw(self, sample: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    def _sample_noise(self, sample: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Timestep `(B,)` and noise `(2B, C, h, w)`, visible first, from (seed, sample number) alone."""
         count = self.model.config["num_train_timesteps"]
         timesteps = [mixed_seed(self.seed, number, TIMESTEP_STREAM) % count for number in sample.tolist()]
@@ -156,44 +151,30 @@ class DiffFuseNetTraining(nn.Module):
 
 
 class DiffFuseNetTask(FusionTask):
-    """DiffFuseNet for `Trainer`: see `fusion_hub.training.loop.TrainingTask`."""
+    """DiffFuseNet for `Trainer`: see `fusion_hub.training.TrainingTask`."""
 
     find_unused_parameters = True  # each stage leaves the other stage's head alone
-
-    def __init__(self, training: TrainingConfig, config: DiffFuseNetConfig) -> None:
-        self.training, self.config = training, config
 
     def build_model(self) -> DiffFuseNetModel:
         """A new network, or a copy of `initial_weights`."""
         if self.config.initial_weights:
-            from fusion_hub.pipelines import DiffFuseNetPipeline
-
             return DiffFuseNetPipeline.from_pretrained(self.config.initial_weights).model
-        if self.config.variant not in DIFFFUSENET_VARIANTS:
-            known = ", ".join(DIFFFUSENET_VARIANTS)
-            raise ConfigError(f"variant must be one of {known}, got {self.config.variant}")
-        fields = dict(DIFFFUSENET_VARIANTS[self.config.variant])
-        fields |= {name: getattr(self.config, name) for name in MODEL_FIELDS}
+        fields = {name: getattr(self.config, name) for name in MODEL_FIELDS}
         try:
-            return DiffFuseNetModel(**fields)
+            return DiffFuseNetModel(**DIFFFUSENET_VARIANTS[self.config.variant], **fields)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
-    def build_training_module(self, model: Network) -> DiffFuseNetTraining:
+    def build_training_module(self, model: Any) -> DiffFuseNetTraining:
         """The losses of both stages around `model`."""
-        return DiffFuseNetTraining(
-            cast(DiffFuseNetModel, model), self.config, self.training.max_steps, self.training.seed
-        )
+        return DiffFuseNetTraining(model, self.config, self.training.max_steps, self.training.seed)
 
-    def fuse(self, model: Network, visible: Tensor, infrared: Tensor) -> Tensor:
+    def fuse(self, model: Any, visible: Tensor, infrared: Tensor) -> Tensor:
         """Fuse a full-size pair `(1, 1, H, W)`, padded as the pipeline pads."""
-        padded, size = pad_to_multiple(visible, cast(DiffFuseNetModel, model).multiple)
-        return crop_to(model(padded, pad_to_multiple(infrared, cast(DiffFuseNetModel, model).multiple)[0]), size)
+        padded, size = pad_to_multiple(visible, model.multiple)
+        return crop_to(model(padded, pad_to_multiple(infrared, model.multiple)[0]), size)
 
-    def save_pipeline(self, model: Network, folder: Path) -> None:
+    def save_pipeline(self, model: Any, folder: Path) -> None:
         """A complete `DiffFuseNetPipeline` folder."""
-        from fusion_hub.pipelines import DiffFuseNetPipeline
-
-        network = cast(DiffFuseNetModel, model)
         infrared_range = self.infrared_range(self.training)
-        DiffFuseNetPipeline(network, network.build_scheduler(), infrared_range).save_pretrained(folder)
+        DiffFuseNetPipeline(model, model.build_scheduler(), infrared_range).save_pretrained(folder)

@@ -1,39 +1,26 @@
-"""What RED brings to the training loop: its variants and ablations, its losses, its number of steps."""
+"""The training of RED: its variants and ablations, its losses, its number of steps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fusion_hub.models.red import RED_VARIANTS, REDModel
+from fusion_hub.pipelines import REDPipeline
 from fusion_hub.training import losses
-from fusion_hub.training.checkpoint import Network
-from fusion_hub.training.config import ConfigError, TrainingConfig, option
-from fusion_hub.training.fusion import FusionTask
+from fusion_hub.training.config import ConfigError, TrainingConfig, check_options, option
 from fusion_hub.training.samples import mixed_seed
+from fusion_hub.training.task import FusionTask
 
 # Fields of REDModel that a run may set; None leaves them to the variant.
 MODEL_FIELDS = (
-    "block_out_channels",
-    "num_attention_heads",
-    "layers_per_block",
-    "attention_window",
-    "time_embedding",
-    "norm",
-    "norm_num_groups",
-    "patch_size",
-    "num_steps",
-    "source_injection",
-    "reversible_fusion",
-    "reversible_blocks",
-    "learnable_lambda",
-    "resample",
-    "memory",
-    "store_states",
-)
+    "block_out_channels", "num_attention_heads", "layers_per_block", "attention_window", "time_embedding", "norm",
+    "norm_num_groups", "patch_size", "num_steps", "source_injection", "reversible_fusion", "reversible_blocks",
+    "learnable_lambda", "resample", "memory", "store_states",
+)  # fmt: skip
 MAE_LOSSES = {"maximum": losses.intensity_loss, "mean": losses.mean_intensity_loss}
 GRADIENT_LOSSES = {"signed": losses.signed_gradient_loss, "unsigned": losses.unsigned_gradient_loss}
 SSIM_WEIGHTS = ("equal", "variance")
@@ -50,69 +37,63 @@ class REDConfig:
 
     # --- the network: a named size, and fields of REDModel in place of its own
     variant: str = option(
-        f"size: {', '.join(RED_VARIANTS)}; where a field below is empty, the variant's value", "small"
+        f"size: {', '.join(RED_VARIANTS)}; it sets the fields below that are empty", "small", choices=RED_VARIANTS
     )
     num_steps: int | None = option("T, the diffusion steps", None)
-    block_out_channels: list[int] | None = field(default=None, metadata={"help": "widths of the two levels"})
-    num_attention_heads: list[int] | None = field(
-        default=None, metadata={"help": "attention heads of each level; about 32 channels for each are fast"}
+    block_out_channels: list[int] | None = option("widths of the two levels", None)
+    num_attention_heads: list[int] | None = option(
+        "attention heads of each level; about 32 channels for each are fast", None
     )
-    layers_per_block: int | None = option("residual blocks of a level on the way down", None)
-    attention_window: list[int] | None = field(
-        default=None, metadata={"help": "side of the attention windows of each level, latents; 0: full"}
-    )
-    time_embedding: bool | None = option("tell the UNet the step", None)
+    layers_per_block: int | None = option("residual blocks of a level of the encoder", None)
+    attention_window: list[int] | None = option("side of the attention windows of each level, latents; 0: full", None)
+    time_embedding: bool | None = option("pass the step to the UNet", None)
     norm: str | None = option("group (over the whole picture) or local (for each pixel)", None)
-    norm_num_groups: int | None = option("groups of the normalisation", None)
-    patch_size: int | None = option("side of the patches that become one latent, pixels", None)
-    source_injection: bool | None = option("give both sources to every step; the paper does not", None)
-    reversible_fusion: bool | None = option("ablation; false: steps are not wired to the last but one state", None)
+    norm_num_groups: int | None = option("groups of the normalization", None)
+    patch_size: int | None = option("side of the patch behind one latent, pixels", None)
+    source_injection: bool | None = option("pass both sources to every step; the paper does not", None)
+    reversible_fusion: bool | None = option("ablation; false: steps are not wired to the state before the last", None)
     reversible_blocks: bool | None = option("ablation; false: blocks of the UNet are not wired", None)
     learnable_lambda: bool | None = option("ablation; false: the result is the last state alone", None)
     resample: str | None = option("pixel_shuffle; ablation: convolution", None)
     memory: str | None = option("for the backward pass: reversible (the paper), checkpoint or none (fastest)", None)
-    store_states: bool | None = option("keep the states between steps, which are small, in place of inverting", None)
+    store_states: bool | None = option("keep the states between steps, which are small, instead of inverting", None)
 
     # --- where the weights come from
     sd15: str | None = option("folder or Hub id of a Stable Diffusion 1.5 (or of its UNet) to start from", None)
     initial_weights: str | None = option(
-        "bundled name, folder or Hub id of a RED pipeline to start from; its model config is kept, but for memory", None
+        "bundled name, folder or Hub id of a RED pipeline to start from; its model config is kept, except memory", None
     )
 
     # --- steps
-    random_steps: bool = option("draw 1 to T steps for each batch, so that fewer than T also fuse well", False)
+    random_steps: bool = option("random 1 to T steps for each batch, so that fewer than T also fuse well", False)
 
     early_estimates: float = option(
-        "weight of all losses on the clean estimates of the steps before the last, so that the chain may be left "
-        "early; needs memory = none",
+        "weight of all losses on the clean estimates of the steps before the last, so that the chain may stop early; "
+        "needs memory = none",
         0.0,
     )
 
     # --- weights of the losses
     ssim: float = option("SSIM with both sources", 0.5)
     ssim_weight: str = option(
-        "of each source: equal (the paper), or variance, its share of the local variance", "equal"
+        "of each source: equal (the paper), or variance, its share of the local variance", "equal", choices=SSIM_WEIGHTS
     )
     mae: float = option("distance to mae_target", 1.0)
-    mae_target: str = option("maximum of both sources; or mean, of the distances to both", "maximum")
+    mae_target: str = option(
+        "maximum of both sources; or mean, of the distances to both", "maximum", choices=MAE_LOSSES
+    )
     gradient: float = option("distance to the stronger gradient", 1.0)
-    gradient_target: str = option("signed, or unsigned: an edge of reversed polarity then costs nothing", "signed")
-    gradient_gain: float = option("factor on the gradient to reach; above 1: crisper than the sources", 1.0)
+    gradient_target: str = option(
+        "signed, or unsigned: an edge of reversed polarity then costs nothing", "signed", choices=GRADIENT_LOSSES
+    )
+    gradient_gain: float = option("factor on the target gradient; above 1: crisper than the sources", 1.0)
     structure: float = option("SSIM with both sources that also counts flat regions", 0.0)
     fidelity: float = option("visual information fidelity with both sources", 0.0)
     difference_correlation: float = option("correlation of differences", 0.0)
     out_of_range: float = option("leaving [0, 1]", 0.0)
 
     def __post_init__(self) -> None:
-        known: tuple[tuple[str, Any], ...] = (
-            ("variant", RED_VARIANTS),
-            ("mae_target", MAE_LOSSES),
-            ("gradient_target", GRADIENT_LOSSES),
-            ("ssim_weight", SSIM_WEIGHTS),
-        )
-        for name, values in known:
-            if getattr(self, name) not in values:
-                raise ConfigError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)}")
+        check_options(self)
         if self.early_estimates and self.memory != "none":
             raise ConfigError(f"early_estimates needs memory = none, as all states are kept, got {self.memory}")
         if self.sd15 and self.initial_weights:
@@ -131,7 +112,7 @@ class REDTraining(nn.Module):
     Args:
         model: the network; trained in place.
         config: losses and steps.
-        seed: the number of steps of a batch is drawn from (seed, step), the same on every process.
+        seed: the number of steps of a batch follows from (seed, step), the same on every process.
     """
 
     def __init__(self, model: REDModel, config: REDConfig, seed: int) -> None:
@@ -149,20 +130,18 @@ class REDTraining(nn.Module):
             The loss, a scalar, and its detached terms by name: those whose weight is not 0.
         """
         visible, infrared = batch["visible"], batch["infrared"]
-        terms = self._chain_terms(visible, infrared, self._steps(step))
+        steps, weight = self._steps(step), self.config.early_estimates
+        if weight:
+            output = self.model(visible, infrared, num_inference_steps=steps, return_intermediates=True)
+            fused, early = output.fused, output.estimates[:-1]
+        else:
+            fused, early = self.model(visible, infrared, num_inference_steps=steps), ()
+        terms = self._terms(fused.float(), visible, infrared)
+        if early:
+            sums = [torch.stack(list(self._terms(image.float(), visible, infrared).values())).sum() for image in early]
+            terms["early_estimates"] = weight * torch.stack(sums).mean()
         total = torch.stack(list(terms.values())).sum()
         return total, {name: value.detach() for name, value in terms.items()}
-
-    def _chain_terms(self, visible: Tensor, infrared: Tensor, steps: int) -> dict[str, Tensor]:
-        if not self.config.early_estimates:
-            fused = self.model(visible, infrared, num_inference_steps=steps).float()
-            return self._terms(fused, visible, infrared)
-        output = self.model(visible, infrared, num_inference_steps=steps, return_intermediates=True)
-        terms = self._terms(output.fused.float(), visible, infrared)
-        if early := output.estimates[:-1]:
-            sums = [torch.stack(list(self._terms(image.float(), visible, infrared).values())).sum() for image in early]
-            terms["early_estimates"] = self.config.early_estimates * torch.stack(sums).mean()
-        return terms
 
     def _steps(self, step: int) -> int:
         count = self.model.config["num_steps"]
@@ -190,52 +169,46 @@ class REDTraining(nn.Module):
 
 
 class REDTask(FusionTask):
-    """RED for `Trainer`: see `fusion_hub.training.loop.TrainingTask`."""
+    """RED for `Trainer`: see `fusion_hub.training.TrainingTask`."""
 
     def __init__(self, training: TrainingConfig, config: REDConfig) -> None:
-        self.training, self.config = training, config
-        self.find_unused_parameters = config.random_steps  # fewer steps leave the coefficients of the others alone
+        super().__init__(training, config)
+        self.find_unused_parameters = config.random_steps  # fewer steps leave the coefficients of the others unused
 
     def build_model(self) -> REDModel:
         """A new network, one with the weights of Stable Diffusion 1.5, or a copy of `initial_weights`."""
+        config = self.config
         try:
-            model = self._build_model()
+            if config.initial_weights:
+                model = REDPipeline.from_pretrained(config.initial_weights).model
+                model.set_memory_mode(config.memory or model.config["memory"], config.store_states)
+            elif config.sd15:
+                model = REDModel.from_sd15(config.sd15, **config.model_fields())
+            else:
+                model = REDModel(**config.model_fields())
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
         sizes = (self.training.crop_size, self.training.late_crop_size)
         if wrong := [size for size in sizes if size and size % model.multiple]:
-            raise ConfigError(f"crop_size = {wrong[0]} is no multiple of {model.multiple}, as this model needs")
+            raise ConfigError(f"crop_size = {wrong[0]} is not a multiple of {model.multiple}, which this model needs")
         return model
 
-    def _build_model(self) -> REDModel:
-        if self.config.initial_weights:
-            from fusion_hub.pipelines import REDPipeline
-
-            model = REDPipeline.from_pretrained(self.config.initial_weights).model
-            model.set_memory_mode(self.config.memory or model.config["memory"], self.config.store_states)
-            return model
-        if self.config.sd15:
-            return REDModel.from_sd15(self.config.sd15, **self.config.model_fields())
-        return REDModel(**self.config.model_fields())
-
-    def build_training_module(self, model: Network) -> REDTraining:
+    def build_training_module(self, model: Any) -> REDTraining:
         """The losses around `model`."""
-        return REDTraining(cast(REDModel, model), self.config, self.training.seed)
+        return REDTraining(model, self.config, self.training.seed)
 
-    def fuse(self, model: Network, visible: Tensor, infrared: Tensor) -> Tensor:
+    def fuse(self, model: Any, visible: Tensor, infrared: Tensor) -> Tensor:
         """Fuse a full-size pair `(1, 1, H, W)` as the pipeline does, tiles included; in the precision of the run."""
         pipeline = self._pipeline(model)
         pipeline.set_progress_bar_config(disable=True)
         with torch.autocast(visible.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
             return pipeline(visible[0], infrared[0], infrared_range="dtype", output_type="pt").images
 
-    def save_pipeline(self, model: Network, folder: Path) -> None:
+    def save_pipeline(self, model: Any, folder: Path) -> None:
         """A complete `REDPipeline` folder."""
         self._pipeline(model).save_pretrained(folder)
 
-    def _pipeline(self, model: Network) -> Any:
-        from fusion_hub.pipelines import REDPipeline
-
+    def _pipeline(self, model: Any) -> Any:
         side = max(self.training.crop_size, self.training.late_crop_size or 0)
         tile_size = min(max(side, SMALLEST_TILE), LARGEST_TILE)
-        return REDPipeline(cast(REDModel, model), self.infrared_range(self.training), tile_size)
+        return REDPipeline(model, self.infrared_range(self.training), tile_size)

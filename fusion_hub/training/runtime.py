@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
+from fusion_hub.files import write_aside
 from fusion_hub.training.config import ConfigError, TrainingConfig
 
 if TYPE_CHECKING:
@@ -36,16 +38,16 @@ def start_accelerator(config: TrainingConfig, find_unused_parameters: bool) -> "
     if accelerator.num_processes != config.num_processes:
         raise ConfigError(
             f"num_processes is {config.num_processes}, but the launcher started {accelerator.num_processes}. On a CPU "
-            "`accelerate launch` starts one whatever it is told: use ACCELERATE_USE_CPU=true torchrun --nproc_per_node"
+            "`accelerate launch` always starts one: use ACCELERATE_USE_CPU=true torchrun --nproc_per_node"
         )
     return accelerator
 
 
 class StopSignals:
-    """While entered, SIGINT and SIGTERM set `received` in place of ending the process.
+    """While entered, SIGINT and SIGTERM set `received` instead of ending the process.
 
-    A second interrupt ends a run that is `alone`; of several processes each gets one from the terminal and another from
-    their launcher, so there it means nothing.
+    A second interrupt ends a run that is `alone`. Of several processes, each gets one from the terminal and another
+    from their launcher, so there it means nothing.
     """
 
     def __init__(self, alone: bool) -> None:
@@ -72,13 +74,19 @@ class RunLog:
     """`metrics.jsonl`, the tracker and the terminal; only the main process writes.
 
     Args:
-        start: the step at which this run begins; what was written for later ones is dropped.
+        start: the step at which this run begins; records of later steps are dropped, as is a truncated last line.
     """
 
     def __init__(self, accelerator: "Accelerator", config: TrainingConfig, start: int) -> None:
         self.accelerator, self.path = accelerator, Path(config.output_dir) / "metrics.jsonl"
-        if accelerator.is_main_process:
-            _cut_records(self.path, start)
+        if accelerator.is_main_process and self.path.exists():
+            kept = []
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError):
+                    if json.loads(line)["step"] <= start:
+                        kept.append(line + "\n")
+            with write_aside(self.path) as aside:
+                aside.write_text("".join(kept), encoding="utf-8")
         if config.tracker != "none":
             accelerator.init_trackers(config.tracker, init_kwargs={config.tracker: {"purge_step": start + 1}})
 
@@ -93,37 +101,20 @@ class RunLog:
         """Whether `metrics.jsonl` has a line of this kind for this step."""
         if not self.path.exists():
             return False
-        lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())  # whole ones, see `_cut_records`
+        lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
         return any(line["kind"] == kind and line["step"] == step for line in lines)
 
     def picture(self, name: str, step: int, picture: Image.Image) -> None:
-        """A grey or RGB picture: `name/step_<step>.png` in the run's folder, and the tracker's image."""
+        """A gray or RGB picture: `name/step_<step>.png` in the run's folder, and the tracker's image."""
         if self.accelerator.is_main_process:
             folder = self.path.parent / name
             folder.mkdir(exist_ok=True)
             picture.save(folder / f"step_{step:06d}.png")
         for tracker in self.accelerator.trackers:
             pixels = np.asarray(picture)
-            pixels = pixels.reshape(1, *pixels.shape[:2], -1)
-            tracker.log_images({name: pixels}, step, dataformats="NHWC")
+            tracker.log_images({name: pixels.reshape(1, *pixels.shape[:2], -1)}, step, dataformats="NHWC")
 
     def say(self, text: str) -> None:
         """A line above the progress bar."""
-        from tqdm import tqdm
-
         if self.accelerator.is_main_process:
             tqdm.write(text)
-
-
-def _cut_records(path: Path, step: int) -> None:
-    """Drop lines that a resumed run writes again, and a last line that was cut off."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-    aside = path.with_name(path.name + ".new")
-    aside.write_text("".join(kept), encoding="utf-8")
-    os.replace(aside, path)

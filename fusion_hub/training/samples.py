@@ -1,6 +1,6 @@
 """Training samples by number: which process gets which, in what order, with what noise.
 
-A number names a sample for good: its crop, its augmentation and its noise are functions of the seed and the number.
+A number identifies a sample: its crop, its augmentation and its noise are functions of the seed and the number.
 """
 
 import signal
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fusion_hub.data.crops import PairCrops
 from fusion_hub.training.config import ConfigError, TrainingConfig, missing_data_explained
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from fusion_hub.data import PairCrops
 
 Batch = dict[str, Tensor]
 
@@ -48,8 +47,8 @@ def sample_noise(
 
     Args:
         samples: `(B,)` int64, as in a batch.
-        stream: tells apart several draws for one sample.
-        device: where it is drawn; a CPU and a GPU draw different numbers.
+        stream: separates several random tensors of one sample.
+        device: where it is generated; a CPU and a GPU generate different numbers.
     """
     noise = torch.empty(len(samples), *shape, device=device)
     for one, number in zip(noise, samples.tolist(), strict=True):
@@ -57,10 +56,8 @@ def sample_noise(
     return noise
 
 
-def open_crops(config: TrainingConfig) -> "PairCrops":
+def open_crops(config: TrainingConfig) -> PairCrops:
     """The training samples that a config describes."""
-    from fusion_hub.data import PairCrops
-
     if not config.sources:
         raise ConfigError("sources is empty: name at least one paired set to train on")
     with missing_data_explained():
@@ -77,11 +74,21 @@ def open_crops(config: TrainingConfig) -> "PairCrops":
     return crops.preload() if config.preload else crops
 
 
+class _Crops(Dataset[Batch]):
+    """Samples of one crop size; an index is a sample number."""
+
+    def __init__(self, crops: CropSampler, crop_size: int) -> None:
+        self.crops, self.crop_size = crops, crop_size
+
+    def __getitem__(self, number: int) -> Batch:
+        return self.crops.sample(number, self.crop_size)
+
+
 def batches(crops: CropSampler, config: TrainingConfig, accelerator: "Accelerator", start: int) -> Iterator[Batch]:
     """This process's part of every batch, from step `start` to the end; accumulated parts one after the other.
 
-    All is on the accelerator's device but `sample`, which stays on the CPU: to read numbers from a GPU is to wait for
-    all its work.
+    Everything is on the accelerator's device except `sample`, which stays on the CPU: reading numbers from a GPU means
+    waiting for all its work.
     """
     late = max(config.late_start, start)
     for first, end in ((start, late), (late, config.max_steps)):
@@ -91,7 +98,7 @@ def batches(crops: CropSampler, config: TrainingConfig, accelerator: "Accelerato
         loader = DataLoader(
             _Crops(crops, crop_size),
             batch_size=batch_size // config.gradient_accumulation_steps,
-            sampler=range(config.samples_before(first), config.samples_before(end)),  # what is there is random already
+            sampler=range(config.samples_before(first), config.samples_before(end)),  # the samples are random already
             num_workers=config.num_workers,
             pin_memory=accelerator.device.type == "cuda",
             worker_init_fn=_ignore_interrupt,
@@ -101,16 +108,6 @@ def batches(crops: CropSampler, config: TrainingConfig, accelerator: "Accelerato
                 name: tensor if name == "sample" else tensor.to(accelerator.device, non_blocking=True)
                 for name, tensor in batch.items()
             }
-
-
-class _Crops(Dataset[Batch]):
-    """Samples of one crop size; an index is a sample number."""
-
-    def __init__(self, crops: CropSampler, crop_size: int) -> None:
-        self.crops, self.crop_size = crops, crop_size
-
-    def __getitem__(self, number: int) -> Batch:
-        return self.crops.sample(number, self.crop_size)
 
 
 def _ignore_interrupt(_: int) -> None:

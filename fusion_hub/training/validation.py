@@ -1,7 +1,7 @@
 """Validation: a few full-size pairs fused with the averaged weights, measured, and shown side by side."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from fusion_hub.image.luminance import quantize
+from fusion_hub.image.processor import FusionImageProcessor
+from fusion_hub.metrics import evaluate_pair
 from fusion_hub.training.config import Source, missing_data_explained
-
-FuseFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 class Validation(Protocol):
@@ -25,7 +25,7 @@ class Validation(Protocol):
         ...
 
     def measure(self, model: Any, device: torch.device) -> tuple[dict[str, float], Image.Image]:
-        """Numbers for the log, all of them finite, and a grey or RGB picture to look at."""
+        """Numbers for the log, all of them finite, and a gray or RGB picture to look at."""
         ...
 
 
@@ -41,8 +41,6 @@ class ValidationPair:
 
 def open_validation_pairs(sources: Sequence[Source], count: int) -> list[ValidationPair]:
     """`count` evenly spaced pairs of each source (all, where it has fewer), read into memory."""
-    from fusion_hub.image.processor import FusionImageProcessor
-
     processor = FusionImageProcessor()
     chosen = []
     for source in sources if count else ():
@@ -58,71 +56,62 @@ def open_validation_pairs(sources: Sequence[Source], count: int) -> list[Validat
     return chosen
 
 
-@torch.no_grad()
-def validate(
-    fuse: FuseFunction, pairs: Sequence[ValidationPair], metrics: Sequence[str], device: torch.device
-) -> tuple[dict[str, float], Image.Image]:
-    """Fuse and measure.
+class FusionValidation:
+    """Fuses pairs and measures the results: a `Validation` of the loop.
 
     Args:
-        fuse: visible and infrared `(1, 1, H, W)` to fused `(1, 1, H, W)`, nominally in [0, 1], not clamped.
+        fuse: model, visible and infrared `(1, 1, H, W)` to fused `(1, 1, H, W)`, nominally in [0, 1], not clamped.
         pairs: at least one.
         metrics: names in `fusion_hub.metrics`.
-        device: where `fuse` wants its tensors.
-
-    Returns:
-        Mean values: `{"VIF": ..., "tno/VIF": ...}`, over all pairs and, where there are several, over each dataset.
-        A picture with one row for each pair: visible, infrared, fused.
-
-    Raises:
-        FloatingPointError: a fused picture has values that are not finite.
     """
-    from fusion_hub.metrics import evaluate_pair
 
-    values: list[Mapping[str, float]] = []
-    rows = []
-    for pair in pairs:
-        fused = fuse(pair.visible.to(device), pair.infrared.to(device))
-        if not torch.isfinite(fused).all():
-            raise FloatingPointError(f"validation pair {pair.dataset}/{pair.name}: the fused picture is not finite")
-        row = [to_uint8(picture) for picture in (pair.visible, pair.infrared, fused)]
-        values.append(evaluate_pair(row[2], row[0], row[1], list(metrics)))
-        rows.append(row)
+    def __init__(
+        self, fuse: Callable[[Any, Tensor, Tensor], Tensor], pairs: Sequence[ValidationPair], metrics: Sequence[str]
+    ) -> None:
+        self.fuse, self.pairs, self.headline = fuse, pairs, metrics
 
-    def mean(name: str, chosen: Sequence[Mapping[str, float]]) -> float:
-        return math.fsum(value[name] for value in chosen) / len(chosen)
+    @torch.no_grad()
+    def measure(self, model: Any, device: torch.device) -> tuple[dict[str, float], Image.Image]:
+        """Fuse and measure.
 
-    means = {name: mean(name, values) for name in metrics}
-    datasets = list(dict.fromkeys(pair.dataset for pair in pairs))
-    for dataset in datasets if len(datasets) > 1 else ():
-        chosen = [value for value, pair in zip(values, pairs, strict=True) if pair.dataset == dataset]
-        means |= {f"{dataset}/{name}": mean(name, chosen) for name in metrics}
-    return means, picture_grid(rows)
+        Returns:
+            Mean values: `{"VIF": ..., "tno/VIF": ...}`, over all pairs and, where there are several, over each dataset.
+            A picture with one row for each pair: visible, infrared, fused.
 
-
-def to_uint8(picture: Tensor) -> np.ndarray:
-    """`(1, 1, H, W)` with 1 for white to `(H, W)` uint8: clamped and rounded."""
-    return quantize(picture[0, 0].float().cpu().numpy())
+        Raises:
+            FloatingPointError: a fused picture has values that are not finite.
+        """
+        values, rows = [], []
+        for pair in self.pairs:
+            fused = self.fuse(model, pair.visible.to(device), pair.infrared.to(device))
+            if not torch.isfinite(fused).all():
+                raise FloatingPointError(f"validation pair {pair.dataset}/{pair.name}: the fused picture is not finite")
+            pictures = (pair.visible, pair.infrared, fused)
+            row = [quantize(picture[0, 0].float().cpu().numpy()) for picture in pictures]
+            values.append(evaluate_pair(row[2], row[0], row[1], list(self.headline)))
+            rows.append(row)
+        names = [pair.dataset for pair in self.pairs]
+        datasets = dict.fromkeys(names)
+        means = {}
+        for dataset in ("", *(datasets if len(datasets) > 1 else ())):
+            chosen = [value for value, name in zip(values, names, strict=True) if dataset in ("", name)]
+            for metric in self.headline:
+                key = f"{dataset}/{metric}" if dataset else metric
+                means[key] = math.fsum(value[metric] for value in chosen) / len(chosen)
+        return means, picture_grid(rows)
 
 
 def picture_grid(rows: Sequence[Sequence[np.ndarray]], cell: int = 480, gap: int = 4) -> Image.Image:
     """Rows of pictures `(H, W)` or `(H, W, 3)` uint8 on white; those wider or higher than `cell` pixels are shrunk."""
-    cells = []
-    for row in rows:
-        images = [Image.fromarray(picture) for picture in row]
-        for image in images:
-            image.thumbnail((cell, cell))  # antialiased, keeps the aspect ratio
-        cells.append(images)
+    cells = [[Image.fromarray(picture) for picture in row] for row in rows]
+    for image in (image for row in cells for image in row):
+        image.thumbnail((cell, cell))  # antialiased, keeps the aspect ratio
     widths = [max(image.width for image in column) for column in zip(*cells, strict=True)]
-    heights = [max(image.height for image in images) for images in cells]
-    mode = "L" if all(image.mode == "L" for images in cells for image in images) else "RGB"
+    heights = [max(image.height for image in row) for row in cells]
+    mode = "L" if all(image.mode == "L" for row in cells for image in row) else "RGB"
     size = (sum(widths) + gap * (len(widths) - 1), sum(heights) + gap * (len(heights) - 1))
     grid = Image.new(mode, size, "white")
-    top = 0
-    for images, height in zip(cells, heights, strict=True):
-        left = 0
-        for image, width in zip(images, widths, strict=True):
-            grid.paste(image, (left, top))
-            left += width + gap
-        top += height + gap
+    for i, row in enumerate(cells):
+        for j, image in enumerate(row):
+            grid.paste(image, (sum(widths[:j]) + gap * j, sum(heights[:i]) + gap * i))
     return grid

@@ -18,7 +18,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from fusion_hub.training import FusionTask, Trainer, TrainingConfig, ValidationPair, parse_config, sample_noise
-from fusion_hub.training.fusion import FusionValidation
+from fusion_hub.training.validation import FusionValidation
 
 STAGE_ONE_STEPS = 3
 
@@ -79,7 +79,7 @@ class ToyTask(FusionTask):
         self.config, self.seed, self.pairs = config, seed, pairs
 
     def open_validation(self, config: TrainingConfig) -> FusionValidation | None:
-        return FusionValidation(self, self.pairs, config.validation_metrics) if self.pairs else None
+        return FusionValidation(self.fuse, self.pairs, config.validation_metrics) if self.pairs else None
 
     def build_model(self) -> ToyModel:
         return ToyModel(dropout=self.config.dropout)

@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fusion_hub.image.luminance import quantize
 from fusion_hub.training import (
     CheckpointError,
     ConfigError,
@@ -27,8 +28,8 @@ from fusion_hub.training import (
     parse_config,
     sample_noise,
 )
-from fusion_hub.training.loop import learning_rate_at
-from fusion_hub.training.validation import open_validation_pairs, picture_grid, to_uint8
+from fusion_hub.training.trainer import learning_rate_at
+from fusion_hub.training.validation import open_validation_pairs, picture_grid
 from tests.support.training_toy import (
     STAGE_ONE_STEPS,
     ToyConfig,
@@ -110,7 +111,7 @@ def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(tmp_path: Path, capfd: 
     assert toy_trainer(stopped, ToyConfig(signal_at=4), pairs=2).train() is None
     assert signal.getsignal(signal.SIGTERM) is before
     assert [folder.name for folder in find_checkpoints(tmp_path / "stopped")] == ["step_000004", "step_000005"]
-    assert "saved after step 5: run the same command to go on" in capfd.readouterr().out
+    assert "saved after step 5: run the same command again to resume" in capfd.readouterr().out
     assert toy_trainer(stopped, pairs=2).train() is not None
     assert_same_run(tmp_path / "stopped", tmp_path / "straight")
     # A finished run has nothing left to do, and says the same again.
@@ -128,7 +129,7 @@ def test_what_auto_resume_refuses(tmp_path: Path) -> None:
     toy_trainer(toy_config(tmp_path, max_steps=4, checkpoint_every=2)).train()
     with pytest.raises(ConfigError, match=r"learning_rate: 0\.01 in the checkpoint, 0\.02 now.*--resume latest"):
         toy_trainer(toy_config(tmp_path, max_steps=4, learning_rate=2e-2))
-    with pytest.raises(ConfigError, match="in the way of a run that starts anew"):
+    with pytest.raises(ConfigError, match="in the way of a run that starts from scratch"):
         toy_trainer(toy_config(tmp_path, resume="none"))
     with pytest.raises(ConfigError, match=r"step_000004 is in the way"):
         toy_trainer(toy_config(tmp_path, max_steps=4, resume=str(tmp_path / "step_000002")))
@@ -304,7 +305,7 @@ def test_validation_measures_the_averaged_weights(tmp_path: Path) -> None:
         sample = ToyCrops().sample(10_000 + number, 40 + 8 * number)
         with torch.no_grad():
             fused = model(sample["visible"][None], sample["infrared"][None])
-        pictures = [to_uint8(x) for x in (fused, sample["visible"][None], sample["infrared"][None])]
+        pictures = [quantize(x[0].numpy()) for x in (fused[0], sample["visible"], sample["infrared"])]
         expected.append(evaluate_pair(*pictures, names=["EN"])["EN"])
     assert lines[0]["EN"] == pytest.approx(np.mean(expected))
     with Image.open(tmp_path / "validation" / "step_000008.png") as grid:
@@ -384,7 +385,7 @@ validation_metrics: [EN]
         ("learning_rat: 1", [], r"unknown key in .*config.yaml 'learning_rat': did you mean learning_rate"),
         ("seed: 1", ["--max-step", "5"], r"unknown flag 'max_step': did you mean max_steps"),
         ("seed: 1", ["5"], "'5' belongs to no flag"),
-        ("max_steps: many", [], "max_steps.* invalid int value: 'many'"),
+        ("max_steps: many", [], "max_steps must be an integer, got 'many'"),
         ("max_steps:", [], "max_steps is empty"),
         ("sources: [{path: a, wieght: 2}]", [], "unknown key of a source 'wieght': did you mean weight"),
         ("sources: [{path: a, weight: -2}]", [], "weight must be a number above 0, got -2"),

@@ -186,15 +186,15 @@ def training_module(seed: int = 0, **values: Any) -> DiffFuseNetTraining:
 def test_noise_and_timesteps_belong_to_the_sample() -> None:
     module = training_module()
     shape = torch.Size((16, 4, 4))
-    timesteps, noise = module._draw(torch.tensor([5, 9, 7]), shape)
+    timesteps, noise = module._sample_noise(torch.tensor([5, 9, 7]), shape)
     assert timesteps.shape == (3,) and noise.shape == (6, *shape)
     assert ((timesteps >= 0) & (timesteps < 1000)).all()
-    alone, alone_noise = module._draw(torch.tensor([9]), shape)
+    alone, alone_noise = module._sample_noise(torch.tensor([9]), shape)
     assert torch.equal(alone, timesteps[1:2])
     assert torch.equal(alone_noise, noise[[1, 4]])  # visible first, then infrared
     assert not torch.equal(noise[1], noise[4])
-    assert not torch.equal(training_module(seed=1)._draw(torch.tensor([9]), shape)[1], alone_noise)
-    many, _ = module._draw(torch.arange(500), torch.Size((1, 1, 1)))
+    assert not torch.equal(training_module(seed=1)._sample_noise(torch.tensor([9]), shape)[1], alone_noise)
+    many, _ = module._sample_noise(torch.arange(500), torch.Size((1, 1, 1)))
     assert abs(float(many.float().mean()) - 500) < 50 and many.min() < 20 and many.max() > 980
 
 
@@ -204,7 +204,7 @@ def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pa
     batch = batch_of(drawn_pairs, 4)
     features = module.model.analyse(batch["visible"], batch["infrared"])
     schedule = torch.tensor(module.model.alphas_cumprod)
-    timestep, noise = module._draw(batch["sample"], features.shallow.shape[1:])
+    timestep, noise = module._sample_noise(batch["sample"], features.shallow.shape[1:])
     level = schedule[timestep.repeat(2)].view(-1, 1, 1, 1)
 
     class Perfect(nn.Module):

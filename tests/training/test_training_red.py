@@ -368,9 +368,9 @@ def test_wrong_values_are_named(tmp_path: Path, values: dict[str, Any], message:
 
 
 def test_crops_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="crop_size = 63 is no multiple of"):
+    with pytest.raises(ConfigError, match="crop_size = 63 is not a multiple of"):
         REDTask(run_config(tmp_path, crop_size=63), tiny_config()).build_model()
-    with pytest.raises(ConfigError, match="crop_size = 65 is no multiple of"):
+    with pytest.raises(ConfigError, match="crop_size = 65 is not a multiple of"):
         REDTask(run_config(tmp_path, late_crop_size=65), tiny_config()).build_model()
 
 
