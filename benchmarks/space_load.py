@@ -188,7 +188,7 @@ def prepare(count: int, size: tuple[int, int], model: str, folder: Path) -> list
     """
     sys.path.insert(0, str(SPACE))
     try:
-        from fusing import load_pipeline
+        from fuse import load_pipeline
     finally:
         sys.path.remove(str(SPACE))
     pipeline = load_pipeline(model)

@@ -3,8 +3,8 @@
     python space/app.py                     # http://127.0.0.1:7860
     python space/app.py --host 0.0.0.0 --port 8000
 
-Runs on the bundled checkpoints and its own drawn examples: it needs no network. The same files are the Hugging Face
-Space, where `fusion_hub/` lies beside them.
+It runs on the bundled checkpoints and its own examples, without a network. The same files are the Hugging Face Space,
+where `fusion_hub/` lies beside them.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import storage
 
-# Both are read when gradio is imported.
+# Gradio reads both while it is imported.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.update(storage.claim() if __name__ == "__main__" else {})
 
@@ -26,10 +26,9 @@ import gradio as gr
 import style
 import tabs
 from examples import EXAMPLES, example_rows
-from fusing import MEDICAL, available_models
-from network import BodyLimit, fill_in, quiet_refusals
+from fuse import MEDICAL, available_models
+from network import BodyLimit, fill_in, log_refusals_in_one_line
 from starlette.middleware import Middleware
-from storage import LIFETIME
 from uploads import MAX_BYTES
 
 from fusion_hub.allocator import share_arenas
@@ -38,24 +37,22 @@ QUEUE_LENGTH = 64
 
 
 def build_app(examples_folder: Path) -> gr.Blocks:
-    """The page.
+    """Build the page.
 
     Args:
-        examples_folder: existing folder into which the example pairs are drawn, the first of them in the background.
+        examples_folder: existing folder for the example pairs; the first of each tab is written in the background.
 
     Raises:
         RuntimeError: no checkpoint is installed.
     """
-    share_arenas()  # of a server with many threads
+    share_arenas()  # this server has many threads
     names = {info.name for info in available_models()}
     rows = example_rows(examples_folder, [example for example in EXAMPLES if example.model in names])
-    medical = [row for row in rows if row.model == MEDICAL]
-    street = [row for row in rows if row.model != MEDICAL]
-    with gr.Blocks(title="Fusion Hub", analytics_enabled=False, delete_cache=(LIFETIME, LIFETIME)) as app:
+    with gr.Blocks(title="Fusion Hub", analytics_enabled=False, delete_cache=(storage.LIFETIME,) * 2) as app:
         gr.Markdown(style.INTRODUCTION, elem_id="head")
         with gr.Tabs():
             with gr.Tab("Fuse", elem_id="tab_fuse"):
-                pair = tabs.fuse_tab(street)
+                pair = tabs.pair_tab([row for row in rows if row.model != MEDICAL])
             with gr.Tab("See more", elem_id="tab_more"):
                 tabs.more_tab(pair)
             with gr.Tab("Measure", elem_id="tab_measure"):
@@ -64,7 +61,7 @@ def build_app(examples_folder: Path) -> gr.Blocks:
                 tabs.how_tab(pair)
             if MEDICAL in names:
                 with gr.Tab("Medical", elem_id="tab_medical"):
-                    tabs.medical_tab(medical)
+                    tabs.pair_tab([row for row in rows if row.model == MEDICAL], medical=True)
             with gr.Tab("Batch", elem_id="tab_batch"):
                 tabs.batch_tab()
     fill_in(app)
@@ -72,15 +69,15 @@ def build_app(examples_folder: Path) -> gr.Blocks:
 
 
 def launch(app: gr.Blocks, host: str, port: int | None, block: bool = True) -> None:
-    """Serve the page on this machine only, or wherever `host` says; never through a public tunnel.
+    """Serve the page at `host`, never through a public tunnel.
 
-    Without a port the first free one from 7860 is taken. Returns at once if not `block`.
+    Without a port it takes the first free one from 7860. Returns at once if not `block`.
     """
     app.launch(
         server_name=host,
         server_port=port,
         share=False,
-        show_error=False,  # True would show server paths; our own errors are shown anyway
+        show_error=False,  # True would show server paths; gr.Error is shown anyway
         max_file_size=MAX_BYTES,
         app_kwargs={"middleware": [Middleware(BodyLimit)]},
         ssr_mode=False,
@@ -95,13 +92,13 @@ def launch(app: gr.Blocks, host: str, port: int | None, block: bool = True) -> N
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until interrupted. Exit code 1 where there is nothing to serve or no port to serve on."""
+    """Serve until interrupted. Returns 1 if no checkpoint is installed or the port is taken."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to serve on")
     parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")), help="its port")
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: files are deleted
-    quiet_refusals()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl+C: delete the files
+    log_refusals_in_one_line()
     try:
         storage.start_sweeping()
         with tempfile.TemporaryDirectory(prefix=storage.EXAMPLES_PREFIX, dir=storage.claimed()) as folder:
@@ -112,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before it served
         return 0
     finally:
-        storage.give_up()
+        storage.release()
     return 0
 
 

@@ -6,18 +6,16 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import gradio as gr
 from archives import unpack
-from fusing import fuse_pair
+from fuse import fuse_pair, save_result
 from gpu import on_gpu
-from results import new_folder, save_result
-from storage import root
-from uploads import Refusal, in_words, open_upload, pixels_of
+from storage import new_folder, root
+from uploads import Refusal, error_messages, open_upload, pixels_of
 
 from fusion_hub.data.layouts import safe_name
 from fusion_hub.data.pairing import Named, file_role, fold_name, pair_files
@@ -28,11 +26,11 @@ MAX_PAIRS = 50
 MAX_FILES = 2 * MAX_PAIRS
 MAX_PIXELS = 100_000_000  # of all visible images of a batch together
 REPORT = "report.csv"
-LONGEST = 120  # bytes of the name of a result
+MAX_NAME = 120  # bytes of the name of a result
 
 
 class Row(NamedTuple):
-    """A line of the report: a pair or a file, what became of it, its name in the zip file, what is questionable."""
+    """A line of the report: a pair or file, its result, the file in the zip file, and warnings."""
 
     name: str
     result: str
@@ -40,23 +38,12 @@ class Row(NamedTuple):
     notes: str = ""
 
 
-@dataclass
-class Pairs:
-    """What a heap of files holds: pairs by name, files without a partner, and files that are no picture."""
+class Pairs(NamedTuple):
+    """Pairs by name, files without a partner, and files that are no pictures."""
 
-    pairs: dict[str, tuple[Path, Path]] = field(default_factory=dict)
-    alone: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-
-
-@in_words()
-def check_files(files: Sequence[str] | None) -> list[Path]:
-    """Refuse nothing at all, and more than a batch takes."""
-    if not files:
-        raise Refusal("No files", "Add images or a zip file first.")
-    if len(files) > MAX_FILES:
-        raise Refusal("Too many files", f"{len(files)} files were sent: at most {MAX_PAIRS} pairs are taken at a time.")
-    return [Path(file) for file in files]
+    pairs: dict[str, tuple[Path, Path]]
+    alone: list[str]
+    others: list[str]
 
 
 @on_gpu(seconds=90)
@@ -66,18 +53,18 @@ def batch(
     infrared_range: str | None = "auto",
     visible_range: str | None = "auto",
     keep_metadata: bool = False,
-    progress: gr.Progress = gr.Progress(),  # noqa: B008  # how Gradio asks for it
+    progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio's way to ask for it
 ) -> Iterator[str | None]:
     """Fuse up to 50 pairs.
 
     Pairs are found by their names: `vis/1.png` with `ir/1.png` in a zip file, `street.png` or `street_vis.png` with
-    `street_ir.png`. The report says what became of each pair and which files had no partner.
+    `street_ir.png`. The report lists the result of each pair and the files without a partner.
 
     Args:
         files: images, or one zip file with images.
         model: name of the bundled checkpoint that fuses.
-        infrared_range: what becomes black and white in each infrared image: "auto", "dtype" (full scale), "minmax",
-            "percentile", or two values of the files such as "2600,2800", for images that shall be comparable.
+        infrared_range: the values of each infrared image that become black and white: "auto", "dtype" (full scale),
+            "minmax", "percentile", or two values of the files such as "2600,2800" for comparable images.
         visible_range: the same for the visible images.
         keep_metadata: write position, date and camera of the visible images into the results.
 
@@ -85,10 +72,15 @@ def batch(
         A zip file with a PNG for each pair in full quality, and `report.csv`.
     """
     root().mkdir(parents=True, exist_ok=True)
-    with in_words(), TemporaryDirectory(prefix="fusion_hub_batch_", dir=root()) as folder:
-        collected = _collect(check_files(files), Path(folder))
+    with error_messages(), TemporaryDirectory(prefix="fusion_hub_batch_", dir=root()) as folder:
+        if not files:
+            raise Refusal("No files", "Add images or a zip file first.")
+        if len(files) > MAX_FILES:
+            text = f"{len(files)} files were sent: at most {MAX_PAIRS} pairs are allowed at a time."
+            raise Refusal("Too many files", text)
+        collected = _collect([Path(file) for file in files], Path(folder))
         found = pair_up(collected)
-        _check(found, collected)
+        _check_pairs(found, collected)
         target = new_folder() / "fused.zip"
         rows = [Row(name, "no partner") for name in found.alone]
         taken = {fold_name(REPORT)}
@@ -96,29 +88,30 @@ def batch(
             for index, (name, (visible, infrared)) in enumerate(found.pairs.items()):
                 progress((index, len(found.pairs)), desc=f"Fusing {name}", unit="pairs")
                 try:
-                    with in_words():
-                        fusion, _ = fuse_pair(visible, infrared, model, "all", infrared_range, visible_range)
+                    with error_messages():
+                        fusion, _ = fuse_pair(visible, infrared, model, infrared_range, visible_range)
                         file = save_result(fusion.image, Path(folder) / "fused.png", keep_metadata)
                         member = _free_name(name, taken)
                         output.write(file, member)
                     rows.append(Row(name, "fused", member, " ".join(fusion.notes)))
                 except gr.Error as error:
                     rows.append(Row(name, html.unescape(str(error.message))))
-                yield None  # here a cancelled run ends
-            output.writestr(REPORT, _report([*rows, *(Row(name, "no picture that is read") for name in found.others)]))
+                yield None  # a canceled run ends here
+            unread = [Row(name, "not an image that can be read") for name in found.others]
+            output.writestr(REPORT, _report([*rows, *unread]))
         _warn("Not all fused", "not fused", [row.name for row in rows if not row.file])
-        _warn("Please check", "fused, but questionable", [row.name for row in rows if row.notes])
+        _warn("Please check", "fused, but with warnings", [row.name for row in rows if row.notes])
         yield str(target)
 
 
 def pair_up(files: Mapping[PurePosixPath, Path]) -> Pairs:
-    """Find pairs by the names of folders and files, by the rules of all other parts of Fusion Hub.
+    """Find pairs by the names of folders and files, as `PairedDataset` does.
 
     Args:
-        files: the place of each file, by its path as the visitor knows it.
+        files: by its path as the visitor knows it, the place of each file.
 
     Raises:
-        Refusal: two files have one name, so that nobody can say which is meant.
+        Refusal: two files of one side have one name.
     """
     sides: dict[str, list[Named]] = {"visible": [], "infrared": []}
     others = []
@@ -131,14 +124,14 @@ def pair_up(files: Mapping[PurePosixPath, Path]) -> Pairs:
     found = pair_files(sides["visible"], sides["infrared"])
     if found.ambiguous:
         first, second, *_ = (named.file for named in found.ambiguous[0])
-        raise Refusal("Two files of one name", f"{first} and {second} have the same name: which is meant?")
+        raise Refusal("Duplicate name", f"{first} and {second} have the same name: keep one, or rename one.")
     alone = sorted(named.file.as_posix() for named in (*found.visible, *found.infrared))
     pairs = sorted((name, (files[visible], files[infrared])) for name, visible, infrared in found.pairs)
     return Pairs(dict(pairs), alone, others)
 
 
 def _collect(files: Sequence[Path], folder: Path) -> dict[PurePosixPath, Path]:
-    """The place of each file, by its path as the visitor knows it."""
+    """By its path as the visitor knows it, the place of each file; zip files are unpacked into `folder`."""
     found: dict[PurePosixPath, Path] = {}
     for index, file in enumerate(files):
         inside = {PurePosixPath(file.name): file}
@@ -147,40 +140,38 @@ def _collect(files: Sequence[Path], folder: Path) -> dict[PurePosixPath, Path]:
             target.mkdir()
             prefix = PurePosixPath(file.stem) if len(files) > 1 else PurePosixPath()
             inside = {prefix / path: target / path for path in unpack(file, target)}
-        twice = next((path for path in inside if path in found), None)
-        if twice is not None:
-            text = f"Two files are named {str(twice)!r}: rename one, or send them one after the other."
-            raise Refusal("Two files of one name", text)
+        if repeated := next((path for path in inside if path in found), None):
+            text = f"Two files are named {str(repeated)!r}: rename one, or send them one after the other."
+            raise Refusal("Duplicate name", text)
         found |= inside
     return found
 
 
-def _check(found: Pairs, collected: Mapping[PurePosixPath, Path]) -> None:
+def _check_pairs(found: Pairs, collected: Mapping[PurePosixPath, Path]) -> None:
+    """Refuse files without a pair, and more pairs or pixels than a batch may have."""
     if not found.pairs:
         text = "No pair was found. Name the images street.png and street_ir.png, or zip folders vis and ir."
-        inner = next((path for path in collected if path.suffix.lower() == ".zip"), None)
-        if inner is not None:
+        if inner := next((path for path in collected if path.suffix.lower() == ".zip"), None):
             text = f"No pair was found, and the zip file {inner.name!r} inside the zip file is not opened: unpack it."
         raise Refusal("No pairs", text)
     if len(found.pairs) > MAX_PAIRS:
-        raise Refusal(
-            "Too many pairs", f"{len(found.pairs)} pairs were found: at most {MAX_PAIRS} are taken at a time."
-        )
+        text = f"{len(found.pairs)} pairs were found: at most {MAX_PAIRS} are allowed at a time."
+        raise Refusal("Too many pairs", text)
     pixels = 0
     for visible, _ in found.pairs.values():
         try:
             pixels += pixels_of(open_upload(visible, "visible"))
-        except Refusal:  # the report says it
+        except Refusal:  # goes into the report
             continue
     if pixels > MAX_PIXELS:
-        text = f"The batch has {pixels / 1e6:.0f} megapixels: at most {MAX_PIXELS / 1e6:.0f} are taken at a time."
+        text = f"The batch has {pixels / 1e6:.0f} megapixels: at most {MAX_PIXELS / 1e6:.0f} are allowed at a time."
         raise Refusal("Too large", text)
 
 
 def _free_name(name: str, taken: set[str]) -> str:
-    """A name in the zip file that no other has, not even on systems that take upper and lower case for the same."""
+    """A name that no other file in the zip file has, not even on systems that ignore case."""
     stem = re.sub(r'[<>:"|?*]', "_", safe_name(name)).rstrip(" .")
-    stem = stem.encode()[:LONGEST].decode(errors="ignore") or "_"
+    stem = stem.encode()[:MAX_NAME].decode(errors="ignore") or "_"
     free, number = f"{stem}.png", 2
     while fold_name(free) in taken:
         free, number = f"{stem}-{number}.png", number + 1

@@ -1,7 +1,7 @@
-"""How much a request may bring: bodies of a bounded size, and images behind an address no larger than uploads.
+"""Limits of requests: the size of their bodies, and the images that they name by a web address.
 
-Gradio bounds what is uploaded file by file. It reads other bodies whole, and fetches an image that a program names by
-its address into memory whatever its size; that it asks public addresses alone is kept here.
+Gradio limits uploads file by file, but reads other bodies whole, and fetches an image from a web address into memory
+whatever its size. Like Gradio, this module fetches from public addresses only.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ from uploads import LOG, MAX_BYTES, Refusal
 from fusion_hub.data.layouts import safe_name
 
 MAX_CALL = 16 << 20  # bytes of a call; pictures in it are paths, from some assistants base64
-SMALL = 64 << 10  # bytes of a call for which no room is asked: it writes nothing
+SMALL = 64 << 10  # bytes of a call that reserves no disk space: it writes nothing
 SECONDS = 20  # to fetch an image
 REDIRECTS = 5
 FAILURES = (ValueError, OSError, asyncio.TimeoutError, httpx.HTTPError, httpx.InvalidURL)
 
 
 class BodyLimit:
-    """Refuses requests with a larger body than this page has a use for (413), or than the disk has room for (507)."""
+    """Refuse requests with a body above the limit (413), or without room for it on the disk (507)."""
 
     def __init__(self, app: ASGIApp, call: int = MAX_CALL, upload: int = MAX_UPLOAD) -> None:
         self.app, self.call, self.upload = app, call, upload
@@ -49,7 +49,7 @@ class BodyLimit:
             return
         limit = self.upload if scope.get("path", "").rstrip("/").endswith("/upload") else self.call
         headers = dict(scope.get("headers", ()))
-        # A body that comes in pieces is announced by no size.
+        # A chunked body has no announced size.
         announced = headers.get(b"content-length", str(limit).encode() if b"transfer-encoding" in headers else b"0")
         size = int(announced) if announced.isdigit() else limit + 1
         if size > limit:
@@ -64,7 +64,7 @@ class BodyLimit:
             await self._bounded(scope, receive, send, limit, room)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send, limit: int, room: Room) -> None:
-        """Hand the request on; end it where more comes than was announced, and where Gradio fails on it."""
+        """Pass the request on; end it when its body exceeds the limit, or when Gradio fails."""
         read, whole, answered = 0, False, False
 
         async def bounded() -> Message:
@@ -74,7 +74,7 @@ class BodyLimit:
             read += size
             room.written(size)
             if read > limit or (message["type"] == "http.disconnect" and not whole):
-                raise MultiPartException("cut off")  # after which Gradio deletes what it has written of an upload
+                raise MultiPartException("cut off")  # makes Gradio delete the partial upload
             whole = not message.get("more_body", False)
             return message
 
@@ -96,17 +96,17 @@ class BodyLimit:
 
 
 def _too_large(limit: int) -> PlainTextResponse:
-    return PlainTextResponse(f"At most {limit >> 20} MiB are taken at a time.", 413)
+    return PlainTextResponse(f"At most {limit >> 20} MiB are allowed at a time.", 413)
 
 
 def fetch_bounded(part: gr.Image | gr.File) -> None:
-    """Let this input take what is named by an address from `fetch`, or from its own uploads; files as before."""
+    """Make an input get web addresses through `fetch`, or from its own uploads; files as before."""
     move = part.async_move_resource_to_block_cache
 
     async def bounded(place: str | Path | None) -> str | None:
         if not str(place).lower().startswith(("http://", "https://")):
             return await move(place)
-        # Assistants upload a file first, and name it by the address at which this page shows it.
+        # Assistants upload a file first, and name it by its address on this page.
         uploaded = unquote(str(place).partition("/gradio_api/file=")[2])
         if uploaded and is_in_or_equal(uploaded, part.GRADIO_CACHE) and Path(uploaded).is_file():
             return await move(uploaded)
@@ -118,7 +118,7 @@ def fetch_bounded(part: gr.Image | gr.File) -> None:
 
 
 async def fetch(url: str, folder: Path, limit: int = MAX_BYTES) -> str:
-    """The file behind a public address, saved below `folder`.
+    """Save the file of a public web address below `folder`.
 
     Raises:
         Refusal: the address is not public or does not answer in time, the file has more than `limit` bytes, or there
@@ -128,26 +128,22 @@ async def fetch(url: str, folder: Path, limit: int = MAX_BYTES) -> str:
         room = await to_thread.run_sync(Room, limit)
     except NoRoom as error:
         raise Refusal("No room", str(error)) from error
-    with room:
-        return await _fetch_into(url, folder, limit)
-
-
-async def _fetch_into(url: str, folder: Path, limit: int) -> str:
     name = safe_name(unquote(urlsplit(url).path).rsplit("/")[-1])[-80:]
     target = folder / secrets.token_urlsafe(18) / name
-    target.parent.mkdir(parents=True)
-    try:
-        await asyncio.wait_for(_fetch(url, target, limit), SECONDS)
-    except BaseException as error:
-        shutil.rmtree(target.parent)
-        if isinstance(error, Refusal) or not isinstance(error, FAILURES):
-            raise
-        text = "No image came from that address: it must be public and answer at once. Upload the file instead."
-        raise Refusal("Not fetched", text) from error
+    with room:
+        target.parent.mkdir(parents=True)
+        try:
+            await asyncio.wait_for(_download(url, target, limit), SECONDS)
+        except BaseException as error:
+            shutil.rmtree(target.parent)
+            if isinstance(error, Refusal) or not isinstance(error, FAILURES):
+                raise
+            text = "No image could be fetched from that address: it must be public and answer at once. Upload the file."
+            raise Refusal("Not fetched", text) from error
     return str(target)
 
 
-async def _fetch(url: str, target: Path, limit: int) -> None:
+async def _download(url: str, target: Path, limit: int) -> None:
     for _ in range(REDIRECTS + 1):
         transport = await _public_transport(url)
         async with httpx.AsyncClient(transport=transport) as client, client.stream("GET", url) as answer:
@@ -160,7 +156,7 @@ async def _fetch(url: str, target: Path, limit: int) -> None:
                 async for piece in answer.aiter_bytes(1 << 16):
                     read += len(piece)
                     if read > limit:
-                        text = f"The file behind that address is too large: at most {limit >> 20} MiB are taken."
+                        text = f"The file at that address is too large: at most {limit >> 20} MiB are allowed."
                         raise Refusal("Image too large", text)
                     file.write(piece)
             return
@@ -168,7 +164,7 @@ async def _fetch(url: str, target: Path, limit: int) -> None:
 
 
 async def _public_transport(url: str) -> Any:
-    """To the address that was judged, whatever the name resolves to a moment later; None for hosts Gradio trusts."""
+    """A connection to the address that was checked, whatever the name resolves to later; None for trusted hosts."""
     host = urlsplit(url).hostname
     if urlsplit(url).scheme not in ("http", "https") or not host:
         raise ValueError("no address of a file")
@@ -181,7 +177,7 @@ async def _public_transport(url: str) -> Any:
 
 
 def fill_in(app: gr.Blocks) -> None:
-    """Let calls over plain HTTP leave the last arguments out, as callers do who know an earlier version of the API."""
+    """Let HTTP calls leave the last arguments out, as callers of an earlier version of the API do."""
     validate = app.validate_inputs
 
     def filled(block_fn: Any, inputs: list[Any]) -> None:
@@ -191,10 +187,10 @@ def fill_in(app: gr.Blocks) -> None:
     app.validate_inputs = filled  # type: ignore[method-assign]
 
 
-def quiet_refusals() -> None:
-    """Log a line for each call that Gradio refuses, such as one with a forged file, in place of a traceback.
+def log_refusals_in_one_line() -> None:
+    """Log one line instead of a traceback for each call that Gradio refuses, such as one with a forged file.
 
-    Defects of ours are logged in full before they come to Gradio, by `uploads.in_words`.
+    `uploads.error_messages` logs errors of the page in full before they reach Gradio.
     """
     disable_progress_bar()  # of loading checkpoints
     for module in (gradio.queueing, gradio.routes):
@@ -202,14 +198,14 @@ def quiet_refusals() -> None:
 
 
 def log_refusal(error: BaseException) -> None:
-    """One line with the kind of error, its place and the first words of its message."""
+    """Log the type of an error, its place and the start of its message."""
     place = [*traceback.extract_tb(error.__traceback__)][-1]
     name = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
     LOG.warning("a call was refused: %s: %.200r", name, str(error))
 
 
 class _OneLine:
-    """Stands for the module `traceback` in Gradio's."""
+    """Replaces the module `traceback` in Gradio's modules."""
 
     @staticmethod
     def print_exc() -> None:

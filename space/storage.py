@@ -1,21 +1,22 @@
-"""Where the files of visitors lie: in a folder of this server alone, for an hour, and within a bound.
+"""Files of visitors: in a folder of this server alone, for an hour, and within a size limit.
 
-`claim` makes a folder that nobody else writes to, below `GRADIO_TEMP_DIR` or the system's folder for temporary files.
-Gradio puts uploads and its cache into it, we put results and unpacked batches. A thread deletes what is older than
-`LIFETIME`, also in folders that a killed server has left; a server that is stopped deletes its folder.
+`claim` makes a private folder below `GRADIO_TEMP_DIR` or the system's temporary folder. Gradio keeps uploads and its
+cache there, the page its results and unpacked batches. A thread deletes files older than `LIFETIME`, including those
+of killed servers; a server that stops deletes its folder.
 """
 
 import os
+import secrets
 import shutil
 import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 LIFETIME = 3600  # seconds
-SWEEPING = 60  # seconds between two looks
+SWEEP_INTERVAL = 60  # seconds
 PREFIX = "fusion_hub_page_"
 EXAMPLES_PREFIX = "fusion_hub_examples_"  # folders that stay as long as their server runs
 DISK_VARIABLE, UPLOAD_VARIABLE = "FUSION_HUB_DISK_MIB", "FUSION_HUB_UPLOAD_MIB"
@@ -23,11 +24,11 @@ MARGIN = 256 << 20  # bytes of the disk that stay free
 
 _claimed: Path | None = None
 _lock = threading.Lock()
-_promised = 0  # bytes that requests in progress may still write
+_reserved = 0  # bytes that requests in progress may still write
 
 
 def mebibytes(variable: str, default: int) -> int:
-    """Bytes that a variable of the environment gives in MiB. Ends the program where it holds something else."""
+    """Bytes that an environment variable gives in MiB. Exits where it is not a whole number."""
     text = os.environ.get(variable) or str(default)
     if not text.isdecimal() or int(text) == 0:
         sys.exit(f"error: {variable} must be a whole number of MiB above 0, got {text!r}")
@@ -38,13 +39,13 @@ MAX_UPLOAD = mebibytes(UPLOAD_VARIABLE, 256)  # bytes of one upload, all its fil
 MAX_DISK = mebibytes(DISK_VARIABLE, 2048)  # bytes of all files that are kept
 
 
-# --- the folder ------------------------------------------------------------------------------------------------------
+# --- folders ---------------------------------------------------------------------------------------------------------
 
 
 def claim() -> dict[str, str]:
-    """Make this server's folder, readable for nobody else; the variables that make Gradio use it.
+    """Make this server's private folder and return the environment variables that make Gradio use it.
 
-    Gradio reads them while it is imported. Ends the program where no folder can be made.
+    Gradio reads them while it is imported. Exits where no folder can be made.
     """
     global _claimed
     parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()).absolute()
@@ -61,41 +62,55 @@ def claimed() -> Path | None:
     return _claimed
 
 
-def root() -> Path:
-    """Where Gradio keeps and serves files."""
-    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
-
-
-def give_up() -> None:
-    """Delete this server's folder: the server ends."""
+def release() -> None:
+    """Delete this server's folder."""
     if _claimed is not None:
         shutil.rmtree(_claimed, ignore_errors=True)
 
 
-# --- an hour ---------------------------------------------------------------------------------------------------------
+def root() -> Path:
+    """The folder that Gradio keeps and serves files in."""
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
+
+
+def new_folder() -> Path:
+    """An empty folder with an unguessable name for the results of one request.
+
+    Raises:
+        NoRoom: the server keeps as many files as it may.
+    """
+    if used() > MAX_DISK:
+        raise NoRoom
+    folder = root() / "fusion_hub_results" / secrets.token_urlsafe(18)
+    folder.mkdir(parents=True)
+    return folder
+
+
+# --- lifetime --------------------------------------------------------------------------------------------------------
 
 
 def start_sweeping() -> None:
-    """Sweep now and then until the program ends, where there is a folder to sweep."""
-    if _claimed is None:
+    """Sweep this server's folder, if it has one, now and once a minute until the program ends."""
+    if (own := _claimed) is None:
         return
-    sweep(_claimed)
+    sweep(own)
 
     def run() -> None:
-        while _claimed.is_dir():
-            time.sleep(SWEEPING)
-            sweep(_claimed)
+        while own.is_dir():
+            time.sleep(SWEEP_INTERVAL)
+            sweep(own)
 
     threading.Thread(target=run, name="sweeping", daemon=True).start()
 
 
 def sweep(own: Path, lifetime: float = LIFETIME) -> None:
-    """Delete what is older than `lifetime` seconds in this server's folder and in those of other servers beside it.
+    """Delete files older than `lifetime` seconds in this server's folder and in those of other servers beside it.
 
-    A server that runs keeps its folder young, so an old one is of a server that was killed: it goes as a whole. Links
-    are never followed, and folders of other users are left alone.
+    A running server keeps its folder young, so an old folder belongs to a killed server and is deleted as a whole.
+    Links are never followed, and folders of other users are left alone.
     """
-    _touch(own)
+    with suppress(OSError):  # the folder was deleted: the server is ending
+        os.utime(own)
     oldest = time.time() - lifetime
     for folder in own.parent.glob(f"{PREFIX}*"):
         try:
@@ -106,81 +121,68 @@ def sweep(own: Path, lifetime: float = LIFETIME) -> None:
             continue
         if found.st_mtime < oldest and folder != own:
             shutil.rmtree(folder, ignore_errors=True)
-        else:
-            _delete_old(folder, oldest)
-
-
-def _delete_old(folder: Path, oldest: float) -> None:
-    for entry in folder.iterdir():
-        if entry.name.startswith(EXAMPLES_PREFIX):
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            for place, folders, files in os.walk(entry, topdown=False):  # does not follow links
-                _delete(place, [*files, *folders], oldest)
-        _delete(str(folder), [entry.name], oldest)
-
-
-def _delete(place: str, names: list[str], oldest: float) -> None:
-    for name in names:
-        path = Path(place, name)
-        try:
-            found = path.lstat()
-            if found.st_mtime >= oldest:
+        for entry in folder.iterdir():
+            if entry.name.startswith(EXAMPLES_PREFIX):
                 continue
-            if path.is_dir() and not path.is_symlink():
-                path.rmdir()  # fails where something younger is in it
-            else:
-                path.unlink()
-        except OSError:
-            continue
+            if entry.is_dir() and not entry.is_symlink():
+                for place, folders, files in os.walk(entry, topdown=False):  # does not follow links
+                    for name in (*files, *folders):
+                        _delete_if_old(Path(place, name), oldest)
+            _delete_if_old(entry, oldest)
 
 
-def _touch(folder: Path) -> None:
-    try:
-        os.utime(folder)
-    except OSError:  # it was deleted: the server is ending
-        return
+def _delete_if_old(path: Path, oldest: float) -> None:
+    with suppress(OSError):  # deleted meanwhile, or a folder with younger files
+        if path.lstat().st_mtime >= oldest:
+            return
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
 
 
-# --- a bound ---------------------------------------------------------------------------------------------------------
+# --- size limit ------------------------------------------------------------------------------------------------------
 
 
 class NoRoom(Exception):
     """The server keeps as many files as it may."""
 
     def __init__(self) -> None:
-        super().__init__("This server holds as many files as it may for now: try again in some minutes.")
+        super().__init__("This server is full for now: try again in some minutes.")
 
 
 class Room:
-    """Space on the disk for files that are about to come, kept until they are written.
+    """Disk space reserved for files that are about to be written.
 
     Raises:
         NoRoom: they could exceed `MAX_DISK`, or fill the disk.
     """
 
     def __init__(self, size: int) -> None:
-        global _promised
+        global _reserved
+        place = root()
+        while not place.exists():
+            place = place.parent
         with _lock:
-            if used() + _promised + size > MAX_DISK or _free() < _promised + size + MARGIN:
+            needed = _reserved + size
+            if used() + needed > MAX_DISK or shutil.disk_usage(place).free < needed + MARGIN:
                 raise NoRoom
-            _promised += size
+            _reserved = needed
         self.left = size
 
     def written(self, size: int) -> None:
-        """So many bytes are on the disk by now, where they are counted themselves."""
-        global _promised
+        """Release space for bytes that are on the disk by now, where `used` counts them."""
+        global _reserved
         with _lock:
             size = min(size, self.left)
             self.left -= size
-            _promised -= size
+            _reserved -= size
 
     def __enter__(self) -> "Room":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.written(self.left)
 
 
@@ -189,15 +191,6 @@ def used() -> int:
     total = 0
     for place, _, files in os.walk(root()):
         for name in files:
-            try:
+            with suppress(OSError):  # deleted meanwhile
                 total += os.lstat(os.path.join(place, name)).st_size
-            except OSError:  # deleted meanwhile
-                continue
     return total
-
-
-def _free() -> int:
-    place = root()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free

@@ -1,4 +1,4 @@
-"""How the page looks and what it says around its parts."""
+"""Theme and texts of the page."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ import gradio as gr
 THEME = gr.themes.Soft(
     primary_hue="indigo",
     neutral_hue="slate",
-    font=["system-ui", "sans-serif"],  # no fonts from elsewhere
+    font=["system-ui", "sans-serif"],  # no web fonts
     font_mono=["ui-monospace", "monospace"],
-).set(  # darker than in the theme, for a contrast of 4.5 between text and ground
-    background_fill_primary="*neutral_50",  # the theme's own, which `set` forgets
+).set(  # darker than the theme, for a contrast of 4.5 between text and background
+    background_fill_primary="*neutral_50",  # the theme's value, which `set` drops
     body_text_color_subdued="*neutral_600",
     block_label_text_color="*primary_700",
     block_title_text_color="*primary_700",
@@ -27,50 +27,49 @@ SCRIPT = Path(__file__).with_name("page.js")
 INTRODUCTION = """
 # Fusion Hub
 
-Two cameras, one picture. The **visible** image has colors and textures, but loses people in the dark, in glare and in
-smoke; the **infrared** image shows their warmth and little else. **Fusion** puts both into one.
+Two cameras, one picture. A **visible** image has colors and textures, but shows no people in darkness, glare or smoke.
+An **infrared** image shows their warmth and little else. **Fusion** combines both in one image.
 """
 
 NOTES = """
-Both images must show the same view, pixel by pixel, and have the same size. {formats} are read, with 8 or 16 bits a
-channel or as floating-point numbers, one picture a file. At most {megapixels:.0f} megapixels, {red:.0f} for RED. The
-result is a PNG with the depth of the visible image; floating-point images give 16 bits. Your browser may not be able to
-show a TIFF, PGM or JPEG 2000 in its box: it is fused all the same, and the result is always shown. Files are deleted
-from the server after an hour.
+Both images must show the same view, pixel by pixel, and have the same size. Formats: {formats}, with 8 or 16 bits per
+channel or floating-point numbers, one picture per file. Limits: {megapixels:.0f} megapixels, {red:.0f} for RED. The
+result is a PNG with the depth of the visible image; floating-point images give 16 bits. Your browser may not show a
+TIFF, PGM or JPEG 2000 file in its box, but the page fuses it and shows the result. The server deletes all files after
+an hour.
 """
 
 ADVANCED = """
-A range says which values of the file become black and white. **Automatic** suits single images. For a video, or for
-images to compare, type two fixed values such as `2600,2800` and press Enter. Position, date and camera of the visible
-image are left out of the result unless you keep them: people share results.
+A range sets the values of the file that become black and white. **Automatic** suits single images. For a video, or to
+compare images, type two fixed values such as `2600,2800` and press Enter. People share results, so they do not contain
+the position, date and camera of the visible image unless you keep them.
 """
 
 OWN_PAIR = "**Your own pair:** put an image into each box, then fuse."
 
-HINT = "Uses the pair and the model that are chosen in the tab **Fuse**."
+HINT = "Uses the pair and the model of the tab **Fuse**."
 
 MORE = """
-What does fusion buy? One detector looks at the visible, the infrared and the fused image, with the same threshold.
-An **illustration**, not an evaluation: the detector learned from ordinary photographs, and a detection is not always an
-object.
+Does fusion help detection and segmentation? One detector examines the visible, the infrared and the fused image with
+the same threshold. This is an **illustration**, not an evaluation: the detector was trained on ordinary photographs,
+and a detection is not always an object.
 """
 
 MEASURE = """
-The metrics of the papers for this pair, beside two rules that need no network: the plain average of both images, and
-the brighter of both. A number that a rule reaches too says little about a method.
+The metrics of the papers for this pair, next to two rules without a network: the average of both images, and the
+brighter of both at each pixel. A number that a rule also reaches says little about a method.
 """
 
 HOW = """
-**DiffFuseNet** describes both images by features, lets a diffusion model denoise them in one step, separates what both
-sensors share from what is specific to each, and exchanges coarse and fine bands by attention. **RED** walks a short
-reversible diffusion from both images to one. These are pictures of what the network computed for this pair.
+**DiffFuseNet** extracts features of both images, denoises them with one step of a diffusion model, separates what both
+sensors share from what is specific to each, and combines coarse and fine bands by attention. **RED** runs a short
+reversible diffusion from both images to one. These pictures show what the network computed for this pair.
 """
 
 MEDICAL = """
-CT, PET or SPECT with MRI, slices of one head that are registered to each other.
+CT, PET or SPECT with MRI: registered slices of one head.
 
-**Not for clinical use.** A fused image is a picture for research: it can hide findings and show some that are
-not there.
+**Not for clinical use.** A fused image is for research only: it can hide findings and show some that are not there.
 """
 
 BATCH = """

@@ -1,4 +1,4 @@
-"""What visitors send: opened by its header, judged before a pixel is decoded, refused in words."""
+"""Uploaded images: limits, the check of their headers before a pixel is decoded, and messages to visitors."""
 
 import html
 import logging
@@ -10,62 +10,65 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from PIL import Image
+from storage import NoRoom
 
 from fusion_hub.image.io import READ_FORMATS, read_header
 
 MAX_PIXELS = 4096 * 3072
 MAX_BYTES = 32 << 20  # of a file
-MAX_DECODED = 256 << 20  # bytes of the samples of a picture: some files unpack to a thousand times their size
-NO_LIMIT = 1 << 62  # the size is judged here, in words for visitors
+MAX_DECODED = 256 << 20  # bytes of the decoded samples: some files unpack to a thousand times their size
+NO_LIMIT = 1 << 62  # for the library; this module checks the size with a message for visitors
 FORMATS = f"{', '.join(READ_FORMATS[:-1])} and {READ_FORMATS[-1]}"
 
 LOG = logging.getLogger("fusion_hub.space")
 
-# Gradio opens uploads in places of its own too. Pillow raises at twice this value.
+# Gradio opens uploads by itself too. Pillow raises at twice this value.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 class Refusal(gr.Error):
-    """Shown to the visitor as a message; nothing for the server's log."""
+    """A message for the visitor; not logged."""
 
     def __init__(self, title: str, text: str) -> None:
         self.text = text
-        # The page renders it as HTML, and names of files come from strangers.
+        # The page renders it as HTML, and file names come from strangers.
         super().__init__(html.escape(text, quote=False), title=title, duration=20, print_exception=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """On ZeroGPU it is raised in another process than that of the page."""
+        """ZeroGPU pickles it: it is raised in another process."""
         return type(self), (self.title, self.text)
 
 
 @contextmanager
-def in_words() -> Iterator[None]:
-    """Whatever goes wrong reaches the visitor as a sentence without places on the server; the rest is for the log."""
+def error_messages() -> Iterator[None]:
+    """Turn any error into a message without server paths; log those that the visitor cannot have caused."""
     try:
         yield
     except gr.Error:
         raise
+    except NoRoom as error:
+        raise Refusal("No room", str(error)) from error
     except MemoryError as error:
         raise Refusal("Not enough memory", "These images are too large for this server: try smaller ones.") from error
-    except Exception as error:  # a defect of ours, or of a library on somebody's file
+    except Exception as error:  # a bug, here or in a library
         LOG.exception("a request failed")
-        text = "The server could not do this. Other images may work; the operator finds the reason in the log."
+        text = "The server could not do this. Other images may work. The server's log has the details."
         raise Refusal("Something went wrong", text) from error
 
 
 def open_upload(path: str | Path | None, what: str, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
-    """Judge an uploaded image by its header; no pixel is decoded here.
+    """Check an uploaded image by its header; no pixel is decoded.
 
     Args:
-        path: where the upload lies; None where there is none.
-        what: how the message calls it, such as `visible`.
-        max_pixels: larger ones are refused.
+        path: the upload; None if there is none.
+        what: its name in messages, such as `visible`.
+        max_pixels: largest height times width.
 
     Returns:
-        The file as everything that reads pictures takes it, `{"bytes", "path"}`; the path is its name alone.
+        The file as `{"bytes", "path"}`, which every function that reads pictures takes; the path is the name alone.
 
     Raises:
-        Refusal: nothing that can be fused. The message says why and never names a place on the server.
+        Refusal: the file cannot be fused. The message says why and never names a path of the server.
     """
     if path is None:
         raise Refusal("An image is missing", f"Add the {what} image first.")
@@ -79,9 +82,9 @@ def open_upload(path: str | Path | None, what: str, max_pixels: int = MAX_PIXELS
     except ValueError as error:
         raise Refusal("Not an image", sentence(error)) from error
     height, width = header.size
-    limit = f"At most {max_pixels / 1e6:.0f} megapixels are taken here: make it smaller, or use the Python package."
     if height * width > max_pixels:
-        raise Refusal("Image too large", f"The {what} image has {width} x {height} pixels. {limit}")
+        text = f"The {what} image has {width} x {height} pixels. At most {max_pixels / 1e6:.0f} megapixels are allowed"
+        raise Refusal("Image too large", f"{text} here: make it smaller, or use the Python package.")
     if height * width * header.channels * np.dtype(header.dtype).itemsize > MAX_DECODED:
         text = f"The {what} image would take more than {MAX_DECODED >> 20} MiB of memory: save it with fewer bits."
         raise Refusal("Image too large", text)
@@ -92,12 +95,12 @@ def open_upload(path: str | Path | None, what: str, max_pixels: int = MAX_PIXELS
 
 
 def pixels_of(source: dict[str, Any]) -> int:
-    """Pixels of a file that was judged."""
+    """Number of pixels of a checked file."""
     height, width = read_header(source, max_pixels=NO_LIMIT).size
     return height * width
 
 
 def sentence(error: BaseException | str) -> str:
-    """The message of one of our errors, or a note, as a sentence."""
+    """A message of the library as a sentence."""
     text = str(error)
     return f"{text[:1].upper()}{text[1:]}."

@@ -78,13 +78,13 @@ sys.path = [tree, *sys.path, packages]  # no site: what is not named here cannot
 
 import json
 from pathlib import Path
-import app, examples, fusing, fusion_hub
+import app, examples, fuse, fusion_hub
 from PIL import Image
 
 gradio_page = app.build_app(Path(work))
 (brain,) = [row for row in examples.example_rows(Path(work)) if row.model == "difffusenet-medical"]
-examples.draw(brain)
-fused, *_ = fusing.fuse(brain.visible, brain.infrared, brain.model)
+examples.write(brain)
+fused, *_ = fuse.fuse(brain.visible, brain.infrared, brain.model)
 modules = {name: module.__file__ for name, module in sys.modules.items() if getattr(module, "__file__", None)}
 page = {path.stem for path in Path(tree).glob("*.py")}
 ours = {name: file for name, file in modules.items() if name in page or name.split(".")[0] == "fusion_hub"}

@@ -36,14 +36,11 @@ from tests.support.tiny_onnx import write_yolo
 from tests.support.tiny_transformers import save_segformer
 
 SPACE = Path(__file__).parents[2] / "space"
+import analysis  # noqa: E402
 import app as space  # noqa: E402  # the Space's file of that name
 import batch  # noqa: E402
 import examples as drawn  # noqa: E402
-import explaining  # noqa: E402
-import fusing  # noqa: E402
-import measuring  # noqa: E402
-import opening  # noqa: E402
-import previews  # noqa: E402
+import fuse  # noqa: E402
 import storage  # noqa: E402
 import tabs  # noqa: E402
 import uploads  # noqa: E402
@@ -70,17 +67,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("pretrained")
     tiny_pipeline().save_pretrained(root / MODEL)
     before, pretrained.ROOT = pretrained.ROOT, root
-    fusing.forget_pipelines()
+    fuse.forget_pipelines()
     yield root
     pretrained.ROOT = before
-    fusing.forget_pipelines()
+    fuse.forget_pipelines()
 
 
 @pytest.fixture(scope="module")
 def example(models: Path, tmp_path_factory: pytest.TempPathFactory) -> drawn.Row:
     small = drawn.Example("Night street", "night_street", 4, 96, 128, MODEL)
     row = drawn.example_rows(tmp_path_factory.mktemp("examples"), [small])[0]
-    drawn.draw(row)
+    drawn.write(row)
     return row
 
 
@@ -102,12 +99,12 @@ def client(app: gr.Blocks, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def no_previews(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A server without detector and segmenter."""
-    monkeypatch.delenv(previews.DETECTOR_VARIABLE, raising=False)
-    monkeypatch.delenv(previews.SEGMENTER_VARIABLE, raising=False)
-    assert not pretrained.SEGMENTERS[previews.BUNDLED_SEGMENTER].available, "the folder of tiny models has none"
-    previews.forget_networks()
+    monkeypatch.delenv(analysis.DETECTOR_VARIABLE, raising=False)
+    monkeypatch.delenv(analysis.SEGMENTER_VARIABLE, raising=False)
+    assert not pretrained.SEGMENTERS[analysis.BUNDLED_SEGMENTER].available, "the folder of tiny models has none"
+    analysis.forget_networks()
     yield
-    previews.forget_networks()
+    analysis.forget_networks()
 
 
 def save(path: Path, array: np.ndarray) -> str:
@@ -137,27 +134,27 @@ def pixels(file: str) -> np.ndarray:
 
 
 def test_fuses_an_example(example: drawn.Row, models: Path) -> None:
-    file, slider, text, shown = fusing.fuse_and_show(example.visible, example.infrared, MODEL, "all", "Infrared")
+    file, slider, text, shown = fuse.fuse_and_show(example.visible, example.infrared, MODEL, "all", "Infrared")
     expected = FusionPipeline.from_pretrained(MODEL)(example.visible, example.infrared).images[0]
     np.testing.assert_array_equal(pixels(file), np.asarray(expected))
     assert Image.open(file).format == "PNG"
     assert Path(file).name == "night_street_fused.png"
     assert re.fullmatch(r"128 x 96 pixels fused in \d+\.\d\d s by difffusenet-msrs\.", text)
     assert slider == (shown.infrared, shown.fused)
-    assert fusing.compare(shown, "Visible") == (shown.visible, shown.fused)
+    assert fuse.move_slider(shown, "Visible") == (shown.visible, shown.fused)
     np.testing.assert_array_equal(pixels(shown.visible), pixels(example.visible))
     np.testing.assert_array_equal(pixels(shown.infrared)[..., 0], pixels(example.infrared))
     np.testing.assert_array_equal(pixels(shown.fused), pixels(file))
 
 
 def test_results_are_private_and_go(example: drawn.Row) -> None:
-    _, _, _, shown = fusing.fuse_and_show(example.visible, example.infrared, MODEL)
-    _, _, _, other = fusing.fuse_and_show(example.visible, example.infrared, MODEL)
+    _, _, _, shown = fuse.fuse_and_show(example.visible, example.infrared, MODEL)
+    _, _, _, other = fuse.fuse_and_show(example.visible, example.infrared, MODEL)
     assert Path(shown.fused).parent != Path(other.fused).parent, "equal pictures of two visitors share no file"
     Path(shown.fused).unlink()
     with pytest.raises(gr.Error, match="deleted after an hour"):
-        fusing.compare(shown, "Visible")
-    assert fusing.compare(None, "Visible") is None
+        fuse.move_slider(shown, "Visible")
+    assert fuse.move_slider(None, "Visible") is None
 
 
 def test_what_gradio_keeps_goes_too(app: gr.Blocks) -> None:
@@ -167,17 +164,17 @@ def test_what_gradio_keeps_goes_too(app: gr.Blocks) -> None:
 def test_a_page_opens_with_its_first_example(models: Path, tmp_path: Path) -> None:
     first, second = (drawn.Example(kind, kind, 4, 96, 128, MODEL, "Look.") for kind in ("night_street", "smoke"))
     rows = drawn.example_rows(tmp_path, [first, second])
-    opened = opening.prepare(rows[0]).result()
+    opened = drawn.fuse_in_background(rows[0]).result()
     expected = FusionPipeline.from_pretrained(MODEL)(opened.visible, opened.infrared).images[0]
     np.testing.assert_array_equal(pixels(opened.result), np.asarray(expected))
     assert opened.text == f"**night_street.** Look. Fused by {MODEL}."
-    assert opened.slider == opened.shown.beside("Visible")
+    assert opened.slider == opened.shown.slider("Visible")
     assert not Path(rows[1].visible).exists(), "nobody has asked for the second"
     with gr.Blocks() as page:
         parts = [gr.State() for _ in opened]
-        (event,) = tabs.open_with(rows, parts)
+        (event,) = tabs.first_example(rows, parts)
     assert page.fns[0].fn is not None and page.fns[0].fn() == opened
-    assert event.then and not tabs.open_with([], parts)
+    assert event.then and not tabs.first_example([], parts)
 
 
 def test_a_page_opens_without_an_example_that_fails(
@@ -186,7 +183,7 @@ def test_a_page_opens_without_an_example_that_fails(
     broken = drawn.Example("Street", "night_street", 4, 96, 128, "no such model")
     with gr.Blocks() as page:
         parts = [gr.State() for _ in range(6)]
-        tabs.open_with(drawn.example_rows(tmp_path, [broken]), parts)
+        tabs.first_example(drawn.example_rows(tmp_path, [broken]), parts)
     assert page.fns[0].fn is not None and page.fns[0].fn() == [gr.skip()] * 6
     assert "no such model" in caplog.text and "the page opens without it" in caplog.text
 
@@ -196,19 +193,19 @@ def test_the_first_example_makes_way() -> None:
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    assert opening._worker.submit(priority).result() >= 10 > priority()
+    assert drawn._worker.submit(priority).result() >= 10 > priority()
 
 
 def test_examples_fit_their_models() -> None:
-    assert all(row.says.endswith(".") for row in drawn.EXAMPLES)
+    assert all(row.description.endswith(".") for row in drawn.EXAMPLES)
     assert {row.model for row in drawn.EXAMPLES} <= {info.name for info in pretrained.list_models()}
-    assert {row.model for row in drawn.EXAMPLES} >= {MODEL, fusing.MEDICAL}
+    assert {row.model for row in drawn.EXAMPLES} >= {MODEL, fuse.MEDICAL}
 
 
 def test_sixteen_bit_grey_stays_so(models: Path, tmp_path: Path) -> None:
     counts = np.linspace(2600, 2700, 64 * 48).reshape(48, 64).astype(np.uint16)
     visible = save(tmp_path / "visible.png", counts * 20)
-    file, _, _, shown = fusing.fuse_and_show(visible, save(tmp_path / "infrared.tiff", counts), MODEL)
+    file, _, _, shown = fuse.fuse_and_show(visible, save(tmp_path / "infrared.tiff", counts), MODEL)
     assert Image.open(file).mode == "I;16"
     assert len(np.unique(pixels(file))) > 256
     assert np.ptp(pixels(shown.infrared)) > 200, "16-bit infrared is shown over its own range"
@@ -216,27 +213,27 @@ def test_sixteen_bit_grey_stays_so(models: Path, tmp_path: Path) -> None:
 
 def test_float_result_becomes_a_png(models: Path, tmp_path: Path) -> None:
     grey = np.random.default_rng(0).random((40, 56), dtype=np.float32)
-    file, _, _, _ = fusing.fuse_and_show(
+    file, _, _, _ = fuse.fuse_and_show(
         save(tmp_path / "visible.tiff", grey), save(tmp_path / "infrared.tiff", grey), MODEL
     )
     assert (Image.open(file).mode, Image.open(file).size) == ("I;16", (56, 40))
 
 
 def test_only_red_has_steps() -> None:
-    assert fusing.has_steps("red-small-msrs") and not fusing.has_steps(MODEL)
-    assert fusing.parse_steps("red-small-msrs", "1") == 1
-    assert fusing.parse_steps("red-small-msrs", "auto") == "auto"
-    assert fusing.parse_steps("red-small-msrs", "all") is None
-    assert fusing.parse_steps(MODEL, "1") is None
+    assert fuse.has_steps("red-small-msrs") and not fuse.has_steps(MODEL)
+    assert fuse.parse_steps("red-small-msrs", "1") == 1
+    assert fuse.parse_steps("red-small-msrs", "auto") == "auto"
+    assert fuse.parse_steps("red-small-msrs", "all") is None
+    assert fuse.parse_steps(MODEL, "1") is None
     with pytest.raises(gr.Error, match="all, auto or a number"):
-        fusing.parse_steps("red-small-msrs", "many")
+        fuse.parse_steps("red-small-msrs", "many")
 
 
 def test_steps_to_choose_are_those_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "ROOT", BUNDLED)
-    assert [value for _, value in fusing.step_choices()] == ["all", "auto", "1", "2"]
+    assert [value for _, value in fuse.step_choices()] == ["all", "auto", "1", "2"]
     monkeypatch.setattr(pretrained, "ROOT", tmp_path)
-    assert [value for _, value in fusing.step_choices()] == ["all", "auto", "1"]
+    assert [value for _, value in fuse.step_choices()] == ["all", "auto", "1"]
 
 
 # --- kinds of files, ranges, notes, metadata ---
@@ -250,7 +247,7 @@ def street(height: int = 48, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
 
 def fused(visible: Path | str, infrared: Path | str, **options: Any) -> np.ndarray:
     """What the page gives, read with all bits."""
-    return imagecodecs.imread(fusing.fuse(str(visible), str(infrared), MODEL, **options)[0])
+    return imagecodecs.imread(fuse.fuse(str(visible), str(infrared), MODEL, **options)[0])
 
 
 def test_sixteen_bit_color_stays_so(models: Path, tmp_path: Path) -> None:
@@ -262,7 +259,7 @@ def test_sixteen_bit_color_stays_so(models: Path, tmp_path: Path) -> None:
     assert got.dtype == np.uint16 and got.shape == (48, 64, 3) and (got % 257 != 0).any()
     plain = fused(save(tmp_path / "plain.png", color), warm)
     assert np.abs(got / 257 - plain).max() <= 1, "the same picture in fewer bits"
-    _, _, _, shown = fusing.fuse_and_show(str(tmp_path / "deep.png"), warm, MODEL)
+    _, _, _, shown = fuse.fuse_and_show(str(tmp_path / "deep.png"), warm, MODEL)
     np.testing.assert_array_equal(pixels(shown.visible), color)
     assert np.abs(pixels(shown.fused).astype(int) - plain).max() <= 1
 
@@ -307,16 +304,16 @@ def test_ranges_are_those_of_the_pipeline(models: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(fused(visible, warm, visible_range="0;128"), np.asarray(expected))
     for text in ("full", "2,1", "1,2,3", "a,b", "nan,1", 7):
         with pytest.raises(gr.Error, match=r"two rising numbers LOW,HIGH such as 2600,2800\."):
-            fusing.fuse(visible, warm, MODEL, visible_range=text)  # type: ignore[arg-type]
+            fuse.fuse(visible, warm, MODEL, visible_range=text)  # type: ignore[arg-type]
 
 
 def test_what_is_questionable_is_said(models: Path, tmp_path: Path) -> None:
     color, infrared = street()
     visible, flat = save(tmp_path / "v.png", color), save(tmp_path / "flat.png", np.full_like(infrared, 100))
     with pytest.warns(UserWarning, match="constant"):  # a message on the page
-        _, _, text = fusing.fuse(visible, flat, MODEL)
+        _, _, text = fuse.fuse(visible, flat, MODEL)
     assert re.search(r"\n\n\*\*Please check:\*\* Infrared is constant.*\.$", text)
-    assert "Please check" not in fusing.fuse(visible, save(tmp_path / "i.png", infrared), MODEL)[2]
+    assert "Please check" not in fuse.fuse(visible, save(tmp_path / "i.png", infrared), MODEL)[2]
 
 
 def test_position_and_camera_are_left_out_unless_kept(models: Path, tmp_path: Path) -> None:
@@ -327,7 +324,7 @@ def test_position_and_camera_are_left_out_unless_kept(models: Path, tmp_path: Pa
     Image.fromarray(color).save(tmp_path / "v.jpg", exif=exif, quality=95)
     warm = save(tmp_path / "i.png", infrared)
     for keep in (False, True):
-        result = fusing.fuse(str(tmp_path / "v.jpg"), warm, MODEL, keep_metadata=keep)[0]
+        result = fuse.fuse(str(tmp_path / "v.jpg"), warm, MODEL, keep_metadata=keep)[0]
         found = Image.open(result).getexif()
         assert bool(found.get_ifd(ExifTags.IFD.GPSInfo)) == keep and (ExifTags.Base.Model in found) == keep
         assert (b"Camera 7" in Path(result).read_bytes()) == keep
@@ -335,7 +332,7 @@ def test_position_and_camera_are_left_out_unless_kept(models: Path, tmp_path: Pa
 
 def test_formats_are_said_truly() -> None:
     assert all(name in (SPACE / "README.md").read_text(encoding="utf-8") for name in READ_FORMATS)
-    assert all(name in uploads.FORMATS and name in str(fusing.fuse.__doc__) for name in READ_FORMATS if name != "PPM")
+    assert all(name in uploads.FORMATS and name in str(fuse.fuse.__doc__) for name in READ_FORMATS if name != "PPM")
 
 
 # --- refusals ---
@@ -363,13 +360,13 @@ def bad_pairs(folder: Path) -> dict[str, tuple[str | None, str | None]]:
 
 def test_refuses_bad_input_without_naming_places(models: Path, tmp_path: Path) -> None:
     for message, pair in bad_pairs(tmp_path).items():
-        for function in (fusing.fuse, previews.detect, measuring.measure, explaining.explain):
+        for function in (fuse.fuse, analysis.detect, analysis.measure, analysis.explain):
             with pytest.raises(gr.Error) as refusal:
                 function(*pair, MODEL)
             assert str(tmp_path) not in refusal.value.message
             assert "Something went wrong" not in refusal.value.title
         with pytest.raises(gr.Error, match=message):
-            fusing.fuse_and_show(*pair, MODEL)
+            fuse.fuse_and_show(*pair, MODEL)
 
 
 def test_a_defect_is_told_without_details(
@@ -378,23 +375,23 @@ def test_a_defect_is_told_without_details(
     def fail() -> Path:
         raise RuntimeError("secret at /home/somebody")
 
-    monkeypatch.setattr(fusing, "new_folder", fail)
-    with pytest.raises(gr.Error, match="the operator finds the reason in the log") as refusal:
-        fusing.fuse_and_show(example.visible, example.infrared, MODEL)
+    monkeypatch.setattr(fuse, "new_folder", fail)
+    with pytest.raises(gr.Error, match="server's log has the details") as refusal:
+        fuse.fuse_and_show(example.visible, example.infrared, MODEL)
     assert "secret" not in refusal.value.message
     assert "secret" in caplog.text
 
 
 def test_large_pairs_are_not_for_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusing, "load_pipeline", lambda name: None)
+    monkeypatch.setattr(fuse, "load_pipeline", lambda name: None)
     large = one_bit_png(tmp_path / "large.png", 2001)
     with pytest.raises(gr.Error, match="At most 4 megapixels"):
-        fusing.fuse_pair(large, large, "red-small-msrs")
+        fuse.fuse_pair(large, large, "red-small-msrs")
 
 
 def test_large_pairs_are_not_measured_or_explained(models: Path, tmp_path: Path) -> None:
     large = save(tmp_path / "large.png", np.zeros((1500, 1500), dtype=np.uint8))
-    for function in (measuring.measure, explaining.explain):
+    for function in (analysis.measure, analysis.explain):
         with pytest.raises(gr.Error, match="1500 x 1500 pixels"):
             function(large, large, MODEL)
 
@@ -403,7 +400,7 @@ def test_large_pairs_are_not_measured_or_explained(models: Path, tmp_path: Path)
 
 
 def test_previews_say_how_to_get_weights(example: drawn.Row, no_previews: None) -> None:
-    gallery, summary = previews.detect(example.visible, example.infrared, MODEL)
+    gallery, summary = analysis.detect(example.visible, example.infrared, MODEL)
     assert gallery == []
     assert "FUSION_HUB_DETECTOR" in summary and "FUSION_HUB_SEGMENTER" in summary
 
@@ -412,11 +409,11 @@ def test_previews_with_both_networks(
     example: drawn.Row, no_previews: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     write_yolo(tmp_path / "tiny.onnx", "yolox")
-    monkeypatch.setenv(previews.DETECTOR_VARIABLE, str(tmp_path / "tiny.onnx"))
+    monkeypatch.setenv(analysis.DETECTOR_VARIABLE, str(tmp_path / "tiny.onnx"))
     folder = save_segformer(tmp_path / "segformer", ("unlabelled", "car", "person"))
-    monkeypatch.setenv(previews.SEGMENTER_VARIABLE, str(folder))
-    gallery, summary = previews.detect(example.visible, example.infrared, MODEL, 0.4)
-    assert [caption.split(":")[0] for _, caption in gallery] == [*previews.TITLES, *previews.TITLES]
+    monkeypatch.setenv(analysis.SEGMENTER_VARIABLE, str(folder))
+    gallery, summary = analysis.detect(example.visible, example.infrared, MODEL, 0.4)
+    assert [caption.split(":")[0] for _, caption in gallery] == [*analysis.TITLES, *analysis.TITLES]
     assert summary.startswith("At a threshold of 0.40 the fused image shows")
     assert "FUSION_HUB" not in summary
     assert all(Image.open(file).size[0] == 128 for file, _ in gallery)
@@ -426,30 +423,30 @@ def test_previews_with_broken_weights(
     example: drawn.Row, no_previews: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.onnx").write_text("no network")
-    monkeypatch.setenv(previews.DETECTOR_VARIABLE, str(tmp_path / "broken.onnx"))
-    _, summary = previews.detect(example.visible, example.infrared, MODEL)
+    monkeypatch.setenv(analysis.DETECTOR_VARIABLE, str(tmp_path / "broken.onnx"))
+    _, summary = analysis.detect(example.visible, example.infrared, MODEL)
     assert "its log says why" in summary
     assert str(tmp_path) not in summary
 
 
 def test_measures_and_warns(example: drawn.Row) -> None:
-    table, notes = measuring.measure(example.visible, example.infrared, MODEL)
+    table, notes = analysis.measure(example.visible, example.infrared, MODEL)
     assert [row[0] for row in table][:2] == ["EN ↑", "SD ↑"]
     assert "VIF, visible ↑" in [row[0] for row in table]
-    assert all(len(row) == len(measuring.HEADERS) and row[-1].count(".") >= 2 for row in table)
+    assert all(len(row) == len(analysis.HEADERS) and row[-1].count(".") >= 2 for row in table)
     assert "Guard rails" in notes
 
 
 def test_a_copy_of_a_source_is_warned_of(example: drawn.Row, monkeypatch: pytest.MonkeyPatch) -> None:
-    fusion, _ = fusing.fuse_pair(example.visible, example.infrared, MODEL)
+    fusion, _ = fuse.fuse_pair(example.visible, example.infrared, MODEL)
     copied = fusion._replace(image=Image.open(example.visible))
-    monkeypatch.setattr(measuring, "fuse_pair", lambda *arguments: (copied, None))
-    _, notes = measuring.measure(example.visible, example.infrared, MODEL)
+    monkeypatch.setattr(analysis, "fuse_pair", lambda *arguments, **options: (copied, None))
+    _, notes = analysis.measure(example.visible, example.infrared, MODEL)
     assert "Near the visible source" in notes
 
 
 def test_explains(example: drawn.Row) -> None:
-    gallery = explaining.explain(example.visible, example.infrared, MODEL)
+    gallery = analysis.explain(example.visible, example.infrared, MODEL)
     assert len(gallery) > 10
     assert gallery[0][1].startswith("Features, visible. ")
     assert len({file for file, _ in gallery}) == len(gallery)
@@ -588,7 +585,7 @@ def test_api_is_documented(client: Client) -> None:
 def test_api_fuses(client: Client, example: drawn.Row) -> None:
     pair = (handle_file(example.visible), handle_file(example.infrared))
     fused, (left, right), text = client.predict(*pair, MODEL, "all", "Visible", api_name="/fuse")
-    expected, _, _, _ = fusing.fuse_and_show(example.visible, example.infrared, MODEL)
+    expected, _, _, _ = fuse.fuse_and_show(example.visible, example.infrared, MODEL)
     assert " s by " in text
     for file, picture in ((fused, expected), (left, example.visible), (right, expected)):
         assert Image.open(file).format == "PNG"
@@ -600,7 +597,7 @@ def test_api_of_the_other_tabs(client: Client, example: drawn.Row, no_previews: 
     gallery, summary = client.predict(*pair, MODEL, 0.3, api_name="/detect")
     assert gallery == [] and "No detector" in summary
     table, notes = client.predict(*pair, MODEL, api_name="/measure")
-    assert table["headers"] == list(measuring.HEADERS) and len(table["data"]) > 9 and notes
+    assert table["headers"] == list(analysis.HEADERS) and len(table["data"]) > 9 and notes
     panels = client.predict(*pair, MODEL, api_name="/explain")
     assert len(panels) > 10 and Path(panels[0]["image"]).is_file()
     with zipfile.ZipFile(client.predict([*pair], MODEL, api_name="/batch")) as output:
@@ -621,7 +618,7 @@ def test_the_lines_of_the_readme_run(
     names: dict[str, Any] = {}
     exec(program.replace("http://127.0.0.1:7860", client.src), names)
     np.testing.assert_array_equal(
-        pixels(names["fused"]), pixels(fusing.fuse_and_show(example.visible, example.infrared, MODEL)[0])
+        pixels(names["fused"]), pixels(fuse.fuse_and_show(example.visible, example.infrared, MODEL)[0])
     )
     np.testing.assert_array_equal(pixels(names["left"]), pixels(example.visible))
     assert " s by " in names["time"] and names["table"]["data"] and names["panels"]

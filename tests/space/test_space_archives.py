@@ -84,7 +84,7 @@ def test_letters_that_end_in_a_backslash_separate_nothing(tmp_path: Path) -> Non
         (["D:1.png"], "lead out of it"),
         (["vis/10:30.png"], "a name with a colon \\('10:30.png'\\)"),
         (["vis\\1.png:stream"], "a name with a colon"),
-        (["vis/.../1.png"], "dots or blanks alone"),
+        (["vis/.../1.png"], "only dots or blanks"),
         (["vis/1.png", "vis/1.png"], "two files named 'vis/1.png'"),
         (["vis/1.png", "vis\\1.png"], "two files named 'vis/1.png'"),
         (["vis", "vis\\1.png"], "a file and a folder named 'vis'"),

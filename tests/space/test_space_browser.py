@@ -104,7 +104,7 @@ def draw_pair(folder: Path, name: str, seed: int) -> tuple[Path, Path]:
 
 def expected(visible: Path, infrared: Path, model: str, **options: object) -> np.ndarray:
     """What the page's pipeline gives in this process."""
-    from fusing import load_pipeline
+    from fuse import load_pipeline
 
     pipeline = load_pipeline(model)
     return np.asarray(pipeline(Image.open(visible), Image.open(infrared), **options).images[0])

@@ -72,13 +72,13 @@ from pathlib import Path
 space, work = sys.argv[1:]
 sys.path.insert(0, space)
 
-import batch, examples, explaining, fusing, gpu, measuring, opening, previews
+import analysis, batch, examples, fuse, gpu
 import gradio as gr
 import numpy as np
 from PIL import Image
 
 small = [examples.Example("Street", "night_street", 1, 48, 64, "difffusenet-msrs")]
-begun = opening.prepare(examples.example_rows(Path(work), small)[0])  # in the server, as when it starts
+begun = examples.fuse_in_background(examples.example_rows(Path(work), small)[0])  # in the server, as when it starts
 assert begun.done() and begun.result().text
 pair = []
 for name, seed in (("street.png", 0), ("street_ir.png", 1)):
@@ -87,20 +87,20 @@ for name, seed in (("street.png", 0), ("street_ir.png", 1)):
     Image.fromarray(array).save(pair[-1])
 
 model = "difffusenet-msrs"
-fused = np.asarray(Image.open(fusing.fuse(*pair, model)[0]))
-alone = np.asarray(fusing.fuse_pair(*pair, model)[0].image)
+fused = np.asarray(Image.open(fuse.fuse(*pair, model)[0]))
+alone = np.asarray(fuse.fuse_pair(*pair, model)[0].image)
 try:
-    fusing.fuse(pair[0], None, model)
+    fuse.fuse(pair[0], None, model)
     refused = None
 except gr.Error as error:
     refused = [error.title, error.message]
-table, _ = measuring.measure(*pair, model)
+table, _ = analysis.measure(*pair, model)
 results = {
     "same": bool((fused == alone).all()),
     "refused": refused,
-    "previews": previews.detect(*pair, model)[1][:20],
+    "previews": analysis.detect(*pair, model)[1][:20],
     "metrics": len(table),
-    "panels": len(explaining.explain(*pair, model)),
+    "panels": len(analysis.explain(*pair, model)),
     "batch": Path(list(batch.batch(pair, model))[-1]).name,
     "device": gpu.current_device(),
 }

@@ -254,7 +254,7 @@ def test_forged_models_are_refused(space_page: Page, good: Path, model: object) 
         "/gradio_api/file=file:///etc/passwd",
         "/gradio_api/file=http://127.0.0.1:1/",
         f"/gradio_api/file={Path(__file__).parents[2] / 'space' / 'app.py'}",
-        f"/gradio_api/file={Path(__file__).parents[2] / 'space' / 'fusing.py'}",
+        f"/gradio_api/file={Path(__file__).parents[2] / 'space' / 'fuse.py'}",
         "/gradio_api/file=/dev/zero",
         "/gradio_api/file=",
         "/gradio_api/proxy=http://127.0.0.1:1/",

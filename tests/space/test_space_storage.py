@@ -78,7 +78,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_requests_together_stay_within_the_bound(small: Path) -> None:
     write(small / "there.png", size=2 * MIB)
     with storage.Room(5 * MIB) as first, storage.Room(3 * MIB):
-        with pytest.raises(storage.NoRoom, match="as many files as it may"):
+        with pytest.raises(storage.NoRoom, match="full for now"):
             storage.Room(1)
         first.written(4 * MIB)
         write(small / "upload.png", size=4 * MIB)
@@ -125,7 +125,7 @@ def test_uploads_are_bounded_and_go_when_the_server_is_stopped(bounded: Page) ->
     time.sleep(3)  # for the first examples
     before = kept(bounded)
     answer = upload(bounded, 3 * MIB, 3 * MIB)
-    assert answer.status_code == 413 and answer.text == "At most 4 MiB are taken at a time."
+    assert answer.status_code == 413 and answer.text == "At most 4 MiB are allowed at a time."
 
     def pieces() -> Iterator[bytes]:  # without a size that is announced
         for index in range(4):

@@ -1,4 +1,4 @@
-"""Fusing one pair: the checkpoints, one shared pipeline for each, one fusion at a time."""
+"""Fusion of one pair: the checkpoints, the shared pipelines, the result and the pictures that the page shows."""
 
 import html
 import json
@@ -16,19 +16,20 @@ import numpy as np
 import torch
 from gpu import current_device, on_gpu
 from PIL import Image
-from results import new_folder, preview, save_preview, save_result
-from uploads import MAX_PIXELS, Refusal, in_words, open_upload, sentence
+from storage import new_folder
+from uploads import MAX_PIXELS, Refusal, error_messages, open_upload, sentence
 
 from fusion_hub import FusionPipeline, InputWarning, PretrainedInfo, list_models
 from fusion_hub.data.layouts import safe_name
 from fusion_hub.image import luminance
-from fusion_hub.image.io import read_picture
+from fusion_hub.image.io import read_picture, save_image
 from fusion_hub.image.luminance import ValueRange, quantize
 
 MEDICAL = "difffusenet-medical"
-RED_MAX_PIXELS = 4_000_000  # more would keep all other visitors waiting for minutes
+RED_MAX_PIXELS = 4_000_000  # a larger pair would keep all other visitors waiting for minutes
+PREVIEW_SIDE = 1280
 LANE = threading.Lock()
-"""Held while a network runs, so that memory holds one fusion whatever number of visitors wait."""
+"""Held while a network runs, so that memory holds one fusion however many visitors wait."""
 
 _loading = threading.Lock()
 
@@ -39,11 +40,11 @@ class Fusion(NamedTuple):
     """One fused pair.
 
     Attributes:
-        image: the fused image in the size, colour and depth of the visible one.
-        visible, infrared, fused: how the page shows the three: 8-bit RGB, at most `PREVIEW_SIDE` pixels.
+        image: the fused image in the size, color and depth of the visible one.
+        visible, infrared, fused: pictures for the page, 8-bit RGB of at most `PREVIEW_SIDE` pixels.
         seconds: from the decoded pair to the fused image.
         sources: 8-bit luminance of the visible and the infrared image, each `(H, W)` uint8, as the network got them.
-        notes: what is questionable about the pair, one sentence each.
+        notes: warnings about the pair, one sentence each.
     """
 
     image: Image.Image
@@ -56,15 +57,15 @@ class Fusion(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """Files of the three pictures that the page shows, and what they are of; kept for each visitor."""
+    """Files of the three pictures that the page shows, and their title; kept for each visitor."""
 
     visible: str
     infrared: str
     fused: str
     title: str
 
-    def beside(self, left: Left) -> tuple[str, str]:
-        """What stands on the left of the slider, and the fused picture."""
+    def slider(self, left: Left) -> tuple[str, str]:
+        """The left picture of the slider, and the fused one."""
         return (self.visible if left == "Visible" else self.infrared), self.fused
 
 
@@ -88,20 +89,17 @@ def available_models() -> list[PretrainedInfo]:
 
 
 def has_steps(model: str) -> bool:
-    """Whether the visitor can choose the number of steps of this model: of RED."""
+    """Whether visitors can choose the number of steps: of RED models."""
     return any(info.name == model and info.pipeline_class == "REDPipeline" for info in list_models())
 
 
 def step_choices() -> list[tuple[str, str]]:
-    """What can be chosen where there is a choice, `(label, value)`."""
-    configs = [_config(info.folder) for info in list_models() if info.available and has_steps(info.name)]
-    most = max((config["num_steps"] for config in configs), default=1)
-    counts = [(str(count), str(count)) for count in range(1, most + 1)]
-    return [("All", "all"), ("Automatic", "auto"), *counts]
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
+    """`(label, value)` of each choice of steps."""
+    configs = [
+        info.folder / "model" / "config.json" for info in list_models() if info.available and has_steps(info.name)
+    ]
+    most = max((json.loads(config.read_text(encoding="utf-8"))["num_steps"] for config in configs), default=1)
+    return [("All", "all"), ("Automatic", "auto"), *((str(count), str(count)) for count in range(1, most + 1))]
 
 
 def load_pipeline(name: str) -> FusionPipeline:
@@ -112,7 +110,7 @@ def load_pipeline(name: str) -> FusionPipeline:
 
 @lru_cache
 def _load(name: str, device: str) -> FusionPipeline:
-    # In float32, the precision of the published numbers: the same picture on every machine, with all of its 16 bits.
+    # float32 is the precision of the published numbers and keeps 16 bits.
     pipeline = FusionPipeline.from_pretrained(name, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
@@ -130,18 +128,21 @@ def fuse_pair(
     visible: str | Path | None,
     infrared: str | Path | None,
     model: str,
-    steps: str = "all",
     infrared_range: str | None = "auto",
     visible_range: str | None = "auto",
+    *,
+    steps: str = "all",
+    max_pixels: int = MAX_PIXELS,
     **options: Any,
 ) -> tuple[Fusion, Any]:
     """Fuse two uploads.
 
     Args:
-        visible, infrared: where they lie.
+        visible, infrared: paths of the uploads.
         model: name of a checkpoint.
-        steps, infrared_range, visible_range: as in `fuse`.
-        options: more for the pipeline's call.
+        infrared_range, visible_range, steps: as in `fuse`.
+        max_pixels: limit of each image; RED models have a lower one.
+        options: more arguments of the pipeline's call.
 
     Returns:
         The fusion, and the intermediates where `options` ask for them.
@@ -149,13 +150,14 @@ def fuse_pair(
     Raises:
         Refusal: for images that cannot be fused.
     """
-    pipeline = load_pipeline(model)
-    count, limit = parse_steps(model, steps), RED_MAX_PIXELS if has_steps(model) else MAX_PIXELS
+    limit = min(max_pixels, RED_MAX_PIXELS) if has_steps(model) else max_pixels
     ranges: dict[str, Any] = {
         "infrared_range": parse_range(infrared_range, "infrared"),
         "visible_range": parse_range(visible_range, "visible"),
     }
+    count = parse_steps(model, steps)
     sources = open_upload(visible, "visible", limit), open_upload(infrared, "infrared", limit)
+    pipeline = load_pipeline(model)
     with LANE:
         try:
             first, second = read_picture(sources[0], "visible"), read_picture(sources[1], "infrared")
@@ -176,7 +178,7 @@ def fuse_pair(
 
 
 def parse_steps(model: str, steps: str) -> int | Literal["auto"] | None:
-    """Steps as the pipeline takes them. Models without a choice take their own number.
+    """Steps as the pipeline takes them; None for models without a choice.
 
     Raises:
         Refusal: for steps that no model has.
@@ -189,7 +191,7 @@ def parse_steps(model: str, steps: str) -> int | Literal["auto"] | None:
 
 
 def parse_range(text: str | None, what: str) -> ValueRange:
-    """A range as the pipeline takes it: the name of a rule, or two numbers from `LOW,HIGH`. Nothing is `auto`.
+    """A range as the pipeline takes it: the name of a rule, or two numbers from `LOW,HIGH`. Empty is `auto`.
 
     Raises:
         Refusal: for anything else.
@@ -197,8 +199,8 @@ def parse_range(text: str | None, what: str) -> ValueRange:
     try:
         return luminance.parse_range(re.sub(r"[,;\s]+", ",", str(text or "auto").strip()), what)
     except ValueError as error:
-        words = "auto, dtype, minmax, percentile, or two rising numbers LOW,HIGH such as 2600,2800"
-        raise Refusal("Unknown range", f"The {what} range is {words}.") from error
+        choices = "auto, dtype, minmax, percentile, or two rising numbers LOW,HIGH such as 2600,2800"
+        raise Refusal("Unknown range", f"The {what} range is {choices}.") from error
 
 
 def fuse(
@@ -215,25 +217,25 @@ def fuse(
 
     Args:
         visible: the image that gives color, size and depth: PNG, JPEG, TIFF, WebP, BMP, GIF, PGM, JPEG 2000 or AVIF.
-            CT, PET and SPECT go in here.
-        infrared: the other image, of the same size. MRI goes in here.
+            For medical pairs: CT, PET or SPECT.
+        infrared: the other image, of the same size. For medical pairs: MRI.
         model: name of a bundled checkpoint.
-        steps: of a RED model: "all", a number, or "auto" for as many as change something. Others take their own.
-        left: what stands on the left of the slider, "Visible" or "Infrared".
-        infrared_range: what becomes black and white in the infrared image: "auto", "dtype" (full scale), "minmax",
-            "percentile", or two values of the file such as "2600,2800".
+        steps: of RED models: "all", a number, or "auto" to stop once more steps change nothing. Other models ignore it.
+        left: the left picture of the slider, "Visible" or "Infrared".
+        infrared_range: the values of the infrared image that become black and white: "auto", "dtype" (full scale),
+            "minmax", "percentile", or two values of the file such as "2600,2800".
         visible_range: the same for the visible image.
         keep_metadata: write position, date and camera of the visible image into the result.
 
     Returns:
-        The fused image as a PNG file in the kind of the visible one; both pictures of the slider; a text with the time
-        and with what is questionable about the pair.
+        The fused image as a PNG file with the color and depth of the visible one; both pictures of the slider; a text
+        with the time and with warnings about the pair.
     """
     return fuse_and_show(visible, infrared, model, steps, left, infrared_range, visible_range, keep_metadata)[:3]
 
 
 @on_gpu(seconds=20)
-@in_words()
+@error_messages()
 def fuse_and_show(
     visible: str | None,
     infrared: str | None,
@@ -244,12 +246,12 @@ def fuse_and_show(
     visible_range: str | None = "auto",
     keep_metadata: bool = False,
 ) -> tuple[str, tuple[str, str], str, Shown]:
-    """As `fuse`, and what the page keeps of it for the visitor."""
+    """`fuse`, and the files that the page keeps for the visitor."""
     options = {"steps": steps, "infrared_range": infrared_range, "visible_range": visible_range}
     result, shown, text, notes = fuse_into(new_folder(), visible, infrared, model, keep_metadata, **options)
     for note in notes:
         gr.Warning(html.escape(note, quote=False), title="Please check", duration=20)
-    return result, shown.beside(left), text, shown
+    return result, shown.slider(left), text, shown
 
 
 def fuse_into(
@@ -260,13 +262,13 @@ def fuse_into(
     keep_metadata: bool = False,
     **options: Any,
 ) -> tuple[str, Shown, str, tuple[str, ...]]:
-    """Fuse a pair with the files in the given folder: the result, what is shown, the text, what is questionable."""
+    """Fuse a pair into files of the given folder: the result, the shown pictures, the text, the warnings."""
     fusion, _ = fuse_pair(visible, infrared, model, **options)
     names = [Path(str(path)).name for path in (visible, infrared)]
     # Whether the page can show the result itself.
     same = type(fusion.image) is Image.Image and fusion.image.mode == "RGB" and fusion.image.size == fusion.fused.size
     target = folder / f"{safe_name(Path(names[0]).stem)[:80]}_fused.png"
-    with ThreadPoolExecutor() as pool:  # compressing is most of the time after the network's
+    with ThreadPoolExecutor() as pool:  # after the network, compression takes most of the time
         saved = pool.submit(save_result, fusion.image, target, keep_metadata)
         visible_file = pool.submit(save_preview, fusion.visible, folder / "visible.png")
         infrared_file = pool.submit(save_preview, fusion.infrared, folder / "infrared.png")
@@ -279,10 +281,42 @@ def fuse_into(
     return saved.result(), shown, text, fusion.notes
 
 
-def compare(shown: Shown | None, left: Left) -> tuple[str, str] | None:
-    """The slider for another choice of what stands on the left."""
+def move_slider(shown: Shown | None, left: Left) -> tuple[str, str] | None:
+    """The slider with another picture on the left."""
     if shown is None:
         return None
     if not Path(shown.fused).is_file():
         raise Refusal("Too long ago", "The result was deleted after an hour: fuse the pair again.")
-    return shown.beside(left)
+    return shown.slider(left)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def as_png(image: Image.Image) -> Image.Image:
+    """The image as a PNG can hold it: floating-point values in [0, 1] become 16 bits."""
+    if image.mode != "F":
+        return image
+    stored = Image.fromarray(quantize(np.asarray(image), np.uint16))
+    stored.info.update(image.info)
+    return stored
+
+
+def save_result(image: Image.Image, path: Path, keep_metadata: bool = False) -> str:
+    """Save the fused image in full quality as PNG; without camera, date and position unless they are to be kept."""
+    return str(save_image(as_png(image), path, metadata=keep_metadata))
+
+
+def save_preview(image: Image.Image, path: Path) -> str:
+    """Save a picture for the page as PNG, quickly."""
+    image.save(path, "PNG", compress_level=1)
+    return str(path)
+
+
+def preview(image: Image.Image, side: int = PREVIEW_SIDE) -> Image.Image:
+    """A copy in 8-bit RGB of at most `side` pixels."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(quantize(np.asarray(image)))
+    image = image.convert("RGB") if image.mode != "RGB" else image.copy()
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
