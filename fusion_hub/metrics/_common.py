@@ -1,4 +1,4 @@
-"""Shared by the modules of metrics: reductions over one image, and checks of shape."""
+"""Shared by the modules of metrics: reductions over one image and checks of shape."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ IMAGE = (1, 2, 3)
 
 
 def require_side(name: str, image: Tensor, side: int) -> None:
-    """ValueError if a side of the images is shorter than metric `name` needs."""
+    """Raise a ValueError if a side of the images is shorter than metric `name` needs."""
     height, width = image.shape[-2:]
     if min(height, width) < side:
         raise ValueError(
@@ -16,10 +16,13 @@ def require_side(name: str, image: Tensor, side: int) -> None:
         )
 
 
-def require_same_shape(name: str, image: Tensor, fused: Tensor) -> None:
-    """ValueError if a source has not the shape of the fused image."""
-    if image.shape != fused.shape:
-        raise ValueError(
-            f"{name} has shape {tuple(image.shape)} but fused has {tuple(fused.shape)}: "
-            "metrics compare pixel by pixel, so all three images must have one size."
-        )
+def require_batch(fused: Tensor, visible: Tensor, infrared: Tensor) -> None:
+    """Raise a ValueError unless the images are `(B, 1, H, W)`, not empty, and of one shape."""
+    for name, image in (("fused", fused), ("visible", visible), ("infrared", infrared)):
+        if image.ndim != 4 or image.shape[1] != 1 or image.numel() == 0:
+            raise ValueError(f"{name} has shape {tuple(image.shape)}: pass non-empty luminance tensors (B, 1, H, W).")
+        if image.shape != fused.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(image.shape)} but fused has {tuple(fused.shape)}: "
+                "metrics compare pixel by pixel, so all three images must have one size."
+            )

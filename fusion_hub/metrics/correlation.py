@@ -1,6 +1,6 @@
-"""How the fused image co-varies with its sources: CC and SCD, and the standard deviation SD.
+"""How the fused image varies with its sources: CC and SCD, and the standard deviation SD.
 
-Every function takes `(B, 1, H, W)` tensors with grey values 0..255 (any real dtype, any device), computes in double
+Every function takes `(B, 1, H, W)` tensors of gray values 0..255 (any real dtype, any device), computes in double
 precision and returns a `(B,)` double tensor.
 """
 
@@ -8,52 +8,54 @@ from torch import Tensor
 
 from fusion_hub.metrics._common import IMAGE
 
-__all__ = [
-    "correlation",
-    "correlation_of_difference",
-    "correlation_of_differences",
-    "correlation_source",
-    "standard_deviation",
-]
+__all__ = ["correlation", "correlation_of_difference", "pearson", "standard_deviation"]
 
 
-def _pearson(x: Tensor, y: Tensor) -> Tensor:
-    """Pearson correlation over all pixels, `(B,)`. A constant image correlates with nothing: 0, not 0/0."""
-    x = x - x.mean(IMAGE, keepdim=True)
-    y = y - y.mean(IMAGE, keepdim=True)
-    scale = (x.square().sum(IMAGE) * y.square().sum(IMAGE)).sqrt()
-    return (x * y).sum(IMAGE) / scale.where(scale > 0, 1.0)
+def pearson(x: Tensor, y: Tensor, dim: tuple[int, ...] = IMAGE, eps: float = 0.0) -> Tensor:
+    """Pearson correlation over `dim`, -1..1, in the dtype of its arguments. A constant image has correlation 0.
+
+    `eps` is added to the product of both sums of squares; with `eps` > 0 the gradient of a constant image is finite.
+
+    >>> x = torch.arange(6.0).view(1, 1, 2, 3)
+    >>> pearson(x, 7 - 2 * x)
+    tensor([-1.])
+    """
+    x = x - x.mean(dim, keepdim=True)
+    y = y - y.mean(dim, keepdim=True)
+    scale = (x.square().sum(dim) * y.square().sum(dim) + eps).sqrt()
+    return (x * y).sum(dim) / scale.where(scale > 0, 1.0)
 
 
 def standard_deviation(fused: Tensor) -> Tensor:
-    """SD: population standard deviation of the grey values, 0..127.5 (Rao, 1997).
+    """SD: population standard deviation of the gray values, 0..127.5 (Rao, 1997).
 
     Not the 8-bit quantity of the SeAFusion suite, `legacy.standard_deviation_uint8`, which saturates at 16.
+
+    >>> standard_deviation(torch.tensor([[[[0, 255]]]]))
+    tensor([127.5000], dtype=torch.float64)
     """
     fused = fused.double()
     return (fused - fused.mean(IMAGE, keepdim=True)).square().mean(IMAGE).sqrt()
 
 
-def correlation_source(fused: Tensor, source: Tensor) -> Tensor:
-    """CC with one source: Pearson correlation r(source, fused), -1..1; 0 for a constant image."""
-    return _pearson(source.double(), fused.double())
+def correlation(fused: Tensor, source: Tensor) -> Tensor:
+    """CC with one source: Pearson correlation r(source, fused), -1..1; 0 for a constant image.
 
-
-def correlation(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-    """CC: mean of the two Pearson correlations r(infrared, fused) and r(visible, fused), -1..1."""
-    return (correlation_source(fused, infrared) + correlation_source(fused, visible)) / 2
+    >>> image = torch.arange(6).view(1, 1, 2, 3)
+    >>> correlation(255 - image, image)
+    tensor([-1.], dtype=torch.float64)
+    """
+    return pearson(source.double(), fused.double())
 
 
 def correlation_of_difference(fused: Tensor, source: Tensor, other: Tensor) -> Tensor:
-    """SCD for one source: r(fused - other, source), -1..1 (Aslantas and Bendes, 2015)."""
-    return _pearson(fused.double() - other.double(), source.double())
+    """SCD for one source: r(fused - other, source), -1..1 (Aslantas and Bendes, 2015). SCD is the sum for both sources.
 
+    The part of the fused image that one source does not explain should look like the other. Differences are signed. A
+    difference without contrast (the fused image is one of the sources) has correlation 0.
 
-def correlation_of_differences(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-    """SCD: r(fused - visible, infrared) + r(fused - infrared, visible), -2..2 (Aslantas and Bendes, 2015).
-
-    What one source does not explain should look like the other. The differences are signed. A difference without any
-    contrast (the fused image is one of the sources) counts as correlation 0.
+    >>> visible, infrared = torch.arange(6).view(1, 1, 2, 3), torch.tensor([[[[9, 0, 9], [0, 9, 0]]]])
+    >>> correlation_of_difference(visible + infrared, visible, infrared)
+    tensor([1.], dtype=torch.float64)
     """
-    of_infrared = correlation_of_difference(fused, source=infrared, other=visible)
-    return of_infrared + correlation_of_difference(fused, source=visible, other=infrared)
+    return pearson(fused.double() - other.double(), source.double())

@@ -1,6 +1,6 @@
 """How much edge there is, and how much of it comes from the sources: SF, AG, EI, Qabf, Nabf, Labf.
 
-Every function takes `(B, 1, H, W)` tensors with grey values 0..255 (any real dtype, any device), computes in double
+Every function takes `(B, 1, H, W)` tensors of gray values 0..255 (any real dtype, any device), computes in double
 precision and returns a `(B,)` double tensor. Qabf and Nabf compare gradients for exact equality, so they are well
 defined for integer values only: round to 8 bit first.
 """
@@ -17,10 +17,9 @@ from fusion_hub.metrics._common import IMAGE, require_side
 __all__ = [
     "average_gradient",
     "edge_intensity",
-    "edge_intensity_quarter",
     "edge_preservation",
     "edge_preservation_source",
-    "fusion_artefacts",
+    "fusion_artifacts",
     "fusion_loss",
     "petrovic_losses",
     "sobel",
@@ -29,11 +28,15 @@ __all__ = [
 
 
 def sobel(image: Tensor, padding: str) -> tuple[Tensor, Tensor]:
-    """Horizontal and vertical Sobel responses with weights 1 2 1, same size, in double precision.
+    """Horizontal and vertical Sobel responses with weights 1 2 1, each like `image`. Exact for integer values.
 
-    `padding` is a mode of `torch.nn.functional.pad`: constant (zeros), replicate or reflect. Exact for integers.
+    `padding` is a mode of `torch.nn.functional.pad`: constant (zeros), replicate or reflect.
+
+    >>> horizontal, vertical = sobel(torch.tensor([[[[0.0, 1.0, 2.0]]]]), "replicate")
+    >>> horizontal, vertical
+    (tensor([[[[4., 8., 4.]]]]), tensor([[[[0., 0., 0.]]]]))
     """
-    x = F.pad(image.double(), (1, 1, 1, 1), mode=padding)
+    x = F.pad(image, (1, 1, 1, 1), mode=padding)
     rows = x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]
     columns = x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]
     return rows[..., 2:] - rows[..., :-2], columns[..., 2:, :] - columns[..., :-2, :]
@@ -43,6 +46,9 @@ def spatial_frequency(fused: Tensor) -> Tensor:
     """SF: root of the mean squared horizontal plus mean squared vertical differences (Eskicioglu and Fisher, 1995).
 
     Each mean runs over the differences that exist; a side of one pixel has none and adds nothing.
+
+    >>> spatial_frequency(torch.arange(0, 40, 4).repeat(1, 1, 10, 1))
+    tensor([4.], dtype=torch.float64)
     """
     fused = fused.double()
     total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
@@ -56,6 +62,9 @@ def average_gradient(fused: Tensor) -> Tensor:
     """AG: mean over all pixels of sqrt((Gx^2 + Gy^2) / 2), central differences, one-sided at the border (Cui, 2015).
 
     The MATLAB suites divide by (H - 1)(W - 1) instead of H W: `legacy.average_gradient_inner`.
+
+    >>> average_gradient(torch.arange(0, 40, 4).repeat(1, 1, 10, 1))
+    tensor([2.8284], dtype=torch.float64)
     """
     fused = fused.double()
     squares = torch.zeros_like(fused)
@@ -66,14 +75,12 @@ def average_gradient(fused: Tensor) -> Tensor:
 
 
 def edge_intensity(fused: Tensor) -> Tensor:
-    """EI: mean Sobel strength, integer weights, border replicated (Rajalingam and Priya, 2018)."""
-    sx, sy = sobel(fused, "replicate")
-    return torch.hypot(sx, sy).mean(IMAGE)
+    """EI: mean Sobel strength, integer weights, border replicated (Rajalingam and Priya, 2018).
 
-
-def edge_intensity_quarter(fused: Tensor) -> Tensor:
-    """EI with Sobel weights divided by 4, exactly `edge_intensity / 4`: the form of RED's table."""
-    return edge_intensity(fused) / 4
+    >>> edge_intensity(torch.arange(0, 40, 4).repeat(1, 1, 10, 1))
+    tensor([28.8000], dtype=torch.float64)
+    """
+    return torch.hypot(*sobel(fused.double(), "replicate")).mean(IMAGE)
 
 
 def _strength_and_angle(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +88,7 @@ def _strength_and_angle(image: Tensor) -> tuple[Tensor, Tensor]:
 
     sy points up here, as in the common programs: the sign matters, since only one of +-pi/2 is used.
     """
-    sx, sy = sobel(image, "constant")
+    sx, sy = sobel(image.double(), "constant")
     vertical = sx == 0
     angle = torch.where(vertical, math.pi / 2, torch.atan(-sy / sx.where(~vertical, 1.0)))
     return (sx.square() + sy.square()).sqrt(), angle
@@ -93,15 +100,15 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
     return torch.minimum(a, b) / larger.where(larger > 0, 1.0)
 
 
-def _preserved(source: tuple[Tensor, Tensor], fused: tuple[Tensor, Tensor]) -> Tensor:
-    """Q^XF of Xydeas and Petrovic for each pixel, from (strength, angle) of a source and of the fused image."""
-    (g_x, angle_x), (g_f, angle_f) = source, fused
+def _kept_and_total(edges: tuple[Tensor, Tensor], source: Tensor) -> tuple[Tensor, Tensor]:
+    """sum(Q^XF g_X) and sum(g_X) of Xydeas and Petrovic (2000), `(B,)` each; `edges` are those of the fused image."""
+    (g_x, angle_x), (g_f, angle_f) = _strength_and_angle(source), edges
     # Equal strengths give the strength itself, not 1, in every common program. On 0..255 data that is at least 1.
     strength = torch.where(g_x == g_f, g_f, _ratio(g_x, g_f))
     orientation = 1 - (angle_x - angle_f).abs() / (math.pi / 2)  # not wrapped: -1..1
     q_strength = 0.9994 * torch.sigmoid(15 * (strength - 0.5))
     q_orientation = 0.9879 * torch.sigmoid(22 * (orientation - 0.8))
-    return q_strength * q_orientation
+    return (q_strength * q_orientation * g_x).sum(IMAGE), g_x.sum(IMAGE)
 
 
 def edge_preservation(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
@@ -109,20 +116,25 @@ def edge_preservation(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tenso
 
     sum(Q^AF g_A + Q^BF g_B) / sum(g_A + g_B). Two black sources give nan (0/0); the frame of zeros around any other
     source is an edge.
+
+    >>> image = torch.arange(0, 250, 10).view(1, 1, 5, 5)
+    >>> edge_preservation(image, image, 0 * image).round(decimals=4)
+    tensor([0.9753], dtype=torch.float64)
     """
     edges = _strength_and_angle(fused)
-    kept = weight = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
-    for image in (infrared, visible):
-        source = _strength_and_angle(image)
-        kept = kept + (_preserved(source, edges) * source[0]).sum(IMAGE)
-        weight = weight + source[0].sum(IMAGE)
-    return kept / weight
+    kept, total = zip(*(_kept_and_total(edges, source) for source in (infrared, visible)), strict=True)
+    return (kept[0] + kept[1]) / (total[0] + total[1])
 
 
 def edge_preservation_source(fused: Tensor, source: Tensor) -> Tensor:
-    """Qabf for one source alone: sum(Q^XF g_X) / sum(g_X), 0..1. A black source gives nan."""
-    edges = _strength_and_angle(source)
-    return (_preserved(edges, _strength_and_angle(fused)) * edges[0]).sum(IMAGE) / edges[0].sum(IMAGE)
+    """Qabf for one source alone: sum(Q^XF g_X) / sum(g_X), 0..1. A black source gives nan.
+
+    >>> image = torch.arange(0, 250, 10).view(1, 1, 5, 5)
+    >>> edge_preservation_source(image, image.mT).round(decimals=4)
+    tensor([0.1898], dtype=torch.float64)
+    """
+    kept, total = _kept_and_total(_strength_and_angle(fused), source)
+    return kept / total
 
 
 class PetrovicLosses(NamedTuple):
@@ -131,23 +143,27 @@ class PetrovicLosses(NamedTuple):
     weighted: Tensor  # (1 - Q^AF) w_A + (1 - Q^BF) w_B
     unweighted: Tensor  # (1 - Q^AF) + (1 - Q^BF)
     weights: Tensor  # w_A + w_B
-    artefact: Tensor  # bool: the fused edge is stronger than both sources'
+    artifact: Tensor  # bool: the fused edge is stronger than both sources'
 
 
 def petrovic_losses(fused: Tensor, visible: Tensor, infrared: Tensor) -> PetrovicLosses:
-    """What the fused image loses at each pixel (Petrovic and Xydeas, 2005); both sides at least 2 pixels.
+    """Loss of the fused image at each pixel (Petrovic and Xydeas, 2005); both sides at least 2 pixels.
 
-    Other constants, border and angle than Qabf: see the definitions in the documentation of the metrics.
+    Constants, border and angle differ from those of Qabf: see the definitions in the documentation of the metrics.
+
+    >>> image = torch.arange(0, 250, 10).view(1, 1, 5, 5)
+    >>> petrovic_losses(2 * image, image, image).artifact[0, 0, 2]
+    tensor([True, True, True, True, True])
     """
 
     def edges(image: Tensor) -> tuple[Tensor, Tensor]:
-        gv, gh = (s / 8 for s in sobel(image, "reflect"))
+        gv, gh = (s / 8 for s in sobel(image.double(), "reflect"))
         angle = torch.where(gv == 0, 0.0, torch.atan(gv / gh))  # gv / 0 is infinite: pi/2 with its sign
         return (gv.square() + gh.square()).sqrt(), angle
 
     g_f, angle_f = edges(fused)
     weighted, unweighted, weights = (torch.zeros_like(g_f) for _ in range(3))
-    artefact = torch.ones_like(g_f, dtype=torch.bool)
+    artifact = torch.ones_like(g_f, dtype=torch.bool)
     for image in (infrared, visible):
         g_x, angle_x = edges(image)
         orientation = ((angle_x - angle_f).abs() - math.pi / 2).abs() * (2 / math.pi)
@@ -158,25 +174,33 @@ def petrovic_losses(fused: Tensor, visible: Tensor, infrared: Tensor) -> Petrovi
         weighted = weighted + loss * weight
         unweighted = unweighted + loss
         weights = weights + weight
-        artefact = artefact & (g_f > g_x)  # an edge stronger than in either source was made by the fusion
-    return PetrovicLosses(weighted, unweighted, weights, artefact)
+        artifact = artifact & (g_f > g_x)  # an edge stronger than in either source was made by the fusion
+    return PetrovicLosses(weighted, unweighted, weights, artifact)
 
 
-def fusion_artefacts(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+def fusion_artifacts(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     """Nabf: weighted loss where the fused edge is stronger than both sources', 0..1 (Shreyamsha Kumar, 2013).
 
     Smaller is better. Both sides must have at least 2 pixels (mirrored border).
+
+    >>> image = torch.arange(0, 250, 10).view(1, 1, 5, 5)
+    >>> fusion_artifacts(image, image, image)
+    tensor([0.], dtype=torch.float64)
     """
     require_side("Nabf", fused, 2)
     losses = petrovic_losses(fused, visible, infrared)
-    return (losses.weighted * losses.artefact).sum(IMAGE) / losses.weights.sum(IMAGE)
+    return (losses.weighted * losses.artifact).sum(IMAGE) / losses.weights.sum(IMAGE)
 
 
 def fusion_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     """Labf: weighted loss at the other pixels, 0..1 (Petrovic and Xydeas, 2005). Smaller is better.
 
     Qabf of the same authors, Labf and Nabf add up to 1. Both sides must have at least 2 pixels (mirrored border).
+
+    >>> image = torch.arange(0, 250, 10).view(1, 1, 5, 5)
+    >>> fusion_loss(0 * image, image, image).round(decimals=4)
+    tensor([0.9916], dtype=torch.float64)
     """
     require_side("Labf", fused, 2)
     losses = petrovic_losses(fused, visible, infrared)
-    return (losses.weighted * ~losses.artefact).sum(IMAGE) / losses.weights.sum(IMAGE)
+    return (losses.weighted * ~losses.artifact).sum(IMAGE) / losses.weights.sum(IMAGE)

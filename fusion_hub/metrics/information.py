@@ -1,8 +1,8 @@
-"""What the grey values tell: entropy, mutual information, cross entropy, and feature mutual information.
+"""Information in the gray values: entropy, mutual information, cross-entropy and feature mutual information.
 
-Every function takes `(B, 1, H, W)` tensors with grey values 0..255 (any real dtype, any device), computes in double
-precision and returns a `(B,)` double tensor. Histograms have one bin for each of the 256 integer levels; values that
-are not integers are rounded to the nearest level.
+Every function takes `(B, 1, H, W)` tensors of gray values 0..255 (any real dtype, any device), computes in double
+precision and returns a `(B,)` double tensor. Histograms have one bin for each of the 256 integer levels; other values
+are rounded to the nearest level.
 """
 
 import math
@@ -19,21 +19,21 @@ __all__ = [
     "entropy",
     "feature_mutual_information",
     "feature_mutual_information_dct",
-    "grey_levels",
+    "gray_levels",
     "mutual_information",
-    "mutual_information_bits",
-    "mutual_information_bits_source",
-    "mutual_information_source",
-    "normalised_mutual_information",
-    "normalised_mutual_information_source",
+    "normalized_mutual_information",
 ]
 
 LEVELS = 256
 FMI_WINDOW = 3
 
 
-def grey_levels(image: Tensor) -> Tensor:
-    """Grey levels as integers, `(B, H * W)`."""
+def gray_levels(image: Tensor) -> Tensor:
+    """Gray levels as integers, `(B, H * W)`.
+
+    >>> gray_levels(torch.tensor([[[[0.4, 254.6]]]]))
+    tensor([[  0, 255]])
+    """
     return image.double().round().clamp(0, LEVELS - 1).long().flatten(1)
 
 
@@ -51,106 +51,101 @@ def _nats(p: Tensor) -> Tensor:
 
 
 def entropies(fused: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """H(source), H(fused) and H(source, fused) in nats, `(B,)` each."""
-    x, f = grey_levels(source), grey_levels(fused)
+    """H(source), H(fused) and H(source, fused) in nats, `(B,)` each.
+
+    >>> image = torch.arange(4).view(1, 1, 2, 2)
+    >>> [round(h.item() / math.log(2), 6) for h in entropies(image, 0 * image)]
+    [0.0, 2.0, 2.0]
+    """
+    x, f = gray_levels(source), gray_levels(fused)
     joint = _shares(x * LEVELS + f, LEVELS * LEVELS)
     marginals = joint.view(-1, LEVELS, LEVELS)
     return _nats(marginals.sum(2)), _nats(marginals.sum(1)), _nats(joint)
 
 
 def entropy(fused: Tensor) -> Tensor:
-    """EN: Shannon entropy of the grey values in bits, 0..8 (Roberts, van Aardt and Ahmed, 2008)."""
-    return _nats(_shares(grey_levels(fused), LEVELS)) / math.log(2)
+    """EN: Shannon entropy of the gray values in bits, 0..8 (Roberts, van Aardt and Ahmed, 2008).
+
+    >>> entropy(torch.arange(256).view(1, 1, 16, 16))
+    tensor([8.], dtype=torch.float64)
+    """
+    return _nats(_shares(gray_levels(fused), LEVELS)) / math.log(2)
 
 
-def mutual_information_source(fused: Tensor, source: Tensor) -> Tensor:
-    """MI with one source: I(source; fused) in nats."""
+def mutual_information(fused: Tensor, source: Tensor) -> Tensor:
+    """MI with one source: I(source; fused) in nats (Qu, Zhang and Yan, 2002). Tables print the sum over both sources.
+
+    >>> image = torch.arange(256).view(1, 1, 16, 16)
+    >>> mutual_information(255 - image, image) / math.log(2)
+    tensor([8.], dtype=torch.float64)
+    """
     h_source, h_fused, h_joint = entropies(fused, source)
     return (h_source + h_fused - h_joint).clamp(min=0)  # rounding may leave -1e-15
 
 
-def mutual_information(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-    """MI: I(infrared; fused) + I(visible; fused) in nats (Qu, Zhang and Yan, 2002), as in CDDFuse-style tables."""
-    return mutual_information_source(fused, infrared) + mutual_information_source(fused, visible)
+def normalized_mutual_information(fused: Tensor, source: Tensor) -> Tensor:
+    """NMI with one source: 2 I(X; F) / (H(X) + H(F)), 0..1 (Hossny et al., 2008); 0 where both images are constant.
 
+    The stretch of the original program to 0..255 only renames gray levels, so it is left out.
 
-def mutual_information_bits_source(fused: Tensor, source: Tensor) -> Tensor:
-    """MI with one source in bits, 0..8: `mutual_information_source` divided by ln 2."""
-    return mutual_information_source(fused, source) / math.log(2)
-
-
-def mutual_information_bits(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-    """MI in bits, 0..16: `mutual_information` divided by ln 2."""
-    return mutual_information(fused, visible, infrared) / math.log(2)
-
-
-def normalised_mutual_information_source(fused: Tensor, source: Tensor) -> Tensor:
-    """NMI with one source: 2 I(X; F) / (H(X) + H(F)), 0..1; 0 where both images are constant."""
+    >>> image = torch.arange(256).view(1, 1, 16, 16)
+    >>> normalized_mutual_information(255 - image, image)
+    tensor([1.], dtype=torch.float64)
+    """
     h_source, h_fused, h_joint = entropies(fused, source)
     own = h_source + h_fused
     return 2 * (own - h_joint).clamp(min=0) / own.where(own > 0, 1.0)
 
 
-def normalised_mutual_information(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-    """NMI: sum over both sources of 2 I(X; F) / (H(X) + H(F)), 0..2 (Hossny, Nahavandi and Creighton, 2008).
-
-    The stretch of the original program to 0..255 only renames grey levels, so it is left out. A constant source and
-    a constant fused image together give 0 for that source.
-    """
-    of_infrared = normalised_mutual_information_source(fused, infrared)
-    return of_infrared + normalised_mutual_information_source(fused, visible)
-
-
-def cross_entropy(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-    """CE: mean over both sources of sum p_X log2(p_X / p_F) over levels present in both images; smaller is better.
+def cross_entropy(fused: Tensor, source: Tensor) -> Tensor:
+    """CE with one source: sum p_X log2(p_X / p_F) over the levels that both images have. Smaller is better.
 
     This is the form of the VIFB suite. It is not a true divergence: levels that only one image has are skipped.
+
+    >>> cross_entropy(torch.tensor([[[[0, 0, 1, 1]]]]), torch.tensor([[[[0, 1, 1, 1]]]])).round(decimals=4)
+    tensor([0.1887], dtype=torch.float64)
     """
-    p_fused = _shares(grey_levels(fused), LEVELS)
-    total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
-    for source in (infrared, visible):
-        p = _shares(grey_levels(source), LEVELS)
-        both = (p > 0) & (p_fused > 0)
-        ratio = torch.where(both, p / p_fused.where(both, 1.0), 1.0)
-        total = total + (p * ratio.log2()).sum(1)
-    return total / 2
+    p, p_fused = _shares(gray_levels(source), LEVELS), _shares(gray_levels(fused), LEVELS)
+    both = (p > 0) & (p_fused > 0)
+    ratio = torch.where(both, p / p_fused.where(both, 1.0), 1.0)
+    return (p * ratio.log2()).sum(1)
 
 
-def feature_mutual_information(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-    """FMI_gray: mutual information of 3x3 windows of grey values, 0..1 (Haghighat, Aghagolzadeh and Seyedarabi, 2011;
-    Fast-FMI of Haghighat and Razian, 2014). Both sides must have at least 3 pixels.
+def feature_mutual_information(fused: Tensor, source: Tensor, chunk: int = 1 << 14) -> Tensor:
+    """FMI_gray with one source: mean over all 3x3 windows of 2 I(X; F) / (H(X) + H(F)), 0..1.
+
+    Haghighat, Aghagolzadeh and Seyedarabi (2011); Fast-FMI of Haghighat and Razian (2014). Both sides must have at
+    least 3 pixels. `chunk` windows are computed at a time.
+
+    >>> image = torch.arange(25).view(1, 1, 5, 5)
+    >>> feature_mutual_information(image, image)
+    tensor([1.], dtype=torch.float64)
     """
-    fused = fused.double()
-    return (_fmi(infrared.double(), fused) + _fmi(visible.double(), fused)) / 2
-
-
-def feature_mutual_information_dct(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-    """FMI_dct: as `feature_mutual_information`, on the orthonormal 2-D DCT of each whole image."""
-    return feature_mutual_information(_dct2(fused), _dct2(visible), _dct2(infrared))
-
-
-def _dct2(image: Tensor) -> Tensor:
-    """Orthonormal two-dimensional DCT-II of `(B, 1, H, W)` as two matrix products."""
-    image = image.double()
-
-    def basis(n: int) -> Tensor:
-        k = torch.arange(n, dtype=torch.float64, device=image.device)
-        matrix = torch.cos(math.pi / n * (k + 0.5) * k.unsqueeze(1)) * math.sqrt(2 / n)
-        matrix[0] /= math.sqrt(2)
-        return matrix
-
-    return basis(image.shape[-2]) @ image @ basis(image.shape[-1]).T
-
-
-def _fmi(source: Tensor, fused: Tensor, chunk: int = 1 << 14) -> Tensor:
-    """Mean over all 3x3 windows of 2 I / (H(source) + H(fused)), `(B,)`; at most `chunk` windows at a time."""
     require_side("FMI", fused, FMI_WINDOW)
-    windows_x = F.unfold(source.mT, FMI_WINDOW)  # transposed: each window is read column by column, (B, 9, L)
-    windows_f = F.unfold(fused.mT, FMI_WINDOW)
+    # Transposed: each window is read column by column, (B, 9, L).
+    windows_x, windows_f = (F.unfold(image.double().mT, FMI_WINDOW) for image in (source, fused))
     total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
     for x, f in zip(windows_x.split(chunk, dim=2), windows_f.split(chunk, dim=2), strict=True):
         total = total + _window_information(x, f).sum(1)
     return total / windows_f.shape[2]
+
+
+def feature_mutual_information_dct(fused: Tensor, source: Tensor) -> Tensor:
+    """FMI_dct with one source: `feature_mutual_information` of the orthonormal 2-D DCT-II of each whole image.
+
+    >>> image = torch.arange(25).view(1, 1, 5, 5)
+    >>> feature_mutual_information_dct(image, image)
+    tensor([1.], dtype=torch.float64)
+    """
+
+    def basis(n: int) -> Tensor:
+        k = torch.arange(n, dtype=torch.float64, device=fused.device)
+        matrix = torch.cos(math.pi / n * (k + 0.5) * k.unsqueeze(1)) * math.sqrt(2 / n)
+        matrix[0] /= math.sqrt(2)
+        return matrix
+
+    rows, columns = basis(fused.shape[-2]), basis(fused.shape[-1]).T
+    return feature_mutual_information(rows @ fused.double() @ columns, rows @ source.double() @ columns)
 
 
 def _window_distribution(window: Tensor) -> Tensor:
@@ -162,7 +157,7 @@ def _window_distribution(window: Tensor) -> Tensor:
 
 
 def _window_information(x: Tensor, f: Tensor) -> Tensor:
-    """Normalised mutual information of windows `(B, 9, L)` -> `(B, L)`, with the joint distribution of Fast-FMI.
+    """Normalized mutual information of windows `(B, 9, L)` -> `(B, L)`, with the joint distribution of Fast-FMI.
 
     The joint distribution is a mixture of the independent one and the Frechet bound that has the sign of the
     correlation; the weight phi makes its covariance that of the two windows. The lower bound for two windows is the
@@ -172,9 +167,9 @@ def _window_information(x: Tensor, f: Tensor) -> Tensor:
     p, q = _window_distribution(x), _window_distribution(f)
 
     # Zero at rounding level, so that a constant window has correlation 0 and not noise over noise.
-    p_centred, q_centred = p - p.mean(1, keepdim=True), q - q.mean(1, keepdim=True)
-    scale = (p_centred.square().sum(1) * q_centred.square().sum(1)).sqrt()
-    correlation = torch.where(scale > 1e-20, (p_centred * q_centred).sum(1) / scale.where(scale > 0, 1.0), 0.0)
+    p_centered, q_centered = p - p.mean(1, keepdim=True), q - q.mean(1, keepdim=True)
+    scale = (p_centered.square().sum(1) * q_centered.square().sum(1)).sqrt()
+    correlation = torch.where(scale > 1e-20, (p_centered * q_centered).sum(1) / scale.where(scale > 0, 1.0), 0.0)
     q = torch.where((correlation < 0).unsqueeze(1), q.flip(1), q)
 
     p_sum, q_sum = p.cumsum(1), q.cumsum(1)
