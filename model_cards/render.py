@@ -48,7 +48,7 @@ def render(name: str) -> tuple[str, list[str]]:
         text = render_segmenter_card(segmenter)
         return text, validate_card(text, segmenter.folder, "segmenter")
     info = PRETRAINED[name]
-    text = render_model_card(info.folder, name=name, summary=info.summary, licence=info.licence)
+    text = render_model_card(info.folder, name=name, summary=info.summary, licence=info.license)
     return text, validate_card(text, info.folder)
 
 

@@ -31,7 +31,7 @@ def models(
         parameters = f"{known['parameters'] / 1e6:.2f} M parameters" if known["parameters"] else ""
         table.add_row(
             f"{info.name}\n{info.model_class}\n{info.modality}",
-            "\n".join(filter(None, (size, parameters, info.licence))),
+            "\n".join(filter(None, (size, parameters, info.license))),
             "\n".join(_headline(info)),
         )
     Console().print(table)
@@ -49,7 +49,7 @@ def _describe(info: pretrained.PretrainedInfo) -> dict[str, Any]:
         "modality": info.modality,
         "datasets": list(info.datasets),
         "summary": info.summary,
-        "licence": info.licence,
+        "licence": info.license,
         "available": info.available,
         "parameters": info.parameters,
         "bytes": sum(file.stat().st_size for file in info.folder.rglob("*.safetensors")),
@@ -64,7 +64,7 @@ def _describe_segmenter(info: pretrained.SegmenterInfo) -> dict[str, Any]:
         "classes": info.classes,
         "datasets": list(info.datasets),
         "summary": info.summary,
-        "licence": info.licence,
+        "licence": info.license,
         "available": info.available,
         "parameters": info.parameters,
         "bytes": sum(file.stat().st_size for file in info.folder.rglob("*.safetensors")),
@@ -78,7 +78,7 @@ def _segmenter_lines(info: pretrained.SegmenterInfo) -> list[str]:
     rows = [f"{name} {100 * row['numbers']['mIoU']:.1f}" for name, row in measured.get("inputs", {}).items()]
     state = "" if info.available else ", not installed"
     return [
-        f"For the segmentation preview: {info.name} (SegFormer-B0, {info.licence}{state}).",
+        f"For the segmentation preview: {info.name} (SegFormer-B0, {info.license}{state}).",
         *([f"  measured: mIoU in per cent on {measured['dataset']}, {', '.join(rows)}"] if rows else []),
     ]
 

@@ -79,7 +79,7 @@ def _download(repo_id: str, suffix: str, filename: str | None, hub: dict[str, An
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HTTPError
 
-    from fusion_hub.pipelines.snapshot import check_snapshot
+    from fusion_hub.pipelines.file_checks import check_snapshot
 
     hub = {key: value for key, value in hub.items() if value is not None}
     offline = hub.get("local_files_only", False) or constants.HF_HUB_OFFLINE

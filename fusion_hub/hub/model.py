@@ -85,7 +85,7 @@ def staged_model(
 
     check_repo_id(repo_id)
     source, info = _locate(checkpoint)
-    licence = licence or (info.licence if info else None)
+    licence = licence or (info.license if info else None)
     name = info.name if info else repo_id.rpartition("/")[2]
     card = {"licence": licence, "base_model": base_model, "data_terms": data_terms}
     card["summary"] = summary or (info.summary if info else None)

@@ -66,7 +66,7 @@ def _is_allowed(name: str) -> bool:
 def _check_weights(folder: Path) -> list[str]:
     """Headers of the weights against the configuration and the precision that they stand for."""
     import fusion_hub
-    from fusion_hub.pipelines.loading import check_model_folder
+    from fusion_hub.pipelines.file_checks import check_model_folder
 
     name = json.loads(_read(folder / "model_index.json")).get("model", [None])[-1]
     if name not in fusion_hub.__all__:

@@ -193,13 +193,14 @@ class FusionImageProcessor(ConfigMixin):
         }
         for role, rule in rules.items():
             check_range(rule, f"{role}_range")
-        pairs = _pair_up(visible, infrared)
+        given = {"visible": visible, "infrared": infrared}
         visible_planes: list[np.ndarray] = []
         infrared_planes: list[np.ndarray] = []
         contexts: list[PairContext] = []
-        for (visible_name, visible_item), (infrared_name, infrared_item) in pairs:
-            picture, visible_name = self._load(visible_item, visible_name)
-            other, infrared_name = self._load(infrared_item, infrared_name)
+        for index, (visible_item, infrared_item) in enumerate(pair_up(visible, infrared)):
+            names = [f"{role}[{index}]" if _is_batch(images) else role for role, images in given.items()]
+            picture, visible_name = self._load(visible_item, names[0])
+            other, infrared_name = self._load(infrared_item, names[1])
             _check_sizes(picture.size, other.size, visible_name, infrared_name)
             if contexts and picture.size != contexts[0].size:
                 raise ValueError(
@@ -234,10 +235,7 @@ class FusionImageProcessor(ConfigMixin):
             ValueError: if shapes and contexts do not match, `fused` holds NaN or infinite values, or an option is
                 unknown.
         """
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type must be 'pil', 'np' or 'pt', got {output_type!r}")
-        if rescale not in ("none", "minmax"):
-            raise ValueError(f"rescale must be 'none' or 'minmax', got {rescale!r}")
+        check_output(output_type, rescale)
         if fused.ndim != 4 or fused.shape[1] != 1 or fused.shape[0] != len(contexts):
             raise ValueError(
                 f"fused must be ({len(contexts)}, 1, H, W) for {len(contexts)} contexts, got {tuple(fused.shape)}"
@@ -378,24 +376,39 @@ def from_array(array: np.ndarray, name: str) -> Picture:
     return Picture(array[..., :3], array[..., 3] if channels == 4 else None, valid, white, depth)
 
 
-def _pair_up(visible: ImageInputs, infrared: ImageInputs) -> list[tuple[tuple[str, Any], tuple[str, Any]]]:
-    """((name, image), (name, image)) for each pair; the names are those of the arguments, for messages."""
-    visible_items, infrared_items = _as_list(visible, "visible"), _as_list(infrared, "infrared")
-    if len(visible_items) != len(infrared_items):
+def pair_up(visible: ImageInputs, infrared: ImageInputs) -> list[tuple[Any, Any]]:
+    """Pairs of single images, from two images, two lists or two batches `(B, ...)`.
+
+    Raises:
+        ValueError: empty or unequal lists.
+
+    Examples:
+        >>> pair_up("visible.png", "infrared.png")
+        [('visible.png', 'infrared.png')]
+    """
+    lists: list[Sequence[Any]] = []
+    for images, name in ((visible, "visible"), (infrared, "infrared")):
+        lists.append(list(images) if _is_batch(images) else [images])  # type: ignore[arg-type]
+        if not lists[-1]:
+            raise ValueError(f"{name} is empty: give at least one image")
+    if len(lists[0]) != len(lists[1]):
         raise ValueError(
-            f"visible has {len(visible_items)} images and infrared {len(infrared_items)}: give one infrared image for "
-            "each visible one"
+            f"visible has {len(lists[0])} images and infrared {len(lists[1])}: give one infrared image for each "
+            "visible one, in the same order"
         )
-    return list(zip(visible_items, infrared_items, strict=True))
+    return list(zip(*lists, strict=True))
 
 
-def _as_list(images: ImageInputs, name: str) -> list[tuple[str, Any]]:
-    batch = isinstance(images, np.ndarray | Tensor) and images.ndim == 4
-    if not batch and not isinstance(images, list | tuple):
-        return [(name, images)]
-    if len(images) == 0:  # type: ignore[arg-type]
-        raise ValueError(f"{name} is empty: give at least one image")
-    return [(f"{name}[{i}]", image) for i, image in enumerate(images)]  # type: ignore[arg-type]
+def _is_batch(images: ImageInputs) -> bool:
+    return isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4)
+
+
+def check_output(output_type: str, rescale: str) -> None:
+    """Raise a `ValueError` for an unknown option of [`FusionImageProcessor.postprocess`]."""
+    if output_type not in ("pil", "np", "pt"):
+        raise ValueError(f"output_type={output_type!r} is unknown: use one of pil, np, pt")
+    if rescale not in ("none", "minmax"):
+        raise ValueError(f"rescale={rescale!r} is unknown: use one of none, minmax")
 
 
 def _check_sizes(visible: tuple[int, int], infrared: tuple[int, int], visible_name: str, infrared_name: str) -> None:

@@ -1,7 +1,8 @@
-"""Pipelines: images in, images out."""
+"""Pipelines: images in, images out; their checkpoints, and how these are loaded, checked and saved.
 
-from fusion_hub.pipelines.difffusenet import DiffFuseNetPipeline
-from fusion_hub.pipelines.fusion_pipeline import FusionOutput, FusionPipeline
-from fusion_hub.pipelines.red import REDPipeline
+Public names are listed in `__init__.pyi` and imported on first use.
+"""
 
-__all__ = ["DiffFuseNetPipeline", "FusionOutput", "FusionPipeline", "REDPipeline"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,7 +5,8 @@ from typing import Any, cast
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
-from fusion_hub.image.processor import FusionImageProcessor, InfraredRange
+from fusion_hub.image.luminance import ValueRange
+from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import Window
 from fusion_hub.models.difffusenet import DiffFuseNetModel
 from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, is_whole_number, pair_noise
@@ -31,7 +32,7 @@ class DiffFuseNetPipeline(FusionPipeline):
         self.register_modules(model=model, scheduler=scheduler)
         self.register_to_config(infrared_range=infrared_range)
         rule = tuple(infrared_range) if isinstance(infrared_range, list) else infrared_range  # JSON knows no tuples
-        self.image_processor = FusionImageProcessor(infrared_range=cast(InfraredRange, rule))
+        self.image_processor = FusionImageProcessor(infrared_range=cast(ValueRange, rule))
 
     def check_steps(self, num_inference_steps: Any) -> None:
         last = max(self.model.config.inference_timestep, 1)

@@ -1,6 +1,6 @@
-"""The one `__call__` of every fusion model: any two images in, one fused image out.
+"""The `__call__` of all fusion models: any two images in, one fused image out.
 
-Colour, padding, tiles, batches, noise and progress live here; a subclass adds its components and one method that runs
+Padding, tiles, batches, noise and progress are handled here; a subclass adds its components and one method that runs
 its network on a luminance pair.
 """
 
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
@@ -18,27 +19,18 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from fusion_hub import __version__
-from fusion_hub.image.luminance import check_range
-from fusion_hub.image.processor import (
-    FusionImageProcessor,
-    InfraredRange,
-    InputWarning,
-    PairContext,
-    ValueRange,
-    crop_to,
-    pad_to_multiple,
-)
-from fusion_hub.image.tiling import Window, run_tiled
+from fusion_hub.image.luminance import ValueRange, check_range
+from fusion_hub.image.picture import InputWarning
+from fusion_hub.image.processor import FusionImageProcessor, PairContext, check_output, pair_up
+from fusion_hub.image.tiling import Window, crop_to, pad_to_multiple, run_tiled
 from fusion_hub.models.outputs import map_tensors
 from fusion_hub.pipelines.loading import PortablePipeline
 
-WHOLE_IMAGE_LIMIT = 1536 * 1536  # pixels up to which an image is not cut into tiles by itself
+WHOLE_IMAGE_LIMIT = 1536 * 1536  # pixels up to which images are fused whole by default
 AUTOMATIC_TILE = 768  # an 8192 x 8192 pair stays below 3 GiB of memory in all
 MAX_OVERLAP = 512  # pixels
 MAX_WAITING = 16  # preprocessed pairs that wait for others of their size
 NOISE_BLOCK = 64  # feature cells
-OUTPUT_TYPES = ("pil", "np", "pt")
-RESCALES = ("none", "minmax")
 
 Steps = int | Literal["auto"] | None
 
@@ -48,12 +40,12 @@ class FusionOutput(BaseOutput):
     """Output of a fusion pipeline.
 
     Attributes:
-        images: one fused image for each pair, in the order of the input, each of the size and colour of its visible
+        images: one fused image for each pair, in the order of the input, each of the size and color of its visible
             image. `output_type="pil"`: list of PIL images. `"np"`: float32 array `(B, H, W, C)` in [0, 1]. `"pt"`:
             float32 tensor `(B, C, H, W)` in [0, 1]. If the images of a batch differ in shape, `"np"` gives a list of
-            `(H, W, C)` arrays and `"pt"` a list of `(C, H, W)` tensors. C: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
-        intermediates: with `return_intermediates=True` what the network computed on its way, a [`DiffFuseNetOutput`] or
-            [`REDOutput`] of one pair, float32 on the CPU, cropped to the image; else None.
+            `(H, W, C)` arrays and `"pt"` a list of `(C, H, W)` tensors. C: 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA.
+        intermediates: with `return_intermediates=True` the intermediate results of the network, a
+            [`DiffFuseNetOutput`] or [`REDOutput`] of one pair, float32 on the CPU, cropped to the image; else None.
     """
 
     images: Any
@@ -65,7 +57,7 @@ class Sampling:
     """How the diffusion model inside a fusion network is evaluated.
 
     Attributes:
-        num_inference_steps: as in the call; what it means is the model's matter.
+        num_inference_steps: as in the call; the model defines what it means.
         noise_strength: scale of the noise that is added; 0 is deterministic.
         seeds: of each image of the batch.
     """
@@ -75,21 +67,14 @@ class Sampling:
     seeds: tuple[int, ...]
 
 
-class Tiling(NamedTuple):
-    """Side of the tiles and what neighbours share, in pixels; a side of 0 stands for the whole image."""
+class Batch(NamedTuple):
+    """Preprocessed pairs of one size, `(N, 1, H, W)` each, and their positions in the input."""
 
-    tile: int
-    overlap: int
-
-
-class Job(NamedTuple):
-    """A preprocessed pair that waits for others of its size."""
-
-    position: int
     visible: Tensor
     infrared: Tensor
-    context: PairContext
-    seed: int
+    positions: Sequence[int]
+    contexts: Sequence[PairContext]
+    seeds: tuple[int, ...]
 
 
 class FusionPipeline(PortablePipeline):
@@ -101,9 +86,9 @@ class FusionPipeline(PortablePipeline):
 
     model_cpu_offload_seq = "model"  # type: ignore[assignment]  # diffusers declares its default, None
     draws_noise = True
-    """Whether `noise_strength` means anything to the model."""
+    """Whether the model uses `noise_strength`."""
     overlap_share = 0.6
-    """Overlap of the tiles over the reach of the network: no pixel of a real picture is a gray level off."""
+    """Overlap of the tiles relative to the reach of the network; no pixel of a real picture is a gray level off."""
     model: Any
     image_processor: FusionImageProcessor
 
@@ -134,14 +119,14 @@ class FusionPipeline(PortablePipeline):
 
     @property
     def _signature(self) -> str:
-        """What made a picture, for its metadata: program, model, precision."""
+        """Program, model and precision, for the metadata of the result."""
         source = str(self.config.get("_name_or_path") or type(self).__name__)
         name = source.replace("\\", "/").rstrip("/").split("/")[-1]
         return f"Fusion Hub {__version__} ({name}, {str(self.model.dtype).removeprefix('torch.')})"
 
     @property
     def whole_image_limit(self) -> int:
-        """Pixels up to which an image is not cut into tiles by itself."""
+        """Number of pixels up to which images are fused whole by default."""
         return WHOLE_IMAGE_LIMIT
 
     @property
@@ -175,7 +160,7 @@ class FusionPipeline(PortablePipeline):
         tile: int | None = None,
         tile_overlap: int | None = None,
         batch_size: int | None = None,
-        infrared_range: InfraredRange | None = None,
+        infrared_range: ValueRange | None = None,
         visible_range: ValueRange | None = None,
         rescale: Literal["none", "minmax"] = "none",
         output_type: Literal["pil", "np", "pt"] = "pil",
@@ -185,7 +170,7 @@ class FusionPipeline(PortablePipeline):
         """Fuse one pair of registered images, or a list of pairs.
 
         Args:
-            visible: the image that gives colour, size and bit depth: path, PIL image, array `(H, W[, C])`, tensor
+            visible: the image that gives color, size and bit depth: path, PIL image, array `(H, W[, C])`, tensor
                 `(C, H, W)`; or a list of them, or a batch `(B, H, W, C)` / `(B, C, H, W)`. Pairs may differ in size.
                 PET, SPECT and CT go in here.
             infrared: likewise, as many as `visible`, each of the size of its partner. MRI goes in here.
@@ -198,7 +183,7 @@ class FusionPipeline(PortablePipeline):
             tile: side of the tiles in pixels. None: automatic, whole images up to 1536 x 1536 pixels, tiles of about
                 768 beyond; where a RED model's attention or statistics span the whole image, tiles of the size it was
                 trained on. 0: never tiles.
-            tile_overlap: pixels that neighboring tiles share; None: so many that no pixel of a real picture differs by
+            tile_overlap: pixels that neighboring tiles share; None: enough that no pixel of a real picture differs by
                 more than a gray level from the whole image. Fewer can leave seams of ten levels and more.
             batch_size: pairs of equal size in one evaluation; None: as many as fit in 1536 x 1536 pixels.
             infrared_range: how infrared values become [0, 1]: `"auto"`, `"dtype"`, `"minmax"`, `"percentile"` or
@@ -207,8 +192,8 @@ class FusionPipeline(PortablePipeline):
                 16-bit samples.
             rescale: `"none"` or `"minmax"`, which stretches each fused luminance to [0, 1].
             output_type: `"pil"`, `"np"` or `"pt"`.
-            return_intermediates: give what the network computed on its way too, for one pair that is fused whole; the
-                fused image stays the same. [`fusion_hub.explain`] makes pictures of it.
+            return_intermediates: also return the intermediate results of the network, for one pair that is fused whole;
+                the fused image stays the same. [`fusion_hub.explain`] shows them as pictures.
             return_dict: False returns the tuple `(images,)`, or `(images, intermediates)`.
 
         Returns:
@@ -226,8 +211,8 @@ class FusionPipeline(PortablePipeline):
             >>> pipe = DiffFuseNetPipeline.from_pretrained("difffusenet-msrs")
             >>> pipe("street.png", "street_ir.png").images[0].save("fused.png")
         """
-        # 0. Check inputs.
-        pairs = _as_pairs(visible, infrared)
+        # 1. Check the inputs. Draw one seed for each pair, in order, so that batches do not change the noise.
+        pairs = pair_up(visible, infrared)
         self.check_inputs(
             len(pairs),
             num_inference_steps,
@@ -240,23 +225,53 @@ class FusionPipeline(PortablePipeline):
             output_type,
             return_intermediates,
         )
-
-        # 1. One seed for each pair, drawn in their order whatever the batches will be.
         seeds = draw_seeds(generator, len(pairs)) if noise_strength > 0 else [0] * len(pairs)
 
-        # 2. Preprocess pair by pair, fuse as soon as enough pairs of one size wait, put results in their places.
         images: list[Any] = [None] * len(pairs)
-        intermediates: Any = None
+        inner: Any = None
         with self.progress_bar(total=len(pairs)) if len(pairs) > 1 else nullcontext() as bar:
-            for jobs in self._batches(pairs, seeds, batch_size, infrared_range, visible_range):
-                sampling = Sampling(num_inference_steps, noise_strength, tuple(job.seed for job in jobs))
+            # 2. Read pairs as luminance in [0, 1] and collect those of one size: 2 x [N, 1, H, W].
+            for batch in self._batches(pairs, seeds, batch_size, infrared_range, visible_range):
+                sampling = Sampling(num_inference_steps, noise_strength, batch.seeds)
+                positions, contexts = batch.positions, batch.contexts
+
+                # 3. Pad by reflection to multiples of the network's pooling: [N, 1, H, W] -> [N, 1, H', W'].
+                seen, size = pad_to_multiple(batch.visible, self.model.multiple)
+                warm, _ = pad_to_multiple(batch.infrared, self.model.multiple)
+                del batch
+                window = Window(0, 0, *seen.shape[-2:])
+                side, overlap = self._tiling(window.height, window.width, tile, tile_overlap)
+
+                # 4. Diffuse and fuse, whole or in tiles: 2 x [N, 1, H', W'] -> [N, 1, H', W'].
+                if return_intermediates and side > 0:
+                    raise ValueError(
+                        f"return_intermediates=True was given for an image of {size[1]}x{size[0]} (width x height), "
+                        f"which is fused in tiles of {side} pixels, each with its own features: give a smaller image, "
+                        "or tile=0 if the memory is enough to fuse it whole"
+                    )
                 if return_intermediates:
-                    intermediates = self._look_inside(jobs[0], sampling, tile, tile_overlap)
-                    fused = intermediates.fused
+                    inner = self.fuse_luminance(seen, warm, window, sampling, return_intermediates=True)
+                    inner = map_tensors(inner, partial(_crop_cells, size=size, padded=window.height))
+                    fused = inner.fused
+                elif side == 0:
+                    fused = self._fuse(seen, warm, window, sampling=sampling)
                 else:
-                    fused = self._fuse(jobs, sampling, tile, tile_overlap, show_progress=len(pairs) == 1)
-                positions, contexts = [job.position for job in jobs], [job.context for job in jobs]
-                jobs.clear()  # a very large pair is no longer needed while its output is made
+                    fused = run_tiled(
+                        partial(self._fuse, sampling=sampling),
+                        seen,
+                        warm,
+                        tile=side,
+                        overlap=overlap,
+                        multiple=self.model.tile_multiple,
+                        margin=self._margin(side, overlap),
+                        progress=self.progress_bar if len(pairs) == 1 else None,
+                    )
+                del seen, warm  # a very large pair is no longer needed
+
+                # 5. Crop the padding: [N, 1, H', W'] -> [N, 1, H, W].
+                fused = crop_to(fused, size)
+
+                # 6. Restore the color, alpha and bit depth of the visible images: N x [H, W, C].
                 outputs = self.image_processor.postprocess(fused, contexts, output_type=output_type, rescale=rescale)
                 for position, context, image in zip(positions, contexts, outputs, strict=True):
                     images[position] = image
@@ -265,12 +280,10 @@ class FusionPipeline(PortablePipeline):
                 if bar is not None:
                     bar.update(len(positions))
 
-        # 3. Offload all models.
+        # 7. Offload all models; join arrays of one shape: [B, H, W, C] or [B, C, H, W].
         self.maybe_free_model_hooks()
-
-        output = FusionOutput(images=_stack(images, output_type), intermediates=intermediates)
-        # Typed for the default, so that callers need no cast.
-        return output if return_dict else output.to_tuple()  # type: ignore[return-value]
+        output = FusionOutput(images=_stack(images, output_type), intermediates=inner)
+        return output if return_dict else output.to_tuple()  # type: ignore[return-value]  # typed for the default
 
     def check_inputs(
         self,
@@ -293,21 +306,24 @@ class FusionPipeline(PortablePipeline):
             raise ValueError(
                 f"noise_strength={noise_strength!r} was given, but {type(self).__name__} draws no noise: leave it at 0"
             )
-        _check_generators(generator, num_pairs)
+        if generator is not None and not isinstance(generator, torch.Generator):
+            if not isinstance(generator, list | tuple) or not all(
+                isinstance(one, torch.Generator) for one in generator
+            ):
+                raise TypeError(f"generator={generator!r} must be a torch.Generator, a list of them, or None")
+            if len(generator) != num_pairs:
+                raise ValueError(
+                    f"generator is a list of {len(generator)} for {num_pairs} pair(s): give one for each pair, or a "
+                    "single one"
+                )
         if batch_size is not None and (not is_whole_number(batch_size) or batch_size < 1):
             raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1, or None for automatic")
-        if rescale not in RESCALES:
-            raise ValueError(f"rescale={rescale!r} is unknown: use one of {', '.join(RESCALES)}")
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type={output_type!r} is unknown: use one of {', '.join(OUTPUT_TYPES)}")
+        check_output(output_type, rescale)
         if return_intermediates and num_pairs > 1:
             raise ValueError(
                 f"return_intermediates=True was given for {num_pairs} pairs: they would fill the memory, call the "
                 "pipeline for one pair at a time"
             )
-        self._check_tiling(tile, tile_overlap)
-
-    def _check_tiling(self, tile: int | None, tile_overlap: int | None) -> None:
         grid = self.model.tile_multiple
         least = 4 * grid
         if tile_overlap is None and self.tiles_agree:  # less would leave seams
@@ -317,10 +333,8 @@ class FusionPipeline(PortablePipeline):
                 f"tile={tile!r} must be a whole number of at least {least} pixels for this model, 0 for no tiles, "
                 "or None for automatic"
             )
-        if tile_overlap is None:
-            return
-        side = _round_down(tile, grid) if tile else self._automatic_tile()
-        if not is_whole_number(tile_overlap) or not 0 <= tile_overlap < side // 2:
+        side = tile // grid * grid if tile else self._automatic_tile()
+        if tile_overlap is not None and (not is_whole_number(tile_overlap) or not 0 <= tile_overlap < side // 2):
             raise ValueError(
                 f"tile_overlap={tile_overlap!r} must be a whole number from 0 to {side // 2 - 1}, less than half "
                 f"of the tile of {side} pixels"
@@ -330,32 +344,41 @@ class FusionPipeline(PortablePipeline):
         grid, side = self.model.tile_multiple, self.automatic_tile
         return _round_up(max(side, 2 * self.automatic_overlap(side) + grid) if self.tiles_agree else side, grid)
 
-    def _tiling(self, height: int, width: int, tile: int | None, tile_overlap: int | None) -> Tiling:
-        """Geometry for an image of this size. Tiles start on the grid of the model's pooling."""
+    def _tiling(self, height: int, width: int, tile: int | None, tile_overlap: int | None) -> tuple[int, int]:
+        """Side of the tiles for an image of this size, 0 for the whole image, and their overlap, in pixels."""
         grid = self.model.tile_multiple
         whole = tile == 0 or (tile is None and height * width <= self.whole_image_limit)
-        side = self._automatic_tile() if tile is None else _round_down(int(tile), grid)
+        side = self._automatic_tile() if tile is None else int(tile) // grid * grid
         if whole or max(height, width) <= side:
-            return Tiling(0, 0)
-        return Tiling(side, self.automatic_overlap(side) if tile_overlap is None else int(tile_overlap))
+            return 0, 0
+        return side, self.automatic_overlap(side) if tile_overlap is None else int(tile_overlap)
 
-    def _margin(self, tiling: Tiling) -> int | None:
+    def _fuse(self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling) -> Tensor:
+        return self.fuse_luminance(visible, infrared, window, sampling).to("cpu", torch.float32)
+
+    def _margin(self, tile: int, overlap: int) -> int | None:
         """Pixels along a tile's inner borders that are thrown away; None for a long fade where tiles differ."""
-        if not self.tiles_agree or tiling.overlap < self.automatic_overlap(tiling.tile):
+        if not self.tiles_agree or overlap < self.automatic_overlap(tile):
             return None
-        return min(self.model.receptive_margin, tiling.overlap // 2)
+        return min(self.model.receptive_margin, overlap // 2)
 
     def _batches(
         self,
         pairs: Sequence[tuple[Any, Any]],
         seeds: Sequence[int],
         batch_size: int | None,
-        infrared_range: InfraredRange | None,
+        infrared_range: ValueRange | None = None,
         visible_range: ValueRange | None = None,
-    ) -> Iterator[list[Job]]:
-        """Preprocess pair by pair and hand on batches of one size, so that few pairs are in memory at a time."""
-        waiting: dict[tuple[int, ...], list[Job]] = {}
-        for position, (pair, seed) in enumerate(zip(pairs, seeds, strict=True)):
+    ) -> Iterator[Batch]:
+        """Preprocess pair by pair and yield batches of one size, so that few pairs are in memory at a time."""
+        waiting: dict[tuple[int, ...], list[tuple[int, Tensor, Tensor, PairContext]]] = {}
+
+        def batch(kind: tuple[int, ...]) -> Batch:
+            positions, visible, infrared, contexts = zip(*waiting.pop(kind), strict=True)
+            seen, warm = (planes[0] if len(planes) == 1 else torch.cat(planes) for planes in (visible, infrared))
+            return Batch(seen, warm, positions, contexts, tuple(seeds[position] for position in positions))
+
+        for position, pair in enumerate(pairs):
             try:
                 visible, infrared, contexts = self.image_processor.preprocess(
                     *pair, infrared_range=infrared_range, visible_range=visible_range
@@ -366,65 +389,17 @@ class FusionPipeline(PortablePipeline):
                 raise
             for note in contexts[0].notes:
                 warnings.warn(note, InputWarning, stacklevel=4)
-            # Of one size, and of one number of channels, so that the results can be one array.
+            # Of one size and one number of channels, so that the results can be one array.
             kind = (*visible.shape[-2:], contexts[0].channels)
-            jobs = waiting.setdefault(kind, [])
-            jobs.append(Job(position, visible, infrared, contexts[0], seed))
             full = batch_size or max(1, WHOLE_IMAGE_LIMIT // visible[0].numel())
+            waiting.setdefault(kind, []).append((position, visible, infrared, contexts[0]))
             del visible, infrared
-            if len(jobs) >= full:
-                yield waiting.pop(kind)
+            if len(waiting[kind]) >= full:
+                yield batch(kind)
             elif sum(map(len, waiting.values())) >= MAX_WAITING:
-                yield waiting.pop(max(waiting, key=lambda kind: len(waiting[kind])))
-        yield from waiting.values()
-
-    def _fuse(
-        self, jobs: Sequence[Job], sampling: Sampling, tile: int | None, tile_overlap: int | None, show_progress: bool
-    ) -> Tensor:
-        """Pad, fuse whole or in tiles, crop: `(B, 1, H, W)` float32 on the CPU."""
-        visible, size = pad_to_multiple(_concatenate([job.visible for job in jobs]), self.model.multiple)
-        infrared, _ = pad_to_multiple(_concatenate([job.infrared for job in jobs]), self.model.multiple)
-        height, width = visible.shape[-2:]
-        side, overlap = self._tiling(height, width, tile, tile_overlap)
-
-        def fuse_window(visible: Tensor, infrared: Tensor, window: Window) -> Tensor:
-            return self.fuse_luminance(visible, infrared, window, sampling).to("cpu", torch.float32)
-
-        if side == 0:
-            fused = fuse_window(visible, infrared, Window(0, 0, height, width))
-        else:
-            fused = run_tiled(
-                fuse_window,
-                visible,
-                infrared,
-                tile=side,
-                overlap=overlap,
-                multiple=self.model.tile_multiple,
-                margin=self._margin(Tiling(side, overlap)),
-                progress=self.progress_bar if show_progress else None,
-            )
-        return crop_to(fused, size)
-
-    def _look_inside(self, job: Job, sampling: Sampling, tile: int | None, tile_overlap: int | None) -> Any:
-        """Pad, fuse whole, crop: the model's output class, float32 on the CPU."""
-        visible, (height, width) = pad_to_multiple(job.visible, self.model.multiple)
-        infrared, _ = pad_to_multiple(job.infrared, self.model.multiple)
-        window = Window(0, 0, *visible.shape[-2:])
-        side, _ = self._tiling(window.height, window.width, tile, tile_overlap)
-        if side > 0:
-            raise ValueError(
-                f"return_intermediates=True was given for an image of {width}x{height} (width x height), which is "
-                f"fused in tiles of {side} pixels, each with features of its own: give a smaller image, or tile=0 if "
-                "the memory is enough to fuse it whole"
-            )
-        output = self.fuse_luminance(visible, infrared, window, sampling, return_intermediates=True)
-
-        def crop(tensor: Tensor) -> Tensor:
-            """The cells that show the image; the last ones may reach beyond it."""
-            cell = window.height // tensor.shape[-2]
-            return crop_to(tensor, (-(-height // cell), -(-width // cell))).to("cpu", torch.float32)
-
-        return map_tensors(output, crop)
+                yield batch(max(waiting, key=lambda kind: len(waiting[kind])))
+        for kind in list(waiting):
+            yield batch(kind)
 
 
 def draw_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:
@@ -439,14 +414,14 @@ def draw_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, co
 def block_noise(
     seed: int, stream: int, channels: int, top: int, left: int, height: int, width: int, block: int = NOISE_BLOCK
 ) -> Tensor:
-    """Unit Gaussian noise of one window of an endless plane, the same for a cell whatever window shows it.
+    """Unit Gaussian noise of one window of an endless plane; each cell has the same noise in every window.
 
-    The plane is made of square blocks, each seeded by its own place, so that tiles agree where they overlap and a run
-    in tiles draws what a run on the whole image draws.
+    The plane is made of square blocks, each seeded by its position, so that tiles agree where they overlap and tiled
+    runs get the noise of the whole image.
 
     Args:
         seed: of the image, not negative.
-        stream: tells planes of one image apart, such as those of its two modalities.
+        stream: number of the plane, such as 0 for the visible and 1 for the infrared image.
         channels: C.
         top, left, height, width: the window in feature cells, not negative.
         block: side of a block.
@@ -477,26 +452,6 @@ def pair_noise(seeds: Sequence[int], channels: int, window: Window, patch: int) 
     )
 
 
-def _as_pairs(visible: Any, infrared: Any) -> list[tuple[Any, Any]]:
-    visible_list, infrared_list = _as_list(visible), _as_list(infrared)
-    if len(visible_list) != len(infrared_list):
-        raise ValueError(
-            f"visible has {len(visible_list)} image(s) and infrared has {len(infrared_list)}: give one infrared image "
-            "for each visible image, in the same order"
-        )
-    if not visible_list:
-        raise ValueError("visible and infrared are empty lists: give at least one pair")
-    return list(zip(visible_list, infrared_list, strict=True))
-
-
-def _as_list(images: Any) -> list[Any]:
-    if isinstance(images, list | tuple):
-        return list(images)
-    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
-        return list(images)
-    return [images]
-
-
 def _stack(images: list[Any], output_type: str) -> Any:
     """A batch array or tensor where all shapes agree, else the list."""
     if output_type == "pil" or len({image.shape for image in images}) > 1:
@@ -506,28 +461,15 @@ def _stack(images: list[Any], output_type: str) -> Any:
     return np.stack(images) if output_type == "np" else torch.stack(images)
 
 
-def _concatenate(tensors: Sequence[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
-
-
-def _check_generators(generator: Any, num_pairs: int) -> None:
-    if generator is None or isinstance(generator, torch.Generator):
-        return
-    if not isinstance(generator, list | tuple) or not all(isinstance(one, torch.Generator) for one in generator):
-        raise TypeError(f"generator={generator!r} must be a torch.Generator, a list of them, or None")
-    if len(generator) != num_pairs:
-        raise ValueError(
-            f"generator is a list of {len(generator)} for {num_pairs} pair(s): give one for each pair, or a single one"
-        )
+def _crop_cells(tensor: Tensor, size: tuple[int, int], padded: int) -> Tensor:
+    """The cells that show an image of `size`, as float32 on the CPU; the last ones may reach beyond it."""
+    cell = padded // tensor.shape[-2]
+    return crop_to(tensor, (-(-size[0] // cell), -(-size[1] // cell))).to("cpu", torch.float32)
 
 
 def is_whole_number(value: Any) -> bool:
-    """Whether a value is an int, of numpy too; True and False are not meant as numbers."""
+    """Whether a value is an int, also of numpy, and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _round_down(value: int, multiple: int) -> int:
-    return value // multiple * multiple
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -38,20 +38,20 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HTTPError
 
-from fusion_hub import pretrained
-from fusion_hub.pipelines.checkpoint import (
+import fusion_hub
+from fusion_hub.files import write_aside
+from fusion_hub.pipelines import checkpoints
+from fusion_hub.pipelines.file_checks import (
     DIGESTS,
     build_empty,
     check_digests,
     check_model_folder,
     check_scheduler,
+    check_snapshot,
     read_json,
     record_digests,
     remove_weights,
 )
-from fusion_hub.pipelines.snapshot import check_snapshot
-
-__all__ = ["PortablePipeline", "check_model_folder"]
 
 COMPONENTS = (ModelMixin, SchedulerMixin)
 PIPELINE_SHIM, MODEL_SHIM = "pipeline", "modeling"
@@ -100,7 +100,13 @@ class PortablePipeline(DiffusionPipeline):
         pipeline = super().from_pretrained(str(folder), use_safetensors=True, **kwargs)
         for component, model in pipeline.components.items():
             if isinstance(model, ModelMixin) and component not in kwargs:
-                _check_finite(model, folder / component)
+                values = ((name, value) for name, value in model.state_dict().items() if value.is_floating_point())
+                broken = [name for name, value in values if not value.is_meta and not torch.isfinite(value).all()]
+                if broken:
+                    raise ValueError(
+                        f"the weights in {folder / component} hold NaN or infinite values (first: {broken[0]}): "
+                        "download or copy the checkpoint again, or load it in a wider dtype"
+                    )
         return pipeline
 
     @classmethod
@@ -120,7 +126,11 @@ class PortablePipeline(DiffusionPipeline):
                         f"{component} was loaded without {len(missing)} of its tensors (first: {missing[0]}): take "
                         "its weights and config.json from the same checkpoint"
                     )
-                _align(model)
+                # Some kernels choose their algorithm by the address. Weights read from a file begin anywhere in memory;
+                # without this copy a loaded model is 1e-6 away from the one that was saved.
+                for parameter in model.parameters():
+                    if parameter.device.type == "cpu" and parameter.data_ptr() % WEIGHT_ALIGNMENT:
+                        parameter.data = parameter.data.clone()
             expected = self._component_classes().get(component)
             if expected and isinstance(model, ModelMixin) and not isinstance(model, expected):
                 raise ValueError(
@@ -151,10 +161,11 @@ class PortablePipeline(DiffusionPipeline):
                 **{key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None},
             )
         except (OSError, ValueError, HTTPError) as error:
+            cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise OSError(
-                f"cannot load {pretrained_model_name!r} from the Hub ({_first_line(error)}): check the id, the "
+                f"cannot load {pretrained_model_name!r} from the Hub ({cause}): check the id, the "
                 "revision, the token and the connection, or give an existing folder or a bundled name "
-                f"({_bundled_names()})"
+                f"({', '.join(checkpoints.PRETRAINED)})"
             ) from error
         check_snapshot(Path(folder), pretrained_model_name)
         return folder
@@ -168,13 +179,20 @@ class PortablePipeline(DiffusionPipeline):
             config["_class_name"] = config["_class_name"][-1]
         for key, entry in config.items():
             if isinstance(entry, list) and entry and entry[0] == MODEL_SHIM:
-                config[key] = [_public_class(entry[1], key).__module__, entry[1]]
+                found = _find_public(entry[1])
+                if not (isinstance(found, type) and issubclass(found, ModelMixin)):
+                    raise ValueError(
+                        f"model_index.json names {entry[1]!r} as the class of {key!r}, which fusion_hub does not have: "
+                        "upgrade fusion_hub, or load with diffusers' DiffusionPipeline and trust_remote_code=True if "
+                        "you trust the source"
+                    )
+                config[key] = [found.__module__, entry[1]]
         return loaded
 
     def save_config(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
         """Write `model_index.json` and the shims, and clear the components' JSON of local paths.
 
-        Here and not in `save_pretrained`, which uploads (`push_to_hub=True`) right after it has called this method.
+        This method does it because `save_pretrained` uploads (`push_to_hub=True`) right after calling it.
         """
         super().save_config(save_directory)
         root = Path(save_directory)
@@ -184,7 +202,9 @@ class PortablePipeline(DiffusionPipeline):
             if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
                 continue
             for config in root.glob(f"{name}/*.json"):
-                _drop_local_path(config)
+                content = json.loads(config.read_text())
+                if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+                    _write_json(config, content)
             component = getattr(self, name, None)
             if isinstance(component, ModelMixin) and not type(component).__module__.startswith("diffusers."):
                 (root / name / f"{MODEL_SHIM}.py").write_text(_shim(type(component)))
@@ -211,7 +231,7 @@ class PortablePipeline(DiffusionPipeline):
         """Save the pipeline.
 
         A folder that does not exist yet appears complete or not at all: it is written aside and renamed. An existing
-        folder is written into, file by file, so that cards and licences beside the weights stay; its old weights of the
+        folder is written into, file by file, so that cards and licenses beside the weights stay; its old weights of the
         same variant are removed first.
 
         Args:
@@ -253,15 +273,15 @@ class PortablePipeline(DiffusionPipeline):
     @classmethod
     def _locate(cls, name: str, kwargs: Mapping[str, Any]) -> Path:
         """Folder of a bundled name, of a path, or of a Hub snapshot."""
-        if (bundled := pretrained.resolve(name)) is not None:
+        if (bundled := checkpoints.resolve(name)) is not None:
             return bundled
         if os.path.isdir(name):
             return Path(name)
         if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
             return Path(cls.download(name, **kwargs))
         raise ValueError(
-            f"no pipeline named {name!r}: give a bundled name ({_bundled_names()}), an existing folder, or a Hub id "
-            "'owner/name'"
+            f"no pipeline named {name!r}: give a bundled name ({', '.join(checkpoints.PRETRAINED)}), an existing "
+            "folder, or a Hub id 'owner/name'"
         )
 
     @classmethod
@@ -298,7 +318,14 @@ class PortablePipeline(DiffusionPipeline):
         for name, kind in cls._component_classes().items():
             if name in kwargs:
                 continue
-            _check_entry(folder / cls.config_name, name, index.get(name), kind)
+            modules = (MODEL_SHIM, "fusion_hub", kind.__module__) if issubclass(kind, ModelMixin) else ("diffusers",)
+            entry = index.get(name)
+            if not isinstance(entry, list) or entry not in [[module, kind.__name__] for module in modules]:
+                raise ValueError(
+                    f"{folder / cls.config_name} has {name}={shorten(entry)} instead of "
+                    f"{[modules[0], kind.__name__]!r}: restore the saved file, or load it with the pipeline class that "
+                    "it was saved with"
+                )
             if issubclass(kind, ModelMixin):
                 models[name] = kind
                 files += check_model_folder(folder / name, kind, kwargs.get("variant"))
@@ -315,60 +342,19 @@ class PortablePipeline(DiffusionPipeline):
             check_digests(folder, index[DIGESTS], files)
 
 
-def _check_entry(file: Path, name: str, entry: Any, kind: type[Any]) -> None:
-    """Compare what model_index.json says of a component with the class that the pipeline needs."""
-    modules = (MODEL_SHIM, "fusion_hub", kind.__module__) if issubclass(kind, ModelMixin) else ("diffusers",)
-    if not isinstance(entry, list) or entry not in [[module, kind.__name__] for module in modules]:
-        raise ValueError(
-            f"{file} has {name}={shorten(entry)} instead of {[modules[0], kind.__name__]!r}: restore the saved file, "
-            "or load it with the pipeline class that it was saved with"
-        )
-
-
 def _float_dtype(value: Any) -> Any:
     """A torch dtype from its name; diffusers ignores names. Of a mapping, each value."""
     if isinstance(value, Mapping):
         return {key: _float_dtype(one) for key, one in value.items()}
     dtype = FLOATS.get(value.removeprefix("torch.")) if isinstance(value, str) else value
     if dtype not in FLOATS.values():
-        raise ValueError(f"dtype={value!r} is no dtype that a model can run in: use one of {', '.join(FLOATS)}")
+        raise ValueError(f"dtype={value!r} is not supported: use one of {', '.join(FLOATS)}")
     return dtype
 
 
-def _check_finite(model: ModelMixin, folder: Path) -> None:
-    broken = [name for name, value in model.state_dict().items() if value.is_floating_point() and not _finite(value)]
-    if broken:
-        raise ValueError(
-            f"the weights in {folder} hold NaN or infinite values (first: {broken[0]}): download or copy the "
-            "checkpoint again, or load it in a wider dtype"
-        )
-
-
-def _finite(value: torch.Tensor) -> bool:
-    return value.is_meta or bool(torch.isfinite(value).all())
-
-
-def _align(model: torch.nn.Module) -> None:
-    """Copy CPU weights that begin anywhere in memory, as those read from a file do, to where torch puts its own.
-
-    Some kernels choose their way by the address: without this a loaded model is 1e-6 away from the one that was saved.
-    """
-    for parameter in model.parameters():
-        if parameter.device.type == "cpu" and parameter.data_ptr() % WEIGHT_ALIGNMENT:
-            parameter.data = parameter.data.clone()
-
-
-def _drop_local_path(config: Path) -> None:
-    """diffusers records where a component was loaded from; that is a path of this machine."""
-    content = json.loads(config.read_text())
-    if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
-        _write_json(config, content)
-
-
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    aside = path.with_name(f"{path.name}.tmp")
-    aside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    aside.replace(path)
+    with write_aside(path) as aside:
+        aside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def _shim(cls: type) -> str:
@@ -378,24 +364,4 @@ def _shim(cls: type) -> str:
 
 
 def _find_public(name: str) -> Any:
-    import fusion_hub
-
     return getattr(fusion_hub, name) if name in fusion_hub.__all__ else None
-
-
-def _public_class(name: str, component: str) -> type[ModelMixin]:
-    found = _find_public(name)
-    if not (isinstance(found, type) and issubclass(found, ModelMixin)):
-        raise ValueError(
-            f"model_index.json names {name!r} as the class of {component!r}, which fusion_hub does not have: upgrade "
-            "fusion_hub, or load with diffusers' DiffusionPipeline and trust_remote_code=True if you trust the source"
-        )
-    return found
-
-
-def _bundled_names() -> str:
-    return ", ".join(info.name for info in pretrained.list_models())
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from fusion_hub.image.processor import FusionImageProcessor, InfraredRange
+from fusion_hub.image.luminance import ValueRange
+from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import Window
 from fusion_hub.models.red import REDModel
 from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, is_whole_number
@@ -47,7 +48,7 @@ class REDPipeline(FusionPipeline):
         self.register_modules(model=model)
         self.register_to_config(infrared_range=infrared_range, tile_size=int(tile_size))
         rule = tuple(infrared_range) if isinstance(infrared_range, list) else infrared_range  # JSON knows no tuples
-        self.image_processor = FusionImageProcessor(infrared_range=cast(InfraredRange, rule))
+        self.image_processor = FusionImageProcessor(infrared_range=cast(ValueRange, rule))
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:

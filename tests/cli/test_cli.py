@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from fusion_hub import FusionPipeline, PairedDataset, __version__, cli, pretrained
 from fusion_hub.cli import common
 from fusion_hub.image.io import read_picture
+from fusion_hub.pipelines import checkpoints
 from tests.support.hub_server import HubServer, Repository
 from tests.support.tiny import tiny_pipeline
 
@@ -101,7 +102,7 @@ def test_help_loads_no_heavy_library() -> None:
 def test_models_table_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str) -> None:
     name = pretrained.list_models()[0].name
     (tmp_path / name).symlink_to(model)
-    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
     metrics = Path(model) / "metrics.json"
     metrics.write_text(json.dumps({"sets": {"toy/test": {"metrics": {"SCD": 1.234, "VIF": 0.8}}}}))
     try:

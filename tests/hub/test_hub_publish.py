@@ -15,12 +15,13 @@ import yaml
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from fusion_hub import FusionPipeline, pretrained
+from fusion_hub import FusionPipeline
 from fusion_hub.cli import app
 from fusion_hub.hub import PublishError
 from fusion_hub.hub.model import staged_model
 from fusion_hub.hub.model_check import check_model
 from fusion_hub.hub.places import find_places, is_place, without_places
+from fusion_hub.pipelines import checkpoints
 from tests.pipelines.test_red_pipeline import red_pipeline
 from tests.support.hub_server import TOKEN, HubServer
 from tests.support.tiny import tiny_pipeline
@@ -48,7 +49,7 @@ def fuse(pipeline: FusionPipeline) -> np.ndarray:
 def make_run(folder: Path, kind: str) -> Path:
     """A pipeline folder as training leaves it, with places of its machine in it."""
     PIPELINES[kind]().save_pretrained(folder)
-    bundled = pretrained.ROOT / RUNS[kind]
+    bundled = checkpoints.ROOT / RUNS[kind]
     config = yaml.safe_load((bundled / "config.yaml").read_text())
     config |= {"output_dir": "/home/mallory/runs/tiny", "resume": "none", "initial_weights": None}
     config["sources"][0]["path"] = "/home/mallory/data/msrs"
@@ -234,7 +235,7 @@ def test_bundled_checkpoint(hub: HubServer, tmp_path: Path) -> None:
     assert len(repository.commits) == 2 and repository.tags == {"v1": repository.head.oid}
     assert "at v1: downloaded again, both precisions give the same pixels" in result.output
     assert 'FusionPipeline.from_pretrained("tester/msrs", revision="v1")' in result.output
-    bundled = load_file(pretrained.ROOT / "difffusenet-msrs" / FULL)
+    bundled = load_file(checkpoints.ROOT / "difffusenet-msrs" / FULL)
     (tmp_path / "full").write_bytes(repository.files[FULL])
     (tmp_path / "half").write_bytes(repository.files[HALF])
     full, half = load_file(tmp_path / "full"), load_file(tmp_path / "half")

@@ -14,6 +14,7 @@ from fusion_hub import pretrained
 from fusion_hub.hub.cards import render_model_card, render_segmenter_card, validate_card
 from fusion_hub.hub.cards.methods import METHODS
 from fusion_hub.hub.cards.results import NOT_SHOWN
+from fusion_hub.pipelines import checkpoints
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 NAMES = sorted(pretrained.PRETRAINED)
@@ -45,7 +46,7 @@ def test_card_is_valid_beside_its_weights(name: str) -> None:
     text = (CARDS / f"{name}.md").read_text(encoding="utf-8")
     assert validate_card(text, info.folder) == []
     assert (info.folder / "README.md").read_text(encoding="utf-8") == text
-    fresh = render_model_card(info.folder, name=name, summary=info.summary, licence=info.licence)
+    fresh = render_model_card(info.folder, name=name, summary=info.summary, licence=info.license)
     assert fresh == text, "render the cards again: python model_cards/render.py"
 
 
@@ -130,7 +131,7 @@ def test_script_writes_both_places_and_no_invalid_card(
 ) -> None:
     name = NAMES[0]
     shutil.copytree(pretrained.PRETRAINED[name].folder, tmp_path / name)
-    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
     (tmp_path / "cards").mkdir()
     assert script.main([name], tmp_path / "cards") == 0
     text = (tmp_path / "cards" / f"{name}.md").read_text(encoding="utf-8")

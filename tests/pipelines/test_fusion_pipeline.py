@@ -186,7 +186,7 @@ def test_few_pairs_wait_when_all_sizes_differ(pipe: DiffFuseNetPipeline) -> None
     """The first batch comes before the seventeenth pair is read, which here is not an image at all."""
     pairs: list[tuple[object, object]] = [pair(8, 8 + width) for width in range(MAX_WAITING)]
     batches = pipe._batches([*pairs, ("absent.png", "absent.png")], [0] * (MAX_WAITING + 1), None, None)
-    assert len(next(batches)) == 1
+    assert len(next(batches).positions) == 1
     with pytest.raises(ValueError, match=r"absent\.png"):
         next(batches)
 
@@ -245,10 +245,10 @@ def test_noise_is_that_of_the_whole_in_tiles(pipe: DiffFuseNetPipeline) -> None:
 
 
 def test_automatic_tiles_only_for_large_images(pipe: DiffFuseNetPipeline) -> None:
-    assert pipe._tiling(1536, 1536, None, None).tile == 0
-    assert pipe._tiling(8192, 8192, None, None).tile == 768
-    assert pipe._tiling(8192, 8192, 0, None).tile == 0
-    assert pipe._tiling(100, 100, 512, None).tile == 0
+    assert pipe._tiling(1536, 1536, None, None)[0] == 0
+    assert pipe._tiling(8192, 8192, None, None)[0] == 768
+    assert pipe._tiling(8192, 8192, 0, None)[0] == 0
+    assert pipe._tiling(100, 100, 512, None)[0] == 0
 
 
 # --- noise and steps ---
@@ -412,9 +412,9 @@ def test_bad_arguments(pipe: DiffFuseNetPipeline, arguments: dict[str, object], 
 
 def test_bad_pairs(pipe: DiffFuseNetPipeline) -> None:
     visible, infrared = pair()
-    with pytest.raises(ValueError, match=r"visible has 2 image.* infrared has 1"):
+    with pytest.raises(ValueError, match=r"visible has 2 images and infrared 1"):
         pipe([visible, visible], infrared)
-    with pytest.raises(ValueError, match="at least one pair"):
+    with pytest.raises(ValueError, match="visible is empty: give at least one image"):
         pipe([], [])
     with pytest.raises(TypeError, match="generator='seed'"):
         pipe(visible, infrared, generator="seed")

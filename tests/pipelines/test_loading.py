@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fusion_hub
-from fusion_hub import DiffFuseNetPipeline, FusionPipeline, pretrained
+from fusion_hub import DiffFuseNetPipeline, FusionPipeline
+from fusion_hub.pipelines import checkpoints
 from tests.support.hub_server import HubServer, Repository
 from tests.support.tiny import tiny_pipeline
 
@@ -257,7 +258,7 @@ def test_unknown_name_lists_what_there_is(name: str) -> None:
 def test_bundled_name(
     folder: Path, pair: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pretrained, "ROOT", tmp_path / "bundled")
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "bundled")
     with pytest.raises(OSError, match="weights of 'difffusenet-msrs' are missing"):
         FusionPipeline.from_pretrained("difffusenet-msrs")
     (tmp_path / "bundled").mkdir()

@@ -155,13 +155,13 @@ def test_intermediates_of_a_global_model_need_tile_0(global_pipe: REDPipeline) -
 
 def test_automatic_tiles(pipe: REDPipeline, global_pipe: REDPipeline) -> None:
     assert pipe.model.tiles_exactly and not global_pipe.model.tiles_exactly
-    assert pipe._tiling(1024, 1280, None, None).tile == 0
+    assert pipe._tiling(1024, 1280, None, None)[0] == 0
     assert pipe._tiling(4096, 4096, None, None) == (1024, 144)
-    assert global_pipe._tiling(64, 48, None, None).tile == 0
+    assert global_pipe._tiling(64, 48, None, None)[0] == 0
     for size in (65, 480, 4096):
         tile, overlap = global_pipe._tiling(size, size, None, None)
         assert tile == 64 and 0 < overlap <= 16
-    assert global_pipe._tiling(480, 640, 0, None).tile == 0
+    assert global_pipe._tiling(480, 640, 0, None)[0] == 0
     assert WHOLE_IMAGE_LIMIT > pipe.whole_image_limit > global_pipe.whole_image_limit
 
 

@@ -31,6 +31,7 @@ from PIL import ExifTags, Image
 from fusion_hub import FusionPipeline, pretrained
 from fusion_hub.data.generated import generate_scene
 from fusion_hub.image.io import READ_FORMATS
+from fusion_hub.pipelines import checkpoints
 from tests.support.tiny import tiny_pipeline
 from tests.support.tiny_onnx import write_yolo
 from tests.support.tiny_transformers import save_segformer
@@ -46,7 +47,7 @@ import tabs  # noqa: E402
 import uploads  # noqa: E402
 
 MODEL = "difffusenet-msrs"
-BUNDLED = pretrained.ROOT
+BUNDLED = checkpoints.ROOT
 RANGES = ["infrared_range", "visible_range"]
 ENDPOINTS = {
     "/fuse": ["visible", "infrared", "model", "steps", "left", *RANGES, "keep_metadata"],
@@ -66,10 +67,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder of bundled checkpoints with one tiny model in it."""
     root = tmp_path_factory.mktemp("pretrained")
     tiny_pipeline().save_pretrained(root / MODEL)
-    before, pretrained.ROOT = pretrained.ROOT, root
+    before, checkpoints.ROOT = checkpoints.ROOT, root
     fuse.forget_pipelines()
     yield root
-    pretrained.ROOT = before
+    checkpoints.ROOT = before
     fuse.forget_pipelines()
 
 
@@ -230,9 +231,9 @@ def test_only_red_has_steps() -> None:
 
 
 def test_steps_to_choose_are_those_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "ROOT", BUNDLED)
+    monkeypatch.setattr(checkpoints, "ROOT", BUNDLED)
     assert [value for _, value in fuse.step_choices()] == ["all", "auto", "1", "2"]
-    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
     assert [value for _, value in fuse.step_choices()] == ["all", "auto", "1"]
 
 
@@ -655,7 +656,7 @@ def test_api_reads_no_file_of_the_server(client: Client) -> None:
 def test_says_when_no_checkpoint_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
     assert space.main(["--port", "0"]) == 1
     assert re.search("no checkpoint is installed .*difffusenet-msrs", capsys.readouterr().err)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fusion_hub import PretrainedInfo, REDModel, REDPipeline, pretrained
 from fusion_hub.data import CropSource, PairCrops
 from fusion_hub.data.generated import generate_scene
+from fusion_hub.pipelines import checkpoints
 from fusion_hub.training import (
     ConfigError,
     Source,
@@ -294,10 +295,10 @@ def test_the_ci_configuration_trains_a_pipeline_that_can_be_bundled(
         model_class="REDModel",
         modality="visible + infrared",
         datasets=("drawn",),
-        licence="Apache-2.0",
+        license="Apache-2.0",
         summary="Tiny.",
     )
-    monkeypatch.setattr(pretrained, "ROOT", tmp_path / "bundled")
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "bundled")
     monkeypatch.setitem(pretrained.PRETRAINED, "red-tiny", info)
     monkeypatch.setattr(sys, "argv", ["bundle.py", str(tmp_path / "pipeline"), "red-tiny"])
     runpy.run_path(str(TRAIN / "bundle.py"), run_name="__main__")

@@ -181,7 +181,7 @@ def find_origin(
     if start is None:
         return Origin((licence or "Apache-2.0").lower(), base_model, base_model, sd15=False)
     if start in PRETRAINED:
-        return Origin((licence or PRETRAINED[start].licence).lower(), base_model, start, sd15=False)
+        return Origin((licence or PRETRAINED[start].license).lower(), base_model, start, sd15=False)
     if (Path(start) / "config.yaml").is_file() and start not in seen:
         earlier = find_origin(read_config(Path(start)), licence, base_model, (*seen, start))
         return earlier if earlier.sd15 else earlier._replace(started_from=_run_name(start))

@@ -44,7 +44,7 @@ def render_segmenter_card(info: SegmenterInfo, *, watched: bool = True) -> str:
             name=info.name,
             summary=info.summary,
             parameters=info.parameters,
-            licence=info.licence.lower(),
+            licence=info.license.lower(),
             size=about["image_size"],
             classes=about["classes"],
             datasets=datasets,
@@ -76,7 +76,7 @@ def _metadata(info: SegmenterInfo, measured: Mapping[str, Any]) -> str:
         metric_value=row["numbers"]["mIoU"],
     )
     data = ModelCardData(
-        license=info.licence.lower(),
+        license=info.license.lower(),
         library_name="transformers",
         pipeline_tag=TASK,
         tags=[*TAGS, "segformer", "infrared", "thermal", "visible"],

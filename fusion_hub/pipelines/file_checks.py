@@ -1,12 +1,13 @@
-"""What a checkpoint must hold before anything of it is loaded.
+"""Checks of checkpoint files before anything of them is loaded.
 
 diffusers replaces what it cannot read by defaults, casts what does not fit and follows an index file to any weights.
 Here each file is compared with the others, with the class that it is for, and with the hashes that `save_pretrained`
-recorded.
+recorded. Files in the cache of huggingface_hub are compared with the hashes of the Hub.
 """
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ SCHEDULE = (
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule"),
     *("prediction_type", "trained_betas", "rescale_betas_zero_snr"),
 )
-"""What a scheduler's alphas_cumprod, and the meaning of the model's output, follow from."""
+"""The settings that determine a scheduler's alphas_cumprod and the meaning of the model's output."""
 
 
 def check_model_folder(folder: Path, model_class: type[Any], variant: str | None = None) -> list[Path]:
@@ -45,7 +46,7 @@ def check_model_folder(folder: Path, model_class: type[Any], variant: str | None
     model = build_empty(file, model_class)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found: dict[str, tuple[int, ...]] = {}
-    dtypes: dict[str, str] = {}  # the first tensor of each
+    dtypes: dict[str, str] = {}  # the first tensor of each dtype
     for weights in files:
         if weights.suffix == ".safetensors":
             for name, (shape, dtype) in _tensors(weights).items():
@@ -59,7 +60,7 @@ def check_model_folder(folder: Path, model_class: type[Any], variant: str | None
     if problems:
         raise ValueError(
             f"the weights in {files[0]} do not fit {model_class.__name__} as {file} describes it ("
-            f"{'; '.join(problems)}): take both files from the same checkpoint"
+            f"{'; '.join(problems)}): use both files from the same checkpoint"
         )
     if len(dtypes) > 1 or not dtypes.keys() <= set(DTYPES):
         kinds = ", ".join(f"{dtype} ({name})" for dtype, name in sorted(dtypes.items()))
@@ -91,11 +92,7 @@ def build_empty(file: Path, model_class: type[Any]) -> Any:
 
 
 def check_scheduler(file: Path, expected: Any) -> None:
-    """Compare a stored scheduler with the one that the model was trained with.
-
-    Args:
-        file: scheduler_config.json.
-        expected: that scheduler.
+    """Compare scheduler_config.json with the scheduler that the model was trained with.
 
     Raises:
         OSError, ValueError: if the file cannot be read or describes another schedule.
@@ -109,6 +106,22 @@ def check_scheduler(file: Path, expected: Any) -> None:
                 "that was saved with the weights"
             )
     _from_config(type(expected), stored, file)
+
+
+def _from_config(kind: type[Any], config: dict[str, Any], file: Path) -> Any:
+    try:
+        with torch.device("meta"):
+            return kind.from_config(config)
+    except ValueError as error:
+        cause = str(error)
+    except (TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError):
+        cause = "an entry is unknown or has the wrong type"
+    raise ValueError(
+        f"{file} does not describe a {kind.__name__} ({cause}): restore the file that was saved with the weights"
+    )
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
 
 
 def weight_files(folder: Path, variant: str | None) -> list[Path]:
@@ -130,7 +143,7 @@ def weight_files(folder: Path, variant: str | None) -> list[Path]:
         if index.is_file():
             return [index, *_shards(index, ending)]
     others = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".safetensors"))
-    found = f" (there is {', '.join(others)}, which is not loaded without being asked for)" if others else ""
+    found = f" (it has {', '.join(others)}, which is not loaded)" if others else ""
     wanted = f" of the variant {variant!r}" if variant else ""
     raise FileNotFoundError(
         f"no {WEIGHTS_STEM}.safetensors{wanted} in {folder}{found}: save the pipeline again with save_pretrained, or "
@@ -145,6 +158,38 @@ def remove_weights(folder: Path, variant: str | None) -> None:
     for path in folder.glob(f"{WEIGHTS_STEM}*"):
         if pattern.fullmatch(path.name) or path.name == _index_name(ending):
             path.unlink()
+
+
+def _index_name(ending: str) -> str:
+    return f"{WEIGHTS_STEM}.safetensors.index{ending}.json"
+
+
+def _shards(index: Path, ending: str) -> list[Path]:
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
+        raise ValueError(f"{index} has no weight_map of tensors and files: download or copy the checkpoint again")
+    pattern = re.compile(rf"{WEIGHTS_STEM}{re.escape(ending)}-\d+-of-\d+[.]safetensors")
+    for name in sorted(set(files.values())):
+        if not pattern.fullmatch(name):
+            raise ValueError(f"{index} names {shorten(name)}, which is no shard of this model: restore the saved file")
+    shards = [index.with_name(name) for name in sorted(set(files.values()))]
+    for shard in shards:
+        if {tensor for tensor, file in files.items() if file == shard.name} != _tensors(shard).keys():
+            raise ValueError(f"{index} names other tensors than {shard} holds: use both from the same checkpoint")
+    return shards
+
+
+def _tensors(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each tensor, from the header."""
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise OSError(f"{file} is damaged or incomplete or missing: download or copy the checkpoint again") from error
+
+
+# --- hashes ----------------------------------------------------------------------------------------------------------
 
 
 def record_digests(root: Path, components: Iterable[str]) -> dict[str, str]:
@@ -173,6 +218,44 @@ def check_digests(root: Path, digests: Any, files: Iterable[Path]) -> None:
             )
 
 
+def _digest(file: Path) -> str:
+    """Of JSON the content is hashed, so that neither line endings nor a version number change the result."""
+    if file.suffix == ".json":
+        content = {key: value for key, value in read_json(file).items() if key not in UNHASHED}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_snapshot(snapshot: Path, name: str) -> None:
+    """Compare cached files with the Hub's hashes; over HTTP huggingface_hub compares sizes only.
+
+    In the cache a snapshot holds links, and each file they point to is named by its hash: SHA-256 for large files,
+    git's for the others. Where links cannot be made there is nothing to compare with.
+
+    Args:
+        snapshot: folder of one commit.
+        name: of the repository, for the message.
+
+    Raises:
+        OSError: a file is damaged; it is removed from the cache, so that it can be downloaded again.
+    """
+    for link in sorted(path for path in snapshot.rglob("*") if path.is_symlink() and path.is_file()):
+        blob = link.parent / os.readlink(link)
+        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
+            continue
+        start = hashlib.sha256() if len(blob.name) == 64 else hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
+        with blob.open("rb") as stream:
+            found = hashlib.file_digest(stream, start.copy).hexdigest()
+        if found != blob.name:
+            link.unlink()
+            blob.unlink()
+            raise OSError(
+                f"{link.relative_to(snapshot).as_posix()} of {name!r} is damaged: its hash differs from the Hub's. "
+                "It was removed from the cache: load again"
+            )
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
@@ -195,56 +278,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__} instead of an object: restore the saved file")
     return content
-
-
-def _from_config(kind: type[Any], config: dict[str, Any], file: Path) -> Any:
-    try:
-        with torch.device("meta"):
-            return kind.from_config(config)
-    except ValueError as error:
-        reason = str(error)
-    except (TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError):
-        reason = "an entry is unknown or has the wrong type"
-    raise ValueError(
-        f"{file} does not describe a {kind.__name__} ({reason}): restore the file that was saved with the weights"
-    )
-
-
-def _index_name(ending: str) -> str:
-    return f"{WEIGHTS_STEM}.safetensors.index{ending}.json"
-
-
-def _shards(index: Path, ending: str) -> list[Path]:
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
-        raise ValueError(f"{index} has no weight_map of tensors and files: download or copy the checkpoint again")
-    pattern = re.compile(rf"{WEIGHTS_STEM}{re.escape(ending)}-\d+-of-\d+[.]safetensors")
-    shards = {name: index.with_name(name) for name in sorted(set(places.values())) if pattern.fullmatch(name)}
-    strange = sorted(set(places.values()) - shards.keys())
-    if strange:
-        raise ValueError(
-            f"{index} names {shorten(strange[0])}, which is no shard of this model: restore the saved file"
-        )
-    for name, shard in shards.items():
-        if {tensor for tensor, place in places.items() if place == name} != _tensors(shard).keys():
-            raise ValueError(f"{index} names other tensors than {shard} holds: take both from the same checkpoint")
-    return list(shards.values())
-
-
-def _tensors(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of each tensor, from the header."""
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
-            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise OSError(f"{file} is damaged or incomplete or missing: download or copy the checkpoint again") from error
-
-
-def _digest(file: Path) -> str:
-    """Of JSON the content, so that neither line endings nor a version number change it."""
-    if file.suffix == ".json":
-        content = {key: value for key, value in read_json(file).items() if key not in UNHASHED}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

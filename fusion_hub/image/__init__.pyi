@@ -1,0 +1,46 @@
+from .io import (
+    EXTENSIONS,
+    READ_FORMATS,
+    SAVE_SUFFIXES,
+    DeepImage,
+    check_complete,
+    from_pil,
+    read_header,
+    read_picture,
+    save_image,
+    to_image,
+)
+from .luminance import ValueRange, luma, parse_range, quantize
+from .picture import Header, InputWarning, Metadata, Picture
+from .processor import FusionImageProcessor, ImageInput, PairContext
+from .tiling import Window, crop_to, pad_reflect, pad_to_multiple, run_tiled, tile_windows
+
+__all__ = [
+    "EXTENSIONS",
+    "READ_FORMATS",
+    "SAVE_SUFFIXES",
+    "DeepImage",
+    "FusionImageProcessor",
+    "Header",
+    "ImageInput",
+    "InputWarning",
+    "Metadata",
+    "PairContext",
+    "Picture",
+    "ValueRange",
+    "Window",
+    "check_complete",
+    "crop_to",
+    "from_pil",
+    "luma",
+    "pad_reflect",
+    "pad_to_multiple",
+    "parse_range",
+    "quantize",
+    "read_header",
+    "read_picture",
+    "run_tiled",
+    "save_image",
+    "tile_windows",
+    "to_image",
+]

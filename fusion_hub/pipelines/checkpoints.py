@@ -1,0 +1,188 @@
+"""The bundled checkpoints: name, paper, training data, license, and the folder that holds them.
+
+Each is a complete folder `fusion_hub/pretrained/<name>/` with its card: a fusion pipeline, or a SegFormer that segments
+fused images. Numbers are read from the files beside the weights, so that they cannot disagree with them.
+"""
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+ROOT = Path(__file__).parents[1] / "pretrained"
+DIFFFUSENET = 'Wang et al., "DiffFuseNet", Pattern Recognition 180, 2026, 114259'
+RED = '"RED: Reversible Efficient Diffusion for image fusion", arXiv 2601.20260'
+SEGFORMER = 'Xie et al., "SegFormer", NeurIPS 2021, arXiv 2105.15203'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundled:
+    """A folder of weights that is installed with the package.
+
+    Attributes:
+        name: the name that `from_pretrained` accepts.
+        datasets: sets whose train splits it was trained on.
+        license: SPDX id of the license of the weights.
+        summary: one sentence.
+        paper: the method; the implementation and the weights are independent of the authors.
+    """
+
+    name: str
+    datasets: tuple[str, ...]
+    summary: str
+    paper: str = ""
+    license: str = "Apache-2.0"
+
+    _complete: ClassVar[str]  # a file that exists where the weights do
+    _weights: ClassVar[str]
+
+    @property
+    def folder(self) -> Path:
+        """The folder that `save_pretrained` wrote, with the card."""
+        return ROOT / self.name
+
+    @property
+    def available(self) -> bool:
+        """Whether this installation holds the weights."""
+        return (self.folder / self._complete).is_file()
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of parameters in the stored weights, from their headers; None if they are not installed."""
+        total, files = 0, sorted(self.folder.glob(self._weights))
+        for file in files:
+            with file.open("rb") as stream:
+                (length,) = struct.unpack("<Q", stream.read(8))  # of the JSON header that follows
+                header = json.loads(stream.read(length))
+            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        return total if files else None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Contents of `metrics.json`, the measured numbers; empty if there is none."""
+        file = self.folder / "metrics.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+    @property
+    def licence(self) -> str:
+        """Former name of `license`."""
+        return self.license
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedInfo(Bundled):
+    """One bundled fusion checkpoint.
+
+    Attributes:
+        pipeline_class: name of its pipeline in `fusion_hub`.
+        model_class: name of its network in `fusion_hub`.
+        modality: the two inputs, visible first.
+    """
+
+    pipeline_class: str
+    model_class: str
+    modality: str
+
+    _complete = "model_index.json"
+    _weights = "model/*.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterInfo(Bundled):
+    """One bundled SegFormer.
+
+    Attributes:
+        classes: number of classes.
+    """
+
+    classes: int
+
+    _complete = "model.safetensors"
+    _weights = "model.safetensors"
+
+
+PRETRAINED: dict[str, PretrainedInfo] = {
+    info.name: info
+    for info in (
+        PretrainedInfo(
+            name="difffusenet-msrs",
+            pipeline_class="DiffFuseNetPipeline",
+            model_class="DiffFuseNetModel",
+            modality="visible + infrared",
+            datasets=("MSRS", "RoadScene", "TNO"),
+            paper=DIFFFUSENET,
+            summary="Visible and thermal infrared images of streets and landscapes, day and night.",
+        ),
+        PretrainedInfo(
+            name="difffusenet-medical",
+            pipeline_class="DiffFuseNetPipeline",
+            model_class="DiffFuseNetModel",
+            modality="CT, PET or SPECT + MRI",
+            datasets=("MRI-CT", "MRI-PET", "MRI-SPECT"),
+            paper=DIFFFUSENET,
+            summary="Brain slices: MRI with CT, PET or SPECT. For research, not for diagnosis.",
+        ),
+        PretrainedInfo(
+            name="red-small-msrs",
+            pipeline_class="REDPipeline",
+            model_class="REDModel",
+            modality="visible + infrared",
+            datasets=("MSRS", "RoadScene", "TNO"),
+            paper=RED,
+            summary="Visible and thermal infrared images by a narrow RED: two reversible diffusion steps.",
+        ),
+    )
+}
+"""The fusion checkpoints, by name."""
+
+SEGMENTERS: dict[str, SegmenterInfo] = {
+    "segformer-b0-msrs": SegmenterInfo(
+        name="segformer-b0-msrs",
+        classes=9,
+        datasets=("MSRS",),
+        paper=SEGFORMER,
+        summary="Gives each pixel of a visible, infrared or fused street picture one of the nine classes of MSRS.",
+    )
+}
+"""The segmentation checkpoints, by name."""
+
+
+def list_models() -> list[PretrainedInfo]:
+    """The bundled fusion checkpoints, in the order of the table.
+
+    Examples:
+        >>> [info.name for info in list_models()]
+        ['difffusenet-msrs', 'difffusenet-medical', 'red-small-msrs']
+    """
+    return list(PRETRAINED.values())
+
+
+def resolve(name: str) -> Path | None:
+    """Folder of a bundled pipeline; None if none has this name.
+
+    Raises:
+        FileNotFoundError: if the name is in the table but this installation lacks the weights.
+    """
+    return _folder_of(PRETRAINED.get(name))
+
+
+def resolve_segmenter(name: str) -> Path | None:
+    """Folder of a bundled SegFormer; None if none has this name.
+
+    Raises:
+        FileNotFoundError: if the name is in the table but this installation lacks the weights.
+    """
+    return _folder_of(SEGMENTERS.get(name))
+
+
+def _folder_of(info: Bundled | None) -> Path | None:
+    if info is None:
+        return None
+    if not info.available:
+        raise FileNotFoundError(
+            f"the weights of {info.name!r} are missing from {info.folder}: install fusion-hub again, or load from a "
+            "folder or a Hub id 'owner/name'"
+        )
+    return info.folder
