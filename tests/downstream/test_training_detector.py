@@ -24,9 +24,8 @@ from fusion_hub.downstream.inputs import open_inputs
 from fusion_hub.downstream.train_detector import DetectorConfig, DetectorTask, DetectorTraining
 from fusion_hub.downstream.transformers_detector import TransformersDetector
 from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, load_config
+from tests.support.training_runs import accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
 from tests.support.training_toy import launch
-from tests.training.test_training import accelerate_on_cpu, records  # noqa: F401  # a fixture
-from tests.training.test_training_red import run_script
 
 CLASSES = ["person", "car"]
 TRAIN = Path(__file__).parents[2] / "train"

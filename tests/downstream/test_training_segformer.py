@@ -24,9 +24,8 @@ from fusion_hub.downstream.segmentation_samples import Augmentation, LabelledPic
 from fusion_hub.downstream.train_segformer import SegFormerConfig, SegFormerTask, SegFormerTraining, segformer_logits
 from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, load_config
 from tests.support.tiny import tiny_pipeline
+from tests.support.training_runs import accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
 from tests.support.training_toy import launch
-from tests.training.test_training import accelerate_on_cpu, records  # noqa: F401  # a fixture
-from tests.training.test_training_red import run_script
 
 CLASSES = ["unlabelled", "car", "person"]
 TRAIN = Path(__file__).parents[2] / "train"

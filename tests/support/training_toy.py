@@ -1,7 +1,4 @@
-"""A model of a few numbers, for tests of the training loop that run it in processes of their own.
-
-Also a script: `ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 tests/training_toy.py --num_processes 2 ...`.
-"""
+"""A model of a few numbers, for tests of the training loop that run it in processes of their own."""
 
 import multiprocessing
 import os
@@ -17,7 +14,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from fusion_hub.training import FusionTask, Trainer, TrainingConfig, ValidationPair, parse_config, sample_noise
+from fusion_hub.training import FusionTask, Trainer, TrainingConfig, ValidationPair, sample_noise
 from fusion_hub.training.validation import FusionValidation
 
 STAGE_ONE_STEPS = 3
@@ -25,7 +22,7 @@ STAGE_ONE_STEPS = 3
 
 @dataclass(frozen=True)
 class ToyConfig:
-    """What the toy is to do, and at which step something is to happen to it."""
+    """Steps at which something happens to the toy."""
 
     dropout: float = 0.0
     kill_at: int | None = None
@@ -48,7 +45,7 @@ class ToyModel(ModelMixin, ConfigMixin):
 
 
 class ToyTraining(nn.Module):
-    """Reconstruction by a head of its own, then fusion; so each stage leaves parameters without gradients."""
+    """Reconstruction by a separate head, then fusion, so that each stage leaves parameters without gradients."""
 
     def __init__(self, model: ToyModel, config: ToyConfig, seed: int) -> None:
         super().__init__()
@@ -121,7 +118,7 @@ def toy_config(output: Path, **values: Any) -> TrainingConfig:
 
 
 def toy_trainer(config: TrainingConfig, toy: ToyConfig | None = None, pairs: int = 0) -> Trainer:
-    """Without what the toy is told to suffer in the saved config, since a resumed run is not to suffer it again."""
+    """The toy's config is not saved, so that a resumed run can do without the failure."""
     toy = toy or ToyConfig()
     crops = ToyCrops()
     chosen = [crops.sample(10_000 + number, 40 + 8 * number) for number in range(pairs)]
@@ -175,8 +172,3 @@ def _run_rank(rank: int, count: int, port: int, work: Callable[..., None], argum
 
 def _train_toy(config: TrainingConfig, toy: ToyConfig | None) -> None:
     toy_trainer(config, toy).train()
-
-
-if __name__ == "__main__":
-    parsed, parsed_toy = parse_config((TrainingConfig, ToyConfig))
-    toy_trainer(parsed, parsed_toy).train()

@@ -1,9 +1,10 @@
-"""The training loop on a toy model: it stops, goes on, splits and reports as it says."""
+"""The training loop on a toy model: it stops, resumes, splits and reports, and its configuration."""
 
+import errno
 import itertools
 import json
+import shutil
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from PIL import Image
 from torch import Tensor
 
 from fusion_hub.image.luminance import quantize
+from fusion_hub.metrics import evaluate_pair
 from fusion_hub.training import (
     CheckpointError,
     ConfigError,
     NonFiniteError,
+    OutputError,
     Source,
     Trainer,
     TrainingConfig,
@@ -28,8 +31,11 @@ from fusion_hub.training import (
     parse_config,
     sample_noise,
 )
+from fusion_hub.training import checkpoint as checkpoints
+from fusion_hub.training.config import resolved
 from fusion_hub.training.trainer import learning_rate_at
 from fusion_hub.training.validation import open_validation_pairs, picture_grid
+from tests.support.training_runs import assert_same_gradients, assert_same_run, records, tensors
 from tests.support.training_toy import (
     STAGE_ONE_STEPS,
     ToyConfig,
@@ -41,45 +47,10 @@ from tests.support.training_toy import (
     toy_trainer,
 )
 
-
-@pytest.fixture(autouse=True)
-def accelerate_on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    from accelerate.state import AcceleratorState
-
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def tensors(output: Path, step: int = 8) -> dict[str, Tensor]:
-    """All tensors of a checkpoint."""
-    folder = output / f"step_{step:06d}"
-    files = sorted(folder.rglob("*.safetensors"))
-    assert [file.relative_to(folder).as_posix() for file in files] == [
-        "ema/diffusion_pytorch_model.safetensors",
-        "extra.safetensors",
-        "model/diffusion_pytorch_model.safetensors",
-        "optimizer.safetensors",
-    ]
-    return {f"{file.relative_to(folder)}:{name}": value for file in files for name, value in load_file(file).items()}
-
-
-def records(output: Path, kind: str = "train") -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["kind"] == kind]
-
-
-def assert_same_run(output: Path, other: Path) -> None:
-    expected, got = tensors(other), tensors(output)
-    assert expected.keys() == got.keys()
-    for name in expected:
-        assert torch.equal(expected[name], got[name]), name
-    assert records(output) == records(other)
-    assert records(output, "validation") == records(other, "validation")
-
-
-# --- stop and go on --------------------------------------------------------------------------------------------------
+# --- stop and resume -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -104,7 +75,7 @@ def test_eight_steps_equal_four_and_a_kill_and_four(tmp_path: Path, processes: i
     assert [line["step"] for line in records(tmp_path / "killed")] == list(range(1, 9))
 
 
-def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_signal_saves_a_checkpoint_and_the_run_resumes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     straight, stopped = (toy_config(tmp_path / name, validate_every=3) for name in ("straight", "stopped"))
     before = signal.getsignal(signal.SIGTERM)
     assert toy_trainer(straight, pairs=2).train() == tmp_path / "straight" / "pipeline"
@@ -114,7 +85,7 @@ def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(tmp_path: Path, capfd: 
     assert "saved after step 5: run the same command again to resume" in capfd.readouterr().out
     assert toy_trainer(stopped, pairs=2).train() is not None
     assert_same_run(tmp_path / "stopped", tmp_path / "straight")
-    # A finished run has nothing left to do, and says the same again.
+    # A finished run has nothing left to do, and writes the same again.
     assert toy_trainer(stopped, pairs=2).train() is not None
     assert_same_run(tmp_path / "stopped", tmp_path / "straight")
 
@@ -123,6 +94,65 @@ def test_several_processes_agree_on_the_step_at_which_they_stop(tmp_path: Path) 
     config = toy_config(tmp_path, num_processes=2, max_steps=12, checkpoint_every=100)
     assert run_in_processes(config, ToyConfig(signal_at=4)) == [0, 0]
     assert [folder.name for folder in find_checkpoints(tmp_path)] == ["step_000010"]
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_kill_between_checkpoint_and_validation_costs_nothing(tmp_path: Path, step: int) -> None:
+    straight, killed = (toy_config(tmp_path / name, validate_every=4) for name in ("straight", "killed"))
+    assert toy_trainer(straight, pairs=2).train() is not None
+    assert toy_trainer(killed, pairs=2).train() is not None
+    # As after a kill: only what came before the checkpoint of the step, and the checkpoint, are there.
+    file = tmp_path / "killed" / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    kept = [line for line in lines if line["step"] < step or (line["step"] == step and line["kind"] == "train")]
+    file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    for folder in find_checkpoints(tmp_path / "killed"):
+        if int(folder.name.removeprefix("step_")) > step:
+            shutil.rmtree(folder)
+    shutil.rmtree(tmp_path / "killed" / "pipeline")
+    assert toy_trainer(killed, pairs=2).train() is not None
+    assert [line["step"] for line in records(tmp_path / "killed", "validation")] == [4, 8]
+    assert_same_run(tmp_path / "killed", tmp_path / "straight")
+
+
+def test_a_stop_at_a_step_with_a_validation_runs_it_on_resume(tmp_path: Path) -> None:
+    straight, stopped = (toy_config(tmp_path / name, validate_every=5) for name in ("straight", "stopped"))
+    assert toy_trainer(straight, pairs=2).train() is not None
+    assert toy_trainer(stopped, ToyConfig(signal_at=4), pairs=2).train() is None
+    assert toy_trainer(stopped, pairs=2).train() is not None
+    assert_same_run(tmp_path / "stopped", tmp_path / "straight")
+
+
+@pytest.mark.parametrize(("where", "first"), [("_save_tensors", 5), ("save_config", 1), ("os.replace", 1)])
+def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, first: int
+) -> None:
+    config = toy_config(tmp_path / "run", checkpoint_every=2)
+    module, _, name = ("checkpoints." + where).rpartition(".")
+    owner = checkpoints.os if module.endswith("os") else checkpoints
+    original, calls = getattr(owner, name), itertools.count()
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        if next(calls) >= first:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        with pytest.raises(OutputError, match=r"run cannot be written, the disk is full: free some space") as caught:
+            toy_trainer(config).train()
+    assert "\n" not in str(caught.value)
+    assert [folder.name for folder in find_checkpoints(tmp_path / "run")] == ["step_000002"]
+    assert not list((tmp_path / "run").glob("*.partial"))
+    toy_trainer(toy_config(tmp_path / "straight", checkpoint_every=2)).train()
+    toy_trainer(config).train()
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OutputError, match="file is a file: choose another folder"):
+        toy_trainer(toy_config(tmp_path / "file" / "run"))
 
 
 def test_what_auto_resume_refuses(tmp_path: Path) -> None:
@@ -148,10 +178,10 @@ def test_what_auto_resume_refuses(tmp_path: Path) -> None:
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 
-def test_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
+def test_damaged_checkpoints_are_skipped(tmp_path: Path) -> None:
     config = toy_config(tmp_path, checkpoint_every=2, keep_checkpoints=None)
     toy_trainer(config).train()
-    weights = tmp_path / "step_000008" / "model" / "diffusion_pytorch_model.safetensors"
+    weights = tmp_path / "step_000008" / "model" / WEIGHTS
     expected = weights.read_bytes()
     weights.write_bytes(expected[:-10])
     (tmp_path / "step_000006" / "state.json").unlink()
@@ -173,13 +203,8 @@ def test_only_old_checkpoints_are_removed(tmp_path: Path) -> None:
     for name in ("step_000001_mine", "step_1", "step_best", "notes"):
         (tmp_path / name).mkdir()
     toy_trainer(toy_config(tmp_path, checkpoint_every=1, keep_checkpoints=2)).train()
-    names = {path.name for path in tmp_path.iterdir()}
-    assert {name for name in names if name.startswith("step_0000")} == {
-        "step_000001_mine",
-        "step_000007",
-        "step_000008",
-    }
-    assert {"step_1", "step_best", "notes"} <= names
+    names = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert names == {"step_000001_mine", "step_1", "step_best", "notes", "step_000007", "step_000008", "pipeline"}
 
 
 def test_a_checkpoint_of_another_model_is_an_error(tmp_path: Path) -> None:
@@ -200,6 +225,8 @@ def test_nothing_is_pickled_and_the_folders_load_as_models(tmp_path: Path) -> No
         ".safetensors", ".json", ".yaml", ".jsonl", ".png"
     }  # fmt: skip
     checkpoint = find_checkpoints(tmp_path)[-1]
+    names = {path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*.safetensors")}
+    assert names == {f"ema/{WEIGHTS}", "extra.safetensors", f"model/{WEIGHTS}", "optimizer.safetensors"}
     average = ToyModel.from_pretrained(tmp_path / "pipeline" / "model").state_dict()
     for name, value in ToyModel.from_pretrained(checkpoint / "ema").state_dict().items():
         assert torch.equal(value, average[name])
@@ -220,22 +247,12 @@ def test_processes_and_accumulation_give_the_gradients_of_one_batch(tmp_path: Pa
         toy_trainer(config).train()
     else:
         assert run_in_processes(config) == [0, 0]
-    saved = tensors(tmp_path, 1)
-
     torch.manual_seed(mixed_seed(config.seed))
     task = ToyTask(ToyConfig(), config.seed)
     module = task.build_training_module(task.build_model())
     samples = [ToyCrops().sample(number, 8) for number in range(8)]
     loss, _ = module({name: torch.stack([s[name] for s in samples]) for name in samples[0]}, 0)
-    loss.backward()
-    for name, parameter in module.named_parameters():
-        key = f"optimizer.safetensors:{name}:exp_avg"
-        if parameter.grad is None:
-            assert key not in saved
-        else:
-            gradient = saved[key] / (1 - config.adam_beta1)
-            torch.testing.assert_close(gradient, parameter.grad, rtol=1e-5, atol=1e-6)
-    assert records(tmp_path)[0]["loss"] == pytest.approx(loss.item(), rel=1e-6)
+    assert_same_gradients(tmp_path, module, loss, 1e-5, 1e-6)
 
 
 def test_averaged_weights_and_learning_rate_follow_their_formulas(tmp_path: Path) -> None:
@@ -244,10 +261,10 @@ def test_averaged_weights_and_learning_rate_follow_their_formulas(tmp_path: Path
     average: Tensor | None = None
     for step in range(1, 9):
         saved = tensors(tmp_path, step)
-        weight = saved["model/diffusion_pytorch_model.safetensors:fused.weight"]
+        weight = saved[f"model/{WEIGHTS}:fused.weight"]
         decay = 0.0 if step == 1 else min(0.3, step / (9 + step))
         average = weight if average is None else decay * average + (1 - decay) * weight
-        torch.testing.assert_close(saved["ema/diffusion_pytorch_model.safetensors:fused.weight"], average)
+        torch.testing.assert_close(saved[f"ema/{WEIGHTS}:fused.weight"], average)
     rates = [line["learning_rate"] for line in records(tmp_path)]
     assert rates[:3] == pytest.approx([5e-3, 1e-2, 1e-2])
     assert rates[-1] == pytest.approx(2e-4)
@@ -283,7 +300,7 @@ def test_other_ways_to_compute_train_too(tmp_path: Path) -> None:
 
 def test_bf16_keeps_weights_in_float32(tmp_path: Path) -> None:
     toy_trainer(toy_config(tmp_path, precision="bf16")).train()
-    assert {value.dtype for value in tensors(tmp_path).values()} == {torch.float32}
+    assert {value.dtype for value in tensors(tmp_path, 8).values()} == {torch.float32}
     losses = [line["loss"] for line in records(tmp_path)]
     assert losses[STAGE_ONE_STEPS] > losses[-1]
 
@@ -292,10 +309,6 @@ def test_bf16_keeps_weights_in_float32(tmp_path: Path) -> None:
 
 
 def test_validation_measures_the_averaged_weights(tmp_path: Path) -> None:
-    from PIL import Image
-
-    from fusion_hub.metrics import evaluate_pair
-
     toy_trainer(toy_config(tmp_path, tracker="tensorboard", validate_every=4), pairs=2).train()
     lines = records(tmp_path, "validation")
     assert [line["step"] for line in lines] == [4, 8]
@@ -371,8 +384,6 @@ validation_metrics: [EN]
     assert config.sources == [Source("${FUSION_HUB_DATA}/data/tno", "train", 2.0), Source("plain/folder")]
     assert config.validation_sources == [Source("a b")]
     # What is saved is read back as the same.
-    from fusion_hub.training.config import resolved
-
     saved = tmp_path / "saved.yaml"
     saved.write_text(yaml.safe_dump(resolved(config, mine)))
     assert parse_config((TrainingConfig, Mine), ["--config", str(saved)]) == (config, mine)
@@ -414,3 +425,12 @@ def test_config_errors_outside_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         toy_trainer(toy_config(tmp_path, num_processes=2))
     with pytest.raises(ConfigError, match="sources is empty"):
         Trainer(ToyTask(ToyConfig(), 0), toy_config(tmp_path))
+
+
+def test_ranges_of_sources_are_checked_and_stored(tmp_path: Path) -> None:
+    source = Source.parse("{path: 'generated:2', infrared_range: [2600, 2800], visible_range: dtype}")
+    resolved = source.resolve()
+    assert (resolved.infrared_range, resolved.visible_range) == ((2600.0, 2800.0), "dtype")
+    assert ToyTask(ToyConfig(), 0).infrared_range(TrainingConfig(sources=[source])) == (2600.0, 2800.0)
+    with pytest.raises(ConfigError, match="infrared_range hot: give auto, dtype, minmax, percentile"):
+        Source.parse({"path": "a", "infrared_range": "hot"})

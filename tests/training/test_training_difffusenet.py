@@ -1,30 +1,25 @@
-"""The training of DiffFuseNet: its stages, its switches, and that it stops, goes on and splits exactly."""
+"""The training of DiffFuseNet: its stages, its switches, and that it stops, resumes and splits exactly."""
 
 import dataclasses
 import itertools
 import json
 import os
-import runpy
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fusion_hub import DiffFuseNetModel, DiffFuseNetPipeline
-from fusion_hub.data import CropSource, PairCrops
-from fusion_hub.data.generated import generate_scene
 from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, mixed_seed, parse_config
 from fusion_hub.training.difffusenet import DiffFuseNetConfig, DiffFuseNetTask, DiffFuseNetTraining
-from tests.support.training_toy import launch
-from tests.training.test_training import accelerate_on_cpu, records  # noqa: F401  # a fixture
+from tests.support.training_runs import assert_same_gradients, assert_same_run, batch_of, records, run_script, tensors
+from tests.support.training_toy import launch, toy_config
 
 CROP = 48
-STEPS = 20
+STEPS = 12
 SWITCHES: dict[str, dict[str, Any]] = {
     "full": {},
     "without D2FE": {"use_d2fe": False},
@@ -36,62 +31,22 @@ SWITCHES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def drawn_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two small scenes: quicker than to draw full-size ones in every process."""
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("pairs")
-    for name, kind in (("day", "day_road"), ("night", "night_street")):
-        scene = generate_scene(0, 96, 128, kind)
-        for band, picture in (("vis", scene.visible), ("ir", scene.infrared)):
-            (folder / band).mkdir(exist_ok=True)
-            Image.fromarray(picture).save(folder / band / f"{name}.png")
-    return folder
-
-
-def open_crops(folder: Path, count: int) -> PairCrops:
-    """The crops that `run_config` with this folder trains on."""
-    return PairCrops([CropSource(str(folder))], CROP, seed=0, length=count)
-
-
 def run_config(output: Path, **values: Any) -> TrainingConfig:
-    defaults: dict[str, Any] = {
-        "output_dir": str(output),
-        "max_steps": 8,
-        "batch_size": 4,
-        "crop_size": CROP,
-        "learning_rate": 2e-3,
-        "warmup_steps": 2,
-        "ema_decay": 0.9,
-        "checkpoint_every": 4,
-        "log_every": 1,
-        "validate_every": None,
-        "tracker": "none",
-    }
-    return TrainingConfig(**(defaults | values))
+    return toy_config(output, **({"crop_size": CROP, "learning_rate": 2e-3, "validate_every": None} | values))
 
 
 def tiny_config(**values: Any) -> DiffFuseNetConfig:
     return DiffFuseNetConfig(**({"variant": "tiny", "stage_one_fraction": 0.25} | values))
 
 
-def tensors(output: Path, step: int = 8) -> dict[str, Tensor]:
-    """All tensors of a checkpoint: `model/...`, `ema/...` and `optimizer...`, then the file's and the tensor's name."""
-    folder = output / f"step_{step:06d}"
-    files = sorted(folder.rglob("*.safetensors"))
-    return {f"{file.relative_to(folder)}:{name}": value for file in files for name, value in load_file(file).items()}
-
-
 class SameCrops:
     """Two crops over and over, so that losses of different steps can be compared."""
 
     def __init__(self, folder: Path) -> None:
-        crops = open_crops(folder, 2)
-        self.crops = [crops.sample(number, CROP) for number in range(2)]
+        self.batch = batch_of(folder, 2, CROP)
 
     def sample(self, number: int, crop_size: int) -> dict[str, Tensor]:
-        return self.crops[number % 2]
+        return {name: values[number % 2] for name, values in self.batch.items()}
 
 
 # --- the switches ----------------------------------------------------------------------------------------------------
@@ -109,7 +64,7 @@ class Run:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, drawn_pairs: Path) -> dict[str, Run]:
     crops = SameCrops(drawn_pairs)
-    visible, infrared = (crops.crops[0][name][None] for name in ("visible", "infrared"))
+    visible, infrared = (crops.batch[name][:1] for name in ("visible", "infrared"))
     result = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
@@ -128,13 +83,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory, drawn_pairs: Path) -> dict[st
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-def test_twenty_steps_lower_the_loss_of_each_stage(runs: dict[str, Run], name: str) -> None:
+def test_steps_lower_the_loss_of_each_stage(runs: dict[str, Run], name: str) -> None:
     lines = runs[name].losses
     first = 0 if name == "one stage" else STEPS // 4
     stages = [lines[first:], *([lines[:first]] if first else [])]
     for stage in stages:
         assert stage[-1]["loss"] < stage[0]["loss"]
-    # Well below, in the stage of fifteen steps or more, whatever the noise of the denoiser's loss.
+    # Well below, in the stage of nine steps or more, whatever the noise of the denoiser's loss.
     tail = sum(line["loss"] for line in stages[0][-3:]) / 3
     assert tail < 0.95 * stages[0][0]["loss"]
 
@@ -201,7 +156,7 @@ def test_noise_and_timesteps_belong_to_the_sample() -> None:
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
 def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pairs: Path) -> None:
     module = training_module(prediction_type=prediction_type, consistency=0.0)
-    batch = batch_of(drawn_pairs, 4)
+    batch = batch_of(drawn_pairs, 4, CROP)
     features = module.model.analyse(batch["visible"], batch["infrared"])
     schedule = torch.tensor(module.model.alphas_cumprod)
     timestep, noise = module._sample_noise(batch["sample"], features.shallow.shape[1:])
@@ -219,7 +174,7 @@ def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pa
     assert module._diffusion(features, batch["sample"]) < 1e-8
 
 
-# --- stop, go on, split ----------------------------------------------------------------------------------------------
+# --- stop, resume, split ----------------------------------------------------------------------------------------------
 
 
 class KilledTask(DiffFuseNetTask):
@@ -243,27 +198,16 @@ def train(config: TrainingConfig, model_config: DiffFuseNetConfig, kill_at: int 
     Trainer(KilledTask(config, model_config, kill_at), config, model_config).train()
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_eight_steps_equal_four_and_a_kill_and_four(tmp_path: Path, drawn_pairs: Path, processes: int) -> None:
-    values = {"sources": [Source(str(drawn_pairs))], "num_processes": processes}
+def test_eight_steps_equal_four_and_a_kill_and_four(tmp_path: Path, drawn_pairs: Path) -> None:
+    values = {"sources": [Source(str(drawn_pairs))], "num_processes": 2}
     straight, killed = (run_config(tmp_path / name, **values) for name in ("straight", "killed"))
     config = tiny_config(stage_one_fraction=0.4)  # three steps: both sides of the kill are in stage two
-    assert launch(train, processes, straight, config) == [0] * processes
-    codes = launch(train, processes, killed, config, 5)
+    assert launch(train, 2, straight, config) == [0, 0]
+    codes = launch(train, 2, killed, config, 5)
     assert -signal.SIGKILL in codes and 0 not in codes
     assert [folder.name for folder in find_checkpoints(tmp_path / "killed")] == ["step_000004"]
-    assert launch(train, processes, killed, config) == [0] * processes
-    expected, got = tensors(tmp_path / "straight"), tensors(tmp_path / "killed")
-    assert expected.keys() == got.keys()
-    for name, value in expected.items():
-        assert torch.equal(value, got[name]), name
-    assert records(tmp_path / "killed") == records(tmp_path / "straight")
-
-
-def batch_of(folder: Path, count: int) -> dict[str, Tensor]:
-    crops = open_crops(folder, count)
-    samples = [crops.sample(number, CROP) for number in range(count)]
-    return {name: torch.stack([torch.as_tensor(sample[name]) for sample in samples]) for name in samples[0]}
+    assert launch(train, 2, killed, config) == [0, 0]
+    assert_same_run(tmp_path / "killed", tmp_path / "straight")
 
 
 @pytest.mark.parametrize("two_stage", [True, False])
@@ -273,53 +217,32 @@ def test_two_processes_give_the_gradients_of_one_batch(tmp_path: Path, drawn_pai
     config = run_config(tmp_path, sources=sources, num_processes=2, max_steps=1, max_grad_norm=torch.inf)
     model_config = tiny_config(two_stage=two_stage, stage_one_fraction=1.0)
     assert launch(train, 2, config, model_config) == [0, 0]
-    saved = tensors(tmp_path, 1)
 
     torch.manual_seed(mixed_seed(config.seed))
     task = DiffFuseNetTask(config, model_config)
     module = task.build_training_module(task.build_model())
-    loss, _ = module(batch_of(drawn_pairs, 4), 0)
-    loss.backward()
-    without = set()
-    for name, parameter in module.named_parameters():
-        key = f"optimizer.safetensors:{name}:exp_avg"
-        if parameter.grad is None:
-            without.add(name.split(".")[1])
-            assert key not in saved
-        else:
-            gradient = saved[key] / (1 - config.adam_beta1)
-            torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-5)
-    assert without == ({"fuse_low", "fuse_high", "fusion_head"} if two_stage else {"reconstruction_head"})
-    assert records(tmp_path)[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    loss, _ = module(batch_of(drawn_pairs, 4, CROP), 0)
+    without = assert_same_gradients(tmp_path, module, loss, 1e-3, 1e-5)
+    parts = {name.split(".")[1] for name in without}
+    assert parts == ({"fuse_low", "fuse_high", "fusion_head"} if two_stage else {"reconstruction_head"})
 
 
 # --- the task and its script -----------------------------------------------------------------------------------------
 
 
-def test_the_script_trains_a_pipeline(tmp_path: Path, drawn_pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Path(__file__).parents[2] / "train" / "difffusenet.py"
+def test_the_script_trains_a_pipeline(tmp_path: Path, drawn_pairs: Path) -> None:
     flags = f"--variant tiny --max_steps 2 --batch_size 2 --sources {drawn_pairs} --validation_sources {drawn_pairs}"
     flags += f" --crop_size {CROP} --validation_pairs 1 --validation_metrics EN --tracker none --use_edfd false"
-    monkeypatch.setattr(sys, "argv", [str(script), *flags.split(), "--output_dir", str(tmp_path)])
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_path(str(script), run_name="__main__")
-    assert caught.value.code == 0
+    assert run_script("difffusenet.py", *flags.split(), "--output_dir", str(tmp_path)) == 0
     pipeline = DiffFuseNetPipeline.from_pretrained(tmp_path / "pipeline")
     assert pipeline.model.config.use_edfd is False
     assert pipeline.scheduler.alphas_cumprod.tolist() == pipeline.model.alphas_cumprod
     assert json.loads((tmp_path / "pipeline" / "training.json").read_text())["steps"] == 2
 
 
-def test_the_script_says_what_is_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script = Path(__file__).parents[2] / "train" / "difffusenet.py"
-    flags = ["--variant", "huge", "--data", "generated:2", "--validation_pairs", "0", "--output_dir", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", [str(script), *flags])
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_path(str(script), run_name="__main__")
-    assert caught.value.code == 2
-    assert "error: variant must be one of tiny, small, base, large, got huge" in capsys.readouterr().err
+def test_the_script_reports_a_wrong_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script("difffusenet.py", "--variant", "huge", "--output_dir", str(tmp_path)) == 2
+    assert capsys.readouterr().err == "error: variant must be one of tiny, small, base, large, got huge\n"
 
 
 @pytest.mark.parametrize(
@@ -335,7 +258,7 @@ def test_wrong_values_are_named(tmp_path: Path, values: dict[str, Any], message:
         DiffFuseNetTask(run_config(tmp_path), tiny_config(**values)).build_model()
 
 
-def test_training_goes_on_from_a_pipeline(tmp_path: Path) -> None:
+def test_training_starts_from_a_pipeline(tmp_path: Path) -> None:
     config = run_config(tmp_path)
     first = DiffFuseNetTask(config, tiny_config(frequency="haar"))
     model = first.build_model()

@@ -1,4 +1,4 @@
-"""The training of RED: its losses and switches, its steps, and that it stops and goes on exactly."""
+"""The training of RED: its losses and switches, its steps, and that it stops and resumes exactly."""
 
 import dataclasses
 import json
@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from fusion_hub import PretrainedInfo, REDModel, REDPipeline, pretrained
-from fusion_hub.data import CropSource, PairCrops
-from fusion_hub.data.generated import generate_scene
 from fusion_hub.pipelines import checkpoints
 from fusion_hub.training import (
     ConfigError,
@@ -28,60 +26,22 @@ from fusion_hub.training import (
     mixed_seed,
     parse_config,
 )
-from fusion_hub.training.difffusenet import DiffFuseNetConfig
+from fusion_hub.training.difffusenet import DiffFuseNetConfig, DiffFuseNetTask
 from fusion_hub.training.red import REDConfig, REDTask, REDTraining
-from tests.support.training_toy import launch
-from tests.training.test_training import accelerate_on_cpu, records  # noqa: F401  # a fixture
+from tests.support.training_runs import TRAIN, assert_same_gradients, assert_same_run, batch_of, records, run_script
+from tests.support.training_toy import launch, toy_config
 
 CROP = 64
-TRAIN = Path(__file__).parents[2] / "train"
 ALL_LOSSES = {"structure": 1.0, "fidelity": 1.0, "difference_correlation": 1.0, "out_of_range": 5.0}
 
 
-@pytest.fixture(scope="module")
-def drawn_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two small scenes: quicker than to draw full-size ones in every process."""
-    folder = tmp_path_factory.mktemp("pairs")
-    for name, kind in (("day", "day_road"), ("night", "night_street")):
-        scene = generate_scene(0, 96, 128, kind)
-        for band, picture in (("vis", scene.visible), ("ir", scene.infrared)):
-            (folder / band).mkdir(exist_ok=True)
-            Image.fromarray(picture).save(folder / band / f"{name}.png")
-    return folder
-
-
 def run_config(output: Path, **values: Any) -> TrainingConfig:
-    defaults: dict[str, Any] = {
-        "output_dir": str(output),
-        "max_steps": 4,
-        "batch_size": 2,
-        "crop_size": CROP,
-        "learning_rate": 2e-3,
-        "warmup_steps": 2,
-        "ema_decay": 0.9,
-        "checkpoint_every": 2,
-        "log_every": 1,
-        "validate_every": None,
-        "tracker": "none",
-    }
-    return TrainingConfig(**(defaults | values))
+    defaults = {"max_steps": 4, "batch_size": 2, "crop_size": CROP, "learning_rate": 2e-3, "checkpoint_every": 2}
+    return toy_config(output, **(defaults | {"validate_every": None} | values))
 
 
 def tiny_config(**values: Any) -> REDConfig:
     return REDConfig(**({"variant": "tiny", "memory": "none"} | values))
-
-
-def tensors(output: Path, step: int = 4) -> dict[str, Tensor]:
-    """All tensors of a checkpoint, by the name of the file and the tensor."""
-    folder = output / f"step_{step:06d}"
-    files = sorted(folder.rglob("*.safetensors"))
-    return {f"{file.relative_to(folder)}:{name}": value for file in files for name, value in load_file(file).items()}
-
-
-def batch_of(folder: Path, count: int) -> dict[str, Tensor]:
-    crops = PairCrops([CropSource(str(folder))], CROP, seed=0, length=count)
-    samples = [crops.sample(number, CROP) for number in range(count)]
-    return {name: torch.stack([torch.as_tensor(sample[name]) for sample in samples]) for name in samples[0]}
 
 
 def training_module(**values: Any) -> REDTraining:
@@ -113,8 +73,8 @@ def training_module(**values: Any) -> REDTraining:
     ],
     ids=lambda values: ", ".join(values) or "paper",
 )
-def test_twelve_steps_on_two_crops_lower_the_loss(drawn_pairs: Path, values: dict[str, Any]) -> None:
-    module, batch = training_module(**values), batch_of(drawn_pairs, 2)
+def test_steps_on_two_crops_lower_the_loss(drawn_pairs: Path, values: dict[str, Any]) -> None:
+    module, batch = training_module(**values), batch_of(drawn_pairs, 2, CROP)
     optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
     seen = []
     for step in range(12):
@@ -129,7 +89,7 @@ def test_twelve_steps_on_two_crops_lower_the_loss(drawn_pairs: Path, values: dic
 
 
 def test_terms_are_those_with_a_weight(drawn_pairs: Path) -> None:
-    batch = batch_of(drawn_pairs, 2)
+    batch = batch_of(drawn_pairs, 2, CROP)
     _, paper = training_module()(batch, 0)
     assert paper.keys() == {"ssim", "mae", "gradient"}
     _, every = training_module(**ALL_LOSSES)(batch, 0)
@@ -138,7 +98,7 @@ def test_terms_are_those_with_a_weight(drawn_pairs: Path) -> None:
 
 
 def test_early_estimates_cost_what_the_losses_say_of_them(drawn_pairs: Path) -> None:
-    batch, module = batch_of(drawn_pairs, 2), training_module(num_steps=3, early_estimates=0.5)
+    batch, module = batch_of(drawn_pairs, 2, CROP), training_module(num_steps=3, early_estimates=0.5)
     module.model.unet.conv_out.reset_parameters()
     images = batch["visible"], batch["infrared"]
     loss, terms = module(batch, 0)
@@ -152,7 +112,7 @@ def test_early_estimates_cost_what_the_losses_say_of_them(drawn_pairs: Path) -> 
 
 
 def test_targets_are_the_losses_they_name(drawn_pairs: Path) -> None:
-    batch, images = batch_of(drawn_pairs, 2), ()
+    batch, images = batch_of(drawn_pairs, 2, CROP), ()
     module = training_module()
     with torch.no_grad():
         images = (module.model(batch["visible"], batch["infrared"]), batch["visible"], batch["infrared"])
@@ -181,7 +141,7 @@ def test_random_steps_follow_from_seed_and_step(drawn_pairs: Path) -> None:
     assert all(80 < drawn.count(count) < 120 for count in (1, 2, 3))
     assert {training_module(num_steps=3)._steps(step) for step in range(20)} == {3}
 
-    batch, step = batch_of(drawn_pairs, 1), drawn.index(1)
+    batch, step = batch_of(drawn_pairs, 1, CROP), drawn.index(1)
     seen = []
     module.model.register_forward_pre_hook(lambda _, __, named: seen.append(named), with_kwargs=True)
     module(batch, step)
@@ -189,7 +149,7 @@ def test_random_steps_follow_from_seed_and_step(drawn_pairs: Path) -> None:
     assert [named["num_inference_steps"] for named in seen] == [1, 3]
 
 
-# --- stop, go on, split ----------------------------------------------------------------------------------------------
+# --- stop, resume, split ----------------------------------------------------------------------------------------------
 
 
 class StoppedTask(REDTask):
@@ -220,11 +180,7 @@ def test_four_steps_equal_two_and_a_failure_and_two(tmp_path: Path, drawn_pairs:
         Trainer(stopped, failed, config).train()
     assert [folder.name for folder in find_checkpoints(tmp_path / "failed")] == ["step_000002"]
     Trainer(StoppedTask(failed, config), failed, config).train()
-    expected, got = tensors(tmp_path / "straight"), tensors(tmp_path / "failed")
-    assert expected.keys() == got.keys()
-    for name, value in expected.items():
-        assert torch.equal(value, got[name]), name
-    assert records(tmp_path / "failed") == records(tmp_path / "straight")
+    assert_same_run(tmp_path / "failed", tmp_path / "straight", step=4)
 
 
 def train(config: TrainingConfig, model_config: REDConfig) -> None:
@@ -239,19 +195,12 @@ def test_two_processes_give_the_gradients_of_one_batch(tmp_path: Path, drawn_pai
     config = dataclasses.replace(config, seed=seed)
     model_config = tiny_config(memory="reversible", num_steps=3, random_steps=True)
     assert launch(train, 2, config, model_config) == [0, 0]
-    saved = tensors(tmp_path, 1)
 
     torch.manual_seed(mixed_seed(seed))
     task = REDTask(config, model_config)
     module = task.build_training_module(task.build_model())
-    crops = PairCrops([CropSource(str(drawn_pairs))], CROP, seed=seed, length=2)
-    samples = [crops.sample(number, CROP) for number in range(2)]
-    loss, _ = module({name: torch.stack([s[name] for s in samples]) for name in ("visible", "infrared")}, 0)
-    loss.backward()
-    for name, parameter in module.named_parameters():
-        gradient = saved.get(f"optimizer.safetensors:{name}:exp_avg", torch.zeros(())) / (1 - config.adam_beta1)
-        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        torch.testing.assert_close(gradient.expand_as(expected), expected, rtol=1e-3, atol=1e-5)
+    loss, _ = module(batch_of(drawn_pairs, 2, CROP, seed), 0)
+    assert_same_gradients(tmp_path, module, loss, 1e-3, 1e-5)
 
 
 def training_steps(seed: int) -> int:
@@ -262,16 +211,6 @@ def training_steps(seed: int) -> int:
 
 
 # --- the task and its script -----------------------------------------------------------------------------------------
-
-
-def run_script(name: str, *arguments: str) -> Any:
-    """The exit code of a training script."""
-    script = TRAIN / name
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [str(script), *arguments])
-        with pytest.raises(SystemExit) as caught:
-            runpy.run_path(str(script), run_name="__main__")
-    return caught.value.code
 
 
 def test_the_ci_configuration_trains_a_pipeline_that_can_be_bundled(
@@ -375,9 +314,19 @@ def test_crops_that_do_not_fit_are_named(tmp_path: Path) -> None:
         REDTask(run_config(tmp_path, late_crop_size=65), tiny_config()).build_model()
 
 
-def test_training_starts_from_stable_diffusion(tmp_path: Path) -> None:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+@pytest.mark.parametrize(("task", "config"), [(DiffFuseNetTask, DiffFuseNetConfig), (REDTask, REDConfig)])
+@pytest.mark.parametrize("sizes", [{"crop_size": 40}, {"crop_size": 64, "late_fraction": 0.5, "late_crop_size": 24}])
+def test_crops_too_small_for_a_later_stage_are_refused_at_the_start(
+    drawn_pairs: Path, task: Any, config: Any, sizes: dict[str, Any]
+) -> None:
+    training = TrainingConfig(sources=[Source(str(drawn_pairs))], **sizes)
+    size = min(value for name, value in sizes.items() if name.endswith("crop_size"))
+    with pytest.raises(ConfigError, match=rf"crop_size is {size}, but the fidelity loss needs crops of at least 41"):
+        task(training, config(fidelity=1.0)).open_samples(training)
+    assert task(training, config(fidelity=0.0)).open_samples(training) is not None
 
+
+def test_training_starts_from_stable_diffusion(tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = UNet2DConditionModel(
         sample_size=8,
@@ -394,7 +343,7 @@ def test_training_starts_from_stable_diffusion(tmp_path: Path) -> None:
     assert torch.equal(model.unet.conv_in.weight, source.conv_in.weight)
 
 
-def test_training_goes_on_from_a_pipeline(tmp_path: Path) -> None:
+def test_training_starts_from_a_pipeline(tmp_path: Path) -> None:
     config = run_config(tmp_path, late_crop_size=192)
     first = REDTask(config, tiny_config(num_steps=3))
     model = first.build_model()
