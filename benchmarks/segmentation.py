@@ -24,7 +24,7 @@ from fusion_hub.cli.evaluate import set_name
 from fusion_hub.data.labels import find_labels
 from fusion_hub.downstream import SegformerSegmenter
 from fusion_hub.downstream.inputs import open_inputs, read_inputs
-from fusion_hub.downstream.segmentation import LEVEL, SegmentationResult, bootstrap, evaluate_segmenter
+from fusion_hub.downstream.segmentation_scores import LEVEL, SegmentationResult, bootstrap, evaluate_segmenter
 from fusion_hub.training.config import Source
 
 PARTS = {"day": "D", "night": "N"}

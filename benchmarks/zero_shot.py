@@ -20,13 +20,13 @@ import numpy as np
 
 from fusion_hub import PairedDataset
 from fusion_hub.data.boxes import BoxedPair, find_boxes
-from fusion_hub.downstream.detection import (
+from fusion_hub.downstream.detection_scores import (
     DetectionResult,
     bootstrap_detection,
     bootstrap_detection_difference,
 )
+from fusion_hub.downstream.detectors import load_detector
 from fusion_hub.downstream.inputs import SOURCES, file_name, open_inputs
-from fusion_hub.downstream.loading import load_detector
 from fusion_hub.downstream.zero_shot import CLASSES, describe_detector, provenance, zero_shot
 from fusion_hub.training.config import Source
 

@@ -108,8 +108,8 @@ def _try_detector(
     """One file for each input."""
     from fusion_hub.data import PairedDataset
     from fusion_hub.data.boxes import find_boxes
+    from fusion_hub.downstream.detectors import load_detector
     from fusion_hub.downstream.inputs import file_name, open_inputs
-    from fusion_hub.downstream.loading import load_detector
     from fusion_hub.downstream.zero_shot import describe_detector, provenance, zero_shot
     from fusion_hub.training.config import Source
 

@@ -11,7 +11,7 @@ from fusion_hub.downstream.detector_samples import BoxedPicture
 from fusion_hub.training.validation import picture_grid
 
 if TYPE_CHECKING:
-    from fusion_hub.downstream.detection import DetectionResult
+    from fusion_hub.downstream.detection_scores import DetectionResult
     from fusion_hub.downstream.protocols import Detector
 
 SHOWN = 4  # pictures in the grid
@@ -42,7 +42,7 @@ class DetectionValidation:
 
     def evaluate(self, model: Any, name: str) -> "DetectionResult":
         """What was found in each picture of the input `name`, beside what is there."""
-        from fusion_hub.downstream.detection import evaluate_detector
+        from fusion_hub.downstream.detection_scores import evaluate_detector
 
         samples = ((item.name, item.picture, item.boxes, item.class_ids) for item in self.pictures[name])
         return evaluate_detector(self.detector(model), samples, self.classes)
@@ -60,7 +60,7 @@ class DetectionValidation:
         return {name: f"{name}/" if len(self.pictures) > 1 else "" for name in self.pictures}
 
     def _grid(self, detector: "Detector") -> Image.Image:
-        from fusion_hub.downstream.drawing import draw_detections
+        from fusion_hub.downstream.draw import draw_detections
         from fusion_hub.downstream.protocols import Detections
 
         names = dict(enumerate(self.classes))

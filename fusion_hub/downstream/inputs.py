@@ -1,10 +1,10 @@
-"""What a network after fusion looks at: the visible picture, the infrared one, or what any method makes of both.
+"""Images for a network that follows fusion: the visible one, the infrared one, or the result of any fusion method.
 
-    pictures = read_inputs(open_inputs("difffusenet-msrs"), pairs, "msrs_train", Path("runs/inputs"))
+    images = read_inputs(open_inputs("difffusenet-msrs"), pairs, "msrs_train", Path("runs/inputs"))
 
-All fused pictures have the colours of the visible one (its chroma; the method makes the luminance), those of the simple
-rules too, so that methods differ in nothing else. Fused pictures are made once and kept as PNG files. Each holds in a
-text chunk what it was made of: one of another checkpoint, or of changed sources, is never taken for the right one.
+All fused images have the colors of the visible one (its chroma; the method computes the luminance), also those of the
+simple rules, so that methods differ in nothing else. Fused images are computed once and kept as PNG files. A text chunk
+in each file records its sources and its method, so images of another checkpoint or of changed sources are not reused.
 """
 
 import hashlib
@@ -17,31 +17,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from diffusers.utils import logging
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from tqdm import tqdm
 
+from fusion_hub import __version__
 from fusion_hub.data.layouts import EXTENSIONS
 from fusion_hub.data.pictures import READ_ERRORS, ImageSource, Pair, load_picture, read_bytes
 from fusion_hub.evaluation.baselines import BASELINES
+from fusion_hub.evaluation.methods import describe_checkpoint
 from fusion_hub.files import sweep_leftovers, write_aside
 from fusion_hub.image.processor import FusionImageProcessor
+from fusion_hub.pipelines import FusionPipeline
 
 SOURCES = ("visible", "infrared")
 DTYPES = ("float32", "bfloat16")
 PROVENANCE = "fusion-hub"
-"""Keyword of the text chunk, and the start of the name of the file beside the pictures."""
+"""Keyword of the text chunk, and stem of the JSON file beside the images."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Pictures for a network after fusion, one for each pair.
+    """Images for a network that follows fusion, one for each pair.
 
     Attributes:
-        name: what was asked for: `visible`, `average`, `difffusenet-msrs`, a folder.
+        name: as requested: `visible`, `average`, `difffusenet-msrs`, a folder.
         kind: "source", "rule", "model" or "folder".
-        picture: from a pair to its picture, RGB, 8 bits.
-        details: what has to be known to get the same pictures again, JSON-able: checkpoint hash, options.
-        fingerprint: changes with the pictures; empty for those that are read and not made, which need no cache.
+        picture: from a pair to its image, RGB, 8 bits.
+        details: JSON-able facts needed to reproduce the images: checkpoint hash, options.
+        fingerprint: changes with the images; empty for images that are only read, which need no cache.
     """
 
     name: str
@@ -50,88 +56,108 @@ class Inputs:
     details: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Name, kind, fingerprint and details, as written to JSON files."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "fingerprint": self.fingerprint,
+            "details": dict(self.details),
+        }
+
 
 def open_inputs(name: str, dtype: str = "float32") -> Inputs:
-    """The pictures that `name` stands for.
+    """The images that `name` refers to.
 
     Args:
-        name: `visible` or `infrared`; a baseline; a bundled model, a pipeline folder or a Hub id
-            `owner/name`; or a folder with one image for each pair, of its stem.
-        dtype: in which a model computes, one of `DTYPES`; published numbers are float32.
+        name: `visible` or `infrared`; a baseline; a bundled model, a pipeline folder or a Hub id `owner/name`; or a
+            folder with one image for each pair, with its stem.
+        dtype: of the computation of a model, one of `DTYPES`; published numbers are float32.
 
     Raises:
-        ValueError, OSError: it stands for nothing, or the pipeline cannot be loaded.
+        ValueError, OSError: the name refers to nothing, or the pipeline cannot be loaded.
     """
     if name in SOURCES:
         return Inputs(name, "source", lambda pair: _rgb(getattr(pair, name)), {"source": name})
-    if name.replace("-", "_") in BASELINES:
-        return _rule(name.replace("-", "_"))
     folder = Path(name)
+    if (rule := name.replace("-", "_")) in BASELINES:
+        return _rule(rule)
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         return _folder(folder)
-    return _model(name, dtype)
+    logging.disable_progress_bar()
+    pipeline = FusionPipeline.from_pretrained(name, dtype=getattr(torch, dtype))
+    pipeline.set_progress_bar_config(disable=True)
+    return _made(
+        _portable(name),
+        "model",
+        lambda pair: _rgb(pipeline(pair.visible_source, pair.infrared_source).images[0]),
+        {**describe_checkpoint(pipeline), "dtype": str(pipeline.model.dtype).removeprefix("torch.")},
+    )
 
 
 def read_inputs(inputs: Inputs, pairs: Sequence[Pair], label: str, cache: Path) -> Iterator[Image.Image]:
-    """The picture of each pair, in order; fused ones from `cache`, where missing ones are added.
+    """The image of each pair, in order; fused ones from `cache`, to which missing ones are added.
 
-    Processes of one run share the work: each begins with its own share, and takes what others have made meanwhile.
+    The processes of one run share the work: each starts with its own part and skips what others have finished.
 
     Args:
-        label: of the set; it names a folder in the cache.
+        label: of the dataset; names a folder in the cache.
 
     Raises:
-        ValueError, OSError: a picture cannot be read or made.
+        ValueError, OSError: an image cannot be read or computed.
     """
     if not inputs.fingerprint:
         yield from (inputs.picture(pair) for pair in pairs)
         return
-    folder = cache / f"{file_name(inputs.name)}-{inputs.fingerprint[:12]}"
-    place = folder / file_name(label)
-    place.mkdir(parents=True, exist_ok=True)
+    method_folder = cache / f"{file_name(inputs.name)}-{inputs.fingerprint[:12]}"
+    folder = method_folder / file_name(label)
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep_leftovers(method_folder)
     sweep_leftovers(folder)
-    sweep_leftovers(place)
-    with write_aside(folder / f"{PROVENANCE}.json") as path:
-        _describe(inputs, path)
-    files = [place / f"{pair.name}.png" for pair in pairs]
+    with write_aside(method_folder / f"{PROVENANCE}.json") as path:
+        values = {**inputs.to_dict(), "made_with": {"fusion_hub": __version__, "torch": torch.__version__}}
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    files = [folder / f"{pair.name}.png" for pair in pairs]
     rank, world = (int(os.environ.get(key, default)) for key, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     order = sorted(range(len(pairs)), key=lambda index: (index - rank) % world)
-    missing = [index for index in order if not _is_of(files[index], _record(inputs, pairs[index]))]
+    missing = [index for index in order if not _is_current(files[index], _record(inputs, pairs[index]))]
     if missing:
-        _make(inputs, [(pairs[index], files[index]) for index in missing], f"{inputs.name}: {label}", shown=rank == 0)
+        title = f"fusing {inputs.name}: {label}"
+        for index in tqdm(missing, desc=title, unit="image", disable=rank != 0):
+            write_picture(inputs, pairs[index], files[index])  # skipped if another process was faster
     for file in files:
         with Image.open(file) as image:
             yield image.convert("RGB")
 
 
 def write_picture(inputs: Inputs, pair: Pair, file: Path) -> bool:
-    """Write the picture of a pair as PNG with its provenance, aside and then in place; True if it was written.
+    """Write the image of a pair as PNG with its provenance, whole or not at all; True if it was written.
 
-    False if `file` is already what this method makes of these sources. What is read from a folder is always written.
+    False if `file` already is the result of this method for these sources. Images from a folder are always written.
     """
     record = _record(inputs, pair)
-    if inputs.kind != "folder" and _is_of(file, record):
+    if inputs.kind != "folder" and _is_current(file, record):
         return False
     text = PngInfo()
     text.add_text(PROVENANCE, record)
-    picture = inputs.picture(pair)
+    image = inputs.picture(pair)
     with write_aside(file) as path:
-        picture.save(path, "PNG", pnginfo=text)
+        image.save(path, "PNG", pnginfo=text)
     return True
 
 
-def _make(inputs: Inputs, work: Sequence[tuple[Pair, Path]], title: str, shown: bool) -> None:
-    from tqdm import tqdm
-
-    for pair, file in tqdm(work, desc=f"fusing {title}", unit="picture", disable=not shown):
-        write_picture(inputs, pair, file)  # nothing if another process was quicker
+def file_name(text: str) -> str:
+    """A valid file name: `runs/x/pipeline` becomes `runs_x_pipeline`."""
+    return re.sub(r"[^\w.-]+", "_", text).strip("_.") or "_"
 
 
-# --- the kinds -------------------------------------------------------------------------------------------------------
+def _rgb(image: Any) -> Image.Image:
+    return Image.fromarray(FusionImageProcessor().to_rgb(image))
 
 
-def _rgb(picture: Any) -> Image.Image:
-    return Image.fromarray(FusionImageProcessor().to_rgb(picture))
+def _made(name: str, kind: str, picture: Callable[[Pair], Image.Image], details: Mapping[str, Any]) -> Inputs:
+    digest = hashlib.sha256(json.dumps(details, sort_keys=True).encode()).hexdigest()
+    return Inputs(name, kind, picture, details, digest)
 
 
 def _rule(name: str) -> Inputs:
@@ -141,26 +167,7 @@ def _rule(name: str) -> Inputs:
         visible, infrared, contexts = processor.preprocess(pair.visible_source, pair.infrared_source)
         return _rgb(processor.postprocess(BASELINES[name](visible, infrared), contexts)[0])
 
-    details = {"rule": name, "colour": "of the visible picture"}
-    return Inputs(name, "rule", picture, details, _digest(details))
-
-
-def _model(name: str, dtype: str) -> Inputs:
-    import torch
-    from diffusers.utils import logging
-
-    from fusion_hub.evaluation.methods import describe_checkpoint
-    from fusion_hub.pipelines import FusionPipeline
-
-    logging.disable_progress_bar()
-    pipeline = FusionPipeline.from_pretrained(name, dtype=getattr(torch, dtype))
-    pipeline.set_progress_bar_config(disable=True)
-
-    def picture(pair: Pair) -> Image.Image:
-        return _rgb(pipeline(pair.visible_source, pair.infrared_source).images[0])
-
-    details = {**describe_checkpoint(pipeline), "dtype": str(pipeline.model.dtype).removeprefix("torch.")}
-    return Inputs(_shown(name), "model", picture, details, _digest(details))
+    return _made(name, "rule", picture, {"rule": name, "colour": "of the visible picture"})  # as in existing caches
 
 
 def _folder(folder: Path) -> Inputs:
@@ -175,23 +182,20 @@ def _folder(folder: Path) -> Inputs:
         found = files.get(pair.name, [])
         if len(found) != 1:
             raise ValueError(
-                f"{folder} has {len(found)} images named {pair.name!r}: give one for each pair, of the stem of the pair"
+                f"{folder} has {len(found)} images named {pair.name!r}: give one image for each pair, with its stem"
             )
         return _rgb(found[0])
 
-    return Inputs(_shown(str(folder)), "folder", picture, {"folder": folder.name, "images": len(files)})
+    return Inputs(_portable(str(folder)), "folder", picture, {"folder": folder.name, "images": len(files)})
 
 
-def _shown(name: str) -> str:
-    """A name that holds no place of one machine."""
+def _portable(name: str) -> str:
+    """A name without the path of one machine."""
     return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() else name
 
 
-# --- the cache -------------------------------------------------------------------------------------------------------
-
-
 def _record(inputs: Inputs, pair: Pair) -> str:
-    """What one fused picture was made of and by."""
+    """Sources and method of one fused image."""
     sources = {"visible": _source_digest(pair.visible_source), "infrared": _source_digest(pair.infrared_source)}
     return json.dumps({"method": inputs.name, "fingerprint": inputs.fingerprint, "sources": sources}, sort_keys=True)
 
@@ -203,34 +207,10 @@ def _source_digest(source: ImageSource) -> str:
     return hashlib.sha256(f"{pixels.shape} {pixels.dtype} ".encode() + pixels.tobytes()).hexdigest()
 
 
-def _is_of(file: Path, record: str) -> bool:
-    """Whether a cached picture is whole and was made of the same sources by the same method."""
+def _is_current(file: Path, record: str) -> bool:
+    """Whether a cached image is whole and was made from the same sources by the same method."""
     try:
         with Image.open(file) as image:
             return image.info.get(PROVENANCE) == record
     except READ_ERRORS:
         return False
-
-
-def _describe(inputs: Inputs, path: Path) -> None:
-    import torch
-
-    from fusion_hub import __version__
-
-    values = {
-        "name": inputs.name,
-        "kind": inputs.kind,
-        "fingerprint": inputs.fingerprint,
-        "details": dict(inputs.details),
-        "made_with": {"fusion_hub": __version__, "torch": torch.__version__},
-    }
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def file_name(text: str) -> str:
-    """A name that can be one of a file: `runs/x/pipeline` becomes `runs_x_pipeline`."""
-    return re.sub(r"[^\w.-]+", "_", text).strip("_.") or "_"
-
-
-def _digest(details: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(details, sort_keys=True).encode()).hexdigest()

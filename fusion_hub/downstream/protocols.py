@@ -1,4 +1,4 @@
-"""What a detector and a segmenter are, and what they return."""
+"""Detectors and segmenters, their results, and the names and colors of classes."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -7,11 +7,59 @@ from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from fusion_hub.downstream.classes import Colour, name_of
 from fusion_hub.image.processor import ImageInput
+
+Color = tuple[int, int, int]
+
+COCO_CLASSES: tuple[str, ...] = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
+    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
+    *("elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee"),
+    *("skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard"),
+    *("tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
+    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
+    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone"),
+    *("microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear"),
+    *("hair drier", "toothbrush"),
+)
+"""The 80 classes of COCO (Lin et al. 2014) in the order that YOLO files use."""
+
+MSRS_CLASSES: tuple[str, ...] = (
+    *("unlabelled", "car", "person", "bike", "curve", "car stop", "guardrail", "colour cone", "bump"),
+)
+"""The nine classes of MSRS (Tang et al. 2022) by label value; those of MFNet (Ha et al. 2017)."""
+
+COLORS: tuple[Color, ...] = (
+    *((86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66)),
+    *((204, 121, 167), (213, 94, 0), (0, 114, 178), (190, 190, 190)),
+)
+"""Eight colors for people with any color vision: Okabe and Ito (2008), with gray instead of black."""
+
+MSRS_PALETTE: tuple[Color, ...] = ((0, 0, 0), *COLORS[:3], *COLORS[4:7], COLORS[3], COLORS[7])
+"""A color for each of `MSRS_CLASSES`; black, which is never drawn, for unlabeled pixels.
+
+The colors of MFNet's authors are too dark to be seen on images taken at night.
+"""
 
 BACKGROUND = ("unlabelled", "unlabeled", "background", "void")
 """Names of the class that means "none of the others"; it is not drawn."""
+
+
+def name_of(names: Mapping[int, str], class_id: int) -> str:
+    """The name of a class, or `class 7` if it has none."""
+    return names.get(class_id, f"class {class_id}")
+
+
+def color_of(class_id: int) -> Color:
+    """The color of a class; after eight they repeat."""
+    return COLORS[class_id % len(COLORS)]
+
+
+def palette_of(names: Mapping[int, str]) -> dict[int, Color]:
+    """Colors for the classes of a segmentation: `MSRS_PALETTE` for the classes of MSRS."""
+    if tuple(names[i] for i in sorted(names)) == MSRS_CLASSES:
+        return dict(enumerate(MSRS_PALETTE))
+    return {class_id: color_of(class_id) for class_id in sorted(names)}
 
 
 @dataclass(frozen=True)
@@ -19,7 +67,7 @@ class Detection:
     """One object.
 
     Attributes:
-        box: left, top, right, bottom in pixels of the picture; edges, so `right - left` is the width.
+        box: left, top, right, bottom in pixels of the image; edges, so `right - left` is the width.
         score: in [0, 1].
         class_id: index of its class.
         name: of its class.
@@ -33,14 +81,14 @@ class Detection:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The objects found in one picture, best first.
+    """The objects found in one image, best first.
 
     Attributes:
-        boxes: `(N, 4)` float32: left, top, right, bottom in pixels of the picture, within it.
+        boxes: `(N, 4)` float32: left, top, right, bottom in pixels, within the image.
         scores: `(N,)` float32 in [0, 1], falling.
         class_ids: `(N,)` int64.
         names: name of each class that the detector knows, by class id.
-        size: `(H, W)` of the picture.
+        size: `(H, W)` of the image.
     """
 
     boxes: np.ndarray
@@ -58,10 +106,10 @@ class Detections:
         names: Mapping[int, str],
         size: tuple[int, int],
     ) -> Self:
-        """From any order and place: boxes are clipped to the picture, empty ones dropped, the rest sorted by score.
+        """Clip boxes to the image, drop empty ones, and sort by score.
 
         Raises:
-            ValueError: if the shapes do not fit each other.
+            ValueError: the shapes do not fit each other.
         """
         boxes = np.asarray(boxes, dtype=np.float32)
         scores = np.asarray(scores, dtype=np.float32)
@@ -87,7 +135,7 @@ class Detections:
             yield Detection(tuple(box), score, class_id, name_of(self.names, class_id))
 
     def take(self, which: np.ndarray) -> Self:
-        """Those at the given indices, or where a mask `(N,)` is true, in the order that they are given in."""
+        """Those at the given indices, in their order, or where a mask `(N,)` is true."""
         return type(self)(self.boxes[which], self.scores[which], self.class_ids[which], self.names, self.size)
 
     def above(self, threshold: float) -> Self:
@@ -98,24 +146,21 @@ class Detections:
         """Those of the named classes.
 
         Raises:
-            ValueError: for a name that the detector does not know.
+            ValueError: the detector does not know one of the names.
         """
-        unknown = sorted(set(names) - set(self.names.values()))
-        if unknown:
-            raise ValueError(
-                f"the detector knows no class {unknown[0]!r}: use some of {', '.join(self.names.values())}"
-            )
-        wanted = [class_id for class_id, name in self.names.items() if name in names]
-        return self.take(np.isin(self.class_ids, wanted))
+        if unknown := sorted(set(names) - set(self.names.values())):
+            known = ", ".join(self.names.values())
+            raise ValueError(f"the detector does not know the class {unknown[0]!r}: use some of {known}")
+        return self.take(np.isin(self.class_ids, [class_id for class_id, name in self.names.items() if name in names]))
 
     def counts(self) -> dict[str, int]:
-        """How many of each class, the most frequent first."""
+        """Number of objects of each class, the most frequent first."""
         return dict(Counter(detection.name for detection in self).most_common())
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds objects in a picture.
+    """Finds objects in an image.
 
     Attributes:
         names: name of each class, by class id.
@@ -124,23 +169,23 @@ class Detector(Protocol):
     names: Mapping[int, str]
 
     def detect(self, image: ImageInput, *, threshold: float = 0.3) -> Detections:
-        """The objects with a score of at least `threshold` in a picture of any kind that a pipeline takes."""
+        """The objects with a score of at least `threshold` in an image (any input of a pipeline)."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """The class of each pixel of one picture.
+    """The class of each pixel of one image.
 
     Attributes:
         class_map: `(H, W)` int64, the class id of each pixel.
         names: name of each class, by class id.
-        palette: colour of each class, by class id.
+        palette: color of each class, by class id.
     """
 
     class_map: np.ndarray
     names: Mapping[int, str]
-    palette: Mapping[int, Colour]
+    palette: Mapping[int, Color]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -152,7 +197,7 @@ class Segmentation:
         return name_of(self.names, class_id).lower() in BACKGROUND
 
     def shares(self) -> dict[int, float]:
-        """The share of the picture, in [0, 1], of each class id that occurs, largest first."""
+        """The share of the image, in [0, 1], of each class id that occurs, largest first."""
         class_ids, pixels = np.unique(self.class_map, return_counts=True)
         shares = zip(class_ids.tolist(), (pixels / self.class_map.size).tolist(), strict=True)
         return dict(sorted(shares, key=lambda share: -share[1]))
@@ -160,18 +205,18 @@ class Segmentation:
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Gives each pixel of a picture a class.
+    """Gives each pixel of an image a class.
 
     Attributes:
         names: name of each class, by class id.
-        palette: colour of each class, by class id.
+        palette: color of each class, by class id.
     """
 
     names: Mapping[int, str]
-    palette: Mapping[int, Colour]
+    palette: Mapping[int, Color]
 
     def segment(self, image: ImageInput) -> Segmentation:
-        """The class of each pixel of a picture of any kind that a pipeline takes."""
+        """The class of each pixel of an image (any input of a pipeline)."""
         ...
 
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from fusion_hub.data.labels import IGNORED
-from fusion_hub.downstream.segmentation import SegmentationResult, evaluate_segmenter
 from fusion_hub.downstream.segmentation_samples import LabelledPicture
+from fusion_hub.downstream.segmentation_scores import SegmentationResult, evaluate_segmenter
 from fusion_hub.training.validation import picture_grid
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class SegmentationValidation:
         return {name: f"{name}/" if len(self.pictures) > 1 else "" for name in self.pictures}
 
     def _grid(self, segmenter: "Segmenter") -> Image.Image:
-        from fusion_hub.downstream.drawing import overlay_segmentation
+        from fusion_hub.downstream.draw import overlay_segmentation
         from fusion_hub.downstream.protocols import Segmentation
 
         rows = []

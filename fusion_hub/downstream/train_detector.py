@@ -211,7 +211,7 @@ class DetectorTask:
 
     def detector(self, model: Network) -> Any:
         """The network as users will have it, with its image processor."""
-        from fusion_hub.downstream.transformers_detector import TransformersDetector
+        from fusion_hub.downstream.detectors import TransformersDetector
 
         return TransformersDetector(model, image_processor(self.size, self._require_normalisation()))
 

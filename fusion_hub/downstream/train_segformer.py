@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear
 
 from fusion_hub.downstream.augmentation import Augmentation, InputConfig, Normalisation, measure_channels
-from fusion_hub.downstream.classes import MSRS_CLASSES
 from fusion_hub.downstream.inputs import Inputs, file_name
+from fusion_hub.downstream.protocols import MSRS_CLASSES
 from fusion_hub.downstream.segmentation_losses import (
     WEIGHTINGS,
     class_weights,
@@ -292,7 +292,7 @@ class SegFormerTask:
 
     def segmenter(self, model: Network) -> Any:
         """The network as users will have it, with its image processor."""
-        from fusion_hub.downstream.segformer import SegformerSegmenter
+        from fusion_hub.downstream.segmenter import SegformerSegmenter
 
         return SegformerSegmenter(model, self._processor())
 

@@ -1,4 +1,4 @@
-"""Where weights come from: a path, or a repository on the Hub. And the packages that read them."""
+"""Finding and loading weights: ONNX files, and networks of `transformers` with their image processors."""
 
 import importlib
 import os
@@ -7,15 +7,19 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
+import torch
+
+from fusion_hub.pipelines.file_checks import check_snapshot
+
 INSTALL = 'pip install "fusion-hub[downstream]"'
 _HUB_ADDRESS = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(?:/(?P<file>[\w./ -]+))?")
 
 
 def require(package: str, purpose: str) -> ModuleType:
-    """Import a package that is not installed with the base of fusion-hub.
+    """Import an optional package.
 
     Raises:
-        ImportError: one sentence with the command that installs it.
+        ImportError: it is not installed; the message has the command that installs it.
     """
     try:
         return importlib.import_module(package)
@@ -24,62 +28,59 @@ def require(package: str, purpose: str) -> ModuleType:
 
 
 def find_weights(name: str | os.PathLike[str], suffix: str, filename: str | None = None, **hub: Any) -> Path:
-    """The one weights file that a name stands for.
+    """The path of a weights file, downloaded from the Hub if necessary.
 
     Args:
-        name: a file; a folder that holds it; a Hub id `"owner/name"`, or `"owner/name/path/in/it.onnx"`.
-        suffix: ending of the file, `".onnx"`.
-        filename: its path in the folder or repository; needed where there are several.
-        hub: `revision`, `token`, `cache_dir`, `local_files_only`, for the Hub.
+        name: a file, a folder that holds one, a Hub id `"owner/name"`, or `"owner/name/path/in/it.onnx"`.
+        suffix: of the file name, such as `".onnx"`.
+        filename: path inside the folder or repository; required where there are several files.
+        hub: `revision`, `token`, `cache_dir` and `local_files_only`, as in huggingface_hub.
 
     Raises:
-        ValueError: for a name that is none of these, or that stands for several files.
-        OSError: if there is no such file, or the repository cannot be reached or read.
+        ValueError: the name is none of these, or matches several files.
+        OSError: there is no such file, or the repository cannot be reached or read.
     """
     path = Path(name)
     if path.is_file():
         if path.suffix.lower() != suffix:
-            raise ValueError(f"{str(path)!r} is no {suffix} file: give one")
+            raise ValueError(f"{str(path)!r} is not a {suffix} file")
         return path
     if path.is_dir():
         return path / _choose(path, suffix, filename)
-    text = str(name)
-    address = _HUB_ADDRESS.fullmatch(text)
-    if address is None or (address["file"] is None and text.endswith(suffix)):
+    address = _HUB_ADDRESS.fullmatch(str(name))
+    if address is None or (address["file"] is None and str(name).endswith(suffix)):
         raise FileNotFoundError(
-            f"there is no file {text!r}, and it is no Hub id: give the path of a {suffix} file, or 'owner/name' of a "
+            f"{str(name)!r} is neither a file nor a Hub id: give the path of a {suffix} file, or 'owner/name' of a "
             "repository that holds one"
         )
     return _download(address["repo"], suffix, filename or address["file"], hub)
 
 
 def _choose(folder: Path, suffix: str, filename: str | None) -> str:
-    """Path in the folder of the file asked for, or of the only one."""
-    if filename is not None:
-        if ".." in PurePosixPath(filename).parts:
-            raise ValueError(f"filename={filename!r} leads out of the folder: give a path inside it")
-        if not (folder / filename).is_file():
-            raise FileNotFoundError(f"there is no {filename!r} in {str(folder)!r}")
-        return filename
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob(f"*{suffix}"))
-    return _only(files, suffix, repr(str(folder)))
+    """Path inside the folder of `filename`, or of the only file with the suffix."""
+    if filename is None:
+        files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob(f"*{suffix}"))
+        return _only(files, suffix, repr(str(folder)))
+    if ".." in PurePosixPath(filename).parts:
+        raise ValueError(f"filename={filename!r} leads out of the folder: give a path inside it")
+    if not (folder / filename).is_file():
+        raise FileNotFoundError(f"there is no {filename!r} in {str(folder)!r}")
+    return filename
 
 
-def _only(files: list[str], suffix: str, place: str) -> str:
+def _only(files: list[str], suffix: str, location: str) -> str:
     if not files:
-        raise FileNotFoundError(f"there is no {suffix} file in {place}")
+        raise FileNotFoundError(f"there is no {suffix} file in {location}")
     if len(files) > 1:
         shown = ", ".join(files[:8]) + (", ..." if len(files) > 8 else "")
-        raise ValueError(f"there are {len(files)} {suffix} files in {place}: choose one with filename= ({shown})")
+        raise ValueError(f"there are {len(files)} {suffix} files in {location}: choose one with filename= ({shown})")
     return files[0]
 
 
 def _download(repo_id: str, suffix: str, filename: str | None, hub: dict[str, Any]) -> Path:
-    """One file of a repository, in the cache of huggingface_hub; damaged ones are refused."""
+    """One file of a repository, in the cache of huggingface_hub; damaged files are refused."""
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HTTPError
-
-    from fusion_hub.pipelines.file_checks import check_snapshot
 
     hub = {key: value for key, value in hub.items() if value is not None}
     offline = hub.get("local_files_only", False) or constants.HF_HUB_OFFLINE
@@ -89,19 +90,77 @@ def _download(repo_id: str, suffix: str, filename: str | None, hub: dict[str, An
             names = sorted(name for name in listing if PurePosixPath(name).suffix == suffix)
             filename = _only(names, suffix, f"the repository {repo_id!r}")
         folder = Path(snapshot_download(repo_id, allow_patterns=[filename or f"*{suffix}"], **hub))
-    except FileNotFoundError as error:
-        if type(error) is FileNotFoundError:  # ours; the Hub's errors derive from it
-            raise
-        raise _unreachable(repo_id, error) from error
     except (OSError, HTTPError) as error:
-        raise _unreachable(repo_id, error) from error
+        if type(error) is FileNotFoundError:  # raised by _only; the errors of huggingface_hub are subclasses
+            raise
+        message = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise OSError(
+            f"there is no file or folder {repo_id!r} here, and it cannot be loaded from the Hub ({message}): check the "
+            "path, or the id, the revision, the token and the connection"
+        ) from error
     check_snapshot(folder, repo_id)
     return folder / _choose(folder, suffix, filename)
 
 
-def _unreachable(repo_id: str, error: BaseException) -> OSError:
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return OSError(
-        f"there is no file or folder {repo_id!r} here, and it cannot be loaded from the Hub ({reason}): check the "
-        "path, or the id, the revision, the token and the connection"
-    )
+def load_network(
+    auto_class: str,
+    name_or_path: str | os.PathLike[str],
+    device: str | torch.device,
+    hub: dict[str, Any],
+    model_type: str | None = None,
+) -> tuple[Any, Any]:
+    """A `transformers` network in evaluation mode and float32, and its image processor. Safetensors only.
+
+    Args:
+        auto_class: name of a class of `transformers`, such as `"AutoModelForObjectDetection"`.
+        name_or_path: a folder written by `save_pretrained`, with `preprocessor_config.json`, or a Hub id.
+        device: where the network runs.
+        hub: `revision`, `token`, `cache_dir` and `local_files_only`; None is left out.
+        model_type: the only architecture that is accepted, such as `"segformer"`; default any.
+
+    Raises:
+        ImportError: transformers is not installed.
+        OSError: a file is missing or cannot be reached, or there are only pickled weights.
+        ValueError: the weights do not fit the network, or the network is of another kind.
+    """
+    transformers = require("transformers", auto_class)
+    name = os.fspath(name_or_path)
+    hub = {key: value for key, value in hub.items() if value is not None}
+    if not Path(name).is_dir() and (Path(name).is_absolute() or name.count("/") != 1):
+        raise FileNotFoundError(
+            f"{name!r} is neither a folder nor a Hub id: give 'owner/name', or a folder written by save_pretrained"
+        )
+    try:
+        found_type = transformers.AutoConfig.from_pretrained(name, **hub).model_type
+        if model_type not in (None, found_type):
+            raise ValueError(f"it is a {found_type}, not a {model_type}")
+        # The PIL processors: those of torchvision resize differently, and torchvision is not a requirement.
+        processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **hub)
+        model, report = getattr(transformers, auto_class).from_pretrained(
+            name, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **hub
+        )
+    except Exception as error:  # damaged files raise anything: safetensors, JSON, configuration checks, HTTP
+        kind = OSError if isinstance(error, OSError) else ValueError
+        message = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise kind(
+            f"cannot load {name!r} with {auto_class} ({message[:300]}): give a folder or a Hub id with config.json, "
+            "preprocessor_config.json and safetensors weights"
+        ) from error
+    broken = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    if broken:
+        raise ValueError(
+            f"in the weights of {name!r}, {len(broken)} tensors of the network are missing or have another shape "
+            f"(first: {sorted(broken)[0]}): use config.json and weights of the same checkpoint"
+        )
+    return model.eval().to(device), processor
+
+
+def check_finite(logits: torch.Tensor) -> None:
+    """Raises ValueError if a network returned NaN or infinite values."""
+    if not torch.isfinite(logits).all():
+        raise ValueError("the network returned NaN or infinite values: check its weights, or run it in float32")
+
+
+def class_names(model: Any) -> dict[int, str]:
+    """Name of each class of a `transformers` network, by class id."""
+    return {int(class_id): str(name) for class_id, name in model.config.id2label.items()}

@@ -1,27 +1,30 @@
-"""A set of fused pictures with boxes in the layout that Ultralytics' `yolo train` reads.
+"""Fused images with boxes in the dataset layout of Ultralytics' `yolo train`.
 
-    OUTPUT/data.yaml                     which folders, which classes
-    OUTPUT/images/train/00001D.png       one picture for each pair
-    OUTPUT/labels/train/00001D.txt       a row for each object: class, centre x, centre y, width, height, in parts of 1
-    OUTPUT/fusion-hub.json               what the pictures were made by
+    OUTPUT/data.yaml                     folders and classes
+    OUTPUT/images/train/00001D.png       one image for each pair
+    OUTPUT/labels/train/00001D.txt       one row for each object: class, center x, center y, width, height, in [0, 1]
+    OUTPUT/fusion-hub.json               how the images were made
 
-Documented at https://docs.ultralytics.com/datasets/detect. `data.yaml` has no `path`: without one the folders in it are
-looked for beside it, wherever the set is moved. It is written last, so a set that has it is whole. No code of
+The layout is documented at https://docs.ultralytics.com/datasets/detect. `data.yaml` has no `path`, so its folders are
+relative to the file and the dataset can be moved. It is written last: a dataset that has it is complete. No code of
 Ultralytics is used.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from PIL import Image
 
-from fusion_hub.data.boxes import BoxedPair
+from fusion_hub.data import PairedDataset
+from fusion_hub.data.boxes import BoxedPair, find_boxes, known_classes
 from fusion_hub.data.report import some
-from fusion_hub.downstream.inputs import PROVENANCE, Inputs, write_picture
+from fusion_hub.downstream.inputs import PROVENANCE, Inputs, file_name, write_picture
 from fusion_hub.files import sweep_leftovers, write_aside
 
 PARTS = ("train", "val", "test")
@@ -30,7 +33,7 @@ DESCRIPTION = f"{PROVENANCE}.json"
 
 @dataclass(frozen=True, eq=False)
 class YoloPicture:
-    """One picture to be written.
+    """One image to be written.
 
     Attributes:
         part: one of `PARTS`.
@@ -43,15 +46,52 @@ class YoloPicture:
     boxed: BoxedPair
 
 
-class NotOurs(ValueError):
-    """The folder holds something else; the message says what, and what to do."""
+class ForeignFolderError(ValueError):
+    """The output folder holds something else; the message says what it holds and what to do."""
+
+
+def open_sets(
+    sets: Mapping[str, Sequence[str]], class_names: Sequence[str], annotations: Sequence[str] | None
+) -> tuple[list[str], list[YoloPicture]]:
+    """The classes, and the images of all parts with their boxes.
+
+    Args:
+        sets: for each of `PARTS`, `FOLDER` or `FOLDER:SPLIT` of each paired set.
+        class_names: classes to export, in the order of their ids; empty: all in the box files.
+        annotations: box files to use, by stem; None: all.
+
+    Raises:
+        ValueError, OSError: a set or its boxes cannot be read, or two pairs of one set have the same name.
+    """
+    names = {text: _folder_and_split(text) for texts in sets.values() for text in texts}
+    pairs = {text: list(PairedDataset.open(*name)) for text, name in names.items()}
+    everything = [pair for texts in sets.values() for text in dict.fromkeys(texts) for pair in pairs[text]]
+    classes = list(class_names) or known_classes(everything, annotations)
+    pictures = []
+    for part, texts in sets.items():
+        found = {_label(*names[text]): pairs[text] for text in texts}
+        boxed = {label: find_boxes(found[label], classes, annotations, every_class=False) for label in found}
+        pictures += arrange(part, boxed)
+    return classes, pictures
+
+
+def _folder_and_split(text: str) -> tuple[str, str | None]:
+    """Folder and split of `FOLDER:SPLIT`; an existing folder may have a colon in its name."""
+    folder, colon, split = text.rpartition(":")
+    return (folder, split) if colon and split and not Path(text).exists() and Path(folder).is_dir() else (text, None)
+
+
+def _label(folder: str, split: str | None) -> str:
+    """`msrs_train` for `data/msrs/train` and for `data/msrs:train`."""
+    name = file_name("_".join([*Path(folder).resolve().parts, *([split] if split else [])][-2:]))
+    return "set" if name == "_" else name
 
 
 def arrange(part: str, sets: Mapping[str, Sequence[BoxedPair]]) -> list[YoloPicture]:
-    """The pictures of one part; stems get the name of their set in front where there are several.
+    """The images of one part; if it has several sets, the name of the set is put before each stem.
 
     Raises:
-        ValueError: two pictures of a set have one name.
+        ValueError: two images of a set have one name.
     """
     pictures = [
         YoloPicture(part, f"{name}_{pair.name}" if len(sets) > 1 else pair.name, pair)
@@ -71,23 +111,30 @@ def export(
     folder: Path,
     *,
     about: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> int:
-    """Write the set, or go on with one that was begun; returns how many pictures were written now.
+    """Write the dataset, or resume one that was interrupted; returns the number of images written now.
 
-    Pictures and labels that are there already and are of the same method, sources and boxes stay as they are.
+    Existing images and labels of the same method, sources and boxes are kept.
 
     Args:
-        pictures: of all parts, from `arrange`.
-        inputs: what to make of each pair, from `open_inputs`.
+        pictures: of all parts, from `open_sets`.
+        inputs: image of each pair, from `open_inputs`.
         classes: names, in the order of the class ids of the boxes.
-        about: more that the set depends on, JSON-able: `{"annotations": ["vis"]}`.
-        progress: called after each picture.
+        about: further settings of the dataset, JSON-able: `{"annotations": ["vis"]}`.
+        overwrite: delete an existing dataset of this function first.
+        progress: called after each image.
 
     Raises:
-        NotOurs: `folder` holds another set, or files that are no part of this one.
-        ValueError, OSError: a picture cannot be read or made, or does not fit its boxes.
+        ForeignFolderError: `folder` holds another dataset, or files that do not belong to this one.
+        ValueError, OSError: an image cannot be read or computed, or does not fit its boxes.
     """
+    if overwrite and (folder / DESCRIPTION).is_file():
+        (folder / "data.yaml").unlink(missing_ok=True)  # first: a dataset that has it is complete
+        for part in ("images", "labels"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+        (folder / DESCRIPTION).unlink(missing_ok=True)
     settings = {
         "method": inputs.name,
         "fingerprint": inputs.fingerprint,
@@ -95,88 +142,85 @@ def export(
         "classes": list(classes),
         **(about or {}),
     }
-    for place in (folder, *folder.glob("images/*"), *folder.glob("labels/*")):
-        sweep_leftovers(place)
+    for subfolder in (folder, *folder.glob("images/*"), *folder.glob("labels/*")):
+        sweep_leftovers(subfolder)
     _check_folder(folder, settings, pictures)
-    _write(folder / DESCRIPTION, json.dumps(settings, indent=2) + "\n")  # first: whose folder this is
+    _write(folder / DESCRIPTION, json.dumps(settings, indent=2) + "\n")  # first: marks the folder as ours
     for kind in ("images", "labels"):
         for part in dict.fromkeys(picture.part for picture in pictures):
             (folder / kind / part).mkdir(parents=True, exist_ok=True)
     written = 0
     for picture in pictures:
-        image = folder / "images" / picture.part / f"{picture.stem}.png"
-        written += write_picture(inputs, picture.boxed.pair, image)
-        _write(folder / "labels" / picture.part / f"{picture.stem}.txt", _label(picture.boxed, image))
+        file = folder / "images" / picture.part / f"{picture.stem}.png"
+        written += write_picture(inputs, picture.boxed.pair, file)
+        with Image.open(file) as image:
+            size = image.size
+        if (picture.boxed.boxes > np.array(size * 2) + 0.01).any():
+            raise ValueError(
+                f"{picture.boxed.name}: a box lies outside the image of {size[0]} x {size[1]}: give images of the size "
+                "of their pairs"
+            )
+        rows = label_rows(picture.boxed.boxes, picture.boxed.class_ids, size)
+        _write(folder / "labels" / picture.part / f"{picture.stem}.txt", rows)
         progress()
     _write(folder / "data.yaml", data_yaml({picture.part for picture in pictures}, inputs.name, classes))
     return written
 
 
 def data_yaml(parts: Iterable[str], method: str, classes: Sequence[str]) -> str:
-    """The file that `yolo train data=...` takes."""
-    import yaml
-
-    lines = [f"# Pictures: {method}. Folders are beside this file."]
+    """The file for `yolo train data=...`."""
     values: dict[str, Any] = {part: f"images/{part}" for part in PARTS if part in parts}
     values["names"] = dict(enumerate(classes))
-    return "\n".join([*lines, yaml.safe_dump(values, sort_keys=False, allow_unicode=True)])
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return f"# Pictures: {method}. Folders are beside this file.\n{text}"
 
 
 def label_rows(boxes: np.ndarray, class_ids: np.ndarray, size: tuple[int, int]) -> str:
-    """Rows of a label file; none for a picture without objects.
+    """Rows of a label file; none for an image without objects.
 
     Args:
         boxes: `(N, 4)`: left, top, right, bottom in pixels.
         class_ids: `(N,)`.
-        size: width and height of the picture.
+        size: width and height of the image.
     """
     parts = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / np.array(size * 2)
-    centre, extent = (parts[:, :2] + parts[:, 2:]) / 2, parts[:, 2:] - parts[:, :2]
-    rows = np.concatenate([centre, extent], axis=1).clip(0, 1)
+    center, extent = (parts[:, :2] + parts[:, 2:]) / 2, parts[:, 2:] - parts[:, :2]
+    rows = np.concatenate([center, extent], axis=1).clip(0, 1)
     return "".join(
         f"{int(class_id)} {' '.join(f'{value:.6f}' for value in row)}\n"
         for class_id, row in zip(class_ids, rows.tolist(), strict=True)
     )
 
 
-def _label(boxed: BoxedPair, image: Path) -> str:
-    with Image.open(image) as picture:
-        size = picture.size
-    if (boxed.boxes > np.array(size * 2) + 0.01).any():
-        raise ValueError(
-            f"{boxed.name}: a box lies outside of the picture of {size[0]} x {size[1]}: give pictures of the size of "
-            "their pairs"
-        )
-    return label_rows(boxed.boxes, boxed.class_ids, size)
-
-
 def _write(file: Path, text: str) -> None:
-    """Only if it says something else: whoever has cached the labels sees that they are the same."""
+    """Write the file unless it has this text already: caches of label files compare modification times."""
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
         with write_aside(file) as aside:
             aside.write_text(text, encoding="utf-8")
 
 
 def _check_folder(folder: Path, settings: Mapping[str, Any], pictures: Sequence[YoloPicture]) -> None:
-    """Whether the set can be written into the folder, or into what is there of it."""
-    if not any(path.is_file() for path in folder.rglob("*")):  # nothing there, or what a run left that was killed early
+    """Raises `ForeignFolderError` unless the folder has no files or holds a part of this dataset."""
+    if not any(path.is_file() for path in folder.rglob("*")):  # new, or from a run that was killed early
         return
     try:
         before = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise NotOurs(f"{folder} is not empty and holds no set of this command: give another folder") from None
+        raise ForeignFolderError(
+            f"{folder} is not empty and holds no dataset of this command: give another folder"
+        ) from None
     if differing := [key for key in settings if before.get(key) != json.loads(json.dumps(settings[key]))]:
         key = differing[0]
-        raise NotOurs(
-            f"{folder} holds a set with another {key} ({_short(before.get(key))}, now {_short(settings[key])}): give "
-            "another folder, or remake it with --overwrite"
+        raise ForeignFolderError(
+            f"{folder} holds a dataset with another {key} ({_short(before.get(key))}, now {_short(settings[key])}): "
+            "give another folder, or use --overwrite"
         )
     expected = {(picture.part, picture.stem) for picture in pictures}
     present = ((file.parent.name, file.stem) for file in folder.glob("images/*/[!.]*.png"))
     if strange := sorted("/".join(one) for one in present if one not in expected):
-        raise NotOurs(
-            f"{folder} holds {len(strange)} pictures that are not in these sets ({some(strange, 3)}): give another "
-            "folder, or remake it with --overwrite"
+        raise ForeignFolderError(
+            f"{folder} holds {len(strange)} images that are not in these sets ({some(strange, 3)}): give another "
+            "folder, or use --overwrite"
         )
 
 

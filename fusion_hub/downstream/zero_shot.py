@@ -1,4 +1,4 @@
-"""A detector that was trained elsewhere, on pictures that are new to it: visible, infrared or fused.
+"""Zero-shot detection: a detector trained elsewhere, on visible, infrared or fused images.
 
     detector = load_detector("yolox_nano.onnx")
     pairs = list(PairedDataset.open("data/msrs", "test"))
@@ -6,33 +6,31 @@
     result = zero_shot(detector, open_inputs("difffusenet-msrs"), boxed, CLASSES, "msrs/test", Path("runs/inputs"))
     print(result.numbers())
 
-Nothing is trained, so nothing has adapted to fused pictures either: the detector prefers what looks like the daylight
-photographs it was made for.
+The detector has not adapted to fused images, so it prefers images that resemble the daylight photographs it was trained
+on.
 """
 
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
+from tqdm import tqdm
 
 from fusion_hub.data.boxes import BoxedPair
-from fusion_hub.downstream.detection import DetectionResult, evaluate_detector
+from fusion_hub.downstream.detection_scores import DetectionResult, evaluate_detector
 from fusion_hub.downstream.inputs import Inputs, read_inputs
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from fusion_hub.downstream.protocols import Detector
+from fusion_hub.downstream.protocols import Detector
 
 CLASSES = ("person", "car", "bicycle")
-"""What MSRS has boxes of; COCO knows all three."""
+"""The classes that have boxes in MSRS; all three are also classes of COCO."""
 
 
 def zero_shot(
-    detector: "Detector",
+    detector: Detector,
     inputs: Inputs,
     boxed: Sequence[BoxedPair],
     classes: Sequence[str],
@@ -40,36 +38,32 @@ def zero_shot(
     cache: Path,
     names: Mapping[str, str] | None = None,
 ) -> DetectionResult:
-    """Detect in one picture of each pair, and compare with the boxes.
+    """Run a detector on one image of each pair and compare with the boxes.
 
-    Pictures are given in their own size; what a detector does with it (a letterbox of 416 x 416 in YOLOX-nano) is its.
+    Images have their own size; the detector resizes them as it was trained (YOLOX-nano to 416 x 416).
 
     Args:
         detector: from `load_detector`.
-        inputs: which picture of each pair, from `open_inputs`.
+        inputs: image of each pair, from `open_inputs`.
         boxed: pairs and their boxes, from `find_boxes` with the same `classes`.
-        label: of the set; fused pictures are kept in `cache` under it, and are made only if they are not there.
-        names: from the detector's names to `classes`, where they are others.
+        label: of the dataset; fused images are kept in `cache` under it and computed only if they are missing.
+        names: from the detector's names to `classes`, where they differ.
 
     Raises:
-        ValueError, OSError: a picture cannot be read or made, or the detector lacks a class.
+        ValueError, OSError: an image cannot be read or computed, or the detector lacks a class.
     """
-    return evaluate_detector(detector, _samples(inputs, boxed, label, cache), classes, names=names)
 
+    def samples() -> Iterator[tuple[str, Image.Image, np.ndarray, np.ndarray]]:
+        images = read_inputs(inputs, [one.pair for one in boxed], label, cache)
+        title = f"detecting {inputs.name}: {label}"
+        for one, image in tqdm(zip(boxed, images, strict=True), desc=title, total=len(boxed), unit="image"):
+            yield one.name, image, one.boxes, one.class_ids
 
-def _samples(
-    inputs: Inputs, boxed: Sequence[BoxedPair], label: str, cache: Path
-) -> "Iterator[tuple[str, Image.Image, np.ndarray, np.ndarray]]":
-    from tqdm import tqdm
-
-    pictures = read_inputs(inputs, [pair.pair for pair in boxed], label, cache)
-    together = zip(boxed, pictures, strict=True)
-    for pair, picture in tqdm(together, desc=f"detecting {inputs.name}: {label}", total=len(boxed), unit="picture"):
-        yield pair.name, picture, pair.boxes, pair.class_ids
+    return evaluate_detector(detector, samples(), classes, names=names)
 
 
 def describe_detector(name_or_path: str | os.PathLike[str]) -> str:
-    """What tells detectors apart in files: of an ONNX file its name and hash, else the Hub id or the folder's name."""
+    """Identify a detector in result files: name and hash of an ONNX file, name of a folder, or the Hub id."""
     path = Path(name_or_path)
     if path.is_file():
         return f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
@@ -77,11 +71,11 @@ def describe_detector(name_or_path: str | os.PathLike[str]) -> str:
 
 
 def provenance(inputs: Inputs, detector: str, label: str, annotations: Sequence[str] | None) -> dict[str, Any]:
-    """What `DetectionResult.save` should write beside the numbers.
+    """Further arguments for `DetectionResult.save`.
 
     Args:
         detector: from `describe_detector`.
-        annotations: the files of boxes that were used; None: the union of all.
+        annotations: stems of the box files that were used; None: the union of all.
     """
     return {
         "input": inputs.name,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fusion_hub.data.boxes import iou
-from fusion_hub.downstream.boxes import LETTERBOX_GREY, corners, letterbox, nms
+from fusion_hub.downstream.yolo import LETTERBOX_GRAY, letterbox, nms
 
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 INPUTS = st.tuples(st.integers(1, 4), st.integers(1, 4)).map(lambda size: (32 * size[0], 32 * size[1]))
@@ -44,22 +44,22 @@ def test_to_input_and_back_is_the_identity(
     size: tuple[int, int], input_size: tuple[int, int], centred: bool, data: st.DataObject
 ) -> None:
     boxes = data.draw(some_boxes(extent=90))
-    _, fitted = letterbox(np.zeros((*size, 3), dtype=np.uint8), input_size, centred=centred)
-    assert np.allclose(fitted.to_picture(fitted.to_input(boxes)), boxes, atol=1e-3)
+    _, fitted = letterbox(np.zeros((*size, 3), dtype=np.uint8), input_size, centered=centred)
+    assert np.allclose(fitted.to_image(fitted.to_input(boxes)), boxes, atol=1e-3)
 
 
 @given(SIZES, INPUTS, st.booleans())
 def test_the_letterbox_holds_the_whole_picture_and_grey(
     size: tuple[int, int], input_size: tuple[int, int], centred: bool
 ) -> None:
-    canvas, fitted = letterbox(np.full((*size, 3), 255, dtype=np.uint8), input_size, centred=centred)
+    canvas, fitted = letterbox(np.full((*size, 3), 255, dtype=np.uint8), input_size, centered=centred)
     assert canvas.shape == (*input_size, 3)
     whole = fitted.to_input(np.array([[0, 0, size[1], size[0]]], dtype=np.float32))[0]
     left, top, right, bottom = np.rint(whole).astype(int)
     assert np.allclose(whole, [left, top, right, bottom], atol=1e-3)  # whole pixels, none half grey
     inside = np.zeros(input_size, dtype=bool)
     inside[top:bottom, left:right] = True
-    assert (canvas[inside] == 255).all() and (canvas[~inside] == LETTERBOX_GREY).all()
+    assert (canvas[inside] == 255).all() and (canvas[~inside] == LETTERBOX_GRAY).all()
     assert bottom - top == input_size[0] or right - left == input_size[1]
     if centred:
         assert abs(left - (input_size[1] - right)) <= 1 and abs(top - (input_size[0] - bottom)) <= 1
@@ -71,9 +71,9 @@ def test_the_letterbox_holds_the_whole_picture_and_grey(
 def test_a_rectangle_is_where_its_box_is(centred: bool) -> None:
     picture = np.zeros((120, 200, 3), dtype=np.uint8)
     picture[30:90, 40:160] = 255
-    canvas, fitted = letterbox(picture, (96, 96), centred=centred)
+    canvas, fitted = letterbox(picture, (96, 96), centered=centred)
     box = fitted.to_input(np.array([[40, 30, 160, 90]], dtype=np.float32))[0]
-    inside = (canvas[..., 0] != LETTERBOX_GREY) & (canvas[..., 0] > 127)
+    inside = (canvas[..., 0] != LETTERBOX_GRAY) & (canvas[..., 0] > 127)
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     assert np.allclose(box, [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1)
 
@@ -85,10 +85,6 @@ def test_iou_counts_pixels(first: np.ndarray, second: np.ndarray) -> None:
     for i, a in enumerate(first):
         for j, b in enumerate(second):
             assert overlap[i, j] == pytest.approx(slow_iou(a, b))
-
-
-def test_corners_of_a_centre_and_a_size() -> None:
-    assert corners(np.array([[10.0, 20.0, 4.0, 8.0]])).tolist() == [[8.0, 16.0, 12.0, 24.0]]
 
 
 @settings(max_examples=60)

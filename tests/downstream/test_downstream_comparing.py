@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fusion_hub.data.boxes import iou
 from fusion_hub.downstream import Detections, compare
-from fusion_hub.downstream.boxes import iou
-from fusion_hub.downstream.comparing import match
+from fusion_hub.downstream.comparison import match
 
 NAMES = {0: "person", 1: "bicycle", 2: "car"}
 SIZE = (100, 200)
@@ -38,7 +38,7 @@ def test_a_person_of_the_infrared_and_a_car_of_the_visible_are_nothing_new() -> 
         found((0.9, 0, LEFT), (0.8, 2, RIGHT)), visible=found((0.7, 2, RIGHT)), infrared=found((0.6, 0, LEFT))
     )
     assert comparison.only_fused == () and comparison.lost == {}
-    assert "Nothing in it is missing from both sources" in comparison.sentence
+    assert "It shows nothing that is missing from both sources" in comparison.sentence
 
 
 def test_gained_and_lost_are_counted_by_class() -> None:
@@ -64,7 +64,7 @@ def test_what_a_source_shows_faintly_is_said() -> None:
     fused = found((0.9, 0, LEFT), (0.8, 0, MIDDLE))
     comparison = compare(fused, visible=found((0.2, 0, LEFT)), infrared=found((0.25, 2, MIDDLE)))
     assert comparison.only_fused == (0, 1) and comparison.below_threshold == (0,)
-    assert "1 of these a source shows below the threshold" in comparison.sentence
+    assert "A source shows 1 of these below the threshold" in comparison.sentence
 
 
 def test_one_box_of_an_object_is_enough() -> None:
@@ -121,7 +121,7 @@ def test_detections_are_clipped_sorted_and_filtered() -> None:
     assert [d.name for d in detections] == ["car", "person"]  # the bicycle lies outside
     assert next(iter(detections)).box == (0, 0, 200, 20)
     assert len(detections.above(0.2)) == 2 and detections.only(["person"]).counts() == {"person": 1}
-    with pytest.raises(ValueError, match="no class 'cat'"):
+    with pytest.raises(ValueError, match="does not know the class 'cat'"):
         detections.only(["cat"])
     with pytest.raises(ValueError, match="do not belong together"):
         Detections.of(np.zeros((2, 4)), np.zeros(1), np.zeros(2), NAMES, SIZE)

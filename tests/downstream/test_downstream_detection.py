@@ -14,12 +14,14 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fusion_hub.downstream.average_precision import Found, measure, statistics
-from fusion_hub.downstream.detection import (
+from fusion_hub.downstream.detection_scores import (
     DetectionResult,
+    Found,
     bootstrap_detection,
     bootstrap_detection_difference,
     evaluate_detector,
+    measure,
+    statistics,
 )
 from fusion_hub.downstream.protocols import Detections
 
@@ -228,7 +230,7 @@ def test_a_difference_is_paired() -> None:
     assert difference.high < 0
     same = bootstrap_detection_difference(first, first)
     assert (same.mean, same.low, same.high) == (0, 0, 0)
-    with pytest.raises(ValueError, match="compare runs on the same set"):
+    with pytest.raises(ValueError, match="compare runs on the same dataset"):
         bootstrap_detection_difference(first, random_result(8, pictures=60))
 
 
@@ -247,7 +249,7 @@ def test_runs_that_differ_widen_the_interval() -> None:
 
 @pytest.mark.parametrize(("statistic", "results"), [("AP50/lorry", 1), ("mIoU", 1), ("mAP", 0)])
 def test_unknown_statistics_and_no_results_are_errors(statistic: str, results: int) -> None:
-    with pytest.raises(ValueError, match="is no score of detection" if results else "there is no result"):
+    with pytest.raises(ValueError, match="is not a detection score" if results else "there is no result"):
         bootstrap_detection([random_result(0)] * results, statistic)
 
 
@@ -321,8 +323,11 @@ def test_at_most_a_hundred_detections_of_a_picture_count() -> None:
 
 def test_wrong_classes_and_boxes_are_errors() -> None:
     detector = Painted({0: "dog", 1: "person"})
-    with pytest.raises(ValueError, match=r"no class for 'car': leave it out, or say with names .*\(dog, person\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"no class for 'car': leave it out, or map .*\(dog, person\)",
+    ):
         evaluate_detector(detector, [], ("person", "car"))
     outside = [("x", painted(), np.array([[0, 0, 90, 10]]), np.array([0]))]
-    with pytest.raises(ValueError, match="x: a box lies outside of the picture of 80 x 60"):
+    with pytest.raises(ValueError, match="x: a box lies outside the image of 80 x 60"):
         evaluate_detector(detector, outside, ("person",))

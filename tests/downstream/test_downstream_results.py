@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusion_hub.downstream.detection import (
+from fusion_hub.downstream.detection_scores import (
     DetectionResult,
     bootstrap_detection,
     bootstrap_detection_difference,
 )
-from fusion_hub.downstream.segmentation import (
+from fusion_hub.downstream.segmentation_scores import (
     SegmentationResult,
+    bootstrap,
     bootstrap_difference,
-    bootstrap_runs,
     class_iou,
     mean_iou,
 )
@@ -139,7 +139,7 @@ def test_intervals_are_those_of_the_bootstrap_over_pictures_and_runs(runs: list[
     part = part_of(results, "segmentation")
     for row in part.rows:
         for metric, statistic in {"mIoU": mean_iou, "IoU/car": lambda sums: class_iou(sums)[..., 1]}.items():
-            expected = bootstrap_runs(stacked[row.input], statistic)
+            expected = bootstrap(stacked[row.input], statistic)
             assert number_of(row.numbers[metric]) == pytest.approx((expected.mean, expected.low, expected.high))
     for one in part.differences:
         if one.metric == "mIoU":

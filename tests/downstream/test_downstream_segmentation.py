@@ -10,11 +10,10 @@ import pytest
 from scipy import stats
 
 from fusion_hub.downstream.protocols import Segmentation
-from fusion_hub.downstream.segmentation import (
+from fusion_hub.downstream.segmentation_scores import (
     SegmentationResult,
     bootstrap,
     bootstrap_difference,
-    bootstrap_runs,
     class_iou,
     confusion_matrix,
     evaluate_segmenter,
@@ -89,9 +88,9 @@ def test_many_matrices_at_once_are_each_alone() -> None:
     ("label", "guess", "message"),
     [
         ([0, 1], [0], r"\(2,\) and the predictions \(1,\)"),
-        ([0, 9], [0, 0], "labels reach from 0 to 9"),
-        ([0, 0], [0, 9], "predictions reach from 0 to 9"),
-        ([0, 0], [-1, 0], "predictions reach from -1 to 0"),
+        ([0, 9], [0, 0], "labels range from 0 to 9"),
+        ([0, 0], [0, 9], "predictions range from 0 to 9"),
+        ([0, 0], [-1, 0], "predictions range from -1 to 0"),
     ],
 )
 def test_wrong_maps_are_errors(label: list[int], guess: list[int], message: str) -> None:
@@ -147,20 +146,20 @@ def test_paired_differences_are_narrower_than_the_intervals_of_both() -> None:
     assert 0 < difference.low < difference.mean < difference.high
     alone = bootstrap(first, pixel_accuracy)
     assert difference.high - difference.low < 0.7 * (alone.high - alone.low)
-    with pytest.raises(ValueError, match="on the same pictures"):
+    with pytest.raises(ValueError, match="on the same images"):
         bootstrap_difference(first, second[:-1])
 
 
 def test_runs_that_differ_widen_the_interval() -> None:
     rng = np.random.default_rng(3)
     one = accuracy_matrices(rng, 50)
-    same = bootstrap_runs(np.stack([one, one]), pixel_accuracy)
+    same = bootstrap(np.stack([one, one]), pixel_accuracy)
     alone = bootstrap(one, pixel_accuracy)
     assert (same.low, same.high) == pytest.approx((alone.low, alone.high), abs=0.002)
-    other = bootstrap_runs(np.stack([one, accuracy_matrices(rng, 50, 0.5)]), pixel_accuracy)
+    other = bootstrap(np.stack([one, accuracy_matrices(rng, 50, 0.5)]), pixel_accuracy)
     assert other.high - other.low > 1.5 * (same.high - same.low)
-    with pytest.raises(ValueError, match="give \\(runs, pictures, classes, classes\\)"):
-        bootstrap_runs(one)
+    with pytest.raises(ValueError, match=r"give \(\[runs,\] images, classes, classes\)"):
+        bootstrap(one[0])
 
 
 def test_a_difference_of_several_runs_draws_their_runs_too() -> None:
@@ -223,5 +222,5 @@ def test_a_segmenter_is_measured_on_a_set(tmp_path: Path) -> None:
     again = SegmentationResult.load(tmp_path / "evaluation.json")
     assert again.pictures == result.pictures and np.array_equal(again.confusions, result.confusions)
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
-    with pytest.raises(ValueError, match="001D: the labels reach from 7 to 7"):
+    with pytest.raises(ValueError, match="001D: the labels range from 7 to 7"):
         evaluate_segmenter(Threshold(), [("001D", samples[0][1], np.full((6, 8), 7))])

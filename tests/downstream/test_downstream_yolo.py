@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from fusion_hub.downstream.classes import COCO_CLASSES
-from fusion_hub.downstream.yolo import Layout, grid, names_for, parse_names, recognise
+from fusion_hub.downstream.protocols import COCO_CLASSES
+from fusion_hub.downstream.yolo import Layout, grid, names_for, parse_names, recognize
 
 SIZE = (64, 96)  # height, width: their order shows
 CELLS = 8 * 12 + 4 * 6 + 2 * 3
@@ -54,31 +54,31 @@ def edges(places: np.ndarray) -> np.ndarray:
 def test_families_are_told_apart_by_shape(
     shape: tuple[int, ...], size: tuple[int, int], family: str, classes: int, strides: tuple[int, ...]
 ) -> None:
-    layout = recognise(shape, size, {})
+    layout = recognize(shape, size, {})
     assert (layout.family, layout.classes, layout.strides, layout.size) == (family, classes, strides, size)
 
 
 def test_names_decide_where_the_shape_fits_two_families() -> None:
     # 32 x 32 has 16 + 4 + 1 cells: 21 rows of 16 + 5 classes, or 21 columns of 17 + 4.
     names = {17: repr([f"n{i}" for i in range(17)]), 16: repr([f"n{i}" for i in range(16)])}
-    assert recognise((1, 21, 21), (32, 32), {"names": names[17]}).family == "yolov8"
-    assert recognise((1, 21, 21), (32, 32), {"names": names[16]}).family == "yolox"
+    assert recognize((1, 21, 21), (32, 32), {"names": names[17]}).family == "yolov8"
+    assert recognize((1, 21, 21), (32, 32), {"names": names[16]}).family == "yolox"
 
 
 @pytest.mark.parametrize(
     ("shape", "metadata", "words"),
     [
         ((1, 300, 6), {}, "nms=False"),
-        ((1, 300, 84), {}, "no YOLO head"),
-        ((2, 84, 8400), {}, "no YOLO head"),
-        ((1, 4, 8400), {}, "no YOLO head"),
-        ((84, 8400), {}, "no YOLO head"),
+        ((1, 300, 84), {}, "not a known YOLO head"),
+        ((2, 84, 8400), {}, "not a known YOLO head"),
+        ((1, 4, 8400), {}, "not a known YOLO head"),
+        ((84, 8400), {}, "not a known YOLO head"),
         ((1, 116, 8400), {"task": "segment"}, "'segment'"),
     ],
 )
 def test_other_outputs_are_refused(shape: tuple[int, ...], metadata: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        recognise(shape, (640, 640), metadata)
+        recognize(shape, (640, 640), metadata)
 
 
 def test_the_grid_goes_row_by_row() -> None:
@@ -97,7 +97,7 @@ def test_yolox_decodes_what_was_encoded(decoded: bool) -> None:
         for row, (column, line, stride) in zip(rows, cells_of(SIZE, (8, 16, 32)), strict=True):
             x, y, w, h = row[:4]
             row[:4] = x / stride - column, y / stride - line, math.log(w / stride), math.log(h / stride)
-    layout = recognise((1, CELLS, 8), SIZE, {})
+    layout = recognize((1, CELLS, 8), SIZE, {})
     boxes, found = layout.decode(rows[None])
     assert np.allclose(boxes, edges(places), atol=1e-3)
     assert np.allclose(found, scores[:, :1] * scores[:, 1:])
@@ -106,7 +106,7 @@ def test_yolox_decodes_what_was_encoded(decoded: bool) -> None:
 def test_yolov5_decodes_boxes_with_objectness() -> None:
     places = random_places(3 * CELLS)
     scores = np.random.default_rng(1).random((3 * CELLS, 3)).astype(np.float32)
-    layout = recognise((1, 3 * CELLS, 7), SIZE, {})
+    layout = recognize((1, 3 * CELLS, 7), SIZE, {})
     boxes, found = layout.decode(np.concatenate([places, scores], axis=1)[None])
     assert np.allclose(boxes, edges(places), atol=1e-3)
     assert np.allclose(found, [[o * a, o * b] for o, a, b in scores])
@@ -115,7 +115,7 @@ def test_yolov5_decodes_boxes_with_objectness() -> None:
 def test_yolov8_decodes_columns_without_objectness() -> None:
     places = random_places(CELLS)
     scores = np.random.default_rng(1).random((CELLS, 3)).astype(np.float16)
-    layout = recognise((1, 7, CELLS), SIZE, {})
+    layout = recognize((1, 7, CELLS), SIZE, {})
     boxes, found = layout.decode(np.concatenate([places, scores], axis=1).T[None])
     assert np.allclose(boxes, edges(places), atol=1e-3)
     assert np.array_equal(found, scores.astype(np.float32))
@@ -159,6 +159,10 @@ def test_names_must_be_as_many_as_the_classes() -> None:
     assert names_for(coco, {}) == dict(enumerate(COCO_CLASSES)) and len(set(COCO_CLASSES)) == 80
     two = Layout("yolov8", 2, (8, 16, 32), SIZE)
     assert names_for(two, {"names": "['a', 'b']"}) == {0: "a", 1: "b"}
-    for metadata, words in (({}, "no names"), ({"names": "['a']"}, "1 names"), ({"names": "{1: 'a', 2: 'b'}"}, "2")):
+    for metadata, words in (
+        ({}, "no names"),
+        ({"names": "['a']"}, "1 names"),
+        ({"names": "{1: 'a', 2: 'b'}"}, "2"),
+    ):
         with pytest.raises(ValueError, match=words):
             names_for(two, metadata)

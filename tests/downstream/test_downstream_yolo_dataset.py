@@ -75,7 +75,7 @@ def test_the_set_is_what_yolo_train_reads(street: Path) -> None:
     output = street / "yolo"
     sets = ("--train", street / "train", "--val", street / "val")
     code, told = run("--input", "average", *sets, "--output", output)
-    assert code == 0 and "6 pictures" in told and "of person, Car" in told
+    assert code == 0 and "6 images" in told and "of person, Car" in told
     described = yaml.safe_load((output / "data.yaml").read_text())
     assert described == {"train": "images/train", "val": "images/val", "names": {0: "person", 1: "Car"}}
     average = open_inputs("average")
@@ -115,7 +115,7 @@ def test_the_set_is_what_yolo_train_reads(street: Path) -> None:
         assert code == 2 and message in told and "--overwrite" in told
     (street / "val/vis/2.png").unlink()
     code, told = run("--input", "average", *sets, "--output", output)
-    assert code == 2 and "1 pictures that are not in these sets (val/2)" in told
+    assert code == 2 and "1 images that are not in these sets (val/2)" in told
     code, _ = run("--input", "maximum", "--class", "car", *sets, "--output", output, "--overwrite")
     assert code == 0 and not (output / "images/val/2.png").exists()
     assert yaml.safe_load((output / "data.yaml").read_text())["names"] == {0: "car"}
@@ -139,7 +139,7 @@ def test_mistakes_are_told_in_a_sentence(street: Path, tmp_path: Path) -> None:
     for name in "012":
         Image.new("RGB", (32, 24)).save(street / "small" / f"{name}.png")
     for arguments, code, message in (
-        (("-i", "average", *sets, "-o", street / "other"), 2, "is not empty and holds no set of this command"),
+        (("-i", "average", *sets, "-o", street / "other"), 2, "is not empty and holds no dataset of this command"),
         (("-i", "average", *sets, "-o", street / "other", "--overwrite"), 2, "is not empty"),
         (("-i", "average", *sets, "-o", street / "train/vis/0.png"), 2, "is a file: give a folder"),
         (
@@ -149,7 +149,7 @@ def test_mistakes_are_told_in_a_sentence(street: Path, tmp_path: Path) -> None:
         ),
         (("-i", "average", *sets, "--class", "lorry", "-o", street / "y"), 1, "knows the class 'lorry'"),
         (("-i", "nothing", *sets, "-o", street / "y"), 1, "nothing"),
-        (("-i", str(street / "small"), *sets, "-o", street / "z"), 1, "a box lies outside of the picture of 32 x 24"),
+        (("-i", str(street / "small"), *sets, "-o", street / "z"), 1, "a box lies outside the image of 32 x 24"),
         (("--train", street / "train", "-o", street / "y"), 2, "Missing option"),
     ):
         found, told = run(*arguments)

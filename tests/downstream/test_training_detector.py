@@ -17,12 +17,12 @@ from transformers import AutoModelForObjectDetection
 
 from fusion_hub.data.generated import generate_scene
 from fusion_hub.downstream.augmentation import Augmentation
-from fusion_hub.downstream.detection import DetectionResult, evaluate_detector
+from fusion_hub.downstream.detection_scores import DetectionResult, evaluate_detector
 from fusion_hub.downstream.detector_networks import initialise, new_network
 from fusion_hub.downstream.detector_samples import NO_OBJECT, BoxedPicture, DetectionCrops, boxes_in_view, open_boxed
+from fusion_hub.downstream.detectors import TransformersDetector
 from fusion_hub.downstream.inputs import open_inputs
 from fusion_hub.downstream.train_detector import DetectorConfig, DetectorTask, DetectorTraining
-from fusion_hub.downstream.transformers_detector import TransformersDetector
 from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, load_config
 from tests.support.training_runs import accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
 from tests.support.training_toy import launch

@@ -18,9 +18,14 @@ from fusion_hub.data.generated import generate_scene
 from fusion_hub.data.labels import find_labels
 from fusion_hub.downstream import SegformerSegmenter
 from fusion_hub.downstream.inputs import open_inputs, read_inputs
-from fusion_hub.downstream.segmentation import SegmentationResult, class_iou, confusion_matrix, evaluate_segmenter
 from fusion_hub.downstream.segmentation_losses import class_weights, lovasz_softmax, weighted_cross_entropy
 from fusion_hub.downstream.segmentation_samples import Augmentation, LabelledPicture, SegmentationCrops
+from fusion_hub.downstream.segmentation_scores import (
+    SegmentationResult,
+    class_iou,
+    confusion_matrix,
+    evaluate_segmenter,
+)
 from fusion_hub.downstream.train_segformer import SegFormerConfig, SegFormerTask, SegFormerTraining, segformer_logits
 from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, load_config
 from tests.support.tiny import tiny_pipeline

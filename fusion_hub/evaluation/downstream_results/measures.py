@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fusion_hub.downstream.segmentation import SegmentationResult, class_iou, mean_iou
+from fusion_hub.downstream.segmentation_scores import SegmentationResult, class_iou, mean_iou
 from fusion_hub.evaluation.downstream_results.runs import Task
 
 _DRAWS_AT_ONCE = 250  # bounds the memory
@@ -47,7 +47,7 @@ def measures_of(task: Task) -> Measures:
 
 
 class SegmentationMeasures:
-    """Intersection over union; see `fusion_hub.downstream.segmentation` for the conventions."""
+    """Intersection over union; see `fusion_hub.downstream.segmentation_scores` for the conventions."""
 
     headline: Sequence[str] = ("mIoU", "mIoU_foreground")
     families: Sequence[str] = ("IoU",)
@@ -68,7 +68,7 @@ class SegmentationMeasures:
 
 
 class DetectionMeasures:
-    """Average precision and recall; see `fusion_hub.downstream.detection` for the conventions."""
+    """Average precision and recall; see `fusion_hub.downstream.detection_scores` for the conventions."""
 
     headline: Sequence[str] = ("mAP50", "mAP", "recall")
     families: Sequence[str] = ("AP50", "AP", "recall", "recall@0.3", "precision@0.3")
@@ -79,7 +79,7 @@ class DetectionMeasures:
 
     def drawn(self, result: Any, metrics: Sequence[str], counts: np.ndarray) -> Mapping[str, np.ndarray]:
         """Detections are matched with objects once for all draws, and means are taken of what the classes have."""
-        from fusion_hub.downstream.average_precision import MEANS, mean_over_classes, measure
+        from fusion_hub.downstream.detection_scores import MEANS, mean_over_classes, measure
 
         parts_of = {name: [f"{MEANS[name]}/{one}" for one in result.classes] for name in metrics if name in MEANS}
         of_classes = {name for parts in parts_of.values() for name in parts} | {name for name in metrics if "/" in name}

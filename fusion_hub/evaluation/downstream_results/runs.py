@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fusion_hub.downstream.segmentation import SegmentationResult
+from fusion_hub.downstream.segmentation_scores import SegmentationResult
 
 if TYPE_CHECKING:
-    from fusion_hub.downstream.detection import DetectionResult
+    from fusion_hub.downstream.detection_scores import DetectionResult
 
 Task = Literal["segmentation", "detection", "zero-shot"]
 Kind = Literal["source", "rule", "method"]
@@ -219,7 +219,7 @@ def _load(file: Path, task: Task) -> "SegmentationResult | DetectionResult":
         order = _by_name(matrices.pictures)
         names = tuple(matrices.pictures[index] for index in order)
         return dataclasses.replace(matrices, pictures=names, confusions=matrices.confusions[order])
-    from fusion_hub.downstream.detection import DetectionResult
+    from fusion_hub.downstream.detection_scores import DetectionResult
 
     boxes = DetectionResult.load(file)
     order = _by_name(boxes.pictures)

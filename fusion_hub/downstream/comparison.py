@@ -1,4 +1,4 @@
-"""What only the fused picture shows: its detections, matched with those in both sources."""
+"""Detections that only the fused image shows: they are matched with those in both sources."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusion_hub.data.boxes import iou
-from fusion_hub.downstream.classes import name_of
-from fusion_hub.downstream.protocols import Detections, check_threshold
+from fusion_hub.downstream.protocols import Detections, check_threshold, name_of
 
-CAUTION = "A detection is not always an object: this illustrates, it does not measure."
+CAUTION = "A detection is not always an object: this is an illustration, not a measurement."
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Detections in three pictures of one scene, at one threshold.
+    """Detections in three images of one scene, at one threshold.
 
-    Indices are those of `fused`, `visible` and `infrared`.
+    Indices refer to `fused`, `visible` and `infrared`.
 
     Attributes:
-        threshold: the least score of what is counted.
+        threshold: the lowest score that counts.
         fused, visible, infrared: the detections at that threshold.
-        only_fused: in the fused picture, but in neither source.
-        below_threshold: of `only_fused`, those that a source shows too, with a score below the threshold.
-        only_visible: in the visible picture, but neither in the infrared nor in the fused one.
-        only_infrared: in the infrared picture, but neither in the visible nor in the fused one.
-        lost: how many objects of the sources, by class name, the fused picture does not show; those in both count once.
+        only_fused: in the fused image, but in neither source.
+        below_threshold: those of `only_fused` that a source shows with a score below the threshold.
+        only_visible: in the visible image, but neither in the infrared nor in the fused one.
+        only_infrared: in the infrared image, but neither in the visible nor in the fused one.
+        lost: number of objects, by class name, that a source shows but the fused image does not; those in both sources
+            count once.
     """
 
     threshold: float
@@ -41,13 +41,12 @@ class Comparison:
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """For each class that occurs: how many in "visible", "infrared" and "fused", "only fused" and "lost"."""
-        only = self.fused.take(np.array(self.only_fused, dtype=np.int64)).counts()
+        """For each class that occurs: the number in "visible", "infrared" and "fused", "only fused" and "lost"."""
         columns = {
             "visible": self.visible.counts(),
             "infrared": self.infrared.counts(),
             "fused": self.fused.counts(),
-            "only fused": only,
+            "only fused": self._gained(),
             "lost": dict(self.lost),
         }
         classes = dict.fromkeys(name for column in columns.values() for name in column)
@@ -55,18 +54,20 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """What was found, lost and gained, in words that a visitor understands."""
+        """What was found, lost and gained, in plain English."""
         found = f"At a threshold of {self.threshold:.2f} the fused image shows {_listed(self.fused.counts())}."
-        gained = self.fused.take(np.array(self.only_fused, dtype=np.int64)).counts()
-        if gained:
-            found += f" Found in neither source: {_listed(gained)}"
-            weak = len(self.below_threshold)
-            found += f"; {weak} of these a source shows below the threshold." if weak else "."
+        if gained := self._gained():
+            found += f" Found in neither source: {_listed(gained)}."
+            if weak := len(self.below_threshold):
+                found += f" A source shows {weak} of these below the threshold."
         else:
-            found += " Nothing in it is missing from both sources."
+            found += " It shows nothing that is missing from both sources."
         if self.lost:
             found += f" Found in a source but not in the fused image: {_listed(self.lost)}."
         return f"{found} {CAUTION}"
+
+    def _gained(self) -> dict[str, int]:
+        return self.fused.take(np.array(self.only_fused, dtype=np.int64)).counts()
 
 
 def compare(
@@ -77,27 +78,27 @@ def compare(
     threshold: float = 0.3,
     iou_threshold: float = 0.5,
 ) -> Comparison:
-    """Match the detections in a fused picture with those in its sources.
+    """Match the detections in a fused image with those in its sources.
 
-    Two detections match if they are of one class and overlap by `iou_threshold`; each matches at most one other, the
-    pairs that overlap most first.
+    Two detections match if they have one class and overlap by at least `iou_threshold`. Each matches at most one other;
+    the pairs with the largest overlap are matched first.
 
     Args:
-        fused, visible, infrared: of one detector, in pictures of one size. Detected with a lower threshold than the one
-            given here they also tell what a source shows faintly (`below_threshold`).
-        threshold: the least score of what is counted, in [0, 1].
-        iou_threshold: the least intersection over union of a match, in (0, 1].
+        fused, visible, infrared: from one detector, in images of one size. If they were detected with a threshold below
+            the one given here, the result also has `below_threshold`.
+        threshold: the lowest score that counts, in [0, 1].
+        iou_threshold: the lowest intersection over union of a match, in (0, 1].
 
     Raises:
-        ValueError: if the pictures differ in size, or a threshold is out of range.
+        ValueError: the images differ in size, or a threshold is out of range.
     """
     check_threshold(threshold)
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be in (0, 1], got {iou_threshold}")
     if not fused.size == visible.size == infrared.size:
         raise ValueError(
-            f"the pictures differ in size (H, W): fused {fused.size}, visible {visible.size}, infrared {infrared.size}"
-            ": detect in registered pictures of one size"
+            f"the images differ in size (H, W): fused {fused.size}, visible {visible.size}, infrared {infrared.size}"
+            ": detect in registered images of one size"
         )
     strong = [detections.above(threshold) for detections in (fused, visible, infrared)]
     in_visible, in_infrared = (match(strong[0], source, iou_threshold) for source in strong[1:])
@@ -105,7 +106,7 @@ def compare(
     rest = strong[0].take(np.array(only_fused, dtype=np.int64))
     weak = [source.take(source.scores < threshold) for source in (visible, infrared)]
     faint = {i for source in weak for i in match(rest, source, iou_threshold)}
-    # What both sources show at one place is one object, and one of its boxes is enough to find it again.
+    # Matching detections in both sources are one object; it is not lost if either of them matches a fused detection.
     partners = match(strong[1], strong[2], iou_threshold)
     shown_visible, shown_infrared = set(in_visible.values()), set(in_infrared.values())
     lost_visible = [
@@ -131,14 +132,12 @@ def match(first: Detections, second: Detections, iou_threshold: float) -> dict[i
     overlap = iou(first.boxes, second.boxes)
     overlap[first.class_ids[:, None] != second.class_ids[None]] = 0
     pairs: dict[int, int] = {}
-    taken: set[int] = set()
     for flat in np.argsort(-overlap, axis=None, kind="stable").tolist():
         i, j = divmod(flat, max(len(second), 1))
         if overlap[i, j] < iou_threshold:
             break
-        if i not in pairs and j not in taken:
+        if i not in pairs and j not in pairs.values():
             pairs[i] = j
-            taken.add(j)
     return pairs
 
 
