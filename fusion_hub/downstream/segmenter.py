@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fusion_hub import pretrained
 from fusion_hub.downstream.protocols import Color, Segmentation, palette_of
 from fusion_hub.downstream.weights import check_finite, class_names, load_network
 from fusion_hub.image.processor import FusionImageProcessor, ImageInput, InfraredRange, pad_to_multiple
 from fusion_hub.image.tiling import Window, run_tiled
+from fusion_hub.pipelines import checkpoints
 
 STRIDE = 32  # of the coarsest features of SegFormer
 
@@ -80,7 +80,7 @@ class SegformerSegmenter:
             ValueError: the weights do not fit, the network is not a SegFormer, or a setting is invalid.
         """
         hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        location = pretrained.resolve_segmenter(os.fspath(name_or_path)) or name_or_path
+        location = checkpoints.resolve_segmenter(os.fspath(name_or_path)) or name_or_path
         return cls(*load_network("AutoModelForSemanticSegmentation", location, device, hub, "segformer"), **settings)
 
     @torch.inference_mode()
