@@ -115,7 +115,7 @@ def describe(row: evaluation.Row, seconds: float | None, output: Path) -> dict[s
 def table(rows: Sequence[Mapping[str, Any]], title: str) -> str:
     lines = [f"| {title} | {' | '.join(METRICS)} | training, s |", f"|---|{'---|' * len(METRICS)}---|"]
     for row in rows:
-        cells = [evaluation.report.number(name, row["metrics"][name]["mean"]) for name in METRICS]
+        cells = [evaluation.report.format_value(name, row["metrics"][name]["mean"]) for name in METRICS]
         took = "" if row["training_seconds"] is None else f"{row['training_seconds']:.0f}"
         lines.append(f"| {row['method']} | {' | '.join(cells)} | {took} |")
     return "\n".join(lines)

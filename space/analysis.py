@@ -15,8 +15,9 @@ from uploads import LOG, error_messages
 
 from fusion_hub import downstream, evaluation
 from fusion_hub.data.pictures import Pair
-from fusion_hub.evaluation.measuring import GUARD_METRICS, measure_pair
-from fusion_hub.evaluation.report import heading, number
+from fusion_hub.evaluation.records import GUARD_METRICS, measure_pair, summarize, warnings_of
+from fusion_hub.evaluation.report import heading
+from fusion_hub.evaluation.statistics import format_value
 from fusion_hub.explain import explain as panels_of
 from fusion_hub.metrics import find_metric
 from fusion_hub.pretrained import SEGMENTERS
@@ -171,20 +172,20 @@ def measure(
 def _measured(method: evaluation.Method, pair: Pair, sources: tuple[np.ndarray, np.ndarray]) -> evaluation.Row:
     """One pair by one method, as `fusion-hub evaluate` measures it."""
     record = measure_pair(evaluation.luminance(method.fuse(pair, "")), *sources, METRICS)
-    return evaluation.summarise(method, "pair", {"pair": record}, METRICS)
+    return summarize(method, "pair", {"pair": record}, METRICS)
 
 
 def _table_line(name: str, rows: list[evaluation.Row]) -> list[str]:
     metric = find_metric(name)
     better = "Higher" if metric.direction == "up" else "Lower"
     meaning = f"{better} is better: {metric.rewards}. Fooled by {metric.fooled_by}."
-    return [heading(name).replace("_", ", "), *(number(name, row.metrics[name].mean) for row in rows), meaning]
+    return [heading(name).replace("_", ", "), *(format_value(name, row.metrics[name].mean) for row in rows), meaning]
 
 
 def _guard_rails(row: evaluation.Row, average: evaluation.Row, maximum: evaluation.Row) -> str:
     vif = {band: [one.metrics[f"VIF_{band}"].mean for one in (row, average)] for band in ("visible", "infrared")}
     kept = ", ".join(f"{own:.2f} for the {band} image (average: {rule:.2f})" for band, (own, rule) in vif.items())
-    warnings = [f"- **{text[:1].upper()}{text[1:]}.**" for text in evaluation.warnings_of(row, average, maximum)]
+    warnings = [f"- **{text[:1].upper()}{text[1:]}.**" for text in warnings_of(row, average, maximum)]
     lines = [
         f"**Guard rails.** VIF of the fused image: {kept}. Its mean distance is {row.distances['visible']:.1f} gray "
         f"levels to the visible and {row.distances['infrared']:.1f} to the infrared image, which are "

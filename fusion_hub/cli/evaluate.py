@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
+import fusion_hub
+from fusion_hub import data as pairs
+from fusion_hub import evaluation
 from fusion_hub.cli.common import (
     FAILED,
     WRONG_USE,
@@ -31,7 +38,7 @@ from fusion_hub.files import disk_trouble
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from fusion_hub.evaluation import Evaluation, EvaluationSet, Method
+    from fusion_hub.evaluation import Evaluation, EvaluationSet, Failure, Method
 
 EXAMPLES = """
 Examples:
@@ -77,8 +84,8 @@ def evaluate(
         typer.Option(
             "--output",
             "-o",
-            help="Folder for summary.json, report.md, table.tex, per_image/*.csv, figure.png. A run that was stopped "
-            "goes on from it.",
+            help="Folder for summary.json, report.md, table.tex, per_image/*.csv, figure.png. Run the same command "
+            "again to resume.",
             show_default="print the tables only",
         ),
     ] = None,
@@ -94,7 +101,7 @@ def evaluate(
     dtype: Annotated[DtypeName, typer.Option(help="Published numbers are float32.")] = "float32",
     rescale: Annotated[
         Literal["none", "minmax"],
-        typer.Option(help="minmax stretches every result of a model by itself, as some programs do on saving."),
+        typer.Option(help="minmax stretches each result of a model to 0..255, as some programs do on saving."),
     ] = "none",
     num_inference_steps: Annotated[
         str | None, typer.Option(help="Steps of the diffusion model, a number or auto.", show_default="the model's own")
@@ -107,37 +114,45 @@ def evaluate(
     save_images: Annotated[
         bool, typer.Option("--save-images", help="Keep the fused pictures in OUTPUT/images.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure again what is measured already.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure everything again.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
-    """Measure fused images: a table with 95 % intervals, guard rails, and all that is needed to repeat it.
+    """Measure fused images: a table with 95 % intervals, warnings, and everything needed to repeat it.
 
-    Measured is the picture as it would be saved: 8-bit BT.601 luminance, original size, clamped, not stretched. The
-    rows of average and maximum are always there; a warning tells when a result is near one source, or when a stretch
+    The picture is measured as it would be saved: 8-bit BT.601 luminance, original size, clamped, not stretched. Every
+    table has the rows of average and maximum. A warning says if a result is close to one source, or if a stretch
     explains its gain.
     """
     with (
-        exit_codes("the same command with the same --output goes on from here"),
+        exit_codes("run the same command with the same --output again to resume"),
         _folder(output, save_images) as folder,
     ):
         columns = parse_metrics(metrics)
-        options: dict[str, Any] = {
-            "rescale": rescale,
-            "tile": tile,
-            "num_inference_steps": parse_steps(num_inference_steps),
-        }
+        options = {"rescale": rescale, "tile": tile, "num_inference_steps": parse_steps(num_inference_steps)}
         options = {key: value for key, value in options.items() if value is not None}
         with terminate_as_interrupt(), processes(device) as state:
             datasets = fail_together(lambda: _open_sets(data, split, limit, state.is_main_process))
             methods = fail_together(
                 lambda: _open_methods(model, datasets, options, choose_device(device, state), dtype)
             )
+            images = folder / "images" if save_images else None
             try:
-                result = _run(methods, datasets, columns, folder, save_images, overwrite, seed, state)
+                if overwrite and state.is_main_process:
+                    evaluation.forget(folder)
+                state.wait_for_everyone()
+                failures = _measure(methods, datasets, columns, folder, images, state)
+                result = evaluation.collect(methods, datasets, columns, folder, failures, seed)
+                if state.is_main_process:
+                    files = evaluation.write(result, datasets, folder, images)
+                    if not any(file.name == "figure.png" for file in files):
+                        typer.echo(
+                            "no figure: matplotlib is not installed (pip install 'fusion-hub[evaluate]')", err=True
+                        )
+                    _print(result, output)
+                state.wait_for_everyone()
             except OSError as error:
                 raise CommandError(disk_trouble(error, folder) or message_of(error)) from error
-            code = _tell(result, output, state)
-    raise typer.Exit(code)
+    raise typer.Exit(FAILED if result.failures else 0)
 
 
 @contextmanager
@@ -151,31 +166,28 @@ def _folder(output: Path | None, save_images: bool) -> Iterator[Path]:
     if save_images:
         raise CommandError("--save-images needs a folder to save them in: give --output", WRONG_USE)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise CommandError("several processes need a folder to meet in: give --output", WRONG_USE)
+        raise CommandError("several processes need a folder that they share: give --output", WRONG_USE)
     with tempfile.TemporaryDirectory(prefix="fusion-hub-") as folder:
         yield Path(folder)
 
 
-# --- what is asked for -----------------------------------------------------------------------------------------------
-
-
 def parse_metrics(text: str) -> tuple[str, ...]:
     """`cddfuse`, `difffusenet`, `red`, `all`, or names of metrics separated by commas; combinations too."""
-    from fusion_hub.metrics import LEGACY_METRICS, METRICS, TABLES
-
+    tables = fusion_hub.metrics.TABLES
+    names = (*fusion_hub.metrics.METRICS, *fusion_hub.metrics.LEGACY_METRICS)
     found: list[str] = []
-    known = {name.lower(): name for name in (*METRICS, *LEGACY_METRICS)}
+    known = {name.lower(): name for name in names}
     for word in filter(None, (part.strip() for part in text.split(","))):
         if word.lower() == "all":
-            found += METRICS
-        elif word.lower() in TABLES:
-            found += TABLES[word.lower()]
+            found += fusion_hub.metrics.METRICS
+        elif word.lower() in tables:
+            found += tables[word.lower()]
         elif word.lower() in known:
             found.append(known[word.lower()])
         else:
             raise CommandError(
-                f"--metrics {word}: no such metric; there are the tables {', '.join(TABLES)}, all, and "
-                f"{', '.join((*METRICS, *LEGACY_METRICS))}",
+                f"--metrics {word}: no such metric; choose among the tables {', '.join(tables)}, all, and "
+                f"{', '.join(names)}",
                 WRONG_USE,
             )
     if not found:
@@ -204,18 +216,15 @@ def set_name(source: str, split: str | None) -> str:
 
 
 def _open_sets(sources: Sequence[str], split: str | None, limit: int | None, shown: bool) -> "list[EvaluationSet]":
-    from fusion_hub.data import PairedDataset
-    from fusion_hub.evaluation import EvaluationSet
-
     found: dict[str, EvaluationSet] = {}
     for text in sources:
         name, source = _named(text)
         name = name or set_name(source, split)
         if name in found:
             raise CommandError(f"two sets have the name {name!r}: name one of them, --data NAME={source}", WRONG_USE)
-        pairs = PairedDataset.open(source, split=split)
-        complete = limit is None or (pairs.length is not None and limit >= pairs.length)
-        found[name] = EvaluationSet.of(name, pairs if complete else pairs[:limit], complete=complete)
+        opened = pairs.PairedDataset.open(source, split=split)
+        complete = limit is None or (opened.length is not None and limit >= opened.length)
+        found[name] = evaluation.EvaluationSet.of(name, opened if complete else opened[:limit], complete=complete)
         if shown:
             typer.echo(str(found[name].pairs.check()))
     return list(found.values())
@@ -224,45 +233,32 @@ def _open_sets(sources: Sequence[str], split: str | None, limit: int | None, sho
 def _open_methods(
     sources: Sequence[str], datasets: "Sequence[EvaluationSet]", options: dict[str, Any], device: Any, dtype: DtypeName
 ) -> "list[Method]":
-    from fusion_hub.evaluation import baseline_method, folder_method, pipeline_method, with_baselines
-    from fusion_hub.evaluation.baselines import BASELINES
-
+    names = {dataset.name: dataset.names for dataset in datasets}
     found = []
     for text in sources:
         name, source = _named(text)
         folder = Path(source).expanduser()
-        if source.replace("-", "_") in BASELINES:
-            found.append(baseline_method(source, options["rescale"]))
+        if source.replace("-", "_") in evaluation.baselines.BASELINES:
+            found.append(evaluation.baseline_method(source, options["rescale"]))
         elif folder.is_dir() and not (folder / "model_index.json").is_file():
-            found.append(folder_method(name or folder.resolve().name, folder, {s.name: s.names for s in datasets}))
+            found.append(evaluation.folder_method(name or folder.resolve().name, folder, names))
         else:
             pipeline = load_pipeline(source, device, dtype)
-            found.append(pipeline_method(name or Path(source).name, pipeline, options))
-    return with_baselines(found)
+            found.append(evaluation.pipeline_method(name or Path(source).name, pipeline, options))
+    return evaluation.with_baselines(found)
 
 
-# --- the run ---------------------------------------------------------------------------------------------------------
-
-
-def _run(
+def _measure(
     methods: "Sequence[Method]",
     datasets: "Sequence[EvaluationSet]",
     metrics: Sequence[str],
     folder: Path,
-    save_images: bool,
-    overwrite: bool,
-    seed: int,
+    images: Path | None,
     state: "PartialState",
-) -> "Evaluation":
-    """Measure the share of this process; the main one collects and writes. All return the result."""
+) -> "list[Failure]":
+    """Measure the share of this process; returns the failures of all processes."""
     from accelerate.utils import gather_object
 
-    from fusion_hub import evaluation
-
-    images = folder / "images" if save_images else None
-    if overwrite and state.is_main_process:
-        evaluation.forget(folder)
-    state.wait_for_everyone()
     share = sum(len(dataset.pairs.shard(state.process_index, state.num_processes)) for dataset in datasets)
     with progress_bar("evaluating", share * len(methods), shown=state.is_main_process) as (bar, task):
         failures = evaluation.measure_share(
@@ -275,52 +271,31 @@ def _run(
             images=images,
             progress=lambda: bar.advance(task),
         )
-    failures = gather_object(failures)
-    result = evaluation.collect(methods, datasets, metrics, folder, failures, seed)
-    if state.is_main_process:
-        agreed_files = evaluation.write(result, datasets, folder, images)
-        if not any(file.name == "figure.png" for file in agreed_files):
-            typer.echo("no figure: matplotlib is not installed (pip install 'fusion-hub[evaluate]')", err=True)
-    state.wait_for_everyone()
-    return result
+    return gather_object(failures)
 
 
-def _tell(result: "Evaluation", output: Path | None, state: "PartialState") -> int:
-    if state.is_main_process:
-        _print_tables(result)
-        for failure in result.failures:
-            who = f"{failure.method}, " if failure.method else ""
-            typer.echo(f"failed: {who}{failure.dataset}, {failure.pair}: {failure.reason}", err=True)
-        for dataset, expected in result.sizes.items():
-            measured = max((row.n for row in result.rows if row.dataset == dataset), default=0)
-            if measured < expected:
-                print_message(f"warning: {dataset}: {measured} of {expected} pairs were measured")
-        if output is not None:
-            typer.echo(f"{output}: summary.json, report.md, table.tex, per_image/*.csv, figure.png")
-    return FAILED if result.failures else 0
-
-
-def _print_tables(result: "Evaluation") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from fusion_hub.evaluation import report
-
-    console = Console()
-    for dataset, rows in report.by_dataset(result.rows):
+def _print(result: "Evaluation", output: Path | None) -> None:
+    report, console = evaluation.report, Console()
+    for dataset, rows in report.by_dataset(result.rows).items():
         title = f"{dataset}, {report.pairs_of(rows)}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
         table.add_column("method", no_wrap=True)
         for metric in result.metrics:
             table.add_column(report.heading(metric), justify="right", overflow="fold")
-        winners = {metric: report.best(rows, metric) for metric in result.metrics}
         for row in rows:
-            cells = [report.number(metric, row.metrics[metric].mean) for metric in result.metrics]
-            shown = [f"[bold]{c}[/]" if winners[m] is row else c for m, c in zip(result.metrics, cells, strict=True)]
-            table.add_row(escape(row.method), *shown)
+            cells = {metric: report.format_value(metric, row.metrics[metric].mean) for metric in result.metrics}
+            bold = (f"[bold]{c}[/]" if report.best(rows, metric) is row else c for metric, c in cells.items())
+            table.add_row(escape(row.method), *bold)
         console.print(table)
         for row in rows:
             for warning in row.warnings:
                 console.print(f"[yellow]warning:[/] {escape(row.method)}: {escape(warning)}")
+    for failure in result.failures:
+        method = f"{failure.method}, " if failure.method else ""
+        typer.echo(f"failed: {method}{failure.dataset}, {failure.pair}: {failure.reason}", err=True)
+    for dataset, expected in result.sizes.items():
+        measured = max((row.n for row in result.rows if row.dataset == dataset), default=0)
+        if measured < expected:
+            print_message(f"warning: {dataset}: {measured} of {expected} pairs were measured")
+    if output is not None:
+        typer.echo(f"{output}: summary.json, report.md, table.tex, per_image/*.csv, figure.png")

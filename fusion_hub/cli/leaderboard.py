@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fusion_hub import evaluation
 from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, message_of
 from fusion_hub.cli.evaluate import parse_metrics
 
@@ -38,22 +39,20 @@ def leaderboard(
         typer.Option(help="Columns, as in `fusion-hub evaluate`.", show_default="the usual ones"),
     ] = None,
     rank_metrics: Annotated[
-        str | None, typer.Option(help="What the mean rank is over.", show_default="SCD,VIF,Qabf,SSIM_cddfuse,EN,SF")
+        str | None, typer.Option(help="Metrics of the mean rank.", show_default="SCD,VIF,Qabf,SSIM_cddfuse,EN,SF")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Merge evaluations into one page: tables, mean ranks, paired bootstrap, plots.
 
-    The page is one HTML file that needs nothing from the network, and the same as Markdown.
+    Writes one HTML file that needs nothing from the network, and the same as Markdown.
     """
     with exit_codes("nothing was written"):
-        from fusion_hub import leaderboard as board
-
         if output.exists() and not output.is_dir():
             raise CommandError(f"--output {output} is a file: give a folder", WRONG_USE)
-        ranked = board.RANK_METRICS if rank_metrics is None else parse_metrics(rank_metrics)
+        ranked = evaluation.statistics.RANK_METRICS if rank_metrics is None else parse_metrics(rank_metrics)
         try:
-            board.build(
+            evaluation.leaderboard.build(
                 evaluations,
                 output,
                 published=published,

@@ -1,76 +1,182 @@
-"""An evaluation as people read it: Markdown, LaTeX, CSV, and a figure."""
+"""The report engine: tables as Markdown, LaTeX and CSV by pandas, figures of intervals by matplotlib; and the report of
+`evaluate`. The leaderboard and the downstream table use the same tables and figures.
+"""
 
-import csv
-import io
+import html
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from fusion_hub.evaluation.measuring import GUARD_METRICS, EvaluationSet, Failure, image_path
-from fusion_hub.evaluation.methods import as_image, luminance
-from fusion_hub.evaluation.summary import Row
+from fusion_hub.evaluation.methods import luminance
+from fusion_hub.evaluation.records import BANDS, GUARD_METRICS, EvaluationSet, Row, slug
+from fusion_hub.evaluation.statistics import Interval, arrow, format_value
+from fusion_hub.files import write_aside
 from fusion_hub.image.io import read_picture, to_image
 from fusion_hub.metrics import find_metric
 
-NO_VALUE = "n/a"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fusion_hub.evaluation.run import Evaluation
+
 EXAMPLES = 4  # pairs on the contact sheet
 THUMBNAIL = 240  # pixels, width
 
+# --- tables ----------------------------------------------------------------------------------------------------------
 
-def number(metric: str, value: float | None) -> str:
-    """Two decimals for metrics on a wide scale, three for those around 1; `n/a` where it is undefined."""
-    if value is None or math.isnan(value):
-        return NO_VALUE
-    return f"{value:.2f}" if find_metric(metric).range[1] > 2 else f"{value:.3f}"
+
+def markdown_table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of cells that are Markdown already: `escape` text from files."""
+    import pandas
+
+    return str(pandas.DataFrame(lines, columns=list(heads)).to_markdown(index=False, disable_numparse=True))
+
+
+def latex_table(heads: Sequence[str], lines: Iterable[Sequence[str]], caption: str) -> str:
+    """A booktabs table of cells that are LaTeX already."""
+    import pandas
+
+    columns = "l" + "r" * (len(heads) - 1)
+    table = pandas.DataFrame(lines, columns=list(heads)).to_latex(
+        index=False, escape=False, column_format=columns, caption=caption
+    )
+    return "% needs \\usepackage{booktabs}\n" + table.replace("\\begin{table}\n", "\\begin{table}\n\\centering\n")
+
+
+def csv_table(heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """Comma-separated values for other programs: every digit, undefined values empty."""
+    import pandas
+
+    return str(pandas.DataFrame(lines, columns=list(heads), dtype=object).to_csv(index=False, lineterminator="\n"))
+
+
+def write_text(file: Path, text: str) -> Path:
+    """Write a whole file or none; folders are created."""
+    with write_aside(file) as aside:
+        aside.write_text(text, encoding="utf-8", errors="replace")
+    return file
+
+
+def write_figure(figure: "Figure", file: Path) -> Path:
+    """The same for a figure, in the format of the suffix."""
+    with write_aside(file) as aside:
+        figure.savefig(aside, format=file.suffix[1:], dpi=160)
+    return file
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """A Markdown list."""
+    return "\n".join(f"- {text}" for text in texts)
+
+
+def escape(text: str) -> str:
+    """Text from a file as inert Markdown on one line: no HTML, links, emphasis, code or table cells."""
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+def escape_latex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)
 
 
 def heading(metric: str) -> str:
     """Name and direction."""
-    return f"{metric} {'↑' if find_metric(metric).direction == 'up' else '↓'}"
+    return f"{metric} {arrow(metric)}"
 
 
-# --- Markdown --------------------------------------------------------------------------------------------------------
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+# Kinds of rows differ in shape and fill, not only in color.
+STYLES: Mapping[str, Mapping[str, Any]] = {
+    "source": {"marker": "s", "markerfacecolor": "white", "color": "#555555"},
+    "baseline": {"marker": "o", "markerfacecolor": "#999999", "color": "#777777"},
+    "method": {"marker": "o", "markerfacecolor": "#0b4f6c", "color": "#0b4f6c"},
+}
 
 
-def markdown(
-    rows: Sequence[Row],
-    metrics: Sequence[str],
-    notes: Sequence[str],
-    failures: Sequence[Failure] = (),
-    sizes: Mapping[str, int] | None = None,
-) -> str:
-    """The whole report: for each set the table, guard rails, warnings; what could not be measured; how it was done."""
-    parts = ["# Evaluation"]
-    groups = dict(by_dataset(rows))
-    for dataset in sizes or groups:
-        if dataset not in groups:
-            parts.append(f"## {dataset}, 0 of {(sizes or {}).get(dataset, 0)} pairs")
-    for dataset, group in groups.items():
-        parts += [f"## {dataset}, {pairs_of(group)}", _metric_table(group, metrics), _guard_table(group)]
-        warned = [f"- **{_escape(row.method)}** {_escape(text)}" for row in group for text in row.warnings]
-        parts.append("\n".join(["Warnings:", "", *warned]) if warned else "No warnings.")
-    if failures:
-        named = [
-            f"- {_escape(f.dataset)}, {_escape(f.pair)}{f' ({f.method})' if f.method else ''}: {_escape(f.reason)}"
-            for f in failures
-        ]
-        parts.append("\n".join(["## Not measured", "", *named]))
-    parts.append("\n".join(["## How it was measured", "", *(f"- {note}" for note in notes)]))
-    return "\n\n".join(parts) + "\n"
+@dataclass(frozen=True)
+class Dot:
+    """One row of a panel: its number with the interval (None: undefined), and single runs as ticks."""
+
+    label: str
+    style: str
+    interval: Interval | None
+    runs: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One number of all rows; `reference` is a dashed line."""
+
+    title: str
+    dots: Sequence[Dot]
+    reference: float | None = None
+
+
+def draw_intervals(lines: Sequence[tuple[str, Sequence[Panel]]], footnote: str = "") -> "Figure":
+    """Small multiples: labeled lines of panels, one dot with its interval for each row.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    heights = [1 + 0.3 * max(len(panel.dots) for panel in panels) for _, panels in lines]
+    columns = max(len(panels) for _, panels in lines)
+    width = 1.6 + (2.3 if columns <= 4 else 1.45) * columns
+    figure = Figure(figsize=(width, sum(heights) + 0.5 * bool(footnote)), layout="constrained")
+    axes = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
+    for line, (label, panels) in zip(axes, lines, strict=True):
+        for axis, panel in zip(line, panels, strict=False):
+            _draw_panel(axis, panel)
+            axis.set_yticks(range(len(panel.dots)), [d.label for d in panel.dots] if axis is line[0] else [])
+        line[0].set_ylabel(label, fontsize=9)
+        for axis in line[len(panels) :]:
+            axis.axis("off")
+    if footnote:
+        figure.supxlabel(footnote, fontsize=7.5, x=0.02, ha="left")
+    return figure
+
+
+def _draw_panel(axis: Any, panel: Panel) -> None:
+    for y, dot in enumerate(panel.dots):
+        if dot.interval is None or math.isnan(dot.interval.mean):
+            axis.annotate("n/a", (0.02, y), xycoords=("axes fraction", "data"), fontsize=8, va="center")
+            continue
+        style = STYLES[dot.style]
+        if dot.interval.has_ends:
+            axis.plot([dot.interval.low, dot.interval.high], [y, y], color=style["color"], linewidth=1.8)
+        if len(dot.runs) > 1:
+            axis.plot(dot.runs, [y] * len(dot.runs), "|", color=style["color"], markersize=9, markeredgewidth=1)
+        axis.plot([dot.interval.mean], [y], markersize=6, linestyle="none", markeredgewidth=1.4, **style)
+    if panel.reference is not None:
+        axis.axvline(panel.reference, color="#555555", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    axis.set_title(panel.title, fontsize=9)
+    axis.set_ylim(len(panel.dots) - 0.5, -0.5)
+    axis.margins(x=0.08)
+    axis.tick_params(labelsize=8, length=2)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", alpha=0.25)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+
+
+# --- the report of `evaluate` ----------------------------------------------------------------------------------------
+
+
+def by_dataset(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of each set."""
+    return {name: [row for row in rows if row.dataset == name] for name in dict.fromkeys(row.dataset for row in rows)}
 
 
 def pairs_of(rows: Sequence[Row]) -> str:
     """`92 pairs`, or `90 of 92 pairs` where some could not be measured by any method."""
-    most = max(rows, key=lambda row: row.n)
-    return f"{most.count} pairs"
-
-
-def by_dataset(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    names = list(dict.fromkeys(row.dataset for row in rows))
-    return [(name, [row for row in rows if row.dataset == name]) for name in names]
+    return f"{max(rows, key=lambda row: row.n).count} pairs"
 
 
 def best(rows: Sequence[Row], metric: str) -> Row | None:
@@ -80,180 +186,138 @@ def best(rows: Sequence[Row], metric: str) -> Row | None:
     return max(defined, key=lambda row: sign * row.metrics[metric].mean, default=None)
 
 
+def markdown(result: "Evaluation") -> str:
+    """The whole report: means, values per source and warnings of each set; failures; how it was measured."""
+    parts = ["# Evaluation"]
+    groups = by_dataset(result.rows)
+    parts += [f"## {name}, 0 of {size} pairs" for name, size in result.sizes.items() if name not in groups]
+    for dataset, rows in groups.items():
+        apart = rows[0].distances["sources"]
+        warned = [f"**{escape(row.method)}** {escape(text)}" for row in rows for text in row.warnings]
+        parts += [
+            f"## {dataset}, {pairs_of(rows)}",
+            "Mean over the set, 95 % bootstrap interval over images; best mean in bold.",
+            _metric_table(rows, result.metrics),
+            f"Per source; distances are mean absolute differences in gray levels, the sources are {apart:.1f} apart.",
+            _guard_table(rows),
+            f"Warnings:\n\n{bullets(warned)}" if warned else "No warnings.",
+        ]
+    if result.failures:
+        named = [
+            f"{escape(f.dataset)}, {escape(f.pair)}{f' ({escape(f.method)})' if f.method else ''}: {escape(f.reason)}"
+            for f in result.failures
+        ]
+        parts.append(f"## Not measured\n\n{bullets(named)}")
+    parts.append(f"## How it was measured\n\n{bullets(result.notes)}")
+    return "\n\n".join(parts) + "\n"
+
+
 def _metric_table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     winners = {metric: best(rows, metric) for metric in metrics}
-    lines = [_line(["method", "n", *map(heading, metrics)]), _line(["---"] * (len(metrics) + 2))]
-    for row in rows:
-        cells = []
-        for metric in metrics:
-            found = row.metrics[metric]
-            mean = number(metric, found.mean)
-            shown = f"**{mean}**" if winners[metric] is row else mean
-            interval = "" if mean == NO_VALUE else f" [{number(metric, found.low)}, {number(metric, found.high)}]"
-            cells.append(shown + interval)
-        lines.append(_line([_escape(row.method), row.count, *cells]))
-    return "\n".join(["Mean over the set, 95 % bootstrap interval over images; best mean in bold.", "", *lines])
+
+    def cell(row: Row, metric: str) -> str:
+        found = row.metrics[metric]
+        mean, low, high = (format_value(metric, value) for value in (found.mean, found.low, found.high))
+        shown = f"**{mean}**" if winners[metric] is row else mean
+        return f"{shown} [{low}, {high}]" if found.has_ends else shown
+
+    lines = [[escape(row.method), row.count, *(cell(row, metric) for metric in metrics)] for row in rows]
+    return markdown_table(["method", "n", *map(heading, metrics)], lines)
 
 
 def _guard_table(rows: Sequence[Row]) -> str:
-    columns = ["distance to visible", "distance to infrared", *GUARD_METRICS]
-    lines = [_line(["method", *columns]), _line(["---"] * (len(columns) + 1))]
-    for row in rows:
-        distances = [f"{row.distances[band]:.1f}" for band in ("visible", "infrared")]
-        cells = [number(metric, row.metrics[metric].mean) for metric in GUARD_METRICS]
-        lines.append(_line([_escape(row.method), *distances, *cells]))
-    apart = rows[0].distances["sources"]
-    intro = f"Per source; distances are mean absolute differences in grey levels, the sources are {apart:.1f} apart."
-    return "\n".join([intro, "", *lines])
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
-# --- LaTeX -----------------------------------------------------------------------------------------------------------
-
-
-def latex(rows: Sequence[Row], metrics: Sequence[str]) -> str:
-    """One booktabs table for each set, ready to be included in a paper."""
-    return "\n".join(_latex_table(dataset, group, metrics) for dataset, group in by_dataset(rows))
-
-
-def _latex_table(dataset: str, rows: Sequence[Row], metrics: Sequence[str]) -> str:
-    winners = {metric: best(rows, metric) for metric in metrics}
-    arrows = {"up": r"$\uparrow$", "down": r"$\downarrow$"}
-    head = " & ".join(["Method", *(f"{_tex(m)} {arrows[find_metric(m).direction]}" for m in metrics)])
-    body = []
-    for row in rows:
-        cells = [number(metric, row.metrics[metric].mean) for metric in metrics]
-        shown = [rf"\textbf{{{c}}}" if winners[m] is row else c for m, c in zip(metrics, cells, strict=True)]
-        body.append(" & ".join([_tex(row.method), *shown]) + r" \\")
-    return "\n".join(
+    lines = [
         [
-            r"% needs \usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_tex(dataset)}, means over {pairs_of(rows)}.{_tex(_exceptions(rows))}}}",
-            rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
-            r"\toprule",
-            head + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
+            escape(row.method),
+            *(f"{row.distances[band]:.1f}" for band in BANDS),
+            *(format_value(metric, row.metrics[metric].mean) for metric in GUARD_METRICS),
         ]
-    )
+        for row in rows
+    ]
+    return markdown_table(["method", *(f"distance to {band}" for band in BANDS), *GUARD_METRICS], lines)
 
 
-def _exceptions(rows: Sequence[Row]) -> str:
-    """Which rows are over fewer pairs than the table says."""
-    most = max(row.n for row in rows)
-    fewer = [f"{row.method} over {row.count}" for row in rows if row.n < most]
-    return f" {'; '.join(fewer)}." if fewer else ""
-
-
-def _tex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)
-
-
-# --- CSV -------------------------------------------------------------------------------------------------------------
+def latex(result: "Evaluation") -> str:
+    """One booktabs table for each set, ready to be included in a paper."""
+    tables = []
+    arrows = {"up": r"$\uparrow$", "down": r"$\downarrow$"}
+    heads = [f"{escape_latex(metric)} {arrows[find_metric(metric).direction]}" for metric in result.metrics]
+    for dataset, rows in by_dataset(result.rows).items():
+        lines = []
+        for row in rows:
+            cells = {metric: format_value(metric, row.metrics[metric].mean) for metric in result.metrics}
+            bold = (rf"\textbf{{{c}}}" if best(rows, metric) is row else c for metric, c in cells.items())
+            lines.append([escape_latex(row.method), *bold])
+        most = max(row.n for row in rows)
+        fewer = "; ".join(f"{row.method} over {row.count}" for row in rows if row.n < most)
+        caption = f"{dataset}, means over {pairs_of(rows)}." + (f" {fewer}." if fewer else "")
+        tables.append(latex_table(["Method", *heads], lines, escape_latex(caption)))
+    return "\n".join(tables)
 
 
 def per_image_csv(row: Row, expected: Sequence[str] = ()) -> str:
     """One line for each image; undefined values are empty, as are all of a pair that could not be measured."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    names = list(row.values)
-    writer.writerow(["name", *names])
-    for index, image in enumerate(row.names):
-        # Every digit: the file is for other programs.
-        writer.writerow([image, *("" if (v := row.values[name][index]) is None else repr(v) for name in names)])
-    writer.writerows([name, *("" for _ in names)] for name in expected if name not in set(row.names))
-    return stream.getvalue()
+    lines: list[list[Any]] = [
+        [image, *(column[index] for column in row.values.values())] for index, image in enumerate(row.names)
+    ]
+    lines += [[name, *(None for _ in row.values)] for name in expected if name not in set(row.names)]
+    return csv_table(["name", *row.values], lines)
 
 
-# --- figures ---------------------------------------------------------------------------------------------------------
+def draw_means(result: "Evaluation") -> "Figure":
+    """Mean and interval of every method: one panel for each metric, one line of panels for each set."""
+
+    def panel(metric: str, rows: Sequence[Row]) -> Panel:
+        styles = ("baseline" if row.kind == "baseline" else "method" for row in rows)
+        dots = [Dot(row.method, style, row.metrics[metric]) for row, style in zip(rows, styles, strict=True)]
+        return Panel(heading(metric), dots)
+
+    return draw_intervals(
+        [
+            (f"{dataset}\n{pairs_of(rows)}", [panel(metric, rows) for metric in result.metrics])
+            for dataset, rows in by_dataset(result.rows).items()
+        ]
+    )
 
 
-def draw_intervals(rows: Sequence[Row], metrics: Sequence[str], file: Path) -> None:
-    """Mean and interval of every method: one panel for each metric, one line of panels for each set.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    from matplotlib.figure import Figure
-
-    groups = by_dataset(rows)
-    tallest = max(len(group) for _, group in groups)
-    width = 1.6 + 1.35 * len(metrics)
-    figure = Figure(figsize=(width, (0.9 + 0.3 * tallest) * len(groups)), layout="constrained")
-    panels = figure.subplots(len(groups), len(metrics), squeeze=False)
-    for line, (dataset, group) in zip(panels, groups, strict=True):
-        for panel, metric in zip(line, metrics, strict=True):
-            for place, row in enumerate(group):
-                found = row.metrics[metric]
-                colour = "#888888" if row.kind == "baseline" else "#0b6e99"
-                panel.plot([found.low, found.high], [place, place], color=colour, linewidth=2, solid_capstyle="round")
-                panel.plot([found.mean], [place], "o", color=colour, markersize=5)
-            panel.set_title(heading(metric), fontsize=9)
-            panel.set_yticks(range(len(group)), [row.method for row in group] if panel is line[0] else [])
-            panel.set_ylim(len(group) - 0.5, -0.5)
-            panel.tick_params(labelsize=8)
-            panel.grid(axis="x", alpha=0.3)
-            panel.spines[["top", "right"]].set_visible(False)
-        line[0].set_ylabel(f"{dataset}\n{pairs_of(group)}", fontsize=9)
-    figure.savefig(file, format="png", dpi=160)
+def image_path(images: Path, method: str, pair: str, dataset: str) -> Path:
+    """Where the fused picture of a pair is kept."""
+    return images / slug(dataset) / slug(method) / f"{pair}.png"
 
 
-def draw_examples(rows: Sequence[Row], datasets: Sequence[EvaluationSet], images: Path, file: Path) -> None:
-    """A contact sheet: a few pairs of every set, sources and every method side by side, from the saved pictures.
+def draw_examples(rows: Sequence[Row], datasets: Sequence[EvaluationSet], images: Path) -> "Figure":
+    """A contact sheet: a few pairs of every set, sources and all methods side by side, from the saved pictures.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 
-    # A label, and title and picture of each column.
-    shown: list[tuple[str, list[tuple[str, Image.Image | None]]]] = []
+    lines: list[tuple[str, list[tuple[str, Any]]]] = []
     for dataset in datasets:
-        methods = [row for row in rows if row.dataset == dataset.name]
         step = max(1, len(dataset.pairs) // EXAMPLES)
         for pair in dataset.pairs[::step][:EXAMPLES]:
-            columns: list[tuple[str, Image.Image | None]] = [
-                ("visible", as_image(pair.visible)),
-                ("infrared", as_image(pair.infrared)),
-            ]
-            for row in methods:
+            pictures = [("visible", pair.visible), ("infrared", pair.infrared)]
+            for row in by_dataset(rows).get(dataset.name, []):
                 path = image_path(images, row.method, pair.name, dataset.name)
-                columns.append((row.method, _open(path) if path.exists() else None))
-            shown.append((f"{dataset.name}\n{pair.name}", columns))
-    width = max(len(columns) for _, columns in shown)
-    figure = Figure(figsize=(1.9 * width + 0.5, 1.55 * len(shown) + 0.3), layout="constrained")
-    panels = figure.subplots(len(shown), width, squeeze=False)
-    for line, (label, columns) in zip(panels, shown, strict=True):
-        for panel in line:
-            panel.axis("off")
-        for panel, (title, picture) in zip(line, columns, strict=False):
+                pictures.append((row.method, to_image(read_picture(path)) if path.exists() else None))
+            lines.append((f"{dataset.name}\n{pair.name}", pictures))
+    width = max(len(pictures) for _, pictures in lines)
+    figure = Figure(figsize=(1.9 * width + 0.5, 1.55 * len(lines) + 0.3), layout="constrained")
+    for axes, (label, pictures) in zip(figure.subplots(len(lines), width, squeeze=False), lines, strict=True):
+        for axis in axes:
+            axis.axis("off")
+        for axis, (title, picture) in zip(axes, pictures, strict=False):
             if picture is not None:
-                panel.imshow(_thumbnail(picture), cmap="gray", vmin=0, vmax=255)
-            panel.set_title(title, fontsize=7)
-        line[0].text(-0.08, 0.5, label, transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=7)
-    figure.savefig(file, format="png", dpi=160)
+                axis.imshow(_thumbnail(picture), cmap="gray", vmin=0, vmax=255)
+            axis.set_title(title, fontsize=7)
+        axes[0].text(-0.08, 0.5, label, transform=axes[0].transAxes, rotation=90, va="center", ha="right", fontsize=7)
+    return figure
 
 
-def _open(path: Path) -> Image.Image:
-    return to_image(read_picture(path))
-
-
-def _thumbnail(picture: Image.Image) -> np.ndarray:
+def _thumbnail(picture: Image.Image | np.ndarray) -> np.ndarray:
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture)
     if picture.mode not in ("L", "RGB"):
         picture = Image.fromarray(luminance(picture))
-    picture = picture.resize((THUMBNAIL, max(1, round(picture.height * THUMBNAIL / picture.width))))
-    return np.asarray(picture)
+    return np.asarray(picture.resize((THUMBNAIL, max(1, round(picture.height * THUMBNAIL / picture.width)))))

@@ -1,4 +1,5 @@
-"""Intervals and tests of all tables: bootstrap over images and training runs, Student's t over runs, Holm, mean ranks.
+"""Intervals and tests of all tables: bootstrap over images and training runs, Student's t over runs, Holm, ranks,
+and the digits that tables print.
 
 The bootstraps resample with NumPy. `scipy.stats.bootstrap` draws the same images for a mean, but differs in the
 last digit, and has neither a paired p-value nor a second level of resampling (training runs).
@@ -17,6 +18,7 @@ from fusion_hub.metrics import find_metric
 
 LEVEL = 0.95
 RESAMPLES = 2000
+MIN_IMAGES = 5  # with fewer, a bootstrap interval means little
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 RANK_METRICS = ("SCD", "VIF", "Qabf", "SSIM_cddfuse", "EN", "SF")
 
@@ -51,6 +53,10 @@ class Interval:
         """`45.1 [40.0, 50.3]`, or `45.1` without an interval."""
         ends = f" [{100 * self.low:.1f}, {100 * self.high:.1f}]" if self.has_ends else ""
         return f"{100 * self.mean:.1f}{ends}"
+
+
+Statistic = Interval
+"""The public name of `Interval` since version 0.1."""
 
 
 def percentile_interval(mean: float, samples: np.ndarray, n: int = 0) -> Interval:
@@ -210,3 +216,17 @@ def mean_ranks(rows: Sequence[HasValues], metrics: Sequence[str] = RANK_METRICS)
         return []
     ranks = stats.rankdata(np.array(values), axis=0, nan_policy="omit")
     return [None if np.isnan(own).any() else sum(own.tolist()) / len(metrics) for own in ranks]
+
+
+def format_value(metric: str, value: float | None) -> str:
+    """Two decimals for metrics on a wide scale, three for those around 1, none from 1000; `n/a` where undefined."""
+    if value is None or math.isnan(value):
+        return "n/a"
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.2f}" if find_metric(metric).range[1] > 2 else f"{value:.3f}"
+
+
+def arrow(metric: str) -> str:
+    """The direction that is better."""
+    return "↑" if find_metric(metric).direction == "up" else "↓"

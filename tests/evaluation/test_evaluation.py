@@ -22,13 +22,14 @@ from fusion_hub.evaluation import (
     evaluate,
     folder_method,
     luminance,
+    measure_share,
     pipeline_method,
     source_luminance,
     with_baselines,
 )
-from fusion_hub.evaluation import measuring as measuring_module
-from fusion_hub.evaluation.measuring import GUARD_METRICS, Records, measure_pair, measure_share, slug
+from fusion_hub.evaluation import run as run_module
 from fusion_hub.evaluation.methods import stretch
+from fusion_hub.evaluation.records import GUARD_METRICS, Records, measure_pair, slug
 from fusion_hub.metrics import evaluate_pair
 from tests.support.tiny import tiny_pipeline
 
@@ -132,7 +133,7 @@ def test_copying_one_source_is_called_out(drawn: EvaluationSet, tmp_path: Path) 
     result = evaluate(methods, [drawn], METRICS, tmp_path)
     for band in ("visible", "infrared"):
         text = " ".join(row(result, f"copy-{band}").warnings)  # type: ignore[attr-defined]
-        assert f"near the {band} source: 0.0 grey levels" in text
+        assert f"near the {band} source: 0.0 gray levels" in text
         other = "infrared" if band == "visible" else "visible"
         assert f"keeps little of the {other} source" in text
     assert not row(result, "average").warnings and not row(result, "maximum").warnings  # type: ignore[attr-defined]
@@ -234,8 +235,8 @@ def test_nothing_is_measured_twice_unless_it_changed(
     pipeline = tiny_pipeline()
     first = evaluate([pipeline_method("tiny", pipeline)], [drawn], METRICS, tmp_path)
     calls: list[str] = []
-    measure = measuring_module.measure_pair
-    monkeypatch.setattr(measuring_module, "measure_pair", lambda *a: calls.append("") or measure(*a))
+    measure = run_module.measure_pair
+    monkeypatch.setattr(run_module, "measure_pair", lambda *a: calls.append("") or measure(*a))
     second = evaluate([pipeline_method("tiny", pipeline)], [drawn], METRICS, tmp_path)
     assert not calls and second.as_json() == first.as_json()
     next(pipeline.model.parameters()).data.add_(0.01)
@@ -277,7 +278,7 @@ def test_the_files(drawn: EvaluationSet, tmp_path: Path) -> None:
     assert not re.search(r"/(tmp|home|root|work)/", provenance)
 
     report = (tmp_path / "report.md").read_text()
-    assert "tiny_1\\|x" in report and not re.search(r"\bnan\b", report)
+    assert r"tiny\_1\|x" in report and not re.search(r"\bnan\b", report)
     assert r"tiny\_1|x" in (tmp_path / "table.tex").read_text()
     with (tmp_path / "per_image" / "drawn_test--tiny_1_x.csv").open(newline="") as stream:
         lines = list(csv.DictReader(stream))

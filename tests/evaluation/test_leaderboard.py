@@ -30,7 +30,7 @@ from fusion_hub.evaluation.leaderboard import (
     read_evaluation,
     read_published,
 )
-from fusion_hub.evaluation.leaderboard.page import HEIGHT, WIDTH, Point, _candidates, _place_labels
+from fusion_hub.evaluation.leaderboard_page import HEIGHT, WIDTH, Point, label_boxes, overlap, place_labels
 from fusion_hub.metrics import METRICS
 
 NAMES = tuple(f"{i:02d}" for i in range(12))
@@ -247,7 +247,7 @@ def test_evaluations_that_are_not_alike_are_told(tmp_path: Path) -> None:
     ]
     files = [save(tmp_path / f"{i}.json", [entry(str(i))], provenance=own) for i, own in enumerate(details)]
     convention, images = build(files, tmp_path).notes
-    assert "conventions, 'values'" in convention and "0.json" in convention and "not alike" in convention
+    assert "conventions, 'values'" in convention and "0.json" in convention and "not comparable" in convention
     assert "datasets, 'toy'" in images and "2.json" in images
     assert build(files[:1], tmp_path).notes == ()
 
@@ -518,20 +518,15 @@ def test_balance_plot_tells_the_distance_to_the_diagonal(tmp_path: Path) -> None
 @given(st.lists(st.tuples(st.floats(46, 468), st.floats(12, 338), st.integers(1, 26)), min_size=1, max_size=30))
 def test_labels_never_overlap(drawn: list[tuple[float, float, int]]) -> None:
     points = [Point(x, y, "model", "t", "m" * length) for x, y, length in drawn]
-    placed = _place_labels(points)
-    assert [(p.x, p.y) for p in placed] == [(p.x, p.y) for p in points]
-    boxes = []
-    for point in placed:
-        if point.label:
-            place = (point.label_x, point.label_y, point.anchor)
-            boxes += [box for found, box in _candidates(point) if found == place]
-    assert len(boxes) == sum(bool(point.label) for point in placed)
-    for i, box in enumerate(boxes):
-        assert box.left >= 0 and box.right <= WIDTH and box.top >= 0 and box.bottom <= HEIGHT
-        assert not any(box.meets(other) for other in boxes[i + 1 :])
+    place_labels(points)
+    boxes = [box for point in points for position, box in label_boxes(point) if position == point.label_at]
+    assert len(boxes) == sum(point.label_at is not None for point in points)
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        assert left >= 0 and right <= WIDTH and top >= 0 and bottom <= HEIGHT
+        assert not any(overlap(boxes[i], other) for other in boxes[i + 1 :])
 
 
 def test_assemble_without_files() -> None:
     board = assemble([in_memory("a", np.full(12, 0.4)), in_memory("b", np.full(12, 0.5))], rank_metrics=["VIF"])
     assert [e.row.method for e in board.boards[0].entries] == ["b", "a"]
-    assert "| b |" in board.markdown() and "<td" in board.html()
+    assert "| b " in board.markdown() and "<td" in board.html()

@@ -49,7 +49,7 @@ def test_average_has_the_same_entropy_on_the_page_and_from_evaluate(tmp_path: Pa
     shown = next(row for row in rows if row[0].startswith("EN"))[analysis.HEADERS.index("Average")]
     fused = methods.luminance(methods.baseline_method("average").fuse(night_pair, "pair"))
     entropy = evaluate_pair(fused, *methods.source_luminance(night_pair), ("EN",))["EN"]
-    assert shown == analysis.number("EN", entropy)
+    assert shown == analysis.format_value("EN", entropy)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def _cell(text: object) -> str:
 
 def _number(value: float | None, metric: str) -> str:
     """With as many digits as tables of the field print; nothing for an undefined value."""
-    from fusion_hub.evaluation.leaderboard.markdown import format_value
+    from fusion_hub.evaluation.statistics import format_value
 
     return "" if value is None else format_value(metric, value)
 

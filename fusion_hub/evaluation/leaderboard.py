@@ -1,0 +1,658 @@
+"""One page from many evaluations: which method leads on which set, by how much, and is the difference significant?
+
+    board = build([Path("ours/summary.json"), Path("theirs/summary.json")], Path("leaderboard"))
+
+`build` merges the `summary.json` files of `fusion-hub evaluate` with the numbers that other methods have published on
+the same pairs (`published.json`), ranks, compares by a paired bootstrap, and writes `leaderboard.md` and one static
+`index.html`. Rows over other images are shown, but neither ranked nor marked.
+"""
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from fusion_hub.evaluation import leaderboard_page, report
+from fusion_hub.evaluation.statistics import (
+    LEVEL,
+    MIN_IMAGES,
+    RANK_METRICS,
+    RESAMPLES,
+    Interval,
+    holm,
+    mean_ranks,
+    paired_bootstrap,
+)
+from fusion_hub.metrics import LEGACY_METRICS, METRICS, find_metric
+
+__all__ = [
+    "PUBLISHED",
+    "RANK_METRICS",
+    "TABLE_METRICS",
+    "Board",
+    "Comparison",
+    "Entry",
+    "Estimate",
+    "Leaderboard",
+    "PrintedTable",
+    "Published",
+    "Row",
+    "assemble",
+    "build",
+    "compare",
+    "holm",
+    "mean_ranks",
+    "merge",
+    "paired_bootstrap",
+    "read_evaluation",
+    "read_published",
+]
+
+TABLE_METRICS = (
+    *("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM_cddfuse", "SSIM", "CC"),
+    *("VIF_visible", "VIF_infrared"),
+)
+"""Default columns, where any row has them; those of the ranks are always shown."""
+
+KINDS = {
+    "model": "measured here",
+    "folder": "images measured here",
+    "baseline": "baseline",
+    "published": "published",
+}
+"""Kinds of rows, and the badge of each."""
+
+EVALUATION_FORMAT = "fusion-hub-evaluation/1"
+PUBLISHED_FORMAT = "fusion-hub-published/1"
+PUBLISHED = Path(__file__).with_name("published.json")
+LARGEST = 1e15  # no metric comes near it
+Estimate = Interval
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one set.
+
+    Attributes:
+        method, source: free text from a file: to be escaped wherever it is written.
+        kind: a key of `KINDS`.
+        n: number of images that the means run over.
+        metrics: by name; metrics that are undefined on every image are left out.
+        names: of the images, for rows with per-image values.
+        per_image: for each metric `(len(names),)` float64, NaN where undefined.
+        warnings: what a reader must know before quoting the row.
+        baseline: a rule without a network.
+        origin: its file, for messages.
+        expected: number of pairs that the set should have; 0 where the file does not say.
+    """
+
+    method: str
+    kind: str
+    source: str
+    dataset: str
+    n: int
+    metrics: Mapping[str, Interval]
+    names: tuple[str, ...] = ()
+    per_image: Mapping[str, np.ndarray] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    baseline: bool = False
+    origin: str = ""
+    expected: int = 0
+
+    @property
+    def count(self) -> str:
+        """`n`, or `n of N` where pairs of the set could not be measured."""
+        return f"{self.n} of {self.expected}" if self.n < self.expected else str(self.n)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The means, by metric."""
+        return {name: found.mean for name, found in self.metrics.items()}
+
+    @property
+    def badge(self) -> str:
+        """Where the row is from."""
+        return f"baseline, {KINDS[self.kind]}" if self.baseline and self.kind != "baseline" else KINDS[self.kind]
+
+    @property
+    def style(self) -> str:
+        """How it is drawn: baselines as such wherever their numbers are from."""
+        return "baseline" if self.baseline else self.kind
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against the reference in one metric, over the `n` images for which both are defined."""
+
+    method: str
+    metric: str
+    n: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float = math.nan
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the 95 % interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether it does so after Holm's correction over the methods, too."""
+        return self.excludes_zero and self.p_holm < 1 - LEVEL
+
+    @property
+    def better(self) -> bool:
+        """Whether the method's mean is the better one."""
+        return (self.difference > 0) == (find_metric(self.metric).direction == "up") and self.difference != 0
+
+    @property
+    def verdict(self) -> str:
+        """`better` or `worse`, in brackets if only without Holm's correction, or empty."""
+        if not self.excludes_zero:
+            return ""
+        word = "better" if self.better else "worse"
+        return word if self.confirmed else f"({word})"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row with its rank, None for rows that cannot be ranked; `notes` say why, after all warnings."""
+
+    row: Row
+    rank: float | None
+    comparable: bool
+    notes: tuple[str, ...]
+    best: frozenset[str] = frozenset()
+    second: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class PrintedTable:
+    """A table as a paper prints it: shown, never ranked with other rows.
+
+    `same_pairs` says whether its means run over the very pairs of `dataset`; `note` says how to read it.
+    """
+
+    dataset: str | None
+    title: str
+    source: str
+    same_pairs: bool
+    note: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """`published.json`: titles and rows by set, baselines that stand in for measured ones, and printed tables."""
+
+    titles: Mapping[str, str]
+    sets: Mapping[str, list[Row]]
+    baselines: Mapping[str, list[Row]]
+    printed: tuple[PrintedTable, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """Everything about one set: entries best first, comparisons with `reference`, printed tables."""
+
+    dataset: str
+    title: str
+    n: int
+    metrics: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    reference: str | None
+    comparisons: tuple[Comparison, ...]
+    printed: tuple[PrintedTable, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def count(self) -> str:
+        """`n`, or `n of N` where pairs of the set could not be measured."""
+        expected = max((entry.row.expected for entry in self.entries if entry.row.n == self.n), default=0)
+        return f"{self.n} of {expected}" if self.n < expected else str(self.n)
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """All sets.
+
+    Attributes:
+        boards: one for each set, in the order of the evaluations.
+        rank_metrics: the metrics of the mean rank.
+        elsewhere: printed tables of sets that no evaluation here has.
+        provenance: of each evaluation, by a short name of its file.
+        notes: notes on all sets.
+    """
+
+    boards: tuple[Board, ...]
+    rank_metrics: tuple[str, ...]
+    elsewhere: tuple[PrintedTable, ...]
+    provenance: Mapping[str, dict[str, Any]]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """The tables as GitHub-flavored Markdown; text from files is escaped."""
+        return leaderboard_page.markdown(self)
+
+    def html(self) -> str:
+        """One self-contained page: no external request, text from files is escaped."""
+        return leaderboard_page.html(self)
+
+
+# --- from rows to boards ---------------------------------------------------------------------------------------------
+
+
+def build(
+    evaluations: Sequence[Path],
+    output: Path,
+    *,
+    published: bool = True,
+    rank_metrics: Sequence[str] = RANK_METRICS,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Leaderboard:
+    """Merge evaluations and published numbers; write `output/leaderboard.md` and `output/index.html`.
+
+    Args:
+        evaluations: `summary.json` files of `fusion-hub evaluate`, or the folders that hold them.
+        output: folder; created if it does not exist.
+        published: add the rows that other methods have published on the same pairs.
+        rank_metrics: the metrics of the mean rank and of the significance tests.
+        metrics: columns of the tables; None means `TABLE_METRICS` where any row has them. Those of the ranks are added.
+        seed: seed of the bootstrap.
+
+    Raises:
+        FileNotFoundError: an evaluation does not exist.
+        ValueError: no evaluations, an unknown metric, or a file that is malformed or contradicts another; the message
+            names the file. Nothing is written then.
+    """
+    if not evaluations:
+        raise ValueError("evaluations is empty: give at least one summary.json of `fusion-hub evaluate`")
+    unknown = [name for name in (*rank_metrics, *(metrics or ())) if name not in (METRICS | LEGACY_METRICS)]
+    if unknown:
+        raise ValueError(f"unknown metrics {', '.join(map(repr, unknown))}: choose among {', '.join(METRICS)}")
+    if not rank_metrics:
+        raise ValueError("rank_metrics is empty: give at least one metric to rank by")
+    found = [read_evaluation(Path(path)) for path in evaluations]
+    board = assemble(
+        [row for rows, _ in found for row in rows],
+        read_published() if published else None,
+        rank_metrics=rank_metrics,
+        metrics=metrics,
+        provenance=dict(zip(_short_names(evaluations), (own for _, own in found), strict=True)),
+        seed=seed,
+    )
+    for name, text in {"leaderboard.md": board.markdown(), "index.html": board.html()}.items():
+        report.write_text(output / name, text)
+    return board
+
+
+def assemble(
+    rows: Iterable[Row],
+    published: Published | None = None,
+    *,
+    rank_metrics: Sequence[str] = RANK_METRICS,
+    metrics: Sequence[str] | None = None,
+    provenance: Mapping[str, dict[str, Any]] | None = None,
+    seed: int = 0,
+) -> Leaderboard:
+    """As `build`, from rows in memory, and without writing."""
+    measured, published = list(rows), published or Published({}, {}, {}, ())
+    names = list(dict.fromkeys(row.dataset for row in measured))
+    merged = merge([*measured, *(row for name in names for row in published.sets.get(name, []))])
+    columns = tuple(dict.fromkeys([*(TABLE_METRICS if metrics is None else metrics), *rank_metrics]))
+    boards = [
+        _board(name, [r for r in merged if r.dataset == name], columns, tuple(rank_metrics), published, seed)
+        for name in names
+    ]
+    elsewhere = tuple(table for table in published.printed if table.dataset not in names)
+    notes = tuple(_differing_provenance(provenance or {}))
+    return Leaderboard(tuple(boards), tuple(rank_metrics), elsewhere, provenance or {}, notes)
+
+
+def _board(
+    dataset: str,
+    rows: list[Row],
+    columns: Sequence[str],
+    rank_metrics: tuple[str, ...],
+    published: Published,
+    seed: int,
+) -> Board:
+    present = {row.method for row in rows}
+    rows = rows + [row for row in published.baselines.get(dataset, []) if row.method not in present]
+    notes = []
+    missing = [name for name in ("average", "maximum") if name not in {row.method for row in rows}]
+    if missing:
+        notes.append(
+            f"No row of {' or '.join(missing)}: without it, the table cannot show the benefit of a network. Evaluate "
+            "again with the baselines."
+        )
+    # The images that most measured rows are over: how many, and their names where known.
+    counts = Counter((r.n, frozenset(r.names)) for r in [r for r in rows if r.kind != "published"] or rows)
+    n, names = max(counts, key=lambda images: (counts[images], images[0], len(images[1])))
+    entries = _entries(rows, columns, rank_metrics, n, names)
+    if not any(entry.rank is not None for entry in entries):
+        notes.append(f"No row has all of the rank metrics ({', '.join(rank_metrics)}), so there is no mean rank.")
+    # The reference: the best-ranked row with per-image values; without ranks the first model, else the first such row.
+    able = [entry for entry in entries if entry.row.per_image and entry.comparable]
+    first = min(able, key=lambda e: (e.rank is None, e.rank or 0, e.row.kind != "model"), default=None)
+    measured = [entry.row for entry in entries if entry.row.kind != "published"]
+    return Board(
+        dataset=dataset,
+        title=published.titles.get(dataset, dataset),
+        n=n,
+        metrics=tuple(name for name in columns if any(name in row.metrics for row in rows)),
+        entries=tuple(entries),
+        reference=first.row.method if first else None,
+        comparisons=tuple(compare(measured, first.row, rank_metrics, seed)) if first else (),
+        printed=tuple(table for table in published.printed if table.dataset == dataset),
+        notes=tuple(notes),
+    )
+
+
+def _entries(
+    rows: Sequence[Row], columns: Sequence[str], rank_metrics: Sequence[str], n: int, names: frozenset[str]
+) -> list[Entry]:
+    """All rows, best first; then those without a rank: rows over the same images before others."""
+    reasons: list[str] = []
+    for row in rows:
+        others = len(frozenset(row.names) - names) if row.names and names else 0
+        if row.n != n:
+            reasons.append(f"Not ranked: its means run over {row.n} images, those of the table over {n}.")
+        elif others:
+            reasons.append(f"Not ranked: {others} of its {n} images are not among those of the table.")
+        else:
+            reasons.append("")
+    same = [row for row, reason in zip(rows, reasons, strict=True) if not reason]
+    ranks = {id(row): rank for row, rank in zip(same, mean_ranks(same, rank_metrics), strict=True)}
+    levels = {}  # the best and the second best value of each metric; equal values share a mark
+    for name in columns:
+        own = {row.metrics[name].mean for row in same if name in row.metrics}
+        levels[name] = sorted(own, reverse=find_metric(name).direction == "up")[:2]
+    entries = []
+    for row, reason in zip(rows, reasons, strict=True):
+        values = {} if reason else row.values
+        best, second = (
+            frozenset(name for name, found in levels.items() if name in values and values[name] in found[i : i + 1])
+            for i in (0, 1)
+        )
+        notes = (*row.warnings, reason) if reason else row.warnings
+        entries.append(Entry(row, ranks.get(id(row)), not reason, notes, best, second))
+    return sorted(entries, key=lambda e: (e.rank is None, not e.comparable, e.rank or 0))
+
+
+def compare(
+    rows: Sequence[Row], reference: Row, metrics: Sequence[str] = RANK_METRICS, seed: int = 0
+) -> list[Comparison]:
+    """Every other row with per-image values against `reference`, by a paired bootstrap over common images.
+
+    Images are paired by name; those for which a metric is undefined on either side are left out. With fewer than five
+    there is no comparison. The number of resamples is 2000, more where Holm's correction over many methods needs it.
+    """
+    others = [row for row in rows if row.per_image and row is not reference]
+    resamples = max(RESAMPLES, 200 * len(others))
+    found: list[Comparison] = []
+    for metric in metrics:
+        pairs = [(row, _differences(row, reference, metric)) for row in others]
+        compared = [
+            Comparison(row.method, metric, len(values), *paired_bootstrap(values, resamples, seed))
+            for row, values in pairs
+            if len(values) >= MIN_IMAGES
+        ]
+        adjusted = holm([comparison.p for comparison in compared])
+        found += [dataclasses.replace(one, p_holm=p) for one, p in zip(compared, adjusted, strict=True)]
+    return found
+
+
+def _differences(row: Row, reference: Row, metric: str) -> np.ndarray:
+    """`(n,)`: row minus reference, in the order of the reference's images; empty where either lacks the metric."""
+    if metric not in row.per_image or metric not in reference.per_image:
+        return np.empty(0)
+    own = dict(zip(row.names, row.per_image[metric], strict=True))
+    other = zip(reference.names, reference.per_image[metric], strict=True)
+    values = np.array([own[name] - value for name, value in other if name in own], dtype=np.float64)
+    return values[~np.isnan(values)]
+
+
+def merge(rows: Iterable[Row]) -> list[Row]:
+    """One row for each method, set, and measured or published: equal numbers from several files become one row.
+
+    Raises:
+        ValueError: two files have different numbers for one method on one set.
+    """
+    merged: dict[tuple[str, str, bool], Row] = {}
+    for row in rows:
+        key = (row.dataset, row.method, row.kind == "published")
+        merged[key] = _union(merged[key], row) if key in merged else row
+    return list(merged.values())
+
+
+def _union(first: Row, second: Row) -> Row:
+    """Both rows in one: metrics, per-image values and warnings of either."""
+    wrong = [f"n {second.n} against {first.n}"] if first.n != second.n else []
+    if first.names and second.names and set(first.names) != set(second.names):
+        wrong.append("other images")
+    for name in first.metrics.keys() & second.metrics.keys():
+        one, two = first.metrics[name].mean, second.metrics[name].mean
+        if not math.isclose(one, two, rel_tol=1e-4, abs_tol=1e-6):
+            wrong.append(f"{name} {two:g} against {one:g}")
+    if wrong:
+        raise ValueError(
+            f"{second.origin}: {second.method!r} on {second.dataset} differs from the row of that name in "
+            f"{first.origin}: {wrong[0]}; give the methods different names or leave one file out"
+        )
+    names = first.names or second.names
+    position = {name: i for i, name in enumerate(second.names)}
+    order = [position[name] for name in names] if second.names else []
+    return dataclasses.replace(
+        first,
+        metrics={**second.metrics, **first.metrics},
+        names=names,
+        per_image={**{name: column[order] for name, column in second.per_image.items()}, **first.per_image},
+        warnings=tuple(dict.fromkeys([*first.warnings, *second.warnings])),
+    )
+
+
+def _differing_provenance(provenance: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    """Conventions and images (by their hash) that differ between evaluations in one table."""
+    for topic, consequence in (("conventions", "rows are not comparable"), ("datasets", "images are not the same")):
+        found: dict[str, dict[str, list[str]]] = {}
+        for file, own in provenance.items():
+            part = own.get(topic)
+            for key, value in part.items() if isinstance(part, dict) else ():
+                found.setdefault(key, {}).setdefault(json.dumps(value, sort_keys=True), []).append(file)
+        for key, files in found.items():
+            if len(files) > 1:
+                groups = " against ".join(", ".join(group) for group in files.values())
+                yield f"The evaluations differ in {topic}, {key!r} ({groups}): their {consequence}."
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """The last two parts of each path, numbered where they are equal: no page shows a path of one machine."""
+    short = ["/".join((path / "summary.json" if path.is_dir() else path).parts[-2:]).lstrip("/") for path in paths]
+    return [name if short.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(short, start=1)]
+
+
+# --- reading: every fault is a ValueError that names the file and the place -------------------------------------------
+
+
+def read_evaluation(path: Path) -> tuple[list[Row], dict[str, Any]]:
+    """Rows and provenance of one evaluation.
+
+    Args:
+        path: a `summary.json`, or the folder that holds it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not an evaluation of a known format, or a number in it is missing, not finite or at odds with
+            the per-image values. The message names the file and the row.
+    """
+    path = path / "summary.json" if path.is_dir() else path
+    content = _read_json(path, EVALUATION_FORMAT)
+    found = _get(content, "rows", list, str(path))
+    if not found:
+        raise ValueError(f"{path}: it has no rows; evaluate at least one method")
+    rows = [_read_row(raw, f"{path}: rows[{i}]", str(path)) for i, raw in enumerate(found)]
+    return rows, _get(content, "provenance", dict, str(path), {})
+
+
+def _read_row(raw: Any, where: str, origin: str) -> Row:
+    method = _text(_typed(raw, dict, where), "method", where)
+    where = f"{where} ({method!r})"
+    kind, n = _text(raw, "kind", where), _get(raw, "n", int, where)
+    if kind not in KINDS:
+        _fail(where, f"kind is {kind!r}: expected one of {', '.join(KINDS)}")
+    if n < 1:
+        _fail(where, f"n is {n}: expected the number of images, 1 or more")
+    metrics = {}
+    for name, entry in _get(raw, "metrics", dict, where).items():
+        label = f"{where}: metrics[{name!r}]"
+        if "mean" not in _typed(entry, dict, label):
+            _fail(label, "'mean' is missing")
+        mean, low, high = (_number(entry.get(key), f"{where}: {name} {key}") for key in ("mean", "low", "high"))
+        if not math.isnan(mean):  # null: undefined on every image
+            metrics[name] = Interval(mean, low, high)
+    names, per_image = _read_per_image(raw, where, n)
+    for name in metrics.keys() & per_image.keys():
+        mean, defined = metrics[name].mean, per_image[name][~np.isnan(per_image[name])]
+        if not len(defined) or not math.isclose(mean, defined.mean(), rel_tol=1e-3, abs_tol=1e-4):
+            found = f"{defined.mean():g}" if len(defined) else "undefined"
+            message = f"the mean is {mean:g}, but that of the per-image values is {found}; evaluate again"
+            _fail(f"{where}: {name}", message)
+    return Row(
+        method=method,
+        kind=kind,
+        source=_text(raw, "source", where) if "source" in raw else KINDS[kind],
+        dataset=_text(raw, "dataset", where),
+        n=n,
+        metrics=metrics,
+        names=names,
+        per_image=per_image,
+        warnings=_read_warnings(raw, where),
+        baseline=kind == "baseline",
+        origin=origin,
+        expected=_get(raw, "expected", int, where, 0),
+    )
+
+
+def _read_per_image(raw: dict[str, Any], where: str, n: int) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    if raw.get("per_image") is None:
+        return (), {}
+    content = _get(raw, "per_image", dict, where)
+    names = [_typed(name, str, f"{where}: per_image names") for name in _get(content, "names", list, where)]
+    if len(set(names)) != len(names):
+        _fail(where, "per_image names has a name twice: images are paired by name, so names must be unique")
+    if len(names) != n:
+        _fail(where, f"per_image has {len(names)} names, but n is {n}")
+    values = {}
+    for metric, column in _get(content, "values", dict, where).items():
+        label = f"{where}: per_image values[{metric!r}]"
+        values[metric] = np.array([_number(value, label) for value in _typed(column, list, label)], dtype=np.float64)
+        if len(column) != n:
+            _fail(label, f"has {len(column)} values for {n} images")
+    return tuple(names), values
+
+
+def read_published(path: Path = PUBLISHED) -> Published:
+    """Numbers of other methods, which were not measured by this program.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_evaluation`.
+    """
+    content = _read_json(path, PUBLISHED_FORMAT)
+    titles, sets, baselines, printed = {}, {}, {}, []
+    for name, found in _get(content, "sets", dict, str(path)).items():
+        where = f"{path}: sets[{name!r}]"
+        n = _get(_typed(found, dict, where), "pairs", int, where)
+        titles[name] = _text(found, "title", where)
+        sets[name] = list(_published_rows(found, "rows", name, n, where))
+        baselines[name] = list(_published_rows(found, "baselines", name, n, where))
+    for raw in _get(content, "printed", list, str(path)):
+        title, source = _text(_typed(raw, dict, str(path)), "title", str(path)), _text(raw, "source", str(path))
+        where = f"{path}: {title}"
+        rows = _published_rows(raw, "rows", raw.get("dataset") or title, raw.get("pairs") or 0, where, source)
+        same, note = _get(raw, "same_pairs", bool, where), _text(raw, "note", where)
+        printed.append(PrintedTable(raw.get("dataset"), title, source, same, note, tuple(rows)))
+    return Published(titles, sets, baselines, tuple(printed))
+
+
+def _published_rows(
+    content: dict[str, Any], key: str, dataset: str, n: int, where: str, source: str | None = None
+) -> Iterator[Row]:
+    for i, raw in enumerate(_get(content, key, list, where)):
+        label = f"{where}: {key}[{i}]"
+        found = _get(_typed(raw, dict, label), "values", dict, label)
+        values = {name: _number(value, f"{label}: {name}") for name, value in found.items()}
+        yield Row(
+            method=_text(raw, "method", label),
+            kind="published",
+            source=source or _text(raw, "source", label),
+            dataset=dataset,
+            n=n,
+            metrics={name: Interval(value) for name, value in values.items() if not math.isnan(value)},
+            warnings=_read_warnings(raw, label),
+            baseline=key == "baselines",
+            origin=where,
+        )
+
+
+def _read_warnings(raw: dict[str, Any], where: str) -> tuple[str, ...]:
+    return tuple(_typed(warning, str, f"{where}: warnings") for warning in _get(raw, "warnings", list, where, []))
+
+
+def _read_json(path: Path, expected: str) -> dict[str, Any]:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"it holds {constant}, which is not JSON; undefined values are written as null")
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; give a summary.json of `fusion-hub evaluate`") from None
+    except (ValueError, RecursionError) as error:
+        what = str(error) if str(error).startswith("it holds") else "it is damaged and cannot be read as JSON"
+        raise ValueError(f"{path}: {what}; run `fusion-hub evaluate` again") from error
+    if not isinstance(content, dict) or content.get("format") != expected:
+        found = repr(content.get("format")) if isinstance(content, dict) else f"a {type(content).__name__}"
+        raise ValueError(f"{path}: its format is {found}, expected {expected!r}")
+    return content
+
+
+def _fail(where: str, message: str) -> NoReturn:
+    raise ValueError(f"{where}: {message}")
+
+
+def _typed(value: Any, kind: type, where: str) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        _fail(where, f"expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _get(content: Mapping[str, Any], key: str, kind: type, where: str, *default: Any) -> Any:
+    if key not in content:
+        return default[0] if default else _fail(where, f"{key!r} is missing")
+    return _typed(content[key], kind, f"{where}: {key!r}")
+
+
+def _text(content: Mapping[str, Any], key: str, where: str) -> str:
+    return str(_get(content, key, str, where)).strip() or _fail(where, f"{key!r} is empty")
+
+
+def _number(value: Any, where: str) -> float:
+    """A finite number, or NaN for null."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _fail(where, f"expected a number or null, got {type(value).__name__}")
+    if not abs(value) < LARGEST:
+        shown = f"{value}"[:20]
+        _fail(where, f"is {shown}: expected a finite number below {LARGEST:g}; undefined values are written as null")
+    return float(value)

@@ -1,0 +1,340 @@
+"""One record for each fused image, on disk and resumable; from records to the rows of a table, with warnings.
+
+A record is appended to `OUT/records/<key>/<process>.jsonl` as soon as it is measured. The key is a digest of the
+method, its options, the set and the metrics. A run that was stopped, or that is repeated with more methods, measures
+only what is missing; a changed checkpoint or a changed picture has another key.
+"""
+
+import hashlib
+import json
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusion_hub.data import PairedDataset
+from fusion_hub.data.pictures import ImageSource, inspect_picture
+from fusion_hub.evaluation.methods import Method, stretch
+from fusion_hub.evaluation.statistics import Interval, bootstrap_mean, format_value
+from fusion_hub.image.io import read_bytes
+from fusion_hub.metrics import evaluate_pair, find_metric
+
+BANDS = ("visible", "infrared")
+GUARD_METRICS = tuple(f"{name}_{band}" for name in ("VIF", "SSIM", "Qabf") for band in BANDS)
+"""Always measured: a sum over both sources hides a result that copies one of them."""
+
+CONTRAST_METRICS = ("EN", "SD", "SF", "AG", "EI")
+"""A stretch of the gray values raises these without adding any information."""
+
+UNPAIRED = ("no infrared partner", "no visible partner", "several files of one name")
+"""Why a file that belongs to the set is in none of its pairs."""
+
+# Thresholds of the warnings; docs/metrics.md shows what the trivial rules reach.
+NEAR_SOURCE = 0.15  # of the distance between the sources; the average of both lies at 0.5
+ONE_SIDED = 0.5  # of the smaller per-source VIF of the average
+FULL_RANGE_SHARE = 0.9  # of the images touch both ends of the gray scale
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A paired set under its name in tables and leaderboards, such as `tno/test`."""
+
+    name: str
+    pairs: PairedDataset
+    digest: str
+    unpaired: tuple[tuple[str, str], ...] = ()
+    """Files that should be in a pair and are not, and why."""
+
+    @property
+    def expected(self) -> int:
+        """Pairs that the set should have."""
+        return len(self.pairs) + len(self.unpaired)
+
+    @property
+    def names(self) -> list[str]:
+        return [pair.name for pair in self.pairs]
+
+    @classmethod
+    def of(cls, name: str, pairs: PairedDataset, *, complete: bool = True) -> "EvaluationSet":
+        """With a digest of the names and contents of all pictures.
+
+        Args:
+            name: in tables.
+            pairs: the set.
+            complete: False for a part of a set: files without a partner then do not count.
+
+        Raises:
+            ValueError: the set is streamed, or two pairs have one name.
+        """
+        if pairs.length is None:
+            raise ValueError(f"{name}: a streamed set cannot be evaluated resumably; open it with streaming=False")
+        digest, seen = hashlib.blake2b(digest_size=16), set()
+        for pair in pairs:
+            if pair.name in seen:
+                raise ValueError(f"{name}: several pairs have the name {pair.name!r}: give them different names")
+            seen.add(pair.name)
+            for source in (pair.visible_source, pair.infrared_source):
+                digest.update(f"{pair.name} {_content_digest(source)}".encode())
+        unpaired = [(file, why) for file, why in pairs.left_out() if why in UNPAIRED] if complete else []
+        return cls(name, pairs, digest.hexdigest(), tuple(unpaired))
+
+
+def _content_digest(source: ImageSource) -> str:
+    """Of an encoded picture, whole or damaged, or of the pixels of one in memory."""
+    if not isinstance(source, Path | Mapping):
+        return inspect_picture(source, decode=False)[1]
+    try:
+        return hashlib.blake2b(read_bytes(source), digest_size=16).hexdigest()
+    except (OSError, ValueError):
+        return "unreadable"
+
+
+def measure_pair(fused: np.ndarray, visible: np.ndarray, infrared: np.ndarray, metrics: Sequence[str]) -> Record:
+    """All values of one fused image.
+
+    Args:
+        fused, visible, infrared: `(H, W)` uint8 luminance.
+        metrics: names of metrics; those of `GUARD_METRICS` are added.
+
+    Returns:
+        `values`: by metric, None where it is undefined. `distance_visible`, `distance_infrared`: mean absolute
+        difference to each source in gray levels; `distance_sources`: that of the sources. `range`: darkest and
+        brightest level. `stretched`: the contrast metrics after a min-max stretch of the image.
+
+    Raises:
+        ValueError: the fused image has another size than its sources, or is too small for a metric.
+    """
+    height, width = fused.shape
+    if fused.shape != visible.shape:
+        raise ValueError(
+            f"the fused image is {width}x{height} and its sources {visible.shape[1]}x{visible.shape[0]} pixels: "
+            "nothing is resized here, since that would change every metric; fuse at the size of the sources"
+        )
+
+    def measured(image: np.ndarray, names: Sequence[str]) -> dict[str, float | None]:
+        values = evaluate_pair(image, visible, infrared, list(dict.fromkeys(names))) if names else {}
+        return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.abs(a.astype(np.float64) - b).mean())
+
+    return {
+        "values": measured(fused, [*metrics, *GUARD_METRICS]),
+        "stretched": measured(stretch(fused), [name for name in CONTRAST_METRICS if name in metrics]),
+        "distance_visible": distance(fused, visible),
+        "distance_infrared": distance(fused, infrared),
+        "distance_sources": distance(visible, infrared),
+        "range": [int(fused.min()), int(fused.max())],
+        "size": [width, height],
+    }
+
+
+def slug(name: str) -> str:
+    """A name as one part of a path."""
+    return "".join(letter if letter.isalnum() or letter in "-_+." else "_" for letter in name).strip(".") or "_"
+
+
+class Records:
+    """The records of one method on one set, on disk."""
+
+    def __init__(self, root: Path, method: Method, dataset: EvaluationSet, metrics: Sequence[str]) -> None:
+        versions = [find_metric(name).convention for name in metrics]  # a corrected metric is measured again
+        content = json.dumps([method.fingerprint, dataset.digest, list(metrics), versions])
+        self.folder = root / "records" / hashlib.blake2b(content.encode(), digest_size=10).hexdigest()
+
+    def read(self) -> dict[str, Record]:
+        """By name of the pair, of all processes. Damaged lines are left out with a warning, so they are measured again;
+        a last line that a crash has cut off is left out without one."""
+        found: dict[str, Record] = {}
+        for file in sorted(self.folder.glob("*.jsonl")):
+            lines = file.read_bytes().split(b"\n")
+            damaged = 0
+            for number, line in enumerate(lines, start=1):
+                if record := _parse_record(line):
+                    found[record.pop("name")] = record
+                elif line.strip() and number < len(lines):
+                    damaged += 1
+            if damaged:
+                warnings.warn(f"{file} has {damaged} damaged records: these pairs are measured again", stacklevel=2)
+        return found
+
+    def append(self, process: int, name: str, record: Record) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / f"{process}.jsonl"
+        # A crash may have cut off the last line: start a new one.
+        cut = file.exists() and file.stat().st_size > 0 and not file.read_bytes().endswith(b"\n")
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(("\n" if cut else "") + json.dumps({"name": name, **record}) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _parse_record(line: bytes) -> Record | None:
+    """A record with everything that a row needs, else None."""
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    try:
+        record = json.loads(line)
+        whole = (
+            isinstance(record["name"], str)
+            and all(is_number(record[f"distance_{key}"]) for key in (*BANDS, "sources"))
+            and all(v is None or is_number(v) for kind in ("values", "stretched") for v in record[kind].values())
+            and all(is_number(record["range"][index]) for index in (0, 1))
+        )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return None
+    return record if whole else None
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one set.
+
+    Attributes:
+        stretched: mean of the contrast metrics after a min-max stretch of every image.
+        distances: visible, infrared, sources: mean absolute difference in gray levels.
+        full_range: share of the images that reach from (nearly) 0 to (nearly) 255.
+        was_stretched: whether each image was stretched to the full range; None: unknown.
+        expected: pairs that the set should have, including those that could not be paired; 0: not known.
+    """
+
+    method: str
+    kind: str
+    dataset: str
+    n: int
+    metrics: Mapping[str, Interval]
+    names: Sequence[str]
+    values: Mapping[str, Sequence[float | None]]
+    stretched: Mapping[str, float]
+    distances: Mapping[str, float]
+    full_range: float
+    was_stretched: bool | None = None
+    source: str = "measured here"
+    warnings: Sequence[str] = ()
+    expected: int = 0
+
+    @property
+    def count(self) -> str:
+        """`n`, or `n of N` where pairs are missing."""
+        return f"{self.n} of {self.expected}" if self.n < self.expected else str(self.n)
+
+    def as_json(self) -> dict[str, Any]:
+        """As in `summary.json`; undefined values are null."""
+        metrics = {}
+        for name, found in self.metrics.items():
+            ends = {key: getattr(found, key) for key in ("mean", "low", "high")}
+            metrics[name] = {key: None if math.isnan(value) else value for key, value in ends.items()}
+            if found.n != self.n:
+                metrics[name]["n"] = found.n
+        return {
+            "method": self.method,
+            "kind": self.kind,
+            "source": self.source,
+            "dataset": self.dataset,
+            "n": self.n,
+            "expected": max(self.n, self.expected),
+            "metrics": metrics,
+            "distances": dict(self.distances),
+            "stretched": dict(self.stretched),
+            "full_range": self.full_range,
+            "was_stretched": self.was_stretched,
+            "warnings": list(self.warnings),
+            "per_image": {"names": list(self.names), "values": {name: list(v) for name, v in self.values.items()}},
+        }
+
+
+def summarize(
+    method: Method,
+    dataset: str,
+    records: Mapping[str, Record],
+    metrics: Sequence[str],
+    seed: int = 0,
+    expected: int = 0,
+) -> Row:
+    """One row from the records of its images, in the order of `records`; `expected` is the size of the whole set."""
+    found = list(records.values())
+    columns = list(dict.fromkeys([*metrics, *(name for record in found for name in record["values"])]))
+    values = {name: [record["values"].get(name) for record in found] for name in columns}
+    contrast = [name for name in CONTRAST_METRICS if any(name in record["stretched"] for record in found)]
+    return Row(
+        method=method.name,
+        kind=method.kind,
+        dataset=dataset,
+        n=len(found),
+        metrics={name: bootstrap_mean(column, seed) for name, column in values.items()},
+        names=list(records),
+        values=values,
+        stretched={name: _mean([record["stretched"].get(name) for record in found]) for name in contrast},
+        distances={key: _mean([record[f"distance_{key}"] for record in found]) for key in (*BANDS, "sources")},
+        was_stretched=method.stretched,
+        full_range=_mean([float(r["range"][0] <= 2 and r["range"][1] >= 253) for r in found]),
+        expected=expected,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def warnings_of(row: Row, average: Row, maximum: Row) -> list[str]:
+    """What a reader must know before quoting the row: see docs/metrics.md, "How to fool a table".
+
+    Args:
+        row: any row.
+        average, maximum: the rows of these baselines on the same set.
+    """
+    if row.kind == "baseline":
+        return []
+    found = []
+    apart = row.distances["sources"]
+    for band in BANDS:
+        if apart > 0 and row.distances[band] / apart < NEAR_SOURCE:
+            found.append(
+                f"near the {band} source: {row.distances[band]:.1f} gray levels from it, while the sources are "
+                f"{apart:.1f} apart (the average of both: {apart / 2:.1f})"
+            )
+    own = {band: row.metrics[f"VIF_{band}"].mean for band in BANDS}
+    band = min(own, key=lambda name: own[name])
+    least = min(average.metrics[f"VIF_{name}"].mean for name in own)
+    if own[band] < ONE_SIDED * least:
+        found.append(
+            f"keeps little of the {band} source: VIF_{band} {own[band]:.3f}, while plain averaging keeps at least "
+            f"{least:.3f} of each source"
+        )
+    explained = _explained_by_stretch(row, average, maximum)
+    if explained:
+        known = "its images were stretched"
+        if not row.was_stretched:
+            known = f"{row.full_range:.0%} of its images span 0 to 255"
+        found.append(
+            f"{known}, and a min-max stretch explains the gain: above average and maximum, but not above them once "
+            f"they are stretched too: {', '.join(explained)}"
+        )
+    return found
+
+
+def _explained_by_stretch(row: Row, average: Row, maximum: Row) -> list[str]:
+    """Contrast above both baselines, but not above the same baselines stretched in the same way."""
+    if not (row.full_range >= FULL_RANGE_SHARE if row.was_stretched is None else row.was_stretched):
+        return []
+    explained = []
+    for name in row.stretched:
+        mean = row.metrics[name].mean
+        plain = max(average.metrics[name].mean, maximum.metrics[name].mean)
+        stretched = max(average.stretched[name], maximum.stretched[name])
+        if plain < mean <= stretched:
+            explained.append(f"{name} {format_value(name, mean)} (stretched: {format_value(name, stretched)})")
+    return explained
