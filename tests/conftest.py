@@ -10,8 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from space_load import Page
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: before torch is imported
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests start processes that share the cores
 
 
 @pytest.fixture(scope="session")

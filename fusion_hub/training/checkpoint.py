@@ -105,7 +105,11 @@ def choose_checkpoint(output_dir: Path, resume: str, config: Mapping[str, Any]) 
         chosen = Path(resume)
         if damage := _damage(chosen):
             raise CheckpointError(f"resume = {resume} is no checkpoint: {damage}")
-    if chosen is not None and (changed := differences(config, checkpoint_config(chosen))):
+    try:
+        changed = [] if chosen is None else differences(config, load_config(chosen / _CONFIG))
+    except OSError as error:
+        raise CheckpointError(f"{chosen} is no checkpoint: {_CONFIG} cannot be read ({error.strerror})") from error
+    if changed:
         text = f"the config differs from that of {chosen}: " + "; ".join(changed)
         if resume == "auto":
             raise ConfigError(f"{text}. Choose another output_dir, or resume with the new values: --resume latest")
@@ -188,14 +192,6 @@ def load_checkpoint(folder: Path, state: TrainingState) -> dict[str, Any]:
         _copy(folder / name, targets)
     _load_moments(folder / _OPTIMIZER, state)
     return _read_state(folder)
-
-
-def checkpoint_config(folder: Path) -> dict[str, Any]:
-    """The resolved configuration with which a checkpoint was written."""
-    try:
-        return load_config(folder / _CONFIG)
-    except OSError as error:
-        raise CheckpointError(f"{folder} is no checkpoint: {_CONFIG} cannot be read ({error.strerror})") from error
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -156,7 +156,10 @@ class Trainer:
                     if save or validate or self._due(config.log_every):
                         bar.set_postfix_str(self._log())  # first, because it finds values that are not finite
                     if save:
-                        self._save()
+                        if self.main:
+                            progress = {"step": self.step, **self._progress()}
+                            save_checkpoint(self.output, self.state, progress, self.values, config.keep_checkpoints)
+                        accelerator.wait_for_everyone()
                     if validate:
                         self._validate()
                     if stop:
@@ -219,17 +222,8 @@ class Trainer:
         return f"loss {means['loss']:.4f}"
 
     def _progress(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "samples": self.config.samples_before(self.step),
-            "seed": self.config.seed,
-            "seconds": round(time.monotonic() - self.begun, 1),
-        }
-
-    def _save(self) -> None:
-        if self.main:
-            save_checkpoint(self.output, self.state, self._progress(), self.values, self.config.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+        seconds, samples = round(time.monotonic() - self.begun, 1), self.config.samples_before(self.step)
+        return {"seed": self.config.seed, "samples": samples, "seconds": seconds}
 
     def _validate(self, again: bool = True) -> None:
         """Measure the averaged weights; `again=False` only if that is not recorded for this step."""
@@ -259,13 +253,10 @@ class Trainer:
     def _finish(self) -> Path:
         target = self.output / "pipeline"
         if self.main:
-            progress = self._progress()
             sets = zip(self.config.sources, getattr(self.crops, "sets", ()), strict=False)
             report = {
-                "seed": progress["seed"],
-                "steps": progress["step"],
-                "samples": progress["samples"],
-                "seconds": progress["seconds"],
+                "steps": self.step,
+                **self._progress(),
                 "processes": self.accelerator.num_processes,
                 "device": self.accelerator.device.type,
                 "torch": torch.__version__,
@@ -281,16 +272,11 @@ class Trainer:
         return target
 
 
-def main(
-    task_type: Callable[[TrainingConfig, Any], TrainingTask],
-    config_type: type,
-    default_config: Path,
-) -> int:
-    """The command of a `train/*.py`: parse the command line, build, train.
+def main(task_type: Callable[[TrainingConfig, Any], TrainingTask], config_type: type, default_config: Path) -> int:
+    """The command of a `train/*.py`: parse the command line, build the task, train.
 
-    Returns:
-        The exit code: 0 also when a signal stopped it after a checkpoint, 1 for a full disk or values that are not
-        finite, 2 for a wrong configuration.
+    Returns the exit code: 0 (also when a signal stopped it after a checkpoint), 1 for a full disk or values that are
+    not finite, 2 for a wrong configuration.
     """
     try:
         training, config = parse_config((TrainingConfig, config_type), default_config=default_config)
