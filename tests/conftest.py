@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from space_load import Page
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests start processes that share the cores
+
+
+# Ctrl-C works in the processes of tests even where the suite runs in the background, with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,8 @@
-"""The command line: `fusion-hub fuse`, `evaluate`, `leaderboard`, `downstream`, `export-yolo`, `models` and three that
-publish.
+"""The command line: `fusion-hub fuse`, `evaluate`, `leaderboard`, `downstream`, `export-yolo`, `models`, `publish`,
+`publish-dataset` and `publish-space`, each a module here.
 
-Exit codes: 0 all is done; 1 something failed, a pair or the whole run; 2 the command was used wrongly; 130 stopped by
-the user. Each command is a module here. Heavy libraries are imported by the functions that need them, so that `--help`
-answers at once.
+Exit codes: 0 success; 1 a pair or the whole run failed; 2 wrong use of the command; 130 stopped by the user. Heavy
+libraries are loaded on first use, so that `--help` answers at once.
 """
 
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What the commands share: errors with an exit code, processes, devices, the pipeline, the progress bar."""
+"""Shared by the commands: exit codes, processes, devices, the pipeline, the progress bar."""
 
 import os
 import signal
@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+import fusion_hub
+from fusion_hub.allocator import keep_freed_memory
+
 if TYPE_CHECKING:
     import torch
     from accelerate import PartialState
     from rich.progress import Progress
 
-    from fusion_hub.pipelines import FusionPipeline
-
 FAILED, WRONG_USE, STOPPED = 1, 2, 130
-LONGEST_WAIT = timedelta(days=7)  # of the processes that are done for the last one
+MAX_WAIT = timedelta(days=7)  # of finished processes for the last one
 MODEL_HELP = "A bundled name (see `fusion-hub models`), a pipeline folder, or a Hub id owner/name."
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...; auto takes a GPU where there is one.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...; auto uses a GPU where there is one.")]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 
 
@@ -34,7 +35,7 @@ class CommandError(Exception):
 
 
 def print_message(message: str) -> None:
-    """A line on stderr, of the main process only: the others know nothing that it does not."""
+    """Print a line on stderr, in the main process only."""
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(f"fusion-hub: {message}", err=True)
 
@@ -45,7 +46,7 @@ def message_of(error: BaseException) -> str:
 
 @contextmanager
 def exit_codes(when_stopped: str) -> Iterator[None]:
-    """A user's mistake or Ctrl-C becomes one sentence on stderr and an exit code, never a stack trace."""
+    """Turn `CommandError` and Ctrl-C into one line on stderr and an exit code, without a traceback."""
     try:
         yield
     except CommandError as error:
@@ -77,7 +78,7 @@ def processes(device: str) -> "Iterator[PartialState]":
 
     no_accelerator = not torch.accelerator.is_available()
     on_cpu = device == "cpu" or (device == "auto" and (no_accelerator or parse_flag_from_env("ACCELERATE_USE_CPU")))
-    state = PartialState(cpu=on_cpu, **({"timeout": LONGEST_WAIT} if "LOCAL_RANK" in os.environ else {}))
+    state = PartialState(cpu=on_cpu, **({"timeout": MAX_WAIT} if "LOCAL_RANK" in os.environ else {}))
     try:
         yield state
     finally:
@@ -85,7 +86,7 @@ def processes(device: str) -> "Iterator[PartialState]":
 
 
 def fail_together(step: Any) -> Any:
-    """Result of `step()`; if it fails in any process all of them raise, so that none waits for one that gave up."""
+    """Result of `step()`. If it fails in one process all of them raise, so that none waits for one that gave up."""
     from accelerate.utils import gather_object
 
     result, problem = None, None
@@ -102,6 +103,7 @@ def fail_together(step: Any) -> Any:
 
 
 def choose_device(name: str, state: "PartialState") -> "torch.device":
+    """The device of this process for `--device`."""
     import torch
 
     try:
@@ -110,45 +112,37 @@ def choose_device(name: str, state: "PartialState") -> "torch.device":
             wanted = state.device  # each process has its own
         torch.empty(1, device=wanted)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise CommandError(
-            f"--device {name} cannot be used here ({message_of(error).splitlines()[0]}): try cpu", WRONG_USE
-        ) from error
+        text = f"--device {name} cannot be used here ({message_of(error).splitlines()[0]}): try cpu"
+        raise CommandError(text, WRONG_USE) from error
     return wanted
 
 
 def choose_dtype(name: DtypeName) -> "torch.dtype":
-    """`auto` is float32 on every machine: the precision of the published numbers, and the same picture everywhere."""
+    """`auto` is float32: the precision of the published numbers, and the same picture on every machine."""
     import torch
 
     return torch.float32 if name == "auto" else cast("torch.dtype", getattr(torch, name))
 
 
-def load_pipeline(model: str, device: "torch.device", dtype: DtypeName) -> "FusionPipeline":
+def load_pipeline(model: str, device: "torch.device", dtype: DtypeName) -> "fusion_hub.FusionPipeline":
     """The pipeline on its device, without progress bars of its own."""
     from diffusers.utils import logging
-
-    from fusion_hub.allocator import keep_freed_memory
-    from fusion_hub.pipelines import FusionPipeline
 
     if device.type == "cpu":
         keep_freed_memory()
     logging.disable_progress_bar()
-    pipeline = FusionPipeline.from_pretrained(model, dtype=choose_dtype(dtype)).to(device)
+    pipeline = fusion_hub.FusionPipeline.from_pretrained(model, dtype=choose_dtype(dtype)).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 @contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM, from `kill`, a scheduler or torchrun, ends as tidily as Ctrl-C does."""
+    """Handle SIGTERM, from `kill`, a scheduler or torchrun, like Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():  # Python allows it nowhere else
         yield
         return
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -157,16 +151,15 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 @contextmanager
 def progress_bar(title: str, total: int | None, shown: bool) -> "Iterator[tuple[Progress, Any]]":
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not shown) as bar:
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
         yield bar, bar.add_task(title, total=total)

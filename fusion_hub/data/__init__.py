@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fusion_hub.data.crops import CropSource, PairCrops
     from fusion_hub.data.generated import GeneratedPair, generate_scene, generated_pairs
+    from fusion_hub.data.layouts import file_pair
     from fusion_hub.data.pairs import Overlap, Pair, PairedDataset, PairReport
+    from fusion_hub.data.pictures import source_file
 
 _HOME = {
     "CropSource": "crops",
@@ -24,7 +26,9 @@ _HOME = {
     "PairReport": "pairs",
     "PairedDataset": "pairs",
     "generate_scene": "generated",
+    "file_pair": "layouts",
     "generated_pairs": "generated",
+    "source_file": "pictures",
 }
 
 __all__ = [
@@ -35,8 +39,10 @@ __all__ = [
     "PairCrops",
     "PairReport",
     "PairedDataset",
+    "file_pair",
     "generate_scene",
     "generated_pairs",
+    "source_file",
 ]
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from fusion_hub import cli
 from tests.downstream.test_downstream_yolo_dataset import run as export_yolo
 from tests.downstream.test_downstream_yolo_dataset import street  # noqa: F401  # a fixture
 from tests.support.tiny import tiny_pipeline
 
-COUNT = 60
+COUNT = 120
 
 
 def killed_process() -> int:
@@ -26,30 +28,42 @@ def killed_process() -> int:
     return process.pid
 
 
-def test_fuse_after_sigkill(tmp_path: Path) -> None:
+def test_fuse_resumes_after_any_signal(tmp_path: Path) -> None:
+    """Each start resumes the run that the signal before it stopped."""
     random, out = np.random.default_rng(0), tmp_path / "out"
     for folder in ("vis", "ir"):
         (tmp_path / folder).mkdir()
+        picture = Image.fromarray(random.integers(0, 256, (160, 160), dtype=np.uint8))
         for index in range(COUNT):
-            picture = Image.fromarray(random.integers(0, 256, (160, 160), dtype=np.uint8))
             picture.save(tmp_path / folder / f"{index}.bmp")
     tiny_pipeline().save_pretrained(tmp_path / "model")
-    command = [sys.executable, "-m", "fusion_hub", "fuse", tmp_path, "--output", out, "--model", tmp_path / "model"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while process.poll() is None and len(list(out.glob("*.png"))) < 3:
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert 3 <= len(list(out.glob("*.png"))) < COUNT
-    (out / f".0.png.{killed_process()}-0123abcd.tmp").write_bytes(b"half a picture")  # what a kill while writing leaves
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0 and "already there" in again.stdout, again.stderr
+    arguments = ["fuse", str(tmp_path), "--output", str(out), "--model", str(tmp_path / "model"), "--device", "cpu"]
+    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
+        before = len(list(out.glob("*.png")))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fusion_hub", *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            while process.poll() is None and len(list(out.glob("*.png"))) < before + 3:
+                time.sleep(0.01)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        if number != signal.SIGKILL:
+            assert process.returncode == 130, errors
+            assert "run the same command to fuse the rest" in errors and "Traceback" not in errors
+        assert before + 3 <= len(list(out.glob("*.png"))) < COUNT
+        for path in out.glob("*.png"):
+            Image.open(path).load()
+    (out / f".0.png.{killed_process()}-0123abcd.tmp").write_bytes(b"half a picture")  # left by a kill while writing
+    again = CliRunner().invoke(cli.app, arguments)
+    assert again.exit_code == 0 and "already there" in again.stdout, again.stderr
     assert sorted(path.name for path in out.iterdir()) == sorted([".fusion-hub", *(f"{i}.png" for i in range(COUNT))])
-    for path in out.glob("*.png"):
-        Image.open(path).load()
 
 
 @pytest.mark.parametrize("moment", ["folders", "aside", "description", "pictures", "labels"])
