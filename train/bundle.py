@@ -17,7 +17,7 @@ from fusion_hub.training import load_config, save_config
 
 
 def main() -> None:
-    """Parse, convert, copy."""
+    """Convert a finished run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pipeline", type=Path, help="pipeline folder of a finished run")
     parser.add_argument("name", choices=sorted([*PRETRAINED, *SEGMENTERS]), help="name in fusion_hub.pretrained")
@@ -33,7 +33,7 @@ def main() -> None:
         folder, benchmark = SEGMENTERS[arguments.name].folder, "segmentation"
         bundle_segmenter(arguments.pipeline, folder)
     config = load_config(arguments.pipeline / "config.yaml")
-    for key, value in config.items():  # no place of one machine in a published file
+    for key, value in config.items():  # no paths of one machine in a published file
         if isinstance(value, str) and os.path.isabs(value):
             config[key] = os.path.relpath(value)
     save_config(config, folder / "config.yaml")
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def bundle_segmenter(source: Path, folder: Path) -> None:
-    """A SegFormer, its processor, and what its runs say: those that it went on from stand in `earlier`, in order."""
+    """Write a SegFormer, its processor, and the reports of its runs; those it started from are in `earlier`, in order."""
     from transformers import SegformerForSemanticSegmentation
 
     SegformerForSemanticSegmentation.from_pretrained(source).half().save_pretrained(folder)
@@ -53,7 +53,7 @@ def bundle_segmenter(source: Path, folder: Path) -> None:
 
 
 def runs_of(pipeline: Path) -> list[dict[str, Any]]:
-    """`training.json` of a run and of those whose weights it began with, as far as they are here; the last first."""
+    """`training.json` of a run and of the runs whose weights it started from, as far as they exist; the last first."""
     report = json.loads((pipeline / "training.json").read_text(encoding="utf-8"))
     about = json.loads((pipeline / "segmentation.json").read_text(encoding="utf-8"))
     report["inputs"] = [one["name"] for one in about["inputs"]]
