@@ -18,8 +18,6 @@ from fusion_hub.cli import (
     leaderboard,
     models,
     publish,
-    publish_dataset,
-    publish_space,
 )
 
 app = typer.Typer(
@@ -37,9 +35,9 @@ app.command(epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
 app.command(epilog=downstream.EXAMPLES)(downstream.downstream)
 app.command(epilog=export_yolo.EXAMPLES)(export_yolo.export_yolo)
 app.command()(models.models)
-app.command(epilog=publish.EXAMPLES)(publish.publish)
-app.command(epilog=publish_dataset.EXAMPLES)(publish_dataset.publish_dataset)
-app.command(epilog=publish_space.EXAMPLES)(publish_space.publish_space)
+app.command(epilog=publish.MODEL_EXAMPLES)(publish.publish)
+app.command(epilog=publish.DATASET_EXAMPLES)(publish.publish_dataset)
+app.command(epilog=publish.SPACE_EXAMPLES)(publish.publish_space)
 
 
 def main() -> None:

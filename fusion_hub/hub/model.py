@@ -1,4 +1,4 @@
-"""A trained pipeline becomes a repository: stage, check, one commit and a tag, download and compare.
+"""Publish a trained pipeline: stage, check, one commit and a tag, download and compare.
 
 with staged_model("runs/street/pipeline", "me/street") as staged:
     published = upload_model(staged, "me/street", tag="v1")
@@ -6,40 +6,53 @@ with staged_model("runs/street/pipeline", "me/street") as staged:
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
+import torch
+import yaml
+from PIL import Image
+from safetensors import safe_open
 
 import fusion_hub
-from fusion_hub import pretrained
-from fusion_hub.hub.places import without_places
-from fusion_hub.hub.upload import Published, PublishError, check_repo_id, progress_bars, upload, withdraw_tag
+from fusion_hub.data.generated import GeneratedPair, generate_scene
+from fusion_hub.hub.card_checks import class_name, find_local_paths, is_local_path, read_config, read_json
+from fusion_hub.hub.cards import describe_set, find_origin, render_model_card, set_key, validate_card
+from fusion_hub.hub.upload import Published, PublishError, check_repo_id, plan, progress_bars, upload, withdraw_tag
 from fusion_hub.image.luminance import quantize
-
-if TYPE_CHECKING:
-    from fusion_hub.data.generated import GeneratedPair
-    from fusion_hub.pipelines import FusionPipeline
+from fusion_hub.pipelines import FusionPipeline, checkpoints
+from fusion_hub.pipelines.file_checks import check_model_folder
 
 HALF = "fp16"
 """The variant beside the full weights."""
-
 REPORTS = ("training.json", "metrics.json", "speed.json")
-"""JSON files beside the weights that are published with them; the first one is needed."""
-
-NOTES = "notes.md"
-"""What the card says beyond the files; read from the checkpoint's folder, not published itself."""
-
-LICENCE_TEXTS = ("apache-2.0", "creativeml-openrail-m")
-"""Licences whose text comes with the package; that of another one lies in the checkpoint's folder, as `LICENSE`."""
-
+"""JSON files beside the weights that are published with them; only the first one is required."""
+LICENSE_TEXTS = ("apache-2.0", "creativeml-openrail-m")
+"""Licenses whose text is part of the package; another one must be in the checkpoint's folder, as `LICENSE`."""
 SAMPLE_SEED, SAMPLE_HEIGHT, SAMPLE_WIDTH, SAMPLE_GAP = 7, 240, 320, 8
+REQUIRED = (
+    *("README.md", "LICENSE", "model_index.json", "pipeline.py", "config.yaml", "training.json", "sample.png"),
+    *("model/config.json", "model/modeling.py"),
+)
+LARGEST_TEXT = 10 * 2**20
+"""Bytes of a file other than weights; the Hub wants larger ones in LFS."""
+DTYPES = {None: "F32", HALF: "F16"}
+"""How the weights are stored, by variant."""
+
+_WEIGHTS = r"model/diffusion_pytorch_model(?:\.fp16)?(?:-\d{5}-of-\d{5})?\.safetensors"
+_OPTIONAL = (
+    *(r"metrics\.json", r"speed\.json", r"scheduler/scheduler_config\.json", _WEIGHTS),
+    r"model/diffusion_pytorch_model\.safetensors\.index(?:\.fp16)?\.json",
+)
+_SHIM = r"from fusion_hub import \w+(?:  # noqa: F401)?\n"
 
 
 @dataclass(frozen=True)
@@ -47,65 +60,16 @@ class StagedModel:
     """A repository as it will be on the Hub, in a temporary folder.
 
     Attributes:
-        folder: where it lies.
+        folder: the temporary folder.
         name: of the model.
-        sample: the generated pair that its picture shows.
-        expected: `sample` fused by the local weights in float32, `(H, W, 3)` in [0, 1].
+        sample: the pair that its sample picture shows.
+        expected: `sample` fused with the local weights in float32, `(H, W, 3)` in [0, 1].
     """
 
     folder: Path
     name: str
-    sample: "GeneratedPair"
+    sample: GeneratedPair
     expected: np.ndarray
-
-
-@contextmanager
-def staged_model(
-    checkpoint: str | os.PathLike[str],
-    repo_id: str,
-    *,
-    evaluation: Path | None = None,
-    summary: str | None = None,
-    licence: str | None = None,
-    base_model: str | None = None,
-    data_terms: Mapping[str, str] | None = None,
-) -> Iterator[StagedModel]:
-    """A temporary folder that holds the repository: weights in both precisions, card, licence, what they rest on.
-
-    Args:
-        checkpoint: a bundled name, or the pipeline folder of a finished run.
-        repo_id: `owner/name` under which it will be published.
-        evaluation: `summary.json` of `fusion-hub evaluate`; by default `metrics.json` in the folder, if there is one.
-        summary, licence, base_model, data_terms: see `fusion_hub.hub.cards.render_model_card`.
-
-    Raises:
-        PublishError: the checkpoint is not complete or not sound, or a check fails; see `check_model`.
-    """
-    from fusion_hub.hub.model_check import check_model
-
-    check_repo_id(repo_id)
-    source, info = _locate(checkpoint)
-    licence = licence or (info.license if info else None)
-    name = info.name if info else repo_id.rpartition("/")[2]
-    card = {"licence": licence, "base_model": base_model, "data_terms": data_terms}
-    card["summary"] = summary or (info.summary if info else None)
-    with tempfile.TemporaryDirectory(prefix="fusion_hub_model_") as temporary, _quiet_diffusers():
-        folder = Path(temporary)
-        try:
-            pipeline = _load(source)
-            pipeline.save_pretrained(folder)
-            _stage_reports(source, folder, evaluation)
-            sample = _draw_sample(folder, data_terms)
-            expected = fuse_sample(pipeline, sample)
-            _save_sample(sample, expected, folder / "sample.png")
-            _save_half(pipeline, folder)
-            _stage_licence(source, folder, licence, base_model)
-            _stage_card(source, folder, name=name, repo_id=repo_id, **card)
-        except (ValueError, OSError) as error:
-            raise PublishError(f"{checkpoint} cannot be published: {error}") from error
-        if problems := check_model(folder):
-            raise PublishError(f"{checkpoint} cannot be published: " + "; ".join(problems))
-        yield StagedModel(folder, name, sample, expected)
 
 
 def publish_model(
@@ -124,26 +88,77 @@ def publish_model(
     """Publish a checkpoint in one commit, tag it, download it again and compare.
 
     Args:
-        checkpoint, evaluation, summary, licence, base_model, data_terms: see `staged_model`.
-        repo_id: `owner/name`; made if it does not exist.
-        private: for a new repository: only for its owner.
+        checkpoint: a bundled name, or the pipeline folder of a finished run.
+        repo_id: `owner/name`; created if it does not exist.
+        private: create a private repository.
         tag: name of this version, such as `v1`.
-        token: of the Hub; by default that of the login or of `HF_TOKEN`.
+        token: Hub token; by default that of the login or of `HF_TOKEN`.
+        evaluation: `summary.json` of `fusion-hub evaluate`; by default `metrics.json` in the folder, if it exists.
+        summary, licence, base_model, data_terms: see `fusion_hub.hub.cards.render_model_card`.
 
     Raises:
-        PublishError: a check fails, the Hub refuses or cannot be reached, or what it gives back is not what was sent.
-            Then no new tag is left, and the same call goes on.
+        PublishError: a check fails, the Hub refuses or cannot be reached, or the download differs from the upload. No
+            new tag is left then, and the same call resumes.
     """
-    with staged_model(
-        checkpoint,
-        repo_id,
-        evaluation=evaluation,
-        summary=summary,
-        licence=licence,
-        base_model=base_model,
-        data_terms=data_terms,
-    ) as staged:
+    card: dict[str, Any] = {"summary": summary, "licence": licence, "base_model": base_model, "data_terms": data_terms}
+    with staged_model(checkpoint, repo_id, evaluation=evaluation, **card) as staged:
         return upload_model(staged, repo_id, private=private, tag=tag, token=token)
+
+
+@contextmanager
+def staged_model(
+    checkpoint: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    evaluation: Path | None = None,
+    summary: str | None = None,
+    licence: str | None = None,
+    base_model: str | None = None,
+    data_terms: Mapping[str, str] | None = None,
+) -> Iterator[StagedModel]:
+    """A temporary folder with the repository: weights in both precisions, card, license, configuration, reports.
+
+    Args: see `publish_model`.
+
+    Raises:
+        PublishError: the checkpoint is incomplete or damaged, or `check_model` finds a problem.
+    """
+    check_repo_id(repo_id)
+    source, info = _locate(checkpoint)
+    if info:
+        licence, summary = licence or info.license, summary or info.summary
+    name = info.name if info else repo_id.rpartition("/")[2]
+    with tempfile.TemporaryDirectory(prefix="fusion_hub_model_") as temporary, progress_bars(False):
+        folder = Path(temporary)
+        try:
+            pipeline = FusionPipeline.from_pretrained(source)
+            pipeline.save_pretrained(folder)
+            _stage_reports(source, folder, evaluation)
+            datasets = read_json(folder / "training.json").get("datasets", [])
+            medical = any(describe_set(entry, data_terms or {}).medical for entry in datasets)
+            sample = generate_scene(SAMPLE_SEED, SAMPLE_HEIGHT, SAMPLE_WIDTH, "brain" if medical else "night_street")
+            expected = fuse_sample(pipeline, sample)
+            _save_sample(sample, expected, folder / "sample.png")
+            _save_half(pipeline, folder)
+            _stage_license(source, folder, find_origin(read_config(folder), licence, base_model).license)
+            if (notes := source / "notes.md").is_file():  # becomes a part of the card
+                shutil.copyfile(notes, folder / "notes.md")
+            card = render_model_card(
+                folder,
+                name=name,
+                repo_id=repo_id,
+                summary=summary,
+                licence=licence,
+                base_model=base_model,
+                data_terms=data_terms,
+            )
+            (folder / "notes.md").unlink(missing_ok=True)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+        except (ValueError, OSError) as error:
+            raise PublishError(f"{checkpoint} cannot be published: {error}") from error
+        if problems := check_model(folder):
+            raise PublishError(f"{checkpoint} cannot be published: " + "; ".join(problems))
+        yield StagedModel(folder, name, sample, expected)
 
 
 def upload_model(
@@ -156,15 +171,9 @@ def upload_model(
     progress: bool = False,
 ) -> Published:
     """Upload what `staged_model` made, download it into a new cache and compare; see `publish_model`."""
-    published = upload(
-        staged.folder,
-        repo_id,
-        private=private,
-        tag=tag,
-        message=f"{staged.name}, by fusion_hub {fusion_hub.__version__}",
-        token=token,
-        progress=progress,
-    )
+    message = f"{staged.name}, by fusion_hub {fusion_hub.__version__}"
+    options: dict[str, Any] = {"private": private, "tag": tag, "token": token, "progress": progress}
+    published = upload(staged.folder, repo_id, message=message, **options)
     try:
         with progress_bars(progress):
             compare(staged, published, token)
@@ -177,29 +186,32 @@ def compare(staged: StagedModel, published: Published, token: str | None = None)
     """Download a published model into a new cache, in both precisions, and fuse the sample with it.
 
     Raises:
-        PublishError: it cannot be loaded, or one pixel differs.
+        PublishError: it cannot be loaded, or a pixel differs.
     """
-    where = {"revision": published.tag or published.commit, "token": token}
-    with tempfile.TemporaryDirectory(prefix="fusion_hub_cache_") as cache, _quiet_diffusers():
-        try:
-            full = fuse_sample(_load(published.repo_id, cache_dir=cache, **where), staged.sample)
-            half = fuse_sample(_load(published.repo_id, cache_dir=cache, variant=HALF, **where), staged.sample)
-        except (ValueError, OSError) as error:
-            raise PublishError(
-                f"{published.repo_id} is on the Hub at {where['revision']} but cannot be loaded from there: {error}"
-            ) from error
-        expected_half = fuse_sample(_load(staged.folder, variant=HALF), staged.sample)
-    for title, found, expected in (("full", full, staged.expected), (HALF, half, expected_half)):
+    revision = published.tag or published.commit
+    where: dict[str, Any] = {"revision": revision, "token": token}
+    for title, variant in (("full", None), (HALF, HALF)):
+        with tempfile.TemporaryDirectory(prefix="fusion_hub_cache_") as cache:
+            try:
+                loaded = FusionPipeline.from_pretrained(published.repo_id, variant=variant, cache_dir=cache, **where)
+                found = fuse_sample(loaded, staged.sample)
+            except (ValueError, OSError) as error:
+                raise PublishError(
+                    f"{published.repo_id} is on the Hub at {revision} but cannot be loaded from there: {error}"
+                ) from error
+        expected = staged.expected
+        if variant is not None:
+            expected = fuse_sample(FusionPipeline.from_pretrained(staged.folder, variant=variant), staged.sample)
         if not np.array_equal(found, expected):
-            furthest = float(np.abs(found - expected).max()) if found.shape == expected.shape else "its size"
+            largest = float(np.abs(found - expected).max()) if found.shape == expected.shape else "its size"
             raise PublishError(
-                f"the {title} weights of {published.repo_id} at {where['revision']} give another image than those here "
-                f"(largest difference: {furthest})"
+                f"the {title} weights of {published.repo_id} at {revision} give another image than the local ones "
+                f"(largest difference: {largest})"
             )
 
 
-def fuse_sample(pipeline: "FusionPipeline", sample: "GeneratedPair") -> np.ndarray:
-    """The sample fused: `(H, W, 3)` float32 in [0, 1]."""
+def fuse_sample(pipeline: FusionPipeline, sample: GeneratedPair) -> np.ndarray:
+    """The fused sample: `(H, W, 3)` float32 in [0, 1]."""
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(sample.visible, sample.infrared, output_type="np").images[0]
 
@@ -207,36 +219,51 @@ def fuse_sample(pipeline: "FusionPipeline", sample: "GeneratedPair") -> np.ndarr
 # --- staging ---------------------------------------------------------------------------------------------------------
 
 
-def _locate(checkpoint: str | os.PathLike[str]) -> tuple[Path, pretrained.PretrainedInfo | None]:
+def _locate(checkpoint: str | os.PathLike[str]) -> tuple[Path, checkpoints.PretrainedInfo | None]:
     """Folder of a checkpoint; its entry in the table if it is a bundled one."""
     name = os.fspath(checkpoint)
-    if name in pretrained.PRETRAINED:
+    if name in checkpoints.PRETRAINED:
         try:
-            return pretrained.resolve(name) or Path(name), pretrained.PRETRAINED[name]
+            return checkpoints.resolve(name) or Path(name), checkpoints.PRETRAINED[name]
         except FileNotFoundError as error:
             raise PublishError(str(error)) from error
     folder = Path(name)
     if (folder / "model_index.json").is_file():
         return folder, None
-    bundled = ", ".join(pretrained.PRETRAINED)
     if (folder / "pipeline" / "model_index.json").is_file():
         raise PublishError(f"{name} is the folder of a run: give the pipeline in it, {folder / 'pipeline'}")
     raise PublishError(
-        f"{name} is no checkpoint, it has no model_index.json: give the pipeline folder of a finished run, or a "
-        f"bundled name ({bundled})"
+        f"{name} is not a checkpoint, it has no model_index.json: give the pipeline folder of a finished run, or a "
+        f"bundled name ({', '.join(checkpoints.PRETRAINED)})"
     )
 
 
-def _load(source: str | Path, **settings: Any) -> "FusionPipeline":
-    from fusion_hub.pipelines import FusionPipeline
+def _stage_reports(source: Path, folder: Path, evaluation: Path | None) -> None:
+    """The configuration and the reports, without local paths."""
+    for name in ("config.yaml", REPORTS[0]):
+        if not (source / name).is_file():
+            raise FileNotFoundError(f"{source / name} is missing: give the pipeline folder that training wrote")
+    if evaluation is not None and not evaluation.is_file():
+        raise FileNotFoundError(f"{evaluation} is not a file: give the summary.json of an evaluation")
+    config = yaml.safe_dump(without_local_paths(read_config(source)), sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(config, encoding="utf-8")
+    for name in REPORTS:
+        file = evaluation if evaluation is not None and name == "metrics.json" else source / name
+        if file.is_file():
+            content = without_local_paths(json.loads(file.read_text(encoding="utf-8")))
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
-    return FusionPipeline.from_pretrained(source, **settings)
+
+def _save_sample(sample: GeneratedPair, fused: np.ndarray, file: Path) -> None:
+    """Visible, infrared and fused side by side."""
+    infrared = np.repeat(sample.infrared[..., None], 3, axis=2)
+    gap = np.full((sample.visible.shape[0], SAMPLE_GAP, 3), 255, np.uint8)
+    row = [sample.visible, gap, infrared, gap, quantize(fused)]
+    Image.fromarray(np.concatenate(row, axis=1)).save(file, optimize=True)
 
 
-def _save_half(pipeline: "FusionPipeline", folder: Path) -> None:
-    """Add the weights in half precision; the pipeline's own become those."""
-    import torch
-
+def _save_half(pipeline: FusionPipeline, folder: Path) -> None:
+    """Add the weights in half precision; the pipeline's own are converted."""
     pipeline.model.half()
     too_large = [name for name, value in pipeline.model.state_dict().items() if not torch.isfinite(value).all()]
     if too_large:
@@ -244,85 +271,95 @@ def _save_half(pipeline: "FusionPipeline", folder: Path) -> None:
     pipeline.save_pretrained(folder, variant=HALF)
 
 
-def _stage_reports(source: Path, folder: Path, evaluation: Path | None) -> None:
-    """The configuration and the reports, without the places of this machine."""
-    import yaml
-
-    for name in ("config.yaml", REPORTS[0]):
-        if not (source / name).is_file():
-            raise FileNotFoundError(f"{source / name} is missing: give the pipeline folder that training wrote")
-    config = yaml.safe_load((source / "config.yaml").read_text(encoding="utf-8"))
-    text = yaml.safe_dump(without_places(config), sort_keys=False, allow_unicode=True)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
-    reports = {name: source / name for name in REPORTS}
-    if evaluation is not None:
-        reports["metrics.json"] = evaluation
-    for name, file in reports.items():
-        if file.is_file():
-            content = without_places(json.loads(file.read_text(encoding="utf-8")))
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        elif file == evaluation:
-            raise FileNotFoundError(f"{evaluation} is no file: give the summary.json of an evaluation")
-
-
-def _draw_sample(folder: Path, data_terms: Mapping[str, str] | None) -> "GeneratedPair":
-    """A generated pair of the kind that the model was trained on."""
-    from fusion_hub.data.generated import generate_scene
-    from fusion_hub.hub.cards.datasets import describe_set
-
-    training = json.loads((folder / REPORTS[0]).read_text(encoding="utf-8"))
-    medical = any(describe_set(entry, data_terms or {}).medical for entry in training.get("datasets", []))
-    return generate_scene(SAMPLE_SEED, SAMPLE_HEIGHT, SAMPLE_WIDTH, "brain" if medical else "night_street")
-
-
-def _save_sample(sample: "GeneratedPair", fused: np.ndarray, file: Path) -> None:
-    """Visible, infrared and fused side by side."""
-    from PIL import Image
-
-    infrared = np.repeat(sample.infrared[..., None], 3, axis=2)
-    pictures = (sample.visible, infrared, quantize(fused))
-    gap = np.full((sample.visible.shape[0], SAMPLE_GAP, 3), 255, np.uint8)
-    row = np.concatenate([pictures[0], gap, pictures[1], gap, pictures[2]], axis=1)
-    Image.fromarray(row).save(file, optimize=True)
-
-
-def _stage_licence(source: Path, folder: Path, licence: str | None, base_model: str | None) -> None:
-    """The text of the licence that the card names."""
-    import yaml
-
-    from fusion_hub.hub.cards.render import find_origin
-
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    name = find_origin(config, licence, base_model).licence
-    if name in LICENCE_TEXTS:
-        text = (files("fusion_hub") / "templates" / f"LICENSE.{name}.txt").read_text(encoding="utf-8")
-    elif (source / "LICENSE").is_file():
-        text = (source / "LICENSE").read_text(encoding="utf-8")
+def _stage_license(source: Path, folder: Path, license_id: str) -> None:
+    own = source / "LICENSE"
+    if license_id in LICENSE_TEXTS:
+        text = (files("fusion_hub") / "templates" / f"LICENSE.{license_id}.txt").read_text(encoding="utf-8")
+    elif own.is_file():
+        text = own.read_text(encoding="utf-8")
     else:
-        raise FileNotFoundError(f"the text of the licence {name} is not known here: put it into {source / 'LICENSE'}")
+        raise FileNotFoundError(f"the text of the license {license_id} is not known here: put it into {own}")
     (folder / "LICENSE").write_text(text, encoding="utf-8")
 
 
-def _stage_card(source: Path, folder: Path, **settings: Any) -> None:
-    from fusion_hub.hub.cards import render_model_card
+def without_local_paths(value: Any) -> Any:
+    """The same value without paths of this machine.
 
-    if (source / NOTES).is_file():
-        shutil.copyfile(source / NOTES, folder / NOTES)
-    text = render_model_card(folder, **settings)
-    (folder / NOTES).unlink(missing_ok=True)
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    Paths below `FUSION_HUB_DATA` become `${FUSION_HUB_DATA}/...`, those below the working folder relative, and others
+    the name alone.
+
+    Args:
+        value: a string, or anything that JSON and YAML can hold.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_local_paths(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_local_paths(entry) for entry in value]
+    if not isinstance(value, str) or not is_local_path(value):
+        return value
+    if PureWindowsPath(value).is_absolute() and not Path(value).is_absolute():
+        return set_key(value)  # of another machine
+    path = Path(os.path.abspath(Path(value).expanduser()))
+    roots = {"": Path.cwd()}
+    if data := os.environ.get("FUSION_HUB_DATA"):
+        roots = {"${FUSION_HUB_DATA}": Path(os.path.abspath(data)), **roots}
+    for prefix, root in roots.items():
+        if path != root and path.is_relative_to(root):
+            return (PurePosixPath(prefix) / path.relative_to(root).as_posix()).as_posix()
+    return set_key(value)
 
 
-@contextmanager
-def _quiet_diffusers() -> Iterator[None]:
-    """Without diffusers' bars; ours say what goes on."""
-    from diffusers.utils import logging
+# --- checks ----------------------------------------------------------------------------------------------------------
 
-    if not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
+
+def check_model(folder: Path) -> list[str]:
+    """Problems of a staged model, found without a network; empty if there are none.
+
+    The files must be those of a model, without pickles or foreign code. The weights must fit the configuration in both
+    precisions, the card must be valid, and no local path may be left.
+    """
     try:
-        yield
-    finally:
-        logging.enable_progress_bar()
+        found = {file.path: file.size for file in plan(folder)}
+    except PublishError as error:
+        return [str(error)]
+    problems = [f"{name} is missing" for name in REQUIRED if name not in found]
+    for name, size in found.items():
+        if name not in REQUIRED and not any(re.fullmatch(pattern, name) for pattern in _OPTIONAL):
+            problems.append(f"{name} does not belong in a model's repository")
+        elif size > LARGEST_TEXT and not re.fullmatch(_WEIGHTS, name):
+            problems.append(f"{name} has {size:,} bytes, more than {LARGEST_TEXT:,}")
+        elif name.endswith(".py") and not re.fullmatch(_SHIM, (folder / name).read_text(encoding="utf-8")):
+            problems.append(f"{name} is not the one line that imports a class of this package")
+    if problems:
+        return problems  # the checks below need the files
+    problems += _check_weights(folder)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    problems += [f"README.md: {problem}" for problem in validate_card(card, folder)]
+    for name in (name for name in found if name.endswith((".json", ".yaml"))):
+        if paths := find_local_paths((folder / name).read_text(encoding="utf-8"), Path(name).suffix):
+            problems.append(f"{name} holds a path of this machine, {paths[0]!r}")
+    return problems
+
+
+def _check_weights(folder: Path) -> list[str]:
+    """Compare the headers of the weights with the configuration and with the precision of each variant."""
+    name = class_name(read_json(folder / "model_index.json"), "model")
+    if name not in fusion_hub.__all__:
+        return [f"model_index.json names {name!r} as the model's class, which this package does not have"]
+    problems = []
+    for variant, dtype in DTYPES.items():
+        stem = f"diffusion_pytorch_model{f'.{variant}' if variant else ''}"
+        weights = [file for file in folder.glob("model/*.safetensors") if re.match(rf"{stem}[-.](?!fp16)", file.name)]
+        try:
+            if not weights:
+                raise FileNotFoundError(f"model/{stem}.safetensors is missing")
+            check_model_folder(folder / "model", getattr(fusion_hub, name), variant)
+            found = set()
+            for file in weights:
+                with safe_open(file, framework="np") as tensors:
+                    found |= {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
+            if found != {dtype}:
+                problems.append(f"{weights[0].name} holds {', '.join(sorted(found))} instead of {dtype}")
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    return problems

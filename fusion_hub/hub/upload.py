@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from diffusers.utils import logging
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
@@ -305,12 +306,16 @@ def _one_line(error: BaseException) -> str:
 
 @contextmanager
 def progress_bars(shown: bool) -> Iterator[None]:
-    """Show or hide the progress bars of huggingface_hub."""
-    if shown or are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
+    """Show or hide the progress bars of huggingface_hub, and hide those of diffusers."""
+    hides_hub, hides_diffusers = not shown and not are_progress_bars_disabled(), logging.is_progress_bar_enabled()
+    if hides_hub:
+        disable_progress_bars()
+    if hides_diffusers:
+        logging.disable_progress_bar()
     try:
         yield
     finally:
-        enable_progress_bars()
+        if hides_hub:
+            enable_progress_bars()
+        if hides_diffusers:
+            logging.enable_progress_bar()

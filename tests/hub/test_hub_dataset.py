@@ -14,8 +14,7 @@ from PIL import Image
 
 from fusion_hub.data import PairedDataset
 from fusion_hub.hub import PublishError
-from fusion_hub.hub.dataset import AboutDataset, staged_dataset, write_parquet
-from fusion_hub.hub.dataset_check import check_dataset
+from fusion_hub.hub.dataset import DatasetInfo, check_dataset, staged_dataset, write_parquet
 from tests.support.hub_server import READ_TOKEN, TOKEN, HubServer
 
 FORMATS = ("folder", "parquet")
@@ -224,7 +223,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "two files of one stem": (
         lambda f: draw(7)[0].save(f / "train/vis/a.bmp"),
-        r"train: several files of one stem, a \(a.bmp, a.png\)",
+        r"train: several files with the same stem, a \(a.bmp, a.png\)",
     ),
     "only one band in a split": (
         lambda f: [file.unlink() for file in (f / "test/ir").iterdir()],
@@ -254,7 +253,7 @@ def test_all_faults_at_once(fresh: Path) -> None:
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(PublishError, match="is no folder"):
+    with pytest.raises(PublishError, match="is not a folder"):
         check_dataset(tmp_path / "missing")
     with pytest.raises(PublishError, match="no visible folder"):
         check_dataset(tmp_path)
@@ -285,10 +284,10 @@ def test_nothing_is_uploaded_after_a_fault(fresh: Path, tmp_path: Path) -> None:
         results = publish(commands, hub.environment(tmp_path / "home"))
         assert [code for code, _ in results] == [1, 2, 1, 1, 0], results
         assert "share 1 pictures" in results[0][1]
-        assert "--licence is missing" in results[1][1]
+        assert "--license is missing" in results[1][1]
         assert "cc-by-5.0" in results[2][1]
         assert "'damaged'" in results[3][1]
-        assert "dry run: nothing was uploaded" in results[4][1] and "--licence is needed" in results[4][1]
+        assert "dry run: nothing was uploaded" in results[4][1] and "--license is required" in results[4][1]
         assert not hub.repositories
 
 
@@ -347,9 +346,9 @@ def test_notes(fresh: Path) -> None:
     notes = "\n".join(check_dataset(fresh).notes)
     for words in (
         "train: equal pictures within the split: a (visible) = c (visible)",
-        "the infrared pictures are of different depths (4 I;16, 1 L)",
-        "the EXIF data of 1 files tell where they were taken, and will tell everyone: b (visible)",
-        "not published, since they are no pairs: train/label, terms.txt",
+        "the infrared pictures have different depths (4 I;16, 1 L)",
+        "the EXIF data of 1 files show everyone where they were taken: b (visible)",
+        "not published, because they are not pairs: train/label, terms.txt",
     ):
         assert words in notes, notes
 
@@ -369,7 +368,7 @@ def test_large_folders_want_parquet(fresh: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("fusion_hub.hub.dataset.FOLDER_ENTRIES", 1)
     checked = check_dataset(fresh)
     with (
-        pytest.raises(PublishError, match=r"train has 2 pairs and the Hub takes 1 files .*--format parquet"),
-        staged_dataset(checked, "tester/large", AboutDataset("mit")),
+        pytest.raises(PublishError, match=r"train has 2 pairs, but the Hub allows 1 files .*--format parquet"),
+        staged_dataset(checked, "tester/large", DatasetInfo("mit")),
     ):
         pass

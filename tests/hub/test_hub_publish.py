@@ -18,9 +18,8 @@ from typer.testing import CliRunner
 from fusion_hub import FusionPipeline
 from fusion_hub.cli import app
 from fusion_hub.hub import PublishError
-from fusion_hub.hub.model import staged_model
-from fusion_hub.hub.model_check import check_model
-from fusion_hub.hub.places import find_places, is_place, without_places
+from fusion_hub.hub.card_checks import find_local_paths, is_local_path
+from fusion_hub.hub.model import check_model, staged_model, without_local_paths
 from fusion_hub.pipelines import checkpoints
 from tests.pipelines.test_red_pipeline import red_pipeline
 from tests.support.hub_server import TOKEN, HubServer
@@ -258,16 +257,16 @@ def test_dry_run(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("no-such", "--repo-id", "me/x"), 1, "no-such is no checkpoint, it has no model_index.json"),
+        (("no-such", "--repo-id", "me/x"), 1, "no-such is not a checkpoint, it has no model_index.json"),
         (("{runs}", "--repo-id", "me/x"), 1, "is the folder of a run: give the pipeline in it"),
         (
             ("{red}", "--repo-id", "me/x", "--licence", "mit", "--dry-run"),
             1,
-            "the text of the licence mit is not known",
+            "the text of the license mit is not known",
         ),
         (("{red}", "--repo-id", "me/x", "--licence", "GPL"), 1, "LICENSE"),
         (("{red}", "--repo-id", "me/x", "--data-terms", "mine"), 2, "--data-terms mine: give a name and terms"),
-        (("{red}", "--repo-id", "me/x", "--evaluation", "no.json"), 1, "no.json is no file"),
+        (("{red}", "--repo-id", "me/x", "--evaluation", "no.json"), 1, "no.json is not a file"),
         (("{red}", "--repo-id", "x", "--dry-run"), 1, "'x' lacks the owner"),
     ],
 )
@@ -319,7 +318,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "full is half": (lambda f: cast(f / FULL, lambda v: v.half()), "holds F16 instead of F32"),
     "half is full": (lambda f: cast(f / HALF, lambda v: v.float()), "holds F32 instead of F16"),
     "pickle": (lambda f: (f / "model" / "optimizer.bin").write_bytes(b"x"), "optimizer.bin looks like a pickle"),
-    "code": (lambda f: (f / "tools.py").write_text("x = 1\n"), "tools.py does not belong"),
+    "code": (lambda f: (f / "tools.py").write_text("x = 1\n"), "tools.py does not belong in"),
     "code in a shim": (
         lambda f: edit(f / "pipeline.py", "from fusion_hub", "import os\nfrom fusion_hub"),
         "pipeline.py is not the one line",
@@ -335,7 +334,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "path in the card": (
         lambda f: edit(f / "README.md", "## Limits", "See `/home/me/notes.txt`.\n\n## Limits"),
-        "README.md holds a path of this machine, '/home/me/notes.txt'",
+        "README.md: it holds a path of this machine, '/home/me/notes.txt'",
     ),
     "card": (lambda f: edit(f / "README.md", "library_name", "libary_name"), "README.md: the metadata"),
     "large": (lambda f: (f / "sample.png").write_bytes(bytes(11 * 2**20)), "sample.png has 11,534,336 bytes"),
@@ -400,9 +399,9 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "owner/name": "owner/name",
         "none": "none",
     }
-    assert without_places({"paths": list(values), "n": 1}) == {"paths": list(values.values()), "n": 1}
-    assert not any(is_place(value) for value in values.values())
+    assert without_local_paths({"paths": list(values), "n": 1}) == {"paths": list(values.values()), "n": 1}
+    assert not any(is_local_path(value) for value in values.values())
     for text in ("see /home/me/x", '"/mnt/data/x"', "C:\\Users\\me", "in ~/data", str(Path.home() / "x")):
-        assert find_places(text, ".md"), text
+        assert find_local_paths(text, ".md"), text
     for text in ("https://huggingface.co/me/x/tree/main", "visible/infrared 3/4", "and/or", "</b>", "a / b / c"):
-        assert not find_places(text, ".md"), text
+        assert not find_local_paths(text, ".md"), text
