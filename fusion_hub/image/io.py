@@ -1,7 +1,8 @@
-"""Any picture file in, samples as stored out; and back to a file.
+"""Read any picture file with its samples as stored, and write images.
 
 Each kind goes to the library that reads it without loss: TIFF to tifffile, 16-bit PNG and deep JPEG 2000 and AVIF to
-imagecodecs, PGM and PPM to a few lines of ours, everything else, all of it 8-bit, to Pillow.
+imagecodecs, everything else, all of it 8-bit, to Pillow. Pillow stretches PGM and PPM to 255 or 65535, so they are read
+here.
 """
 
 import io
@@ -13,6 +14,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -22,9 +24,16 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from fusion_hub.files import write_aside
 from fusion_hub.image.luminance import quantize
-from fusion_hub.image.metadata import exif_block, has_exif, metadata_of
-from fusion_hub.image.picture import Header, Metadata, Picture, depth_of
-from fusion_hub.image.pnm import is_pnm, read_pnm, read_pnm_header
+from fusion_hub.image.picture import (
+    Header,
+    Metadata,
+    Picture,
+    depth_of,
+    exif_block,
+    has_exif,
+    metadata_of,
+    upright,
+)
 from fusion_hub.image.tiff import is_tiff, read_tiff, read_tiff_header, write_tiff
 
 EncodedImage: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
@@ -67,18 +76,15 @@ _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (  # offset, magic bytes, wh
     (0, b"PK\x03\x04", "a zip archive: unpack it first"),
 )
 
-_UPRIGHT = {  # EXIF orientation: what turns the stored picture the right way up
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_RADIOMETRIC = (
+    "{name} is a radiometric {camera} picture: its raw data are not read, the picture that the camera shows is fused; "
+    "export the temperatures as 16-bit or float TIFF, or the counts as 16-bit TIFF or PNG, to fuse them"
+)
 _TOO_LARGE = "give a smaller image, or construct FusionImageProcessor with a larger max_pixels"
-_HEAD = 512  # bytes that tell the format
+_HEAD = 512  # bytes that identify the format
+_PNM_FIELD = rb"(?:\s|#[^\n]*\n)+(\d{1,9})"
+_PNM_HEADER = re.compile(rb"P([2356])" + _PNM_FIELD * 3 + rb"\s")
 _pil_limit_lock = threading.Lock()
 
 
@@ -99,8 +105,8 @@ def read_header(source: EncodedImage, name: str = "image", max_pixels: int = MAX
     with _opened(source, name) as (stream, name, start):
         if is_tiff(start):
             header = read_tiff_header(stream, name)
-        elif is_pnm(start):
-            header = read_pnm_header(stream.read(2**16), name)[0]
+        elif _is_pnm(start):
+            header = _pnm_header(stream, name)[0]
         else:
             with _pillow(stream, name, start, max_pixels) as image:
                 header = _pillow_header(image, stream, name)
@@ -120,20 +126,13 @@ def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MA
         ValueError: no file, no picture, damage, several pictures, or too many pixels; one sentence that names the file.
     """
     with _opened(source, name) as (stream, name, start):
-
-        def check(size: tuple[int, int], name: str) -> None:
-            check_size(size, name, max_pixels)
-
         if is_tiff(start):
-            return read_tiff(stream, name, check)
-        if is_pnm(start):
-            header = read_pnm_header(stream.read(2**16), name)[0]
-            check(header.size, name)
-            stream.seek(0)
-            return read_pnm(stream.read(), name)
+            return read_tiff(stream, name, partial(check_size, max_pixels=max_pixels))
+        if _is_pnm(start):
+            return _read_pnm(stream, name, max_pixels)
         with _pillow(stream, name, start, max_pixels) as image:
             header = _pillow_header(image, stream, name)
-            check(header.size, name)
+            check_size(header.size, name, max_pixels)
             if header.pages > 1:
                 raise ValueError(f"{name} holds {header.pages} pictures: save the one to fuse by itself")
             if image.format == "PNG":
@@ -142,12 +141,19 @@ def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MA
             few_bits = image.format == "PNG" and image.mode == "L" and "transparency" in image.info
             if header.format == "deep" or (image.format == "PNG" and header.dtype == "uint16") or few_bits:
                 return _by_imagecodecs(image, stream, name)
-            notes = _jpeg_notes(image, name) if image.format in ("JPEG", "MPO") else ()
-            return from_pil(image, name, notes)
+            # Thermal cameras keep the raw counts beside the picture that they show: FLIR in APP1, DJI in APP3.
+            for marker, data in getattr(image, "applist", []):
+                for camera, found in (
+                    ("FLIR", marker == "APP1" and data.startswith(b"FLIR\0")),
+                    ("DJI", marker == "APP3" and b"DJI" in data),
+                ):
+                    if found:
+                        return from_pil(image, name, (_RADIOMETRIC.format(name=name, camera=camera),))
+            return from_pil(image, name)
 
 
 def check_complete(path: Path) -> None:
-    """Raise a `ValueError` for a file that is no picture, or is cut off as far as that shows without decoding it."""
+    """Raise a `ValueError` for a file that is no picture, or that is cut off, without decoding it."""
     read_header(path)
     with open(path, "rb") as stream:
         start = stream.read(8)
@@ -233,7 +239,7 @@ def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
 
 @contextmanager
 def _pixel_limit(pixels: int) -> Iterator[None]:
-    """Pillow's limit is a global: change it for a moment, one thread at a time, and put it back."""
+    """Pillow's limit is global: change it for the block, one thread at a time."""
     with _pil_limit_lock:
         before = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = pixels
@@ -301,9 +307,19 @@ def _orientation(image: Image.Image) -> int:
     if not has_exif(image):
         return 1
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata do not make the pixels unreadable
         return 1
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Decoders of damaged files fail in any way: OSError, SyntaxError, struct.error, ..."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{name} cannot be decoded: it is damaged or cut off, export it again") from error
 
 
 def from_pil(image: Image.Image, name: str, notes: tuple[str, ...] = ()) -> Picture:
@@ -312,16 +328,12 @@ def from_pil(image: Image.Image, name: str, notes: tuple[str, ...] = ()) -> Pict
     Raises:
         ValueError: it cannot be decoded.
     """
-    try:
+    with _decoding(name):
         image.load()
         metadata = metadata_of(image)
-        orientation = _orientation(image)  # after load: TIFF turns itself there
-        if orientation in _UPRIGHT:
-            image = image.transpose(_UPRIGHT[orientation])
         mode = _plain_mode(image)
         samples = np.asarray(image if image.mode == mode else image.convert(mode))
-    except Exception as error:  # decoders of damaged files fail in any way: OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"{name} cannot be decoded: it is damaged or cut off, export it again") from error
+        samples = upright(samples, _orientation(image))  # after load: Pillow turns TIFF itself there
     if mode == "F":
         return Picture(samples, white=1.0, depth="float32", metadata=metadata, notes=notes)
     if mode == "I" and (samples.min() < 0 or samples.max() > 65535):
@@ -341,7 +353,55 @@ def _plain_mode(image: Image.Image) -> str:
     return mode + "A" if image.has_transparency_data else mode
 
 
-# --- deep and damaged files -----------------------------------------------------------------------------------------
+# --- other decoders -------------------------------------------------------------------------------------------------
+
+
+def _is_pnm(start: bytes) -> bool:
+    return (
+        len(start) > 2 and start[:1] == b"P" and start[1:2] in b"2356" and (start[2:3].isspace() or start[2:3] == b"#")
+    )
+
+
+def _pnm_header(stream: BinaryIO, name: str) -> tuple[Header, int, int]:
+    """Header, the largest value, and the position of the samples."""
+    data = stream.read(4096)  # with comments
+    found = _PNM_HEADER.match(data)
+    if found is None:
+        raise ValueError(f"{name} is a damaged PGM or PPM file: export it again")
+    kind, width, height, most = (int(value) for value in found.groups())
+    if not 1 <= most <= 65535:
+        raise ValueError(f"{name} says that its largest value is {most}: PGM and PPM allow 1 to 65535, export it again")
+    start = found.end()
+    if data[start - 1 : start + 1] == b"\r\n":  # of a program that writes text as Windows does
+        start += 1
+    dtype, file_format = "uint8" if most < 256 else "uint16", "PPM" if kind in (3, 6) else "PGM"
+    return Header((height, width), 3 if kind in (3, 6) else 1, dtype, file_format), most, start
+
+
+def _read_pnm(stream: BinaryIO, name: str, max_pixels: int) -> Picture:
+    """PGM or PPM with the samples as stored; `white` is the maximum that the file names."""
+    header, most, start = _pnm_header(stream, name)
+    check_size(header.size, name, max_pixels)
+    stream.seek(0)
+    data = stream.read()
+    count = header.size[0] * header.size[1] * header.channels
+    if data[1:2] in b"56":
+        stored = np.dtype(">u2" if most > 255 else np.uint8)
+        if len(data) - start < count * stored.itemsize:
+            raise ValueError(f"{name} is cut off: {len(data) - start} of {count * stored.itemsize} bytes are there")
+        samples = np.frombuffer(data, stored, count, start)
+    else:
+        text = re.sub(rb"#[^\n]*", b"", data[start:])
+        if re.search(rb"[^\d\s]", text):
+            raise ValueError(f"{name} is a damaged PGM or PPM file: export it again")
+        samples = np.array(text.split()[:count], dtype=np.int64)
+        if len(samples) < count:
+            raise ValueError(f"{name} is cut off: {len(samples)} of {count} values are there")
+    if samples.size and samples.max() > most:
+        raise ValueError(f"{name} has the value {samples.max()} above its largest value {most}: export it again")
+    pixels = samples.astype(np.dtype(header.dtype)).reshape(*header.size, header.channels)
+    pixels = pixels if header.channels == 3 else pixels[..., 0]
+    return Picture(pixels, white=float(most), depth=depth_of(pixels.dtype))
 
 
 def _by_imagecodecs(image: Image.Image, stream: BinaryIO, name: str) -> Picture:
@@ -349,19 +409,14 @@ def _by_imagecodecs(image: Image.Image, stream: BinaryIO, name: str) -> Picture:
     stream.seek(0)
     data = stream.read()
     bits, signed = 16, False
-    try:
+    with _decoding(name):
         if image.format == "PNG":
             samples = imagecodecs.png_decode(data)
         elif image.format == "AVIF":
             bits, samples = _avif_bits(stream), imagecodecs.avif_decode(data)
         else:
             (bits, signed), samples = _jpeg2000_bits(stream), imagecodecs.jpeg2k_decode(data)
-    except Exception as error:
-        raise ValueError(f"{name} cannot be decoded: it is damaged or cut off, export it again") from error
-    samples = samples.reshape(*samples.shape[:2], -1)
-    turn = _UPRIGHT.get(_orientation(image))
-    if turn is not None:
-        samples = _turned(samples, turn)
+    samples = upright(samples.reshape(*samples.shape[:2], -1), _orientation(image))
     channels = samples.shape[2]
     if channels > 4:
         raise ValueError(f"{name} has {channels} channels: save the gray or RGB image to fuse by itself")
@@ -371,13 +426,6 @@ def _by_imagecodecs(image: Image.Image, stream: BinaryIO, name: str) -> Picture:
     return Picture(
         np.ascontiguousarray(pixels), alpha, white=white, depth=depth_of(pixels.dtype), metadata=metadata_of(image)
     )
-
-
-def _turned(samples: np.ndarray, turn: Image.Transpose) -> np.ndarray:
-    """As Pillow's `transpose`, of an array `(H, W, C)`."""
-    place = np.arange(samples.shape[0] * samples.shape[1], dtype=np.int32).reshape(samples.shape[:2])
-    order = np.asarray(Image.fromarray(place).transpose(turn))
-    return samples.reshape(-1, samples.shape[2])[order]
 
 
 def _check_png(stream: BinaryIO, name: str) -> None:
@@ -433,22 +481,6 @@ def _avif_bits(stream: BinaryIO) -> int:
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 
-def _jpeg_notes(image: Image.Image, name: str) -> tuple[str, ...]:
-    """Thermal cameras keep the raw counts beside the picture that they show: FLIR in APP1, DJI in APP3."""
-    segments: list[tuple[str, bytes]] = getattr(image, "applist", [])
-    if any(marker == "APP1" and data.startswith(b"FLIR\0") for marker, data in segments):
-        return (
-            f"{name} is a radiometric FLIR picture: its raw counts are not read, the picture that the camera shows is "
-            "fused; export the counts as 16-bit TIFF or PNG to fuse them",
-        )
-    if any(marker == "APP3" for marker, _ in segments) and any(b"DJI" in data for _, data in segments):
-        return (
-            f"{name} is a radiometric DJI picture: its raw data are not read, the picture that the camera shows is "
-            "fused; export the temperatures as 16-bit or float TIFF to fuse them",
-        )
-    return ()
-
-
 # --- writing --------------------------------------------------------------------------------------------------------
 
 _EIGHT_BIT_MODES = ("L", "LA", "RGB", "RGBA")
@@ -467,7 +499,7 @@ SAVE_SUFFIXES = tuple(_SAVE_FORMATS)
 class DeepImage(Image.Image):
     """Colors deeper than Pillow can hold: an 8-bit RGB(A) image for every use, saved with all bits as PNG and TIFF.
 
-    What Pillow makes of it (`resize`, `crop`, `convert` ...) is a plain 8-bit image.
+    `resize`, `crop`, `convert` and other methods of Pillow return a plain 8-bit image.
 
     Attributes:
         samples: `(H, W, 2|3|4)` uint16, or float32 in [0, 1].
@@ -488,7 +520,7 @@ class DeepImage(Image.Image):
             return
         stream: BinaryIO = open(fp, "wb") if is_path else fp  # noqa: SIM115  # closed below
         try:
-            _write_deep(self, stream, kind, inherited(self))
+            _write_deep(self, stream, kind, _inherited(self))
         finally:
             if is_path:
                 stream.close()
@@ -536,55 +568,44 @@ def save_image(image: Image.Image, path: str | os.PathLike[str], *, metadata: bo
         ]
         advice = f"save as {' or '.join(able)}" if able else f"convert it to one of the modes {', '.join(modes)}"
         raise ValueError(f"{file_format} cannot hold an image of mode {mode!r} ({target.name}): {advice}")
-    kept = inherited(image)
+    kept = _inherited(image)
     kept = kept if metadata else Metadata(icc_profile=kept.icc_profile)
+    software = image.info.get("fusion_hub")  # with model and precision
     with write_aside(target) as aside, open(aside, "xb") as file:
         if isinstance(image, DeepImage):
             _write_deep(image, file, file_format, kept)
         elif file_format == "TIFF":  # Pillow fails on EXIF in compressed TIFF
-            write_tiff(np.asarray(image), file, kept, _software(image))
+            write_tiff(np.asarray(image), file, kept, software)
         else:
             dpi = None if kept.dpi is None or (file_format == "JPEG" and max(kept.dpi) > 65535) else kept.dpi
-            found = {"icc_profile": kept.icc_profile, "exif": exif_block(kept, _software(image)), "dpi": dpi}
+            found = {"icc_profile": kept.icc_profile, "exif": exif_block(kept, software), "dpi": dpi}
             image.save(file, format=file_format, **options, **{k: v for k, v in found.items() if v is not None})
     return target
 
 
-def inherited(image: Image.Image) -> Metadata:
-    """What an image of a pipeline carries of its visible image, under Pillow's own keys of `image.info`."""
+def _inherited(image: Image.Image) -> Metadata:
+    """The metadata of the visible image, which a result carries under Pillow's own keys of `image.info`."""
     info = image.info
     return Metadata(info.get("exif"), info.get("dpi"), info.get("icc_profile"), info.get("geo", {}))
 
 
-def _software(image: Image.Image) -> str | None:
-    """The program that made the image, with model and precision."""
-    return image.info.get("fusion_hub")
-
-
 def _write_deep(image: DeepImage, stream: BinaryIO, file_format: str, metadata: Metadata) -> None:
-    if file_format == "PNG":
-        stream.write(_deep_png(image.samples, metadata, _software(image)))
-    else:
-        write_tiff(image.samples, stream, metadata, _software(image))
-
-
-def _deep_png(samples: np.ndarray, metadata: Metadata, software: str | None) -> bytes:
-    """A 16-bit PNG with the chunks that its encoder does not write."""
-    if samples.dtype != np.uint16:
-        samples = quantize(samples, np.uint16)
+    software = image.info.get("fusion_hub")
+    if file_format != "PNG":
+        write_tiff(image.samples, stream, metadata, software)
+        return
+    samples = image.samples if image.samples.dtype == np.uint16 else quantize(image.samples, np.uint16)
     plain = imagecodecs.png_encode(np.ascontiguousarray(samples))
-    chunks = []
+    chunks = []  # that the encoder does not write
     if metadata.icc_profile is not None:
-        chunks.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(metadata.icc_profile)))
+        chunks.append((b"iCCP", b"ICC\0\0" + zlib.compress(metadata.icc_profile)))
     if metadata.dpi is not None:
-        per_meter = (round(value / 0.0254) for value in metadata.dpi)
-        chunks.append(_chunk(b"pHYs", struct.pack(">IIB", *per_meter, 1)))
+        chunks.append((b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in metadata.dpi), 1)))
     block = exif_block(metadata, software)
     if block is not None:
-        chunks.append(_chunk(b"eXIf", block.removeprefix(b"Exif\0\0")))
+        chunks.append((b"eXIf", block.removeprefix(b"Exif\0\0")))
     end = len(_PNG_START) + 25  # of IHDR
-    return bytes(plain[:end]) + b"".join(chunks) + bytes(plain[end:])
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    stream.write(plain[:end])
+    for kind, data in chunks:
+        stream.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+    stream.write(plain[end:])

@@ -1,11 +1,10 @@
-"""From samples to luminance in [0, 1]: what is black, what is white, what is no data, and what looks wrong.
+"""Luminance in [0, 1] from samples: black, white, pixels without data, and warnings; and rounding to levels.
 
-Pipelines, training, evaluation and the page all scale through here.
+Pipelines, training, evaluation and the page all scale and round here.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, TypeAlias
 
@@ -86,33 +85,6 @@ def parse_range(text: str, argument: str) -> ValueRange:
     return rule
 
 
-def to_plane(
-    picture: Picture, name: str, rule: ValueRange, percentile: tuple[float, float], role: Role, argument: str = ""
-) -> Plane:
-    """Scale a picture to luminance.
-
-    Args:
-        picture: any picture.
-        name: how messages call it.
-        rule: see [`FusionImageProcessor`].
-        percentile: the lower and upper percentile of the rule "percentile", in 0..100.
-        role: what "auto" means: a visible image keeps its scale, an infrared one of more than 8 bits is stretched.
-        argument: the option that messages name, by default `visible_range` or `infrared_range`.
-
-    Raises:
-        ValueError: samples whose scale is unknown, a picture without data, or a range that leaves nothing of it.
-    """
-    argument = argument or f"{role}_range"
-    luminance = luma(picture.pixels)
-    valid, guesses = _valid(picture, luminance, role, name)
-    if role == "visible" and picture.alpha is not None:
-        _full_scale(replace(picture, pixels=picture.alpha), None, name, argument)
-    (low, high), notes = _limits(picture, luminance, valid, name, rule, percentile, role, argument)
-    looks = _look(partial(_judge, picture, luminance, valid, (low, high), name, role, argument), luminance.size)
-    values = linear(luminance, low, high, valid, in_place=picture.pixels.ndim == 3)  # a luma is nobody else's
-    return Plane(values, (low, high), valid, (*picture.notes, *guesses, *notes, *looks))
-
-
 def luma(pixels: np.ndarray) -> np.ndarray:
     """BT.601 luma `(H, W)` of `(H, W, 3)` on the scale of the pixels; `(H, W)` itself.
 
@@ -170,124 +142,6 @@ def quantize(
     return levels.astype(dtype)
 
 
-# --- black and white ------------------------------------------------------------------------------------------------
-
-
-def _limits(
-    picture: Picture,
-    luminance: np.ndarray,
-    valid: np.ndarray | None,
-    name: str,
-    rule: ValueRange,
-    percentile: tuple[float, float],
-    role: Role,
-    argument: str,
-) -> tuple[tuple[float, float], tuple[str, ...]]:
-    """The sample values that `rule` makes 0 and 1."""
-    notes: tuple[str, ...] = ()
-    if not isinstance(rule, str):
-        return (float(rule[0]), float(rule[1])), notes
-    if rule == "auto":
-        if role == "visible":
-            return _visible_limits(picture, luminance, valid, name, argument)
-        rule, notes = _infrared_rule(picture, luminance, valid, name)
-    if rule == "dtype":
-        return (0.0, _full_scale(picture, valid, name, argument)), notes
-    low, high = _percentiles(luminance, valid, percentile) if rule == "percentile" else (0.0, 0.0)
-    if not low < high:  # "minmax", and what is left where at least 99 % of the image have one value
-        low, high = _extremes(luminance, valid)
-    return (low, high), notes
-
-
-def _visible_limits(
-    picture: Picture, luminance: np.ndarray, valid: np.ndarray | None, name: str, argument: str
-) -> tuple[tuple[float, float], tuple[str, ...]]:
-    """Full scale, but for 10, 12 or 14 bits of a camera or scanner in 16-bit samples."""
-    white = _full_scale(picture, valid, name, argument)
-    if picture.pixels.dtype == np.uint16 and white == 65535:
-        # A few hot pixels lie above the bits of the camera; they become white.
-        data = picture.pixels if valid is None else picture.pixels[valid]
-        most = float(np.max(data))
-        if most >= 2 ** _CAMERA_BITS[-1]:
-            most = float(np.quantile(_sample(picture.pixels, valid, data.size), 1 - _STRAY, method="lower"))
-        bits = next((b for b in _CAMERA_BITS if most < 2**b), 16)
-        if most > 255 and bits < 16:
-            return (0.0, 2.0**bits - 1), (
-                f"{name} uses 0..{most:g} of 65535, so it is read as {bits} bits (0..{2**bits - 1}); "
-                f"set {argument} to 'dtype' for the full scale, or to fixed values for a sequence",
-            )
-    return (0.0, white), ()
-
-
-def _infrared_rule(
-    picture: Picture, luminance: np.ndarray, valid: np.ndarray | None, name: str
-) -> tuple[Literal["dtype", "percentile"], tuple[str, ...]]:
-    """8 bits and floats in [0, 1] as they are; counts and temperatures stretched."""
-    pixels = picture.pixels
-    if pixels.dtype == np.uint8:
-        return "dtype", ()
-    if pixels.dtype.kind != "f":
-        return "percentile", ()
-    low, high = _extremes(luminance, valid)
-    if low < -UNIT_SLACK or high > 1 + UNIT_SLACK:
-        return "percentile", ()
-    sample = _sample(luminance, valid)
-    if high - low < _SMALL_PART and high > low and not _is_multiple(sample, 255):
-        return "percentile", (
-            f"{name} has float values in {low:.4g}..{high:.4g}, as counts divided by their full scale have, so it is "
-            "stretched; set infrared_range to 'dtype' to keep it as it is",
-        )
-    return "dtype", ()
-
-
-def _is_multiple(values: np.ndarray, scale: float) -> bool:
-    """Whether values in [0, 1] are whole numbers divided by `scale`."""
-    scaled = values.astype(np.float64) * scale
-    return bool(np.abs(scaled - np.rint(scaled)).max(initial=0) < 1e-3)
-
-
-def _full_scale(picture: Picture, valid: np.ndarray | None, name: str, argument: str) -> float:
-    """The value of white; samples must be of a kind whose full scale is known, floats within [0, 1]."""
-    pixels = picture.pixels
-    fix = f"use {argument}='minmax', 'percentile' or (low, high)"
-    if picture.white is None:
-        low, high = _extremes(pixels, None)
-        raise ValueError(
-            f"{name} has {pixels.dtype} samples ({low:g}..{high:g}), full scale unknown: convert it to uint8, uint16 "
-            f"or float in [0, 1], or {fix}"
-        )
-    if pixels.dtype.kind == "f":
-        low, high = _extremes(pixels, valid)
-        if low < -UNIT_SLACK or high > 1 + UNIT_SLACK:
-            raise ValueError(
-                f"{name} has float values in {low:g}..{high:g}, expected [0, 1]: divide by the full scale (255 for 8 "
-                f"bits), or {fix}"
-            )
-    return picture.white
-
-
-def _extremes(values: np.ndarray, valid: np.ndarray | None) -> tuple[float, float]:
-    if valid is not None:
-        values = values[valid]
-    return float(values.min()), float(values.max())
-
-
-def _percentiles(values: np.ndarray, valid: np.ndarray | None, percentile: tuple[float, float]) -> tuple[float, float]:
-    low, high = np.percentile(_sample(values, valid, _PERCENTILE_PIXELS), percentile)
-    return float(low), float(high)
-
-
-def _sample(values: np.ndarray, valid: np.ndarray | None, most: int = _LOOKED_AT) -> np.ndarray:
-    """The data on a regular grid of at most about `most` pixels, flat."""
-    step = max(1, int(np.ceil(np.sqrt(values.shape[0] * values.shape[1] / most))))
-    # A side shorter than the step keeps all its pixels: of a 1 x N line at least every step-th is seen.
-    grid = tuple(slice(None, None, step if length > step else 1) for length in values.shape[:2])
-    if valid is None:
-        return values[grid].reshape(-1, *values.shape[2:])
-    kept = values[grid][valid[grid]]
-    return kept if len(kept) else values[valid]
-
-
 def strips(size: tuple[int, ...]) -> Iterator[slice]:
     """Rows of an image `(H, W)` to work on at a time."""
     height, width = size
@@ -307,22 +161,201 @@ def linear(
     plane = values if in_place and values.dtype == np.float32 else np.empty(values.shape, dtype=np.float32)
     # Integers beyond 24 bits and counts with a large offset lose their differences in float32: subtract in float64.
     plain = values.dtype.itemsize <= 4 and values.dtype.kind != "i" and values.dtype != np.uint32
-    working = np.float32 if low == 0 and plain else np.float64
-    if low == 0 and valid is None and working is np.float32:
-        can_leave = values.dtype.kind == "f" or high < full_scale(values.dtype)  # type: ignore[operator]
-        for rows in strips(values.shape):
-            np.divide(values[rows], np.float32(high), out=plane[rows], casting="same_kind")
-            if can_leave:
-                np.clip(plane[rows], 0, 1, out=plane[rows])
-        return plane
     for rows in strips(values.shape):
-        strip = values[rows].astype(working)
+        strip = values[rows].astype(np.float32 if low == 0 and plain else np.float64)
         if valid is not None:
             strip[~valid[rows]] = low
-        np.subtract(strip, low, out=strip)
+        if low != 0:
+            np.subtract(strip, low, out=strip)
         np.divide(strip, high - low, out=strip)
         np.clip(strip, 0, 1, out=plane[rows], casting="same_kind")
     return plane
+
+
+def to_plane(
+    picture: Picture, name: str, rule: ValueRange, percentile: tuple[float, float], role: Role, argument: str = ""
+) -> Plane:
+    """Scale a picture to luminance.
+
+    Args:
+        picture: any picture.
+        name: how messages call it.
+        rule: see [`FusionImageProcessor`].
+        percentile: the lower and upper percentile of the rule "percentile", in 0..100.
+        role: what "auto" means: a visible image keeps its scale, an infrared one of more than 8 bits is stretched.
+        argument: the option that messages name, by default `visible_range` or `infrared_range`.
+
+    Raises:
+        ValueError: samples whose scale is unknown, a picture without data, or a range that leaves nothing of it.
+    """
+    luminance = luma(picture.pixels)
+    valid, guesses = _valid(picture, luminance, role, name)
+    scaling = _Scaling(picture, luminance, valid, name, role, argument or f"{role}_range")
+    if role == "visible" and picture.alpha is not None:
+        scaling.full_scale(picture.alpha, None)
+    (low, high), notes = scaling.limits(rule, percentile)
+    looks: list[str] = []
+    for most in (_GLANCE, luminance.size):  # a closer look only where a few thousand pixels look questionable
+        try:
+            looks = list(scaling.judge(low, high, most))
+        except ValueError:
+            if most != _GLANCE:
+                raise
+            continue
+        if not looks:
+            break
+    values = linear(luminance, low, high, valid, in_place=picture.pixels.ndim == 3)  # nobody else holds a luma
+    return Plane(values, (low, high), valid, (*picture.notes, *guesses, *notes, *looks))
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """The choice of black and white for one picture, and its warnings."""
+
+    picture: Picture
+    luminance: np.ndarray
+    valid: np.ndarray | None
+    name: str
+    role: Role
+    argument: str
+
+    def limits(self, rule: ValueRange, percentile: tuple[float, float]) -> tuple[tuple[float, float], tuple[str, ...]]:
+        """The sample values that become 0 and 1, and notes."""
+        notes: tuple[str, ...] = ()
+        if not isinstance(rule, str):
+            return (float(rule[0]), float(rule[1])), notes
+        if rule == "auto":
+            if self.role == "visible":
+                return self.visible_limits()
+            rule, notes = self.infrared_rule()
+        if rule == "dtype":
+            return (0.0, self.full_scale(self.picture.pixels, self.valid)), notes
+        low = high = 0.0
+        if rule == "percentile":
+            sample = _sample(self.luminance, self.valid, _PERCENTILE_PIXELS)
+            low, high = (float(value) for value in np.percentile(sample, percentile))
+        if not low < high:  # "minmax", and images of which at least 99 % have one value
+            low, high = _extremes(self.luminance, self.valid)
+        return (low, high), notes
+
+    def visible_limits(self) -> tuple[tuple[float, float], tuple[str, ...]]:
+        """Full scale; for 16-bit samples that hold 10, 12 or 14 bits of a camera or scanner, that of their bits."""
+        pixels, white = self.picture.pixels, self.full_scale(self.picture.pixels, self.valid)
+        if pixels.dtype == np.uint16 and white == 65535:
+            # A few hot pixels lie above the bits of the camera; they become white.
+            most = _extremes(pixels, self.valid)[1]
+            if most >= 2 ** _CAMERA_BITS[-1]:
+                most = float(np.quantile(_sample(pixels, self.valid, pixels.size), 1 - _STRAY, method="lower"))
+            bits = next((b for b in _CAMERA_BITS if most < 2**b), 16)
+            if most > 255 and bits < 16:
+                return (0.0, 2.0**bits - 1), (
+                    f"{self.name} uses 0..{most:g} of 65535, so it is read as {bits} bits (0..{2**bits - 1}); "
+                    f"set {self.argument} to 'dtype' for the full scale, or to fixed values for a sequence",
+                )
+        return (0.0, white), ()
+
+    def infrared_rule(self) -> tuple[Literal["dtype", "percentile"], tuple[str, ...]]:
+        """8 bits and floats in [0, 1] as they are; counts and temperatures stretched."""
+        if self.picture.pixels.dtype == np.uint8:
+            return "dtype", ()
+        if self.picture.pixels.dtype.kind != "f":
+            return "percentile", ()
+        low, high = _extremes(self.luminance, self.valid)
+        if low < -UNIT_SLACK or high > 1 + UNIT_SLACK:
+            return "percentile", ()
+        levels = _sample(self.luminance, self.valid).astype(np.float64) * 255
+        eight_bit = np.abs(levels - np.rint(levels)).max(initial=0) < 1e-3
+        if not 0 < high - low < _SMALL_PART or eight_bit:
+            return "dtype", ()
+        return "percentile", (
+            f"{self.name} has float values in {low:.4g}..{high:.4g}, as counts divided by their full scale have, so it "
+            "is stretched; set infrared_range to 'dtype' to keep it as it is",
+        )
+
+    def full_scale(self, pixels: np.ndarray, valid: np.ndarray | None) -> float:
+        """The value of white; samples must be of a kind whose full scale is known, floats within [0, 1]."""
+        fix = f"use {self.argument}='minmax', 'percentile' or (low, high)"
+        if self.picture.white is None:
+            low, high = _extremes(pixels, None)
+            raise ValueError(
+                f"{self.name} has {pixels.dtype} samples ({low:g}..{high:g}), full scale unknown: convert it to uint8, "
+                f"uint16 or float in [0, 1], or {fix}"
+            )
+        if pixels.dtype.kind == "f":
+            low, high = _extremes(pixels, valid)
+            if low < -UNIT_SLACK or high > 1 + UNIT_SLACK:
+                raise ValueError(
+                    f"{self.name} has float values in {low:g}..{high:g}, expected [0, 1]: divide by the full scale "
+                    f"(255 for 8 bits), or {fix}"
+                )
+        return self.picture.white
+
+    def judge(self, low: float, high: float, looked_at: int) -> Iterator[str]:
+        """What is questionable, seen on a regular grid of at most about `looked_at` pixels."""
+        name, argument, white = self.name, self.argument, self.picture.white
+        sample = _sample(self.luminance, self.valid, looked_at)
+        least, most = _extremes(sample, None)
+        fixed_scale = low == 0 and high == white
+        below = 0.0 if fixed_scale else float((sample < low).mean())
+        above = 0.0 if fixed_scale else float((sample > high).mean())
+        if not fixed_scale and below + above > 0.999 and least < most:
+            where = "below" if below > above else "above"
+            raise ValueError(
+                f"{argument} {low:g}..{high:g} leaves nothing of {name}, whose values {least:g}..{most:g} are {where} "
+                f"it: set {argument} to values within those of the image, or to 'percentile'"
+            )
+        if not fixed_scale and below + above > _CLIPPED:
+            yield (
+                f"{name} is clipped in {below + above:.0%} of its pixels, values {least:g}..{most:g} by {argument} "
+                f"{low:g}..{high:g}; set {argument} to 'percentile' or wider values"
+            )
+        span = (min(most, high) - max(least, low)) / (high - low) if low < high else 0.0
+        shown = np.clip((sample - low) / (high - low), 0, 1) if 0 < span < _SMALL_PART else np.zeros(1)
+        if least == most:
+            yield f"{name} is constant (value {least:g}), so the result shows the other image only; check the file"
+        elif span < _SMALL_PART and float(shown.std()) < _FLAT:
+            yield (
+                f"{name} is nearly constant after scaling (standard deviation {float(shown.std()) * 255:.2f} of 255 "
+                f"gray levels, values {least:g}..{most:g}); set {argument} to 'percentile' or (low, high)"
+            )
+        elif fixed_scale and self.role == "infrared" and (most - least) < _SMALL_PART * high:
+            yield (
+                f"{name} uses {least:g}..{most:g} of 0..{high:g} only, a small part of its scale; set {argument} to "
+                "'percentile' or (low, high) to stretch it"
+            )
+        elif fixed_scale and most >= high and (share := float((sample >= high).mean())) > _CLIPPED:
+            yield (
+                f"{name} is saturated in {share:.0%} of its pixels (value {high:g}): its exposure or range was too "
+                "small"
+            )
+        elif fixed_scale and self.role == "visible" and most < _SMALL_PART * high:
+            fix = f"set {argument} to 'percentile' or (low, high)"
+            yield f"{name} is very dark, {least:g}..{most:g} of 0..{high:g}; {fix}"
+        if self.role == "infrared" and self.picture.pixels.ndim == 3 and white is not None:
+            colors = _sample(self.picture.pixels, self.valid, looked_at).astype(np.float32) / white
+            spread = float((colors.max(axis=1) - colors.min(axis=1)).mean())
+            if spread > _COLORED:
+                yield (
+                    f"{name} holds colors (mean difference of its channels {spread * 255:.0f} of 255 levels), as a "
+                    "false-color map does, whose luma need not rise with temperature; export it in white-hot gray or "
+                    "as raw counts"
+                )
+
+
+def _extremes(values: np.ndarray, valid: np.ndarray | None) -> tuple[float, float]:
+    values = values if valid is None else values[valid]
+    return float(values.min()), float(values.max())
+
+
+def _sample(values: np.ndarray, valid: np.ndarray | None, most: int = _LOOKED_AT) -> np.ndarray:
+    """The data on a regular grid of at most about `most` pixels, flat."""
+    step = max(1, int(np.ceil(np.sqrt(values.shape[0] * values.shape[1] / most))))
+    # A side shorter than the step keeps all its pixels: of a 1 x N line at least every step-th is seen.
+    grid = tuple(slice(None, None, step if length > step else 1) for length in values.shape[:2])
+    if valid is None:
+        return values[grid].reshape(-1, *values.shape[2:])
+    kept = values[grid][valid[grid]]
+    return kept if len(kept) else values[valid]
 
 
 # --- no data --------------------------------------------------------------------------------------------------------
@@ -369,7 +402,10 @@ def _fill(luminance: np.ndarray, valid: np.ndarray | None, role: Role) -> tuple[
 
     A warp leaves a thin ring of mixed values between the fill and the scene; it goes with the fill.
     """
-    sample, border = _sample(luminance, valid), _border(luminance, valid)
+    data = np.ones(luminance.shape, dtype=bool) if valid is None else valid
+    sample = _sample(luminance, valid)
+    edges = ((0,), (-1,), (slice(None), 0), (slice(None), -1))  # a regular grid may miss them
+    border = np.concatenate([luminance[edge][data[edge]] for edge in edges])
     ends = {float(v) for part in (sample, border) if len(part) for v in (part.min(), part.max())}
     for fill in sorted(ends):
         if not _stands_for_no_data(fill, luminance.dtype) or (role == "visible" and fill >= 0):
@@ -379,27 +415,25 @@ def _fill(luminance: np.ndarray, valid: np.ndarray | None, role: Role) -> tuple[
             continue
         filled = luminance == luminance.dtype.type(fill)
         near = _near(filled)
-        core = _sample(luminance, ~near if valid is None else valid & ~near)
+        core = _sample(luminance, data & ~near)
         if len(core) == 0:
             continue
         below = fill < core.min()
         empty = filled | (near & ((luminance < core.min()) if below else (luminance > core.max())))
         if not below:  # a saturated target is hot, not missing: what is missing above are whole rows or columns
-            empty &= _whole_strips(empty)
-        if valid is not None:
-            empty &= valid
+            rows, columns = (_from_the_edges(empty.all(axis=axis)) for axis in (1, 0))
+            empty &= rows[:, None] | columns
+        empty &= data
         if np.count_nonzero(filled) >= _LEAST_FILL and empty.any():
             return fill, empty
     return 0.0, None
 
 
-def _border(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-    """The data of the outermost rows and columns, which a regular grid may miss."""
-
-    def edges(plane: np.ndarray) -> np.ndarray:
-        return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
-
-    return edges(luminance) if valid is None else edges(luminance)[edges(valid)]
+def _stands_for_no_data(value: float, dtype: np.dtype) -> bool:
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype)
+        return value in _FILLS or value in (float(limits.min), float(limits.max))
+    return abs(value) >= 1e20 or any(value == float(dtype.type(fill)) for fill in _FILLS)
 
 
 def _is_far(fill: float, rest: np.ndarray) -> bool:
@@ -421,37 +455,22 @@ def _is_a_border(fill: float, rest: np.ndarray, border: np.ndarray) -> bool:
     return float(between.mean()) < 0.01
 
 
-def _whole_strips(empty: np.ndarray) -> np.ndarray:
-    """Rows and columns, counted from the edges, that a mask `(H, W)` covers whole."""
-    strips_found = np.zeros_like(empty)
-    for axis in (0, 1):
-        whole = np.atleast_1d(empty.all(axis=1 - axis))
-        for order in (range(len(whole)), range(len(whole) - 1, -1, -1)):
-            for index in order:
-                if not whole[index]:
-                    break
-                strips_found[(slice(None), index) if axis else index] = True
-    return strips_found
+def _from_the_edges(whole: np.ndarray) -> np.ndarray:
+    """The leading and trailing True values of a mask `(N,)`."""
+    leading, trailing = np.logical_and.accumulate(whole), np.logical_and.accumulate(whole[::-1])
+    return leading | trailing[::-1]
 
 
 def _near(mask: np.ndarray) -> np.ndarray:
     """Pixels at most `_RING` rows and columns from one of a mask `(H, W)`."""
     for axis in (0, 1):
+        mask = mask.swapaxes(0, axis)
         grown = mask.copy()
-        for shift in range(1, min(_RING, mask.shape[axis] - 1) + 1):
-            ahead, behind = [slice(None)] * 2, [slice(None)] * 2
-            ahead[axis], behind[axis] = slice(shift, None), slice(None, -shift)
-            grown[tuple(ahead)] |= mask[tuple(behind)]
-            grown[tuple(behind)] |= mask[tuple(ahead)]
-        mask = grown
+        for shift in range(1, min(_RING, len(mask) - 1) + 1):
+            grown[shift:] |= mask[:-shift]
+            grown[:-shift] |= mask[shift:]
+        mask = grown.swapaxes(0, axis)
     return mask
-
-
-def _stands_for_no_data(value: float, dtype: np.dtype) -> bool:
-    if dtype.kind != "f":
-        limits = np.iinfo(dtype)
-        return value in _FILLS or value in (float(limits.min), float(limits.max))
-    return abs(value) >= 1e20 or any(value == float(dtype.type(fill)) for fill in _FILLS)
 
 
 def _telemetry(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray | None:
@@ -466,16 +485,18 @@ def _telemetry(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray | 
     span = max(high - low, 1.0)
     found = np.zeros(luminance.shape[0], dtype=bool)
     for order in (range(_TELEMETRY_ROWS + 1), range(-1, -_TELEMETRY_ROWS - 2, -1)):
-        strange = []
+        status: list[int] = []
         for index in order:
-            below = float((luminance[index] < low - 2 * span).mean())
-            above = float((luminance[index] > high + 2 * span).mean())
-            constant = luminance[index].min() == luminance[index].max()  # a border that a warp has filled
+            row = luminance[index]
+            below, above = float((row < low - 2 * span).mean()), float((row > high + 2 * span).mean())
             # A hot pipe along the border is smooth and on one side of the scene; status words jump, or are mostly zero.
-            rough = float(np.median(np.abs(np.diff(luminance[index].astype(np.float64))))) > 2 * span
-            strange.append(not constant and ((below + above > 0.5 and rough) or below > 0.3))
-        count = strange.index(False) if False in strange else 0
-        found[list(order)[:count]] = True
+            rough = float(np.median(np.abs(np.diff(row.astype(np.float64))))) > 2 * span
+            constant = row.min() == row.max()  # a border that a warp has filled
+            if constant or not ((below + above > 0.5 and rough) or below > 0.3):
+                break
+            status.append(index)
+        if len(status) <= _TELEMETRY_ROWS:  # more of them are a part of the scene
+            found[status] = True
     return found if found.any() else None
 
 
@@ -497,78 +518,3 @@ def _nearest(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     after = np.clip(np.searchsorted(known, wanted), 0, len(known) - 1)
     before = np.maximum(after - 1, 0)
     return np.where(np.abs(known[before] - wanted) <= np.abs(known[after] - wanted), before, after)
-
-
-# --- looking before fusing ------------------------------------------------------------------------------------------
-
-
-def _look(judge: Callable[[int], Iterator[str]], pixels: int) -> list[str]:
-    """What is questionable about a scaled picture: a glance at a few thousand pixels, and a closer look if need be."""
-    found: list[str] = []
-    for most in (_GLANCE, pixels):
-        try:
-            found = list(judge(most))
-        except ValueError:
-            if most != _GLANCE:
-                raise
-            continue
-        if not found:
-            break
-    return found
-
-
-def _judge(
-    picture: Picture,
-    luminance: np.ndarray,
-    valid: np.ndarray | None,
-    limits: tuple[float, float],
-    name: str,
-    role: Role,
-    argument: str,
-    looked_at: int,
-) -> Iterator[str]:
-    """Sentences on a regular grid of at most about `looked_at` pixels."""
-    low, high = limits
-    sample = _sample(luminance, valid, looked_at)
-    least, most = float(sample.min()), float(sample.max())
-    fixed_scale = low == 0 and high == picture.white
-    below = 0.0 if fixed_scale else float((sample < low).mean())
-    above = 0.0 if fixed_scale else float((sample > high).mean())
-    if not fixed_scale and below + above > 0.999 and least < most:
-        where = "below" if below > above else "above"
-        raise ValueError(
-            f"{argument} {low:g}..{high:g} leaves nothing of {name}, whose values {least:g}..{most:g} are {where} it: "
-            f"set {argument} to values within those of the image, or to 'percentile'"
-        )
-    if not fixed_scale and below + above > _CLIPPED:
-        yield (
-            f"{name} is clipped in {below + above:.0%} of its pixels, values {least:g}..{most:g} by {argument} "
-            f"{low:g}..{high:g}; set {argument} to 'percentile' or wider values"
-        )
-    span = (min(most, high) - max(least, low)) / (high - low) if low < high else 0.0
-    shown = np.clip((sample - low) / (high - low), 0, 1) if 0 < span < _SMALL_PART else np.zeros(1)
-    if least == most:
-        yield f"{name} is constant (value {least:g}), so the result shows the other image only; check the file"
-    elif span < _SMALL_PART and float(shown.std()) < _FLAT:
-        yield (
-            f"{name} is nearly constant after scaling (standard deviation {float(shown.std()) * 255:.2f} of 255 gray "
-            f"levels, values {least:g}..{most:g}); set {argument} to 'percentile' or (low, high)"
-        )
-    elif fixed_scale and role == "infrared" and (most - least) < _SMALL_PART * high:
-        yield (
-            f"{name} uses {least:g}..{most:g} of 0..{high:g} only, a small part of its scale; set {argument} to "
-            "'percentile' or (low, high) to stretch it"
-        )
-    elif fixed_scale and most >= high and (share := float((sample >= high).mean())) > _CLIPPED:
-        yield f"{name} is saturated in {share:.0%} of its pixels (value {high:g}): its exposure or range was too small"
-    elif fixed_scale and role == "visible" and most < _SMALL_PART * high:
-        yield f"{name} is very dark, {least:g}..{most:g} of 0..{high:g}; set {argument} to 'percentile' or (low, high)"
-    if role == "infrared" and picture.pixels.ndim == 3 and picture.white is not None:
-        colors = _sample(picture.pixels, valid, looked_at).astype(np.float32) / picture.white
-        spread = float((colors.max(axis=1) - colors.min(axis=1)).mean())
-        if spread > _COLORED:
-            yield (
-                f"{name} holds colors (mean difference of its channels {spread * 255:.0f} of 255 levels), as a "
-                "false-color map does, whose luma need not rise with temperature; export it in white-hot gray or as "
-                "raw counts"
-            )

@@ -1,11 +1,22 @@
-"""What a decoded picture is, whatever file, array or tensor it came from."""
+"""A decoded picture, whatever file, array or tensor it came from, and the metadata that a result inherits from it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
+from PIL import ExifTags, Image
 
 Depth = Literal["uint8", "uint16", "float32"]
+
+_CAMERA_TAGS = tuple(
+    int(ExifTags.Base[name])
+    for name in ("ImageDescription", "Make", "Model", "DateTime", "Artist", "Copyright", "HostComputer")
+)
+# Of the EXIF directory: maker notes hold offsets into the old file, the others describe its pixels.
+_LEFT_OUT = {
+    int(ExifTags.Base[n]) for n in ("MakerNote", "ExifImageWidth", "ExifImageHeight", "ExifInteroperabilityOffset")
+}
+_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
 class InputWarning(UserWarning):
@@ -14,12 +25,12 @@ class InputWarning(UserWarning):
 
 @dataclass(frozen=True, eq=False)
 class Metadata:
-    """What a result inherits from the visible image beside its pixels.
+    """Metadata of the visible image that a result inherits.
 
     Attributes:
-        exif: an EXIF block of camera, date and position, orientation left out; None without any.
+        exif: an EXIF block of camera, date and position, without orientation; None if there is none.
         dpi: resolution `(x, y)` in dots per inch.
-        icc_profile: color profile of the pixels as they are here.
+        icc_profile: color profile of the pixels as they were decoded.
         geo: GeoTIFF tags by number, for TIFF results.
     """
 
@@ -31,7 +42,7 @@ class Metadata:
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """What a file says of its picture before a pixel is decoded.
+    """Size and kind of the picture in a file, from its header alone.
 
     Attributes:
         size: `(H, W)` in pixels, upright.
@@ -57,7 +68,7 @@ class Picture:
         alpha: `(H, W)`, same dtype; None without alpha.
         valid: `(H, W)` bool, False where the file declares that there is no data; None where all of it is data.
         white: the sample value that is white, None where the file does not say (signed and 32-bit integers).
-        depth: sample type that a result of this kind gets.
+        depth: sample type of a result of this kind.
         metadata: see [`Metadata`].
         notes: what a person should know about the file, one sentence each, without a full stop.
     """
@@ -77,7 +88,7 @@ class Picture:
 
 
 def full_scale(dtype: np.dtype) -> float | None:
-    """The value that is white in samples of a type; None where convention does not say."""
+    """The value that is white in samples of a type; None where there is no convention."""
     return {"uint8": 255.0, "uint16": 65535.0, "float16": 1.0, "float32": 1.0, "float64": 1.0}.get(dtype.name)
 
 
@@ -86,3 +97,85 @@ def depth_of(dtype: np.dtype) -> Depth:
     if dtype.kind == "f":
         return "float32"
     return "uint8" if dtype.itemsize == 1 else "uint16"
+
+
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Rows and columns `(H, W, ...)` turned as an orientation of EXIF and TIFF 6.0 says."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(array[::rows, ::columns])
+
+
+# --- metadata --------------------------------------------------------------------------------------------------------
+
+
+def metadata_of(image: Image.Image) -> Metadata:
+    """Of an opened Pillow image. Damaged metadata are left out: the pixels may be whole."""
+    profile = image.info.get("icc_profile") if image.mode not in ("CMYK", "YCbCr", "LAB", "HSV") else None
+    try:
+        block = _kept(image.getexif()) if has_exif(image) else None
+    except Exception:
+        block = None
+    return Metadata(block, _resolution(image.info.get("dpi")), profile)
+
+
+def has_exif(image: Image.Image) -> bool:
+    """Whether a header holds EXIF data; for a PNG without them, `getexif` would decode all pixels."""
+    return image.format == "TIFF" or any(key in image.info for key in ("exif", "xmp", "Raw profile type exif"))
+
+
+def metadata_of_tiff(stream: BinaryIO) -> Metadata:
+    """Of a TIFF file, of any kind of samples; none of BigTIFF, whose directories Pillow misreads."""
+    stream.seek(0)
+    if stream.read(4) in (b"II+\0", b"MM\0+"):
+        return Metadata()
+    stream.seek(0)
+    exif = Image.Exif()
+    try:
+        exif.load_from_fp(stream)
+        scale = {2: 1.0, 3: 2.54}.get(exif.get(ExifTags.Base.ResolutionUnit, 2))
+        dpi = scale and (exif[ExifTags.Base.XResolution] * scale, exif[ExifTags.Base.YResolution] * scale)
+    except Exception:  # no resolution, or damage
+        dpi = None
+    profile = exif.get(ExifTags.Base.InterColorProfile)
+    try:
+        return Metadata(_kept(exif), _resolution(dpi), profile if isinstance(profile, bytes) else None)
+    except Exception:
+        return Metadata()
+
+
+def _kept(exif: Image.Exif) -> bytes | None:
+    kept = Image.Exif()
+    for tag in _CAMERA_TAGS:
+        if tag in exif:
+            kept[tag] = exif[tag]
+    for directory in _DIRECTORIES:
+        entries = {tag: value for tag, value in exif.get_ifd(directory).items() if tag not in _LEFT_OUT}
+        if entries:
+            kept.get_ifd(directory).update(entries)
+    return kept.tobytes() if kept or any(kept.get_ifd(directory) for directory in _DIRECTORIES) else None
+
+
+def _resolution(dpi: Any) -> tuple[float, float] | None:
+    try:
+        x, y = (float(value) for value in dpi)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (x, y) if 0 < x < 1e6 and 0 < y < 1e6 else None
+
+
+def exif_block(metadata: Metadata, software: str | None) -> bytes | None:
+    """The inherited EXIF block with resolution and the program that made the result; None if all are missing."""
+    if metadata.exif is None and software is None and metadata.dpi is None:
+        return None
+    exif = Image.Exif()
+    if metadata.exif is not None:
+        exif.load(metadata.exif)
+    if software is not None:
+        exif[ExifTags.Base.Software] = software
+    if metadata.dpi is not None:
+        exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = metadata.dpi
+        exif[ExifTags.Base.ResolutionUnit] = 2  # inches
+    return exif.tobytes()

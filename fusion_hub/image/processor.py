@@ -1,4 +1,4 @@
-"""From any picture to the luminance pair that a model takes, and back to a picture.
+"""Luminance pairs for the models from any pictures, and pictures from fused luminance.
 
 Fusion happens in luminance. Of an RGB visible image the BT.601 full-range (JPEG) luma is fused and its chroma is kept:
 
@@ -9,7 +9,7 @@ The way back with a fused luma Y' and the visible's Cb, Cr is linear, and R = Y 
     R' = R + (Y' - Y)        G' = G + (Y' - Y)        B' = B + (Y' - Y)
 
 That is the form used here: the same numbers as through YCbCr, without storing chroma and without rounding on the way.
-Colours that leave the gamut are clipped.
+Colors that leave the gamut are clipped.
 """
 
 import os
@@ -61,7 +61,7 @@ InfraredRange: TypeAlias = ValueRange
 
 @dataclass(frozen=True, eq=False)
 class PairContext:
-    """What [`FusionImageProcessor.postprocess`] needs of the visible image to give a picture of its kind back.
+    """Properties of the visible image, from which [`FusionImageProcessor.postprocess`] restores a picture of its kind.
 
     Attributes:
         size: `(H, W)` in pixels, after EXIF orientation.
@@ -186,6 +186,15 @@ class FusionImageProcessor(ConfigMixin):
         Raises:
             ValueError: a size, value, file or channel count that cannot be used; the message names the argument.
             TypeError: an object that is no image.
+
+        Examples:
+            >>> processor = FusionImageProcessor()
+            >>> pair = np.full((4, 6, 3), 51, np.uint8), np.arange(24, dtype=np.uint8).reshape(4, 6)
+            >>> visible, infrared, contexts = processor.preprocess(*pair)
+            >>> visible.shape, round(float(visible[0, 0, 0, 0]), 3)
+            (torch.Size([1, 1, 4, 6]), 0.2)
+            >>> processor.postprocess(infrared, contexts, output_type="np").shape
+            (1, 4, 6, 3)
         """
         rules: dict[str, ValueRange] = {
             "visible": self.visible_range if visible_range is None else visible_range,
@@ -201,7 +210,11 @@ class FusionImageProcessor(ConfigMixin):
             names = [f"{role}[{index}]" if _is_batch(images) else role for role, images in given.items()]
             picture, visible_name = self._load(visible_item, names[0])
             other, infrared_name = self._load(infrared_item, names[1])
-            _check_sizes(picture.size, other.size, visible_name, infrared_name)
+            if picture.size != other.size:
+                raise ValueError(
+                    f"{visible_name} is {_text(picture.size)} but {infrared_name} is {_text(other.size)}: register the "
+                    "pair first, that is align and resample one onto the grid of the other; nothing is resized silently"
+                )
             if contexts and picture.size != contexts[0].size:
                 raise ValueError(
                     f"images of one batch must share one size: visible[0] is {_text(contexts[0].size)}, {visible_name} "
@@ -209,11 +222,23 @@ class FusionImageProcessor(ConfigMixin):
                 )
             seen = to_plane(picture, visible_name, rules["visible"], self.percentile, "visible")
             warm = to_plane(other, infrared_name, rules["infrared"], self.percentile, "infrared")
-            replacement = _exchange_missing(seen, warm)
+            context = PairContext(
+                size=picture.size,
+                rgb=picture.pixels if picture.pixels.ndim == 3 else None,
+                alpha=picture.alpha,
+                depth=picture.depth,
+                metadata=picture.metadata,
+                limits=seen.limits,
+                white=picture.white or seen.limits[1],
+                replacement=_exchange_missing(seen, warm),
+                notes=(*seen.notes, *warm.notes),
+            )
             visible_planes.append(seen.values)
             infrared_planes.append(warm.values)
-            contexts.append(_context(picture, seen, warm, replacement))
-        return _batch(visible_planes), _batch(infrared_planes), contexts
+            contexts.append(context)
+        # One large image is not copied.
+        batches = (p[0][None, None] if len(p) == 1 else np.stack(p)[:, None] for p in (visible_planes, infrared_planes))
+        return *map(torch.from_numpy, batches), contexts  # type: ignore[return-value]
 
     def postprocess(
         self,
@@ -228,7 +253,7 @@ class FusionImageProcessor(ConfigMixin):
             fused: `(B, 1, H, W)`, any float dtype and device, not clamped; may be padded at the bottom and right.
             contexts: from [`preprocess`], one for each image.
             output_type: "pil": a list of images; "np": `(B, H, W, C)` float32 in [0, 1]; "pt": `(B, C, H, W)`, the same
-                on the CPU. C is 1 (grey), 2 (grey + alpha), 3 or 4.
+                on the CPU. C is 1 (gray), 2 (gray + alpha), 3 or 4.
             rescale: "minmax" stretches each clamped luminance to 0..1. It makes video flicker and changes metrics.
 
         Raises:
@@ -243,14 +268,16 @@ class FusionImageProcessor(ConfigMixin):
         kinds = {(context.size, context.channels) for context in contexts}
         if output_type != "pil" and len(kinds) > 1:
             raise ValueError(
-                f"images of different size or channel count {sorted(kinds)} make no one array: use output_type='pil'"
+                f"images of different size or channel count {sorted(kinds)} cannot be one array: use output_type='pil'"
             )
-        planes = (_plane(image, context) for image, context in zip(fused, contexts, strict=True))
-        stretch = rescale == "minmax"
+        arrays = []
+        for image, context in zip(fused, contexts, strict=True):
+            plane = crop_to(image[0].detach(), context.size).to("cpu", torch.float32).numpy()
+            dtype = np.dtype(context.depth if output_type == "pil" else np.float32)
+            arrays.append(_color(plane, context, rescale == "minmax", dtype))
         if output_type == "pil":
-            return [_to_pil(plane, context, stretch) for plane, context in zip(planes, contexts, strict=True)]
-        images = [_color(p, c, stretch, np.dtype(np.float32)) for p, c in zip(planes, contexts, strict=True)]
-        array = images[0][None] if len(images) == 1 else np.stack(images)
+            return [_to_pil(array, context) for array, context in zip(arrays, contexts, strict=True)]
+        array = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
         return array if output_type == "np" else torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
 
     def luminance(
@@ -280,7 +307,7 @@ class FusionImageProcessor(ConfigMixin):
         return plane.values
 
     def to_rgb(self, image: ImageInput, *, value_range: InfraredRange | None = None) -> np.ndarray:
-        """One picture of any kind as 8-bit colours, for eyes and for networks that know photographs only.
+        """One picture of any kind as 8-bit colors, for display and for networks trained on photographs.
 
         Args:
             image: a path, PIL image, array or tensor, as for [`preprocess`]; alpha is ignored.
@@ -289,7 +316,7 @@ class FusionImageProcessor(ConfigMixin):
                 would be one flat black.
 
         Returns:
-            `(H, W, 3)` uint8, upright; three equal channels of a grey picture.
+            `(H, W, 3)` uint8, upright; three equal channels for a gray picture.
 
         Raises:
             ValueError, TypeError: as [`preprocess`].
@@ -319,7 +346,16 @@ class FusionImageProcessor(ConfigMixin):
             return from_pil(image, name), name
         if callable(image) and not isinstance(image, Tensor):
             return self._load(image(), name)
-        array = _tensor_to_array(image, name) if isinstance(image, Tensor) else image
+        array = image
+        if isinstance(image, Tensor):
+            image = image.detach().cpu()
+            if image.ndim == 3 and image.shape[0] not in (1, 3, 4):
+                raise ValueError(
+                    f"{name} is a tensor of shape {tuple(image.shape)}: it must be (H, W) or (C, H, W) with 1, 3 or 4 "
+                    "channels; of (H, W, C) give permute(2, 0, 1)"
+                )
+            image = image.float() if image.dtype is torch.bfloat16 else image
+            array = (image.permute(1, 2, 0) if image.ndim == 3 else image).numpy()
         if not isinstance(array, np.ndarray):
             raise TypeError(
                 f"{name} is of type {type(image).__name__}: give a path, a PIL image, an array (H, W[, C]) or a tensor "
@@ -331,20 +367,6 @@ class FusionImageProcessor(ConfigMixin):
 
 
 # --- arrays and tensors ----------------------------------------------------------------------------------------------
-
-
-def _tensor_to_array(tensor: Tensor, name: str) -> np.ndarray:
-    """`([C,] H, W)` to `(H, W[, C])` on the CPU."""
-    tensor = tensor.detach().cpu()
-    tensor = tensor.float() if tensor.dtype is torch.bfloat16 else tensor
-    if tensor.ndim == 3:
-        if tensor.shape[0] not in (1, 3, 4):
-            raise ValueError(
-                f"{name} is a tensor of shape {tuple(tensor.shape)}: it must be (H, W) or (C, H, W) with 1, 3 or 4 "
-                "channels; of (H, W, C) give permute(2, 0, 1)"
-            )
-        tensor = tensor.permute(1, 2, 0)
-    return tensor.numpy()
 
 
 def from_array(array: np.ndarray, name: str) -> Picture:
@@ -411,16 +433,7 @@ def check_output(output_type: str, rescale: str) -> None:
         raise ValueError(f"rescale={rescale!r} is unknown: use one of none, minmax")
 
 
-def _check_sizes(visible: tuple[int, int], infrared: tuple[int, int], visible_name: str, infrared_name: str) -> None:
-    if visible != infrared:
-        raise ValueError(
-            f"{visible_name} is {_text(visible)} but {infrared_name} is {_text(infrared)}: register the pair first, "
-            "that is align and resample one onto the grid of the other; nothing is resized silently"
-        )
-
-
 def _text(size: tuple[int, int]) -> str:
-    """A size as people write it: width x height."""
     return f"{size[1]}x{size[0]} (width x height)"
 
 
@@ -428,9 +441,8 @@ def _text(size: tuple[int, int]) -> str:
 
 
 def _exchange_missing(visible: Plane, infrared: Plane) -> np.ndarray | None:
-    """Luminance of the other image where one has no data, NaN where both have; the planes get their nearest data there.
-
-    The network so sees a scene that goes on, and what it makes of the rest does not depend on the fill.
+    """Luminance of the other image where one has no data, NaN elsewhere; the planes get their nearest data there, so
+    that the result does not depend on the fill value.
     """
     if visible.valid is None and infrared.valid is None:
         return None
@@ -443,43 +455,6 @@ def _exchange_missing(visible: Plane, infrared: Plane) -> np.ndarray | None:
         if plane.valid is not None:
             fill_missing(plane.values, plane.valid)
     return replacement
-
-
-def _context(picture: Picture, visible: Plane, infrared: Plane, replacement: np.ndarray | None) -> PairContext:
-    rgb = picture.pixels if picture.pixels.ndim == 3 else None
-    return PairContext(
-        picture.size,
-        rgb,
-        picture.alpha,
-        picture.depth,
-        picture.metadata,
-        visible.limits,
-        picture.white or visible.limits[1],
-        replacement,
-        (*visible.notes, *infrared.notes),
-    )
-
-
-def _batch(planes: list[np.ndarray]) -> Tensor:
-    """`(B, 1, H, W)`; one large image is not copied."""
-    return torch.from_numpy(planes[0][None, None] if len(planes) == 1 else np.stack(planes)[:, None])
-
-
-def _plane(fused: Tensor, context: PairContext) -> np.ndarray:
-    """The `(H, W)` that belongs to the image of `(1, H', W')`, float32 on the CPU."""
-    return crop_to(fused[0].detach(), context.size).to("cpu", torch.float32).numpy()
-
-
-def _to_pil(plane: np.ndarray, context: PairContext, stretch: bool) -> Image.Image:
-    array = _color(plane, context, stretch, np.dtype(context.depth))
-    if context.channels == 1:
-        image = Image.fromarray(array[..., 0])
-    else:
-        image = Image.fromarray(array) if context.depth == "uint8" else DeepImage(array)
-    metadata = context.metadata
-    kept = {"exif": metadata.exif, "dpi": metadata.dpi, "icc_profile": metadata.icc_profile, "geo": metadata.geo}
-    image.info.update({key: value for key, value in kept.items() if value})
-    return image
 
 
 def _color(plane: np.ndarray, context: PairContext, stretch: bool, dtype: np.dtype) -> np.ndarray:
@@ -516,3 +491,13 @@ def _unit_colors(rgb: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
         return rgb / np.float32(high)
     unit = ((rgb.astype(np.float64) - low) / (high - low)).astype(np.float32)
     return np.nan_to_num(unit, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _to_pil(array: np.ndarray, context: PairContext) -> Image.Image:
+    if context.channels == 1:
+        image = Image.fromarray(array[..., 0])
+    else:
+        image = Image.fromarray(array) if context.depth == "uint8" else DeepImage(array)
+    # The fields of Metadata are Pillow's own keys of `image.info`.
+    image.info.update({key: value for key, value in vars(context.metadata).items() if value})
+    return image

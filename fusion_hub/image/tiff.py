@@ -9,8 +9,10 @@ import logging
 import math
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,10 +20,9 @@ import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin
 from tifffile import COMPRESSION, PHOTOMETRIC
 
-from fusion_hub.image.metadata import metadata_of_tiff
-from fusion_hub.image.picture import Header, Metadata, Picture, depth_of, full_scale
+from fusion_hub.image.picture import Header, Metadata, Picture, depth_of, full_scale, metadata_of_tiff, upright
 
-# What it finds odd in a header is reported by us, in a sentence, or of no consequence.
+# Errors in a header are reported here, or are of no consequence.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)  # GeoTIFF: scale, tie points, transformation, keys
@@ -30,6 +31,7 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _GRAYS = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
 _JPEGS = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
 _CONVERTED_BY_PILLOW = (PHOTOMETRIC.YCBCR, PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB)
+_UNDECODABLE = "{name} cannot be decoded: its data are damaged or of a rare kind, export it again"
 _MOST_SAMPLES = 16
 _MOST_PAGES = 1000
 
@@ -90,7 +92,7 @@ def read_tiff(stream: BinaryIO, name: str, check: Check) -> Picture:
             _check_whole(tiff, mask, name)
             shown = _decode(mask, stream, name)[..., 0] > 0
             valid = shown if valid is None else valid & shown
-        turn = _turns(_orientation(page))
+        turn = partial(upright, orientation=_orientation(page))
         pixels, alpha, white, notes = _interpret(page, samples, colors, has_alpha, name)
         return Picture(
             turn(pixels),
@@ -106,32 +108,23 @@ def read_tiff(stream: BinaryIO, name: str, check: Check) -> Picture:
 # --- the file -------------------------------------------------------------------------------------------------------
 
 
-class _opened:
-    """A TIFF file whose every trouble is one sentence."""
-
-    def __init__(self, stream: BinaryIO, name: str) -> None:
-        self.stream, self.name = stream, name
-
-    def __enter__(self) -> tifffile.TiffFile:
-        try:
-            self.tiff = tifffile.TiffFile(self.stream)
-        except Exception as error:  # struct.error, TiffFileError, ...: what damage does to a header has no bounds
-            raise ValueError(f"{self.name} is a damaged TIFF file: export it again") from error
-        return self.tiff
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self.tiff.close()
-        ours = isinstance(error, ValueError) and str(error).startswith(self.name)
-        if isinstance(error, Exception) and not ours and not isinstance(error, MemoryError):
-            raise ValueError(f"{self.name} is a damaged TIFF file: export it again") from error
+@contextmanager
+def _opened(stream: BinaryIO, name: str) -> Iterator[tifffile.TiffFile]:
+    """A TIFF file; any error becomes a `ValueError` that names it."""
+    try:
+        with tifffile.TiffFile(stream) as tiff:
+            yield tiff
+    except MemoryError:
+        raise
+    except Exception as error:  # struct.error, TiffFileError, ...: damage to a header can raise anything
+        if isinstance(error, ValueError) and str(error).startswith(name):
+            raise
+        raise ValueError(f"{name} is a damaged TIFF file: export it again") from error
 
 
 def _choose(tiff: tifffile.TiffFile, name: str) -> tuple[Any, int, Any]:
     """The page to fuse, the number of full pictures, and the page that masks it or None."""
-    try:
-        pages: list[Any] = [tiff.pages[index] for index in range(min(len(tiff.pages), _MOST_PAGES))]
-    except Exception as error:
-        raise ValueError(f"{name} is a damaged TIFF file: export it again") from error
+    pages: list[Any] = [tiff.pages[index] for index in range(min(len(tiff.pages), _MOST_PAGES))]
     if not pages:
         raise ValueError(f"{name} is a damaged TIFF file, its directory is missing: copy or export it again")
     kinds = [(page, int(page.subfiletype)) for page in pages]
@@ -172,19 +165,6 @@ def _bits(page: Any) -> int:
 def _orientation(page: Any) -> int:
     value = page.tags[_ORIENTATION].value if _ORIENTATION in page.tags else 1
     return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _turns(orientation: int) -> Callable[[np.ndarray], np.ndarray]:
-    """What turns the stored rows and columns upright (TIFF 6.0, Orientation)."""
-
-    def turn(array: np.ndarray) -> np.ndarray:
-        if orientation >= 5:
-            array = array.swapaxes(0, 1)
-        rows = -1 if orientation in (3, 4, 7, 8) else 1
-        columns = -1 if orientation in (2, 3, 6, 7) else 1
-        return np.ascontiguousarray(array[::rows, ::columns])
-
-    return turn
 
 
 def _tuple(value: Any) -> tuple:
@@ -232,14 +212,9 @@ def _decode(page: Any, stream: BinaryIO, name: str) -> np.ndarray:
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # codecs fail in any way on damaged data
-        if page.photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB) and _bits(page) in (
-            1,
-            8,
-        ):
+        if page.photometric in (*_GRAYS, PHOTOMETRIC.RGB) and _bits(page) in (1, 8):
             return _by_pillow(page, stream, name)  # fax and other codecs that imagecodecs lacks
-        raise ValueError(
-            f"{name} cannot be decoded: its data are damaged or of a rare kind, export it again"
-        ) from error
+        raise ValueError(_UNDECODABLE.format(name=name)) from error
     return array if array.dtype != np.bool_ else array.astype(np.uint8)
 
 
@@ -253,16 +228,13 @@ def _by_pillow(page: Any, stream: BinaryIO, name: str) -> np.ndarray:
             gray = page.photometric in _GRAYS
             array = np.asarray(image.convert("L" if gray else "RGB"))
     except Exception as error:
-        raise ValueError(
-            f"{name} cannot be decoded: its data are damaged or of a rare kind, export it again"
-        ) from error
+        raise ValueError(_UNDECODABLE.format(name=name)) from error
     array = array.reshape(*array.shape[:2], -1)
     if gray:  # the caller inverts and scales by the bits that are stored
         array = 255 - array if page.photometric == PHOTOMETRIC.MINISWHITE else array
         array = (array > 127).astype(np.uint8) if _bits(page) == 1 else array
     orientation = _orientation(page)
-    inverse = {6: 8, 8: 6}.get(orientation, orientation)
-    return _turns(inverse)(array)
+    return upright(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def _declared_data(page: Any, samples: np.ndarray, name: str) -> np.ndarray | None:
