@@ -1,7 +1,9 @@
 """What the tests of training share: a folder of pairs, the scripts, and what a run leaves in its folder."""
 
 import json
+import os
 import runpy
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fusion_hub.data import CropSource, PairCrops, generate_scene
+from fusion_hub.training import Trainer, TrainingConfig
 
 TRAIN = Path(__file__).parents[2] / "train"
 
@@ -85,6 +88,18 @@ def assert_same_gradients(output: Path, module: torch.nn.Module, loss: Tensor, r
             torch.testing.assert_close(gradient / 0.1, parameter.grad, rtol=rtol, atol=atol)
     assert records(output)[0]["loss"] == pytest.approx(loss.item(), rel=rtol)
     return without
+
+
+def train(task_type: Any, config: TrainingConfig, model_config: Any, kill_at: int | None = None) -> None:
+    """Train; with `kill_at` the process is killed at this step, as if the machine had failed."""
+    trainer = Trainer(task_type(config, model_config), config, model_config)
+
+    def kill(_: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+        if arguments[1] == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    trainer.state.module.register_forward_pre_hook(kill)
+    trainer.train()
 
 
 def run_script(name: str, *arguments: str) -> Any:

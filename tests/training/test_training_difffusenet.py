@@ -1,21 +1,27 @@
 """The training of DiffFuseNet: its stages, its switches, and that it stops, resumes and splits exactly."""
 
-import dataclasses
 import itertools
 import json
-import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fusion_hub import DiffFuseNetModel, DiffFuseNetPipeline
-from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, mixed_seed, parse_config
+from fusion_hub import DiffFuseNetPipeline
+from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, mixed_seed
 from fusion_hub.training.difffusenet import DiffFuseNetConfig, DiffFuseNetTask, DiffFuseNetTraining
-from tests.support.training_runs import assert_same_gradients, assert_same_run, batch_of, records, run_script, tensors
+from tests.support.training_runs import (
+    assert_same_gradients,
+    assert_same_run,
+    batch_of,
+    records,
+    run_script,
+    tensors,
+    train,
+)
 from tests.support.training_toy import launch, toy_config
 
 CROP = 48
@@ -40,7 +46,7 @@ def tiny_config(**values: Any) -> DiffFuseNetConfig:
 
 
 class SameCrops:
-    """Two crops over and over, so that losses of different steps can be compared."""
+    """The same two crops in every batch, so that losses of different steps can be compared."""
 
     def __init__(self, folder: Path) -> None:
         self.batch = batch_of(folder, 2, CROP)
@@ -52,9 +58,8 @@ class SameCrops:
 # --- the switches ----------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What one short training left: the losses of each step, and a fused crop before and after."""
+class Run(NamedTuple):
+    """Results of one short training: the losses of each step, and a fused crop before and after."""
 
     losses: list[dict[str, float]]
     before: Tensor
@@ -165,9 +170,8 @@ def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pa
     class Perfect(nn.Module):
         def forward(self, noisy: Tensor, step: Tensor) -> Tensor:
             assert torch.equal(step, timestep.repeat(2))
-            return (
-                noise if prediction_type == "epsilon" else level.sqrt() * noise - (1 - level).sqrt() * features.shallow
-            )
+            velocity = level.sqrt() * noise - (1 - level).sqrt() * features.shallow
+            return noise if prediction_type == "epsilon" else velocity
 
     assert module._diffusion(features, batch["sample"]) > 0.5  # an untrained one has
     module.model.denoiser = Perfect()
@@ -177,36 +181,15 @@ def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pa
 # --- stop, resume, split ----------------------------------------------------------------------------------------------
 
 
-class KilledTask(DiffFuseNetTask):
-    """Its process ends at a step, as if the machine had failed."""
-
-    def __init__(self, training: TrainingConfig, config: DiffFuseNetConfig, kill_at: int | None) -> None:
-        super().__init__(training, config)
-        self.kill_at = kill_at
-
-    def build_training_module(self, model: Any) -> DiffFuseNetTraining:
-        module = super().build_training_module(model)
-        module.register_forward_pre_hook(self._kill)
-        return module
-
-    def _kill(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if arguments[1] == self.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def train(config: TrainingConfig, model_config: DiffFuseNetConfig, kill_at: int | None = None) -> None:
-    Trainer(KilledTask(config, model_config, kill_at), config, model_config).train()
-
-
 def test_eight_steps_equal_four_and_a_kill_and_four(tmp_path: Path, drawn_pairs: Path) -> None:
     values = {"sources": [Source(str(drawn_pairs))], "num_processes": 2}
     straight, killed = (run_config(tmp_path / name, **values) for name in ("straight", "killed"))
     config = tiny_config(stage_one_fraction=0.4)  # three steps: both sides of the kill are in stage two
-    assert launch(train, 2, straight, config) == [0, 0]
-    codes = launch(train, 2, killed, config, 5)
+    assert launch(train, 2, DiffFuseNetTask, straight, config) == [0, 0]
+    codes = launch(train, 2, DiffFuseNetTask, killed, config, 5)
     assert -signal.SIGKILL in codes and 0 not in codes
     assert [folder.name for folder in find_checkpoints(tmp_path / "killed")] == ["step_000004"]
-    assert launch(train, 2, killed, config) == [0, 0]
+    assert launch(train, 2, DiffFuseNetTask, killed, config) == [0, 0]
     assert_same_run(tmp_path / "killed", tmp_path / "straight")
 
 
@@ -216,7 +199,7 @@ def test_two_processes_give_the_gradients_of_one_batch(tmp_path: Path, drawn_pai
     sources = [Source(str(drawn_pairs))]
     config = run_config(tmp_path, sources=sources, num_processes=2, max_steps=1, max_grad_norm=torch.inf)
     model_config = tiny_config(two_stage=two_stage, stage_one_fraction=1.0)
-    assert launch(train, 2, config, model_config) == [0, 0]
+    assert launch(train, 2, DiffFuseNetTask, config, model_config) == [0, 0]
 
     torch.manual_seed(mixed_seed(config.seed))
     task = DiffFuseNetTask(config, model_config)
@@ -256,32 +239,3 @@ def test_the_script_reports_a_wrong_value(tmp_path: Path, capsys: pytest.Capture
 def test_wrong_values_are_named(tmp_path: Path, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         DiffFuseNetTask(run_config(tmp_path), tiny_config(**values)).build_model()
-
-
-def test_training_starts_from_a_pipeline(tmp_path: Path) -> None:
-    config = run_config(tmp_path)
-    first = DiffFuseNetTask(config, tiny_config(frequency="haar"))
-    model = first.build_model()
-    first.save_pipeline(model, tmp_path / "pipeline")
-    again = DiffFuseNetTask(config, tiny_config(initial_weights=str(tmp_path / "pipeline"))).build_model()
-    assert isinstance(again, DiffFuseNetModel) and again.config.frequency == "haar"
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name])
-    assert all(parameter.requires_grad for parameter in again.parameters())
-
-
-def test_validation_pads_as_the_pipeline_does(tmp_path: Path) -> None:
-    task = DiffFuseNetTask(run_config(tmp_path), tiny_config())
-    model = task.build_model()
-    visible, infrared = torch.rand(1, 1, 41, 50), torch.rand(1, 1, 41, 50)
-    pipeline = DiffFuseNetPipeline(model, model.build_scheduler())
-    with torch.no_grad():
-        fused = task.fuse(model, visible, infrared).clamp(0, 1)
-    expected = pipeline(visible[0], infrared[0], infrared_range="dtype", output_type="pt").images
-    torch.testing.assert_close(fused, expected)
-
-
-def test_every_option_says_what_it_is() -> None:
-    assert all(field.metadata["help"] for field in dataclasses.fields(DiffFuseNetConfig))
-    (parsed,) = parse_config((DiffFuseNetConfig,), ["--use_d2fe", "false", "--fidelity", "0.5"])
-    assert parsed == DiffFuseNetConfig(use_d2fe=False, fidelity=0.5)
