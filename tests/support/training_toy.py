@@ -135,18 +135,9 @@ def launch(work: Callable[..., None], count: int, *arguments: Any) -> list[int |
     """Call `work(*arguments)`, a function of a module, in `count` new processes as torchrun does; their exit codes."""
     context = multiprocessing.get_context("forkserver")
     # One clean process imports, all others are forked from it.
-    context.set_forkserver_preload(
-        [
-            "fusion_hub.training.difffusenet",
-            "fusion_hub.downstream.train_detector",
-            "fusion_hub.downstream.train_segformer",
-            "fusion_hub.pipelines",
-            "accelerate",
-            "diffusers.training_utils",
-            "pytest",
-            "transformers.models.segformer.modeling_segformer",
-        ]
-    )
+    rooms = ("pipelines", "training.difffusenet", "downstream.train_detector", "downstream.train_segformer")
+    others = ("accelerate", "diffusers.training_utils", "pytest", "transformers.models.segformer.modeling_segformer")
+    context.set_forkserver_preload([*(f"fusion_hub.{room}" for room in rooms), *others])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -154,7 +145,7 @@ def launch(work: Callable[..., None], count: int, *arguments: Any) -> list[int |
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=120)
+        process.join(timeout=300)
         if process.is_alive():  # the other one was killed and this one waits for it
             process.kill()
             process.join()
