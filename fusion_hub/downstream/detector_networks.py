@@ -1,45 +1,42 @@
-"""Detectors of `transformers` to train: RT-DETRv2 (Lv et al. 2024, arXiv 2407.17140) and D-FINE (Peng et al. 2024,
-arXiv 2410.13842), small ones from random weights or any from a checkpoint.
+"""Detectors of `transformers` for training: RT-DETRv2 (Lv et al. 2024, arXiv 2407.17140) and D-FINE (Peng et al. 2024,
+arXiv 2410.13842), small ones with random weights or any from a checkpoint.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 
-from fusion_hub.downstream.augmentation import Normalisation
+from fusion_hub.downstream.image_training import Normalization, config_errors
 from fusion_hub.training.checkpoint import Network
-from fusion_hub.training.config import ConfigError
 
 ARCHITECTURES = ("rt_detr_v2", "d_fine")
 
-# `channels` are those of the four stages of the backbone, of which the last three are read; `width` that of encoder and
-# decoder. The published networks start at channels (64, 128, 256, 512) and width 256.
+# `channels`: of the four stages of the backbone, of which the last three are used; `width`: of encoder and decoder. The
+# smallest published networks have channels (64, 128, 256, 512) and width 256.
 VARIANTS: dict[str, dict[str, Any]] = {
     "small": {"channels": (16, 32, 64, 128), "width": 64, "decoder_layers": 2},
     "tiny": {"channels": (8, 16, 16, 16), "width": 16, "decoder_layers": 2},
 }
 READ_STAGES = ["stage2", "stage3", "stage4"]
-PRIOR = 0.01  # probability of each class at the start: nearly all places show nothing
+PRIOR = 0.01  # initial probability of each class, because most queries find nothing
 
 
 def new_network(architecture: str, variant: str, classes: Sequence[str], queries: int, denoising: int) -> Network:
-    """A detector with random weights, drawn from torch's generator.
+    """A detector with random weights from torch's generator.
 
     Args:
         architecture: one of `ARCHITECTURES`.
         variant: one of `VARIANTS`.
         classes: their names.
-        queries: objects that it can find in a picture.
-        denoising: queries of boxes with noise, for training only.
+        queries: largest number of objects found in an image.
+        denoising: number of noisy boxes that are restored in training.
     """
-    import transformers
-
     channels, width = VARIANTS[variant]["channels"], VARIANTS[variant]["width"]
     settings: dict[str, Any] = {
-        **class_settings(classes),
+        **_class_settings(classes),
         "encoder_in_channels": list(channels[1:]),
         "encoder_hidden_dim": width,
         "encoder_ffn_dim": 2 * width,
@@ -54,8 +51,7 @@ def new_network(architecture: str, variant: str, classes: Sequence[str], queries
         "num_queries": queries,
         "num_denoising": denoising,
         "initializer_bias_prior_prob": PRIOR,
-        # Statistics of a backbone that was never trained are nothing to keep.
-        "freeze_backbone_batch_norms": False,
+        "freeze_backbone_batch_norms": False,  # they are not trained yet
     }
     model: Any
     if architecture == "rt_detr_v2":
@@ -83,52 +79,46 @@ def new_network(architecture: str, variant: str, classes: Sequence[str], queries
         }
         settings |= {"backbone_config": transformers.HGNetV2Config(**hgnet), "depth_mult": 0.34}
         model = transformers.DFineForObjectDetection(transformers.DFineConfig(**settings))
-    initialise(model)
+    initialize(model)
     return model
 
 
-def load_network(name: str, classes: Sequence[str], queries: int, denoising: int) -> tuple[Network, Normalisation]:
-    """A copy of a checkpoint, with new class layers where its classes are others, and how its pictures are normalised.
+def load_network(name: str, classes: Sequence[str], queries: int, denoising: int) -> tuple[Network, Normalization]:
+    """A copy of a checkpoint, with new class layers if its classes differ, and the normalization of its images.
 
     Raises:
-        ConfigError: it cannot be loaded, or is of another architecture.
+        ConfigError: it cannot be loaded, or has another architecture.
     """
-    from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
-
-    try:
-        architecture = AutoConfig.from_pretrained(name).model_type
+    with config_errors(f"initial_weights = {name} cannot be loaded: "):
+        architecture = transformers.AutoConfig.from_pretrained(name).model_type
         if architecture not in ARCHITECTURES:
             raise ValueError(f"it is a {architecture}, not one of {', '.join(ARCHITECTURES)}")
-        model = AutoModelForObjectDetection.from_pretrained(
+        model = transformers.AutoModelForObjectDetection.from_pretrained(
             name,
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
             num_queries=queries,
             num_denoising=denoising,
-            **class_settings(classes),
+            **_class_settings(classes),
         )
-        processor = AutoImageProcessor.from_pretrained(name, backend="pil")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"initial_weights = {name} cannot be loaded: {error}") from error
+        processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil")
     if not processor.do_normalize:
         return model, ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     return model, (tuple(processor.image_mean), tuple(processor.image_std))
 
 
-def class_settings(classes: Sequence[str]) -> dict[str, Any]:
-    """What a configuration of `transformers` says of the classes."""
+def _class_settings(classes: Sequence[str]) -> dict[str, Any]:
     names = dict(enumerate(classes))
     return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
 
 
-def initialise(model: Any) -> None:
-    """First weights with which a network learns from nothing.
+def initialize(model: Any) -> None:
+    """Initial weights for training from scratch.
 
-    `transformers`, whose first weights are mostly replaced by loaded ones, draws the weights of RT-DETR's batch norms
-    around 0 and those of all linear layers with a deviation of 0.01: next to nothing passes. Here they start as those
-    of the authors: He's for convolutions, Xavier's for linear layers. What starts as zero stays zero: offsets of the
-    deformable attention, the last layers of box heads.
+    `transformers` draws the weights of RT-DETR's batch norms around 0 and those of all linear layers with a deviation
+    of 0.01, so almost no signal is left. These are the weights of the authors: He's for convolutions, Xavier's for
+    linear layers. Zeros stay zero: offsets of the deformable attention, last layers of box heads.
     """
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d):
@@ -138,23 +128,15 @@ def initialise(model: Any) -> None:
             nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.Linear) and layer.weight.any() and "class_embed" not in name:
             nn.init.xavier_uniform_(layer.weight)
-    for name, layer in model.named_modules():  # first boxes are the anchors themselves
+    for name, layer in model.named_modules():  # initial boxes are the anchors
         if name.endswith(("enc_bbox_head", "pre_bbox_head")):
             nn.init.zeros_(layer.layers[-1].weight)
             nn.init.zeros_(layer.layers[-1].bias)
 
 
-def image_processor(size: tuple[int, int], normalisation: Normalisation) -> Any:
-    """How pictures become what the network sees: resized to `size` (H, W) without regard to proportions, normalised."""
-    from transformers import RTDetrImageProcessorPil
-
-    mean, std = normalisation
-    return RTDetrImageProcessorPil(
+def image_processor(size: tuple[int, int], normalization: Normalization) -> Any:
+    """Resizes images to `size` (H, W), without keeping proportions, and normalizes them."""
+    mean, std = normalization
+    return transformers.RTDetrImageProcessorPil(
         size={"height": size[0], "width": size[1]}, do_normalize=True, image_mean=list(mean), image_std=list(std)
     )
-
-
-def save_network(model: Any, processor: Any, folder: Path) -> None:
-    """A folder for `TransformersDetector.from_pretrained` and for `transformers`."""
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)

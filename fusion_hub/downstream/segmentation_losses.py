@@ -1,4 +1,4 @@
-"""Losses for pixels whose classes are as unequal as those of a street: nine tenths of it have no class at all."""
+"""Segmentation losses for unbalanced classes: in street scenes nine tenths of the pixels are background."""
 
 from collections.abc import Iterable
 
@@ -17,19 +17,18 @@ def class_weights(
     """A weight for each class `(C,)` float32 whose mean over the pixels of `labels` is 1; 0 for absent classes.
 
     - `median_frequency` (Eigen and Fergus 2015, arXiv 1411.4734): `median(f) / f_c` with `f_c` the share of class c in
-      the pixels of those pictures that have it.
-    - `effective_number` (Cui et al. 2019, arXiv 1901.05555): `1 / (1 - beta^n_c)`. Pixels of one picture are no
-      independent samples, so n_c counts pictures' worths of the class: the number of pictures that have it.
+      the pixels of the images that contain it.
+    - `effective_number` (Cui et al. 2019, arXiv 1901.05555): `1 / (1 - beta^n_c)`. Pixels of one image are not
+      independent samples, so n_c is the number of images that contain the class.
     - `none`: all equal.
 
     Args:
-        labels: maps of classes, integers below `classes` or `IGNORED`.
-        power: the weights are raised to it; below 1 they are milder.
+        labels: label maps, integers below `classes` or `IGNORED`.
+        power: the weights are raised to it; below 1 they differ less.
         beta: of `effective_number`.
     """
-    pixels, shown, pictures = (
-        np.zeros(classes, np.float64) for _ in range(3)
-    )  # shown: pixels of pictures that have it
+    # For each class: its pixels, all pixels of the images that contain it, the number of these images.
+    pixels, shown, pictures = np.zeros((3, classes))
     for label in labels:
         counts = np.bincount(label[label != IGNORED].ravel(), minlength=classes)
         pixels += counts
@@ -55,8 +54,8 @@ def class_weights(
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Mean over the pixels of `weight x -log p`, a scalar.
 
-    It divides by the number of pixels and not, as PyTorch does, by the sum of their weights, so that the loss of a
-    batch is the mean of the losses of its parts, whoever computes them.
+    It divides by the number of pixels and not, as PyTorch does, by the sum of their weights. So the loss of a batch is
+    the mean of the losses of its parts, also if these are on several processes.
 
     Args:
         logits: `(B, C, H, W)` float32.
@@ -70,8 +69,8 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> T
 def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     """Lovász-Softmax (Berman et al. 2018, arXiv 1705.08790, eqs. 8 and 11), a scalar in [0, 1].
 
-    A smooth stand-in for 1 - IoU, mean over the classes that the labels of the batch hold. For predictions that are
-    certain it is exactly that.
+    A differentiable surrogate of 1 - IoU, averaged over the classes in the labels of the batch; for predictions with
+    probabilities 0 and 1 it is equal to it.
 
     Args:
         logits: `(B, C, H, W)` float32.
@@ -89,7 +88,7 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _jaccard_gradient(truth: Tensor) -> Tensor:
-    """By how much the Jaccard loss rises with each further error, worst errors first (their Algorithm 1)."""
+    """Increase of the Jaccard loss with each further error, largest errors first (their Algorithm 1)."""
     inside = truth.cumsum(0)
     jaccard = 1 - (inside[-1] - inside) / (inside[-1] + (1 - truth).cumsum(0))
     return torch.diff(jaccard, prepend=jaccard.new_zeros(1))

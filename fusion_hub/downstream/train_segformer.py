@@ -1,45 +1,56 @@
-"""What SegFormer brings to the training loop: its pictures and labels, its losses, its scores.
+"""Training of SegFormer (Xie et al. 2021, arXiv 2105.15203): options, samples, losses and the task for `Trainer`.
 
-The network is `transformers`' own class (Xie et al. 2021, arXiv 2105.15203).
+The network is that of `transformers`.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear
+from transformers import (
+    AutoImageProcessor,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessorPil,
+)
 
-from fusion_hub.downstream.augmentation import Augmentation, InputConfig, Normalisation, measure_channels
-from fusion_hub.downstream.inputs import Inputs, file_name
-from fusion_hub.downstream.protocols import MSRS_CLASSES
+from fusion_hub.data.labels import IGNORED, LabelledPair, find_labels
+from fusion_hub.downstream.draw import overlay_segmentation
+from fusion_hub.downstream.image_training import (
+    Augmentation,
+    ImageTask,
+    ImageValidation,
+    InputConfig,
+    PictureChoice,
+    config_errors,
+    draw_corner,
+    measure_channels,
+    open_pairs,
+)
+from fusion_hub.downstream.inputs import Inputs, read_inputs
+from fusion_hub.downstream.protocols import MSRS_CLASSES, Segmentation
 from fusion_hub.downstream.segmentation_losses import (
     WEIGHTINGS,
     class_weights,
     lovasz_softmax,
     weighted_cross_entropy,
 )
-from fusion_hub.downstream.segmentation_samples import (
-    LabelledPicture,
-    SegmentationCrops,
-    open_labelled,
-    read_labelled,
-)
-from fusion_hub.downstream.segmentation_validation import SegmentationValidation
+from fusion_hub.downstream.segmentation_scores import SegmentationResult, evaluate_segmenter
+from fusion_hub.downstream.segmenter import SegformerSegmenter
 from fusion_hub.training.checkpoint import Network
-from fusion_hub.training.config import ConfigError, TrainingConfig, expand_variables, option
-
-if TYPE_CHECKING:
-    from transformers import SegformerForSemanticSegmentation
+from fusion_hub.training.config import ConfigError, Source, TrainingConfig, expand_variables, option
+from fusion_hub.training.samples import Batch
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "b0": {},  # the defaults of transformers are B0
+    "b0": {},  # the defaults of transformers
     "tiny": {
         "hidden_sizes": [8, 16, 24, 32],
         "depths": [1, 1, 1, 1],
@@ -53,58 +64,167 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class SegFormerConfig(InputConfig):
     """Input, network, augmentation and losses of a SegFormer run."""
 
-    # --- what it sees, with what `InputConfig` says
-    image_size: list[int] | None = field(
-        default=None, metadata={"help": "height and width to which all pictures are resized; empty: as they are"}
-    )
-    classes: list[str] = field(
-        default_factory=lambda: list(MSRS_CLASSES), metadata={"help": "names of the classes, by label value"}
-    )
+    image_size: list[int] | None = option("height and width to which all images are resized; empty: unchanged", None)
+    classes: list[str] = option("names of the classes, by label value", list(MSRS_CLASSES))
 
     # --- the network
-    variant: str = option(f"size: {', '.join(VARIANTS)}", "b0")
+    variant: str = option(f"size: {', '.join(VARIANTS)}", "b0", choices=tuple(VARIANTS))
     initial_weights: str | None = option(
-        "folder or Hub id of a SegFormer to start from, perhaps of other classes; empty: random weights", None
+        "folder or Hub id of a SegFormer to start from; its classes may differ; empty: random weights", None
     )
-    drop_path: float = option("how often a residual branch is left out", 0.1)
+    drop_path: float = option("probability of skipping a residual branch", 0.1)
     classifier_dropout: float = option("dropout before the last layer", 0.1)
 
-    # --- augmentation; smallest_scale and gain_jitter are the loop's
+    # --- augmentation; smallest_scale and gain_jitter are options of the loop
     largest_scale: float = option("scenes are enlarged by a random factor up to this", 1.0)
-    gamma_jitter: float = option("pictures are raised to a power from exp(-this) to exp(this)", 0.0)
-    rare_class_crops: float = option("how often a crop is centred on one of the classes but 0, all equally often", 0.0)
+    gamma_jitter: float = option("images are raised to a power from exp(-this) to exp(this)", 0.0)
+    rare_class_crops: float = option("probability that a crop is centered on a class other than 0, drawn evenly", 0.0)
 
     # --- losses
     cross_entropy: float = option("weight of the cross entropy", 1.0)
-    class_weights: str = option(f"of the cross entropy: {', '.join(WEIGHTINGS)}", "median_frequency")
-    class_weight_power: float = option("class weights are raised to it: 0 makes them equal", 1.0)
-    lovasz: float = option("weight of the Lovász-Softmax loss, a stand-in for 1 - mIoU", 0.0)
+    class_weights: str = option(
+        f"class weights of the cross entropy: {', '.join(WEIGHTINGS)}", "median_frequency", choices=WEIGHTINGS
+    )
+    class_weight_power: float = option("power to which class weights are raised: 0 makes them equal", 1.0)
+    lovasz: float = option("weight of the Lovász-Softmax loss, a differentiable surrogate of 1 - mIoU", 0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known: tuple[tuple[str, Sequence[str]], ...] = (
-            ("variant", tuple(VARIANTS)),
-            ("class_weights", WEIGHTINGS),
-        )
-        for name, values in known:
-            if getattr(self, name) not in values:
-                raise ConfigError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)}")
         if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 32):
             raise ConfigError(f"image_size must be height and width, at least 32 each, got {self.image_size}")
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise ConfigError(f"classes must be two or more different names, got {self.classes}")
         if not self.cross_entropy and not self.lovasz:
-            raise ConfigError("cross_entropy and lovasz are both 0: nothing would be learnt")
+            raise ConfigError("cross_entropy and lovasz are both 0: there is no loss, set one of them")
 
 
-def segformer_logits(model: "SegformerForSemanticSegmentation", pixels: Tensor) -> Tensor:
+# --- samples ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledPicture:
+    """An image for the network and the classes of its pixels.
+
+    Attributes:
+        name: of its pair.
+        picture: `(H, W, 3)` uint8.
+        label: `(H, W)` uint8, class ids or `IGNORED`.
+    """
+
+    name: str
+    picture: np.ndarray
+    label: np.ndarray
+
+
+def open_labeled(source: Source, count: int | None = None) -> list[LabelledPair]:
+    """The pairs of a source and their labels, or `count` evenly spaced ones.
+
+    Raises:
+        ConfigError: there is no such dataset, or it has no labels.
+    """
+    pairs = open_pairs(source, count)
+    with config_errors():
+        return find_labels(pairs)
+
+
+def read_labeled(
+    inputs: Inputs,
+    labeled: Sequence[LabelledPair],
+    source: Source,
+    classes: int,
+    cache: Path,
+    size: tuple[int, int] | None = None,
+) -> list[LabeledPicture]:
+    """Images and labels in memory, resized to `size` (H, W) as by the image processor; None: not resized.
+
+    Raises:
+        ConfigError: an image or label cannot be read, or the two differ in size.
+    """
+    result = []
+    with config_errors():
+        images = read_inputs(inputs, [item.pair for item in labeled], source.label, cache)
+        for item, image in zip(labeled, images, strict=True):
+            label = item.label(classes)
+            if image.size != label.shape[::-1]:
+                raise ConfigError(
+                    f"{source.label}: the image {item.name!r} is {image.width}x{image.height}, but its label map is "
+                    f"{label.shape[1]}x{label.shape[0]}: they must have one size"
+                )
+            if size is not None and image.size != size[::-1]:
+                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+                label = np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
+            result.append(LabeledPicture(item.name, np.asarray(image), label))
+    return result
+
+
+class SegmentationCrops:
+    """Random crops of labeled images; sample `number` is always the same crop.
+
+    Args:
+        pictures: those of each source; with several inputs, one after the other.
+        weights: relative frequency of each source; None: its number of images.
+        seed: at least 0.
+        classes: number of classes.
+        sets: the labeled pairs of each source, for the run's report.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Sequence[LabeledPicture]],
+        weights: Sequence[float | None],
+        seed: int,
+        classes: int,
+        augmentation: Augmentation,
+        sets: Sequence[Sequence[LabelledPair]] = (),
+    ) -> None:
+        self.pictures, self.seed, self.augmentation, self.sets = pictures, seed, augmentation, sets
+        self._choice = PictureChoice(pictures, weights, range(1, classes), lambda picture: np.unique(picture.label))
+
+    def sample(self, number: int, crop_size: int) -> Batch:
+        """The crop that belongs to `number`.
+
+        Returns:
+            `image` (3, crop_size, crop_size) float32 in [0, 1]; `label` (crop_size, crop_size) int64, `IGNORED` where
+            the crop leaves the image; `sample`: the number, int64.
+        """
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number])))
+        item, rare_class = self._choice.draw(rng, self.augmentation.rare_classes)
+        target: Sequence[int | None] = (None, None)
+        if rare_class is not None:
+            pixels = np.flatnonzero(item.label == rare_class)
+            center = np.unravel_index(pixels[int(rng.integers(len(pixels)))], item.label.shape)
+            target = [int(one) for one in center]
+        side = max(1, round(crop_size / self.augmentation.draw_scale(rng)))
+        top, left = (draw_corner(rng, extent, side, one) for extent, one in zip(item.label.shape, target, strict=True))
+        box = (left, top, left + side, top + side)
+        # crop() fills with 0 outside the image; labels are inverted so that this means IGNORED.
+        image = Image.fromarray(item.picture).crop(box)
+        inverted = Image.fromarray(IGNORED - item.label).crop(box)
+        if side != crop_size:
+            image = image.resize((crop_size, crop_size), Image.Resampling.BILINEAR)
+            inverted = inverted.resize((crop_size, crop_size), Image.Resampling.NEAREST)
+        picture, label = np.asarray(image), IGNORED - np.asarray(inverted)
+        if rng.random() < 0.5:
+            picture, label = picture[:, ::-1], label[:, ::-1]
+        values = self.augmentation.brightness(rng, picture)
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))),
+            "label": torch.from_numpy(label.astype(np.int64)),
+            "sample": torch.tensor(number, dtype=torch.int64),
+        }
+
+
+# --- the network -----------------------------------------------------------------------------------------------------
+
+
+def segformer_logits(model: SegformerForSemanticSegmentation, pixels: Tensor) -> Tensor:
     """`model(pixels).logits`, `(B, C, H/4, W/4)`, in about a third of the decoder's time in training.
 
-    The decoder projects the features of every level to the width of the decoder, enlarges them to a quarter of the
-    picture, and mixes all with a 1x1 convolution. Both maps are linear in the channels and the enlargement is linear in
-    the pixels, so they change places: projection and mixing become one small matrix for each level, applied before the
-    enlargement, which is two small matrices itself, one for the rows and one for the columns. Channels stay last
-    throughout, so that nothing is copied. The numbers are the same up to rounding.
+    The decoder projects the features of each level to its own width, enlarges them to a quarter of the image, and mixes
+    all with a 1x1 convolution. Projection and mixing are linear in the channels, enlargement is linear in the pixels,
+    so they commute: projection and mixing become one small matrix for each level, applied before the enlargement, which
+    is one small matrix for the rows and one for the columns. Channels stay last throughout, so nothing is copied. The
+    result is the same up to rounding.
     """
     head = model.decode_head
     features = model.segformer(pixels, output_hidden_states=True).hidden_states
@@ -134,11 +254,11 @@ def _enlargement(small: int, large: int, like: Tensor) -> Tensor:
     return interpolate(identity, size=large, mode="linear", align_corners=False)[0].T.to(like.dtype)
 
 
-def initialise_encoder(model: "SegformerForSemanticSegmentation") -> None:
-    """First weights of the encoder as SegFormer's authors draw them (`mit.py` of their repository).
+def initialize_encoder(model: SegformerForSemanticSegmentation) -> None:
+    """Initial weights of the encoder as in the code of SegFormer's authors (`mit.py`).
 
-    `transformers`, whose first weights are mostly replaced by loaded ones, draws all with a deviation of 0.02. That
-    leaves next to nothing of what passes a depthwise convolution, and training from there is slower.
+    `transformers` draws all weights with a deviation of 0.02. After a depthwise convolution with such weights almost no
+    signal is left, and training is slower.
     """
     for layer in model.segformer.modules():
         if isinstance(layer, nn.Conv2d):
@@ -155,7 +275,7 @@ class SegFormerTraining(nn.Module):
         model: the network; trained in place.
         config: the losses.
         weights: of the classes, `(C,)`.
-        mean, std: of the three channels of the pictures in [0, 1]; the image processor has the same.
+        mean, std: of the three channels of images in [0, 1]; the image processor has the same.
     """
 
     weights: Tensor
@@ -189,164 +309,117 @@ class SegFormerTraining(nn.Module):
         return total, {name: value.detach() for name, value in terms.items()}
 
 
-@dataclass(frozen=True)
-class PictureStatistics:
-    """What is computed once from the training pictures and their labels."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    weights: np.ndarray
+# --- the task --------------------------------------------------------------------------------------------------------
 
 
-class SegFormerTask:
-    """SegFormer for `Trainer`: see `fusion_hub.training.loop.TrainingTask`."""
+class SegFormerTask(ImageTask):
+    """SegFormer for `Trainer`: see `fusion_hub.training.TrainingTask`."""
 
     find_unused_parameters = False
 
     def __init__(self, training: TrainingConfig, config: SegFormerConfig) -> None:
-        if training.swap_probability:
-            raise ConfigError(f"swap_probability = {training.swap_probability}: SegFormer sees one picture, use 0")
-        if not training.sources:
-            raise ConfigError("sources is empty: name at least one paired set with labels to train on")
-        self.training, self.config = training, config
-        self._statistics: PictureStatistics | None = None
-        self._validation: SegmentationValidation | None = None
-        self._given_normalisation: Normalisation | None = None
-
-    @cached_property
-    def inputs(self) -> list[Inputs]:
-        """The pictures that the network sees."""
-        return self.config.open_inputs()
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """`(H, W)` of the pictures in the network; None: their own."""
-        return None if self.config.image_size is None else (self.config.image_size[0], self.config.image_size[1])
+        super().__init__(training, config, "SegFormer", "labels")
+        self.size = None if config.image_size is None else (config.image_size[0], config.image_size[1])
+        self._weights: np.ndarray | None = None
+        self._validation: ImageValidation[LabeledPicture] | None = None
 
     def open_samples(self, config: TrainingConfig) -> SegmentationCrops:
-        """Crops of the training pictures, which are fused now if they have to be."""
-        labelled = [open_labelled(source) for source in config.sources]  # first: it is quick, and fusing is not
-        count, cache = len(self.config.classes), Path(self.config.cache_dir)
+        """Crops of the training images, which are fused now if necessary."""
+        labeled = [open_labeled(source) for source in config.sources]  # first, because fusing is slow
+        count = len(self.config.classes)
         pictures = [
-            [p for inputs in self.inputs for p in read_labelled(inputs, items, source, count, cache, self.size)]
-            for items, source in zip(labelled, config.sources, strict=True)
+            [p for inputs in self.inputs for p in read_labeled(inputs, items, source, count, self.cache, self.size)]
+            for items, source in zip(labeled, config.sources, strict=True)
         ]
-        self._statistics = self._measure([picture for of_source in pictures for picture in of_source])
-        augmentation = Augmentation(
-            (config.smallest_scale, self.config.largest_scale),
-            config.gain_jitter,
-            self.config.gamma_jitter,
-            self.config.rare_class_crops,
+        everything = [picture for of_source in pictures for picture in of_source]
+        self._normalization = self._normalization or measure_channels([item.picture for item in everything])
+        self._weights = class_weights(
+            (item.label for item in everything), count, self.config.class_weights, power=self.config.class_weight_power
         )
         weights = [source.weight for source in config.sources]
-        return SegmentationCrops(pictures, weights, config.seed, count, augmentation, labelled)
+        return SegmentationCrops(pictures, weights, config.seed, count, self.augmentation, labeled)
 
-    def open_validation(self, config: TrainingConfig) -> SegmentationValidation | None:
-        """Whole pictures of `config.validation_sources` in their own size."""
-        pictures: dict[str, list[LabelledPicture]] = {inputs.name: [] for inputs in self.inputs}
+    def open_validation(self, config: TrainingConfig) -> ImageValidation[LabeledPicture] | None:
+        """Whole images of `config.validation_sources` in their own size."""
+        pictures: dict[str, list[LabeledPicture]] = {inputs.name: [] for inputs in self.inputs}
         sources = config.validation_sources if config.validation_pairs else []
         for source in sources:
-            items = open_labelled(source, config.validation_pairs)
-            count, cache = len(self.config.classes), Path(self.config.cache_dir)
+            items = open_labeled(source, config.validation_pairs)
             for inputs in self.inputs:
-                pictures[inputs.name] += read_labelled(inputs, items, source, count, cache)
-        self._validation = SegmentationValidation(self.segmenter, pictures) if sources else None
+                pictures[inputs.name] += read_labeled(inputs, items, source, len(self.config.classes), self.cache)
+        if sources:
+            self._validation = ImageValidation(self.segmenter, pictures, "mIoU", _evaluate, _overlays)
         return self._validation
 
     def build_model(self) -> Network:
-        """A new network, or a copy of `initial_weights` with a new last layer where its classes are others."""
-        from transformers import SegformerConfig, SegformerForSemanticSegmentation
-
+        """A new network, or a copy of `initial_weights`, with a new last layer if its classes differ."""
         names = dict(enumerate(self.config.classes))
         settings: dict[str, Any] = {
             "id2label": names,
             "label2id": {name: index for index, name in names.items()},
             "drop_path_rate": self.config.drop_path,
             "classifier_dropout_prob": self.config.classifier_dropout,
-            # Keys are a few dozen after SegFormer's reduction: for so few the plain product is quickest on a CPU.
+            # SegFormer's reduction leaves a few dozen keys: the plain product is fastest on a CPU.
             "attn_implementation": "eager",
         }
         if self.config.initial_weights is None:
             model = SegformerForSemanticSegmentation(SegformerConfig(**VARIANTS[self.config.variant], **settings))
-            initialise_encoder(model)
+            initialize_encoder(model)
             return model
-        return self._load_model(expand_variables(self.config.initial_weights), settings)
-
-    def _load_model(self, name: str, settings: Mapping[str, Any]) -> Network:
-        from transformers import AutoImageProcessor, SegformerForSemanticSegmentation
-
-        try:
+        name = expand_variables(self.config.initial_weights)
+        with config_errors(f"initial_weights = {name} cannot be loaded: "):
             model = SegformerForSemanticSegmentation.from_pretrained(
                 name, use_safetensors=True, ignore_mismatched_sizes=True, dtype=torch.float32, **settings
             )
             processor = AutoImageProcessor.from_pretrained(name, backend="pil")
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"initial_weights = {name} cannot be loaded: {error}") from error
-        self._given_normalisation = tuple(processor.image_mean), tuple(processor.image_std)
+        self._normalization = tuple(processor.image_mean), tuple(processor.image_std)
         return model
 
     def build_training_module(self, model: Network) -> SegFormerTraining:
         """The losses around `model`."""
-        mean, std = self._normalisation()
-        return SegFormerTraining(model, self.config, self._require_statistics().weights, mean, std)
+        mean, std = self.normalization
+        return SegFormerTraining(model, self.config, self.weights, mean, std)
 
-    def segmenter(self, model: Network) -> Any:
+    @property
+    def weights(self) -> np.ndarray:
+        """Class weights of the cross entropy, `(C,)`."""
+        if self._weights is None:
+            raise RuntimeError("open_samples must be called first: it measures the training images")
+        return self._weights
+
+    def segmenter(self, model: Network) -> SegformerSegmenter:
         """The network as users will have it, with its image processor."""
-        from fusion_hub.downstream.segmenter import SegformerSegmenter
-
         return SegformerSegmenter(model, self._processor())
 
     def save_pipeline(self, model: Network, folder: Path) -> None:
         """A folder for `SegformerSegmenter.from_pretrained`, with its input and its scores on the validation set."""
         model.save_pretrained(folder)
         self._processor().save_pretrained(folder)
-        statistics = self._require_statistics()
         about = {
-            "inputs": [
-                {"name": one.name, "kind": one.kind, "fingerprint": one.fingerprint, "details": dict(one.details)}
-                for one in self.inputs
-            ],
+            "inputs": [one.to_dict() for one in self.inputs],
             "classes": self.config.classes,
-            "class_weights": [round(float(weight), 6) for weight in statistics.weights],
+            "class_weights": [round(float(weight), 6) for weight in self.weights],
             "image_size": self.config.image_size,
         }
         (folder / "segmentation.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         if self._validation is not None:
-            sources = [{"path": source.path, "split": source.split} for source in self.training.validation_sources]
-            for one in self.inputs:
-                name = "evaluation.json" if len(self.inputs) == 1 else f"evaluation-{file_name(one.name)}.json"
-                result = self._validation.evaluate(model, one.name)
-                result.save(folder / name, input=one.name, sources=sources, seed=self.training.seed)
+            self.save_results(self._validation, model, folder, "evaluation", self.training.validation_sources)
 
-    def _processor(self) -> Any:
-        from transformers import SegformerImageProcessorPil
-
-        mean, std = self._normalisation()
-        settings: dict[str, Any] = {
-            "image_mean": list(mean),
-            "image_std": list(std),
-            "do_resize": self.size is not None,
-        }
+    def _processor(self) -> SegformerImageProcessorPil:
+        mean, std = self.normalization
+        settings: dict[str, Any] = {"do_resize": self.size is not None}
         if self.size is not None:
             settings["size"] = {"height": self.size[0], "width": self.size[1]}
-        return SegformerImageProcessorPil(**settings)
+        return SegformerImageProcessorPil(image_mean=list(mean), image_std=list(std), **settings)
 
-    def _normalisation(self) -> Normalisation:
-        """Mean and standard deviation: those of `initial_weights`, else of the training pictures."""
-        if self._given_normalisation is not None:
-            return self._given_normalisation
-        statistics = self._require_statistics()
-        return statistics.mean, statistics.std
 
-    def _require_statistics(self) -> PictureStatistics:
-        if self._statistics is None:
-            raise RuntimeError("open_samples must be called first: it measures the training pictures")
-        return self._statistics
+def _evaluate(segmenter: SegformerSegmenter, pictures: Sequence[LabeledPicture]) -> SegmentationResult:
+    return evaluate_segmenter(segmenter, ((item.name, item.picture, item.label) for item in pictures))
 
-    def _measure(self, pictures: Sequence[LabelledPicture]) -> PictureStatistics:
-        mean, std = measure_channels([item.picture for item in pictures])
-        labels = (item.label for item in pictures)
-        weights = class_weights(
-            labels, len(self.config.classes), self.config.class_weights, power=self.config.class_weight_power
-        )
-        return PictureStatistics(mean, std, weights)
+
+def _overlays(segmenter: SegformerSegmenter, item: LabeledPicture) -> list[np.ndarray]:
+    """The image, its labels, the prediction."""
+    classes = np.where(item.label == IGNORED, 0, item.label).astype(np.int64)
+    both = (Segmentation(classes, segmenter.names, segmenter.palette), segmenter.segment(item.picture))
+    overlays = [overlay_segmentation(item.picture, one, opacity=0.7, legend=False) for one in both]
+    return [item.picture, *(np.asarray(overlay) for overlay in overlays)]

@@ -16,13 +16,21 @@ from torch import Tensor, nn
 from transformers import AutoModelForObjectDetection
 
 from fusion_hub.data.generated import generate_scene
-from fusion_hub.downstream.augmentation import Augmentation
 from fusion_hub.downstream.detection_scores import DetectionResult, evaluate_detector
-from fusion_hub.downstream.detector_networks import initialise, new_network
-from fusion_hub.downstream.detector_samples import NO_OBJECT, BoxedPicture, DetectionCrops, boxes_in_view, open_boxed
+from fusion_hub.downstream.detector_networks import initialize, new_network
 from fusion_hub.downstream.detectors import TransformersDetector
+from fusion_hub.downstream.image_training import Augmentation
 from fusion_hub.downstream.inputs import open_inputs
-from fusion_hub.downstream.train_detector import DetectorConfig, DetectorTask, DetectorTraining
+from fusion_hub.downstream.train_detector import (
+    NO_OBJECT,
+    BoxedPicture,
+    DetectionCrops,
+    DetectorConfig,
+    DetectorTask,
+    DetectorTraining,
+    boxes_in_view,
+    open_boxed,
+)
 from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, load_config
 from tests.support.training_runs import accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
 from tests.support.training_toy import launch
@@ -244,7 +252,7 @@ def test_new_networks_pass_their_pictures_on(architecture: str) -> None:
     levels = model.model.backbone(torch.randn(2, 3, 64, 96), torch.ones(2, 64, 96))
     assert all(0.1 < float(level[0].std()) < 10 for level in levels), "neither vanishes nor explodes"
     before = [parameter.clone() for parameter in model.parameters() if not parameter.any()]
-    initialise(model)
+    initialize(model)
     assert len(before) <= sum(not parameter.any() for parameter in model.parameters()), "zeros stay"
 
 
@@ -439,7 +447,7 @@ def test_wrong_values_are_named(tmp_path: Path, drawn: Path, values: dict[str, A
 
 def test_what_the_loop_offers_and_detection_cannot_use(tmp_path: Path, drawn: Path) -> None:
     for values, message in (
-        ({"swap_probability": 0.5}, r"swap_probability = 0\.5: a detector sees one picture"),
+        ({"swap_probability": 0.5}, r"swap_probability = 0\.5: a detector sees one image"),
         ({"sources": []}, "sources is empty"),
         ({"crop_size": 100}, "crop_size must be a multiple of 32 for a detector, got 100"),
     ):
@@ -460,7 +468,7 @@ def test_pictures_of_another_size_than_their_boxes_are_named(tmp_path: Path, dra
     for file in (drawn / "vis").iterdir():
         Image.open(file).resize((64, 48)).save(tmp_path / file.name)
     config = run_config(tmp_path / "run", drawn)
-    with pytest.raises(ConfigError, match=r"is 64x48, but boxes reach to .* they must be in pixels of this picture"):
+    with pytest.raises(ConfigError, match=r"is 64x48, but boxes extend to .* they must be in pixels of this image"):
         DetectorTask(config, tiny_config(tmp_path / "cache", input=[str(tmp_path)])).open_samples(config)
 
 

@@ -17,16 +17,23 @@ from fusion_hub.data import PairedDataset
 from fusion_hub.data.generated import generate_scene
 from fusion_hub.data.labels import find_labels
 from fusion_hub.downstream import SegformerSegmenter
+from fusion_hub.downstream.image_training import Augmentation
 from fusion_hub.downstream.inputs import open_inputs, read_inputs
 from fusion_hub.downstream.segmentation_losses import class_weights, lovasz_softmax, weighted_cross_entropy
-from fusion_hub.downstream.segmentation_samples import Augmentation, LabelledPicture, SegmentationCrops
 from fusion_hub.downstream.segmentation_scores import (
     SegmentationResult,
     class_iou,
     confusion_matrix,
     evaluate_segmenter,
 )
-from fusion_hub.downstream.train_segformer import SegFormerConfig, SegFormerTask, SegFormerTraining, segformer_logits
+from fusion_hub.downstream.train_segformer import (
+    LabeledPicture,
+    SegFormerConfig,
+    SegFormerTask,
+    SegFormerTraining,
+    SegmentationCrops,
+    segformer_logits,
+)
 from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, load_config
 from tests.support.tiny import tiny_pipeline
 from tests.support.training_runs import accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
@@ -84,11 +91,11 @@ def tiny_config(cache: Path, **values: Any) -> SegFormerConfig:
 # --- pictures and labels ---------------------------------------------------------------------------------------------
 
 
-def coded_picture(height: int = 60, width: int = 80) -> LabelledPicture:
+def coded_picture(height: int = 60, width: int = 80) -> LabeledPicture:
     """Every pixel's colour tells its class: 40, 80 or 120, in blocks that survive resizing."""
     label = np.kron(np.random.default_rng(0).integers(3, size=(height // 10, width // 10)), np.ones((10, 10)))
     picture = np.repeat((40 * (label + 1)).astype(np.uint8)[..., None], 3, axis=2)
-    return LabelledPicture("coded", picture, label.astype(np.uint8))
+    return LabeledPicture("coded", picture, label.astype(np.uint8))
 
 
 def test_labels_move_with_their_pictures() -> None:
@@ -114,7 +121,7 @@ def test_labels_move_with_their_pictures() -> None:
 
 
 def test_crops_seek_rare_classes_and_keep_to_the_weights() -> None:
-    empty = LabelledPicture("empty", np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8))
+    empty = LabeledPicture("empty", np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8))
     rare = dataclasses.replace(empty, name="rare", label=empty.label.copy())
     rare.label[3:6, 50:53] = 2
     crops = SegmentationCrops([[empty] * 9, [rare]], [None, None], 0, 4, Augmentation(rare_classes=1.0))
@@ -164,7 +171,7 @@ def test_missing_and_wrong_labels_are_named(tmp_path: Path, drawn: Path) -> None
         (tmp_path / "only" / band).mkdir()
         (tmp_path / "only" / band / "0_day_road.png").symlink_to(files / "0_day_road.png")
     config = run_config(tmp_path / "run", tmp_path / "only")
-    with pytest.raises(ConfigError, match="'0_day_road' is 128x96 and its map of classes 64x48"):
+    with pytest.raises(ConfigError, match="'0_day_road' is 128x96, but its label map is 64x48"):
         SegFormerTask(config, tiny_config(tmp_path)).open_samples(config)
 
 
@@ -507,7 +514,7 @@ def test_of_several_inputs_each_crop_is_of_one(tmp_path: Path, drawn: Path) -> N
         ({"input_dtype": "float16"}, "input_dtype must be one of float32, bfloat16, got float16"),
         ({"image_size": [480]}, r"image_size must be height and width, at least 32 each, got \[480\]"),
         ({"classes": ["car", "car"]}, "classes must be two or more different names"),
-        ({"cross_entropy": 0.0, "lovasz": 0.0}, "nothing would be learnt"),
+        ({"cross_entropy": 0.0, "lovasz": 0.0}, "there is no loss"),
         ({"input": ["visible", "visible"]}, r"input must be one or more different names, got \['visible', 'visible'\]"),
         ({"input": ["visible", "no-such-model"]}, "input = no-such-model: "),
         ({"initial_weights": "/no/such/folder"}, "initial_weights = /no/such/folder cannot be loaded"),
@@ -523,7 +530,7 @@ def test_wrong_values_are_named(tmp_path: Path, drawn: Path, values: dict[str, A
 
 
 def test_what_the_loop_offers_and_segmentation_cannot_use(tmp_path: Path, drawn: Path) -> None:
-    with pytest.raises(ConfigError, match=r"swap_probability = 0\.5: SegFormer sees one picture"):
+    with pytest.raises(ConfigError, match=r"swap_probability = 0\.5: SegFormer sees one image"):
         SegFormerTask(run_config(tmp_path, drawn, swap_probability=0.5), tiny_config(tmp_path))
     with pytest.raises(ConfigError, match="sources is empty"):
         SegFormerTask(run_config(tmp_path, drawn, sources=[]), tiny_config(tmp_path))
