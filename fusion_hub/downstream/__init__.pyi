@@ -1,4 +1,4 @@
-from . import yolo_dataset, zero_shot
+from . import inputs, results, results_report, yolo_dataset, zero_shot
 from .comparison import Comparison, compare
 from .detectors import OnnxDetector, TransformersDetector, load_detector
 from .draw import draw_detections, overlay_segmentation
@@ -30,9 +30,12 @@ __all__ = [
     "TransformersDetector",
     "compare",
     "draw_detections",
+    "inputs",
     "load_detector",
     "open_inputs",
     "overlay_segmentation",
+    "results",
+    "results_report",
     "yolo_dataset",
     "zero_shot",
 ]

@@ -20,10 +20,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from fusion_hub.data.boxes import BoxedPair
+from fusion_hub.data import PairedDataset
+from fusion_hub.data.boxes import BoxedPair, find_boxes
 from fusion_hub.downstream.detection_scores import DetectionResult, evaluate_detector
-from fusion_hub.downstream.inputs import Inputs, read_inputs
+from fusion_hub.downstream.detectors import load_detector
+from fusion_hub.downstream.inputs import Inputs, file_name, open_inputs, read_inputs
 from fusion_hub.downstream.protocols import Detector
+from fusion_hub.training.config import Source
 
 CLASSES = ("person", "car", "bicycle")
 """The classes that have boxes in MSRS; all three are also classes of COCO."""
@@ -85,3 +88,26 @@ def provenance(inputs: Inputs, detector: str, label: str, annotations: Sequence[
         "annotations": "union" if annotations is None else list(annotations),
         "detector": detector,
     }
+
+
+def zero_shot_files(
+    detector: str,
+    data: str,
+    split: str | None,
+    inputs: Sequence[str],
+    classes: Sequence[str],
+    cache: Path,
+    folder: Path,
+) -> list[Path]:
+    """`zero_shot` for each of `inputs` on a set, given by names; writes one JSON file for each to `folder`."""
+    opened = [open_inputs(name) for name in dict.fromkeys(inputs)]  # first, so that a wrong name fails at once
+    loaded = load_detector(detector)
+    boxed = find_boxes(list(PairedDataset.open(data, split=split)), classes)
+    label = Source(data, split).label  # as in training, which finds the same pictures in the cache
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for one in opened:
+        files.append(folder / f"{file_name(one.name)}.json")
+        result = zero_shot(loaded, one, boxed, classes, label, cache)
+        result.save(files[-1], **provenance(one, describe_detector(detector), label, None))
+    return files

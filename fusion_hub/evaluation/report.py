@@ -77,7 +77,7 @@ def bullets(texts: Iterable[str]) -> str:
 
 def escape(text: str) -> str:
     """Text from a file as inert Markdown on one line: no HTML, links, emphasis, code or table cells."""
-    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return re.sub(r"([\\`*_|~]|\](?=[(\[:]))", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def escape_latex(text: str) -> str:

@@ -54,7 +54,7 @@ def test_wrong_use_is_one_sentence(folder: Path, tmp_path: Path) -> None:
         ([folder, "--output", tmp_path / "file"], 2, "is a file: give a folder"),
         ([folder, "--detector", "a.onnx"], 2, "--detector and --data belong together"),
         ([tmp_path / "nowhere"], 1, "does not exist"),
-        ([folder, tmp_path / "other", "--output", tmp_path / "out"], 1, "do not belong in one table"),
+        ([folder, tmp_path / "other", "--output", tmp_path / "out"], 1, "cannot be in one table"),
         (["--detector", tmp_path / "no.onnx", "--data", folder, "-i", "no-such-model"], 1, "no-such-model"),
     ):
         result = run(*arguments)
