@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from fusion_hub.explain.panel import Panel
-from fusion_hub.explain.pictures import PrincipalColours, energy, grey, heat, limits, opposed
+from fusion_hub.explain.pictures import Panel, PrincipalColors, energy, gray, heat, limits, opposed
 from fusion_hub.models.difffusenet import DiffFuseNetOutput
 
 Names = tuple[str, str]
@@ -12,43 +11,38 @@ Names = tuple[str, str]
 
 def explain_difffusenet(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
     """Panels of one pair, float32 on the CPU; `names` are those of its images."""
-    # One set of colours before and after denoising.
-    colours = _colours(output, *output.shallow, *output.enhanced)
-    panels = _features(output, names, colours) + _denoising(output, names, colours)
-    return panels + [panel for stage in (_decoupling, _bands, _attention, _fusion) for panel in stage(output, names)]
+    return [panel for stage in (_features, _decoupling, _bands, _attention, _fusion) for panel in stage(output, names)]
 
 
-def _features(output: DiffFuseNetOutput, names: Names, colours: PrincipalColours) -> list[Panel]:
-    pixels = f"{output.patch_size} x {output.patch_size} pixels"
-    channels = output.shallow[0].shape[1]
+def _features(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
+    """Features before and after denoising, with one set of colors."""
+    pixels, channels = f"{output.patch_size} x {output.patch_size} pixels", output.shallow[0].shape[1]
+    colors = _colors(output, *output.shallow, *output.enhanced)
     captions = (
         f"Two layers of convolutions describe each {pixels} of the {names[0]} image by {channels} numbers, of which "
         "the three main directions are drawn as brightness and hue.",
-        f"The same two layers describe the {names[1]} image; like colours mean like descriptions in both pictures.",
+        f"The same two layers describe the {names[1]} image; like colors mean like descriptions in both pictures.",
     )
-    return [
-        _painted(output, colours, features, f"Features, {name}", caption, "Features")
+    panels = [
+        _painted(output, colors, features, f"Features, {name}", caption, "Features")
         for features, name, caption in zip(output.shallow, names, captions, strict=True)
     ]
-
-
-def _denoising(output: DiffFuseNetOutput, names: Names, colours: PrincipalColours) -> list[Panel]:
     if output.noisy is None or output.residual is None:
-        return []
-    stage, panels = "Diffusion", []
-    noisy = any(not torch.equal(a, b) for a, b in zip(output.noisy, output.shallow, strict=True))
+        return panels
+    stage, noisy = "Diffusion", any(not torch.equal(*pair) for pair in zip(output.noisy, output.shallow, strict=True))
     if noisy:
         for features, name in zip(output.noisy, names, strict=True):
             caption = f"The features of the {name} image with the noise that was added to them."
-            panels.append(_painted(output, colours, features, f"With noise, {name}", caption, stage))
+            panels.append(_painted(output, colors, features, f"With noise, {name}", caption, stage))
     given = "" if noisy else " (no noise was added, so that the result is deterministic)"
     for features, name in zip(output.enhanced, names, strict=True):
-        caption = f"What the denoiser takes for the clean features of the {name} image{given}."
-        panels.append(_painted(output, colours, features, f"Denoised, {name}", caption, stage))
+        caption = f"The denoiser's estimate of the clean features of the {name} image{given}."
+        panels.append(_painted(output, colors, features, f"Denoised, {name}", caption, stage))
     changes = [energy(after[0] - before[0]) for after, before in zip(output.enhanced, output.shallow, strict=True)]
     top = limits(*changes)[1]
     for change, name, before in zip(changes, names, output.shallow, strict=True):
-        share = float(change.square().mean().sqrt() / _contrast(before[0]).square().mean().sqrt().clamp(min=1e-12))
+        variation = energy(before[0] - before[0].mean(dim=(1, 2), keepdim=True))
+        share = float(change.square().mean().sqrt() / variation.square().mean().sqrt().clamp(min=1e-12))
         caption = (
             f"Bright where the denoiser changed the features of the {name} image, on average by {share:.0%} of "
             "their own variation over the image."
@@ -60,32 +54,34 @@ def _denoising(output: DiffFuseNetOutput, names: Names, colours: PrincipalColour
 
 def _residual(output: DiffFuseNetOutput, residual: Tensor) -> Panel:
     low, high = limits(residual)
-    # A residual of one sign is drawn by its differences, or nothing of it would be seen.
-    centre = 0.0 if low < 0 < high else float(residual.median())
+    # A residual of one sign is drawn by its differences; on an absolute scale it would look flat.
+    center = 0.0 if low < 0 < high else float(residual.median())
     caption = (
         "The denoised features add this to the luminance of both images before their bands are taken: "
-        f"{_span(residual)} of full brightness (black {centre:.3f}, orange more, blue less)."
+        f"{_span(residual)} of full brightness (black {center:.3f}, orange more, blue less)."
     )
-    reach = max(high - centre, centre - low)
-    return Panel("Added to both images", opposed(residual, centre, reach, 1, _size(output)), caption, "Diffusion")
+    reach = max(high - center, center - low)
+    return Panel("Added to both images", opposed(residual, center, reach, 1, _size(output)), caption, "Diffusion")
 
 
 def _decoupling(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
     stage = "Shared and specific"
     decoupled = not torch.equal(output.specific[0], output.enhanced[0])  # else the network was built without EDFD
-    what = "What the network makes of" if decoupled else "The mean of"
-    caption = f"{what} the features of both images together; like colours mean like features."
-    colours = _colours(output, output.shared)
-    panels = [_painted(output, colours, output.shared, "Shared by both sensors", caption, stage)]
+    start = (
+        "Features that the network derives from both images" if decoupled else "The mean of the features of both images"
+    )
+    caption = f"{start} together; like colors mean like features."
+    colors = _colors(output, output.shared)
+    panels = [_painted(output, colors, output.shared, "Shared by both sensors", caption, stage)]
     for features, name in zip(output.specific, names, strict=True):
-        # Each is made by layers of its own: colours of its own.
-        colours = _colours(output, features)
+        # Each is made by layers of its own: colors of its own.
+        colors = _colors(output, features)
         caption = (
             f"The features of the {name} image as they are: this network has no part that takes the shared ones away."
         )
         if decoupled:
-            caption = f"What it makes of the features of the {name} image once the shared ones are taken away."
-        panels.append(_painted(output, colours, features, f"Specific to {name}", caption, stage))
+            caption = f"Features of the {name} image once the shared ones are taken away."
+        panels.append(_painted(output, colors, features, f"Specific to {name}", caption, stage))
     return panels
 
 
@@ -93,17 +89,17 @@ def _bands(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
     if output.low is None or output.high is None:
         return []
     stage, cell, panels = "Frequency bands", 2 * output.patch_size, []
-    colours = _colours(output, *output.low)
+    colors = _colors(output, *output.low)
     for low, name in zip(output.low, names, strict=True):
         caption = (
             f"The low band of the {name} image, averages of 2 x 2 cells of its features and pixels: coarse structure."
         )
-        panels.append(_painted(output, colours, low, f"Low band, {name}", caption, stage, cell))
+        panels.append(_painted(output, colors, low, f"Low band, {name}", caption, stage, cell))
     details = [energy(high[0]) for high in output.high]
     top = limits(*details)[1]
     for detail, name in zip(details, names, strict=True):
         caption = (
-            f"The three high bands of the {name} image together: bright where neighbouring cells differ, at edges "
+            f"The three high bands of the {name} image together: bright where neighboring cells differ, at edges "
             "and in texture."
         )
         panels.append(Panel(f"High bands, {name}", heat(detail, 0, top, cell, _size(output)), caption, stage))
@@ -126,7 +122,7 @@ def _gates(
     means = [gate[0].mean(dim=0) for gate in gates]
     low, high = limits(*means)  # one scale for both images
     if high - low < 0.02:
-        caption = f"The {action} of both images by {(low + high) / 2:.2f} almost everywhere: here it chooses no place."
+        caption = f"The {action} of both images by {(low + high) / 2:.2f} almost everywhere, whatever the content."
         return [Panel(title, heat(means[0], 0, 2, cell, size), caption, stage)]
     panels = []
     for mean, name in zip(means, names, strict=True):
@@ -154,37 +150,32 @@ def _fusion(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
         Panel(
             "Correction",
             opposed(correction, 0, max(abs(low), abs(high)), 1, size),
-            "What the network adds to the mixture (blue darkens, orange brightens): "
+            "The correction that the network adds to the mixture (blue darkens, orange brightens): "
             f"{_span(correction)} of full brightness.",
             stage,
         ),
-        Panel("Fused luminance", grey(output.fused[0, 0]), "The mixture and the correction together.", stage),
+        Panel("Fused luminance", gray(output.fused[0, 0]), "The mixture and the correction together.", stage),
     ]
 
 
 def _painted(
     output: DiffFuseNetOutput,
-    colours: PrincipalColours,
+    colors: PrincipalColors,
     features: Tensor,
     title: str,
     caption: str,
     stage: str,
     cell: int | None = None,
 ) -> Panel:
-    return Panel(title, colours.paint(features[0], cell or output.patch_size, _size(output)), caption, stage)
+    return Panel(title, colors.paint(features[0], cell or output.patch_size, _size(output)), caption, stage)
 
 
-def _colours(output: DiffFuseNetOutput, *features: Tensor) -> PrincipalColours:
-    return PrincipalColours([one[0] for one in features], output.fused[0])
-
-
-def _contrast(features: Tensor) -> Tensor:
-    """How far each cell's features are from their mean over the image: `(C, h, w)` to `(h, w)`."""
-    return energy(features - features.mean(dim=(1, 2), keepdim=True))
+def _colors(output: DiffFuseNetOutput, *features: Tensor) -> PrincipalColors:
+    return PrincipalColors([one[0] for one in features], output.fused[0])
 
 
 def _span(values: Tensor) -> str:
-    """Where 98 % of the values lie, in words."""
+    """Phrase for the range of 98 % of the values."""
     low, high = (round(limit, 2) + 0.0 for limit in limits(values))
     return f"{low:.2f} almost everywhere" if low == high else f"mostly between {low:.2f} and {high:.2f}"
 

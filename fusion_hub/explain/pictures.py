@@ -1,6 +1,7 @@
-"""From maps of numbers to pictures: principal components, colour scales, the size of the image. Deterministic."""
+"""Pictures of maps of numbers: principal components, color scales, enlargement. Deterministic."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,20 +11,37 @@ from torch import Tensor
 
 from fusion_hub.image.luminance import quantize
 
-# Dark to bright, evenly in lightness; and a dark centre between two hues, so that "nothing" recedes.
+
+class Panel(NamedTuple):
+    """One picture of the inside of a network.
+
+    Attributes:
+        title: of the picture, unique in one explanation.
+        image: 8-bit RGB, of the size of the fused image.
+        caption: one plain sentence about the picture.
+        stage: the part of the network, the same for neighboring panels: a heading.
+    """
+
+    title: str
+    image: Image.Image
+    caption: str
+    stage: str
+
+
+# Dark to bright, evenly in lightness; and a dark center between two hues, so that "nothing" recedes.
 HEAT = ((4, 5, 18), (48, 18, 84), (110, 32, 108), (172, 52, 92), (222, 88, 64), (248, 146, 58), (250, 208, 120))
 OPPOSED = ((64, 190, 255), (36, 104, 160), (20, 20, 20), (160, 84, 24), (255, 170, 60))
 
 _SAMPLES = 2**18  # cells that percentiles and components are taken from, on a regular grid
 _EDGE = 16  # cells along the border, where a network sees padding and answers with values of its own
 _TAILS = (1.0, 99.0)  # percent: what lies beyond is clipped, so that a few cells do not set the scale
-_HUE = 0.3  # largest share of hue in a colour; more leaves the range of RGB where the picture is bright or dark
+_HUE = 0.3  # largest share of hue in a color; more leaves the range of RGB where the picture is bright or dark
 
 
-class PrincipalColours:
-    """Colours for features: brightness is the first principal component, hue the second and the third.
+class PrincipalColors:
+    """Colors for features: brightness is the first principal component, hue the second and the third.
 
-    One instance gives like colours to like features in all the maps it was made for.
+    One instance gives like colors to like features in all the maps it was made for.
 
     Args:
         maps: `(C, h, w)` each, of one C.
@@ -33,50 +51,51 @@ class PrincipalColours:
     def __init__(self, maps: Sequence[Tensor], reference: Tensor) -> None:
         cells = torch.cat([_inner(one).flatten(1) for one in maps], dim=1).double()
         self.mean = cells.mean(dim=1)
-        centred = cells - self.mean[:, None]
-        _, vectors = torch.linalg.eigh(centred @ centred.T)
+        centered = cells - self.mean[:, None]
+        _, vectors = torch.linalg.eigh(centered @ centered.T)
         self.basis = vectors.flip(1)[:, :3]
         pooled = [F.adaptive_avg_pool2d(reference, (one.shape[-2], one.shape[-1])) for one in maps]
         luminance = torch.cat([_inner(one).flatten(1) for one in pooled], dim=1)
-        self.basis = self.basis * self._signs(centred, luminance[0].double())
-        scores = (self.basis.T @ centred).numpy()
+        self.basis = self.basis * self._signs(centered, luminance[0].double())
+        scores = (self.basis.T @ centered).numpy()
         low, high = np.percentile(scores, _TAILS, axis=1)
         # Brightness uses its full range; hue is nothing at the mean, and a weak component is drawn weakly.
         reach = np.maximum(np.abs(low), np.abs(high))
-        self.centre = np.where(np.arange(len(low)) == 0, (low + high) / 2, 0)[:, None, None].astype(np.float32)
+        self.center = np.where(np.arange(len(low)) == 0, (low + high) / 2, 0)[:, None, None].astype(np.float32)
         reach = np.maximum(np.where(np.arange(len(low)) == 0, (high - low) / 2, reach), reach[0] / 4)
         self.reach = np.maximum(reach, 1e-12)[:, None, None].astype(np.float32)
 
-    def _signs(self, centred: Tensor, luminance: Tensor) -> Tensor:
+    def _signs(self, centered: Tensor, luminance: Tensor) -> Tensor:
         """An eigenvector's sign is arbitrary: the largest loading is made positive, the first follows brightness."""
         largest = self.basis.gather(0, self.basis.abs().argmax(dim=0, keepdim=True))[0]
         signs = torch.where(largest < 0, -1.0, 1.0).double()
-        covariance = float((self.basis[:, 0] @ centred) @ (luminance - luminance.mean()))
+        covariance = float((self.basis[:, 0] @ centered) @ (luminance - luminance.mean()))
         if covariance != 0:
             signs[0] = 1.0 if covariance > 0 else -1.0
         return signs
 
     def paint(self, features: Tensor, cell: int, size: tuple[int, int]) -> Image.Image:
         """Features `(C, h, w)`, each cell `cell` pixels wide, as an RGB picture of `size` `(H, W)`."""
-        centred = features.double().flatten(1) - self.mean[:, None]
-        scores = (self.basis.T @ centred).float().view(-1, *features.shape[1:])
-        parts = (enlarge(scores, cell, size) - self.centre) / self.reach
+        centered = features.double().flatten(1) - self.mean[:, None]
+        scores = (self.basis.T @ centered).float().view(-1, *features.shape[1:])
+        parts = (enlarge(scores, cell, size) - self.center) / self.reach
         parts = np.clip(np.concatenate([parts, np.zeros((3 - len(parts), *size), np.float32)]), -1, 1)
         luma, blue, red = 0.5 + 0.45 * parts[0], _HUE * parts[1], _HUE * parts[2]
-        return _to_image(np.stack([luma + red, luma - (red + blue) / 2, luma + blue], axis=-1))
+        rgb = np.stack([luma + red, luma - (red + blue) / 2, luma + blue], axis=-1)
+        return Image.fromarray((np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 
 def heat(values: Tensor, low: float, high: float, cell: int, size: tuple[int, int]) -> Image.Image:
     """Values `(h, w)` from `low` and less (dark) to `high` and more (bright), as an RGB picture of `size` `(H, W)`."""
-    return _colour((enlarge(values[None], cell, size)[0] - low) / max(high - low, 1e-12), HEAT)
+    return _color((enlarge(values[None], cell, size)[0] - low) / max(high - low, 1e-12), HEAT)
 
 
-def opposed(values: Tensor, centre: float, reach: float, cell: int, size: tuple[int, int]) -> Image.Image:
-    """Values `(h, w)`: blue below `centre`, black at it, orange above; full colour at a distance of `reach`."""
-    return _colour((enlarge(values[None], cell, size)[0] - centre) / (2 * max(reach, 1e-12)) + 0.5, OPPOSED)
+def opposed(values: Tensor, center: float, reach: float, cell: int, size: tuple[int, int]) -> Image.Image:
+    """Values `(h, w)`: blue below `center`, black at it, orange above; full color at a distance of `reach`."""
+    return _color((enlarge(values[None], cell, size)[0] - center) / (2 * max(reach, 1e-12)) + 0.5, OPPOSED)
 
 
-def grey(values: Tensor, low: float = 0.0, high: float = 1.0) -> Image.Image:
+def gray(values: Tensor, low: float = 0.0, high: float = 1.0) -> Image.Image:
     """Luminance `(H, W)`, `low` black and `high` white."""
     plane = (values.float().numpy() - low) / max(high - low, 1e-12)
     return Image.fromarray(quantize(plane)).convert("RGB")
@@ -112,13 +131,9 @@ def _inner(maps: Tensor) -> Tensor:
     return maps[..., ::rows, ::columns].float()
 
 
-def _colour(values: np.ndarray, table: Sequence[tuple[int, int, int]]) -> Image.Image:
-    """Values in [0, 1] `(H, W)` by a table of colours, mixed between its entries."""
+def _color(values: np.ndarray, table: Sequence[tuple[int, int, int]]) -> Image.Image:
+    """Values in [0, 1] `(H, W)` by a table of colors, mixed between its entries."""
     anchors = np.linspace(0, 1, len(table))
     fine = np.stack([np.interp(np.linspace(0, 1, 256), anchors, channel) for channel in zip(*table, strict=True)], -1)
     index = quantize(values)
     return Image.fromarray(quantize(fine, white=255)[index])
-
-
-def _to_image(values: np.ndarray) -> Image.Image:
-    return Image.fromarray(quantize(values))

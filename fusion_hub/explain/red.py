@@ -4,8 +4,7 @@ import math
 
 from torch import Tensor
 
-from fusion_hub.explain.panel import Panel
-from fusion_hub.explain.pictures import grey, limits, opposed
+from fusion_hub.explain.pictures import Panel, gray, limits, opposed
 from fusion_hub.models.red import REDOutput
 
 
@@ -36,13 +35,13 @@ def _step(output: REDOutput, k: int, names: tuple[str, str], white: float) -> li
     t, stage = output.start - k, f"Step {k + 1}"
     panels = [_panel(f"State x_{t - 1}", output.states[k + 1], white, _step_caption(output, t, names), stage)]
     if t > 1:  # x_0 is its own clean image
-        caption = f"The clean image that the network expects behind x_{t - 1}: the noise that it saw is taken away."
+        caption = f"The clean image that the network expects from x_{t - 1}: the state without the predicted noise."
         panels.append(_panel(f"Clean image after step {k + 1}", output.estimates[k], white, caption, stage))
     if k > 0:
         change = (output.estimates[k] - output.estimates[k - 1])[0, 0]
         caption = (
             f"How step {k + 1} changed the expected clean image (blue darker, orange brighter): by "
-            f"{float(change.abs().mean()) * 255:.1f} of 255 grey levels on average."
+            f"{float(change.abs().mean()) * 255:.1f} of 255 gray levels on average."
         )
         size = (change.shape[0], change.shape[1])
         image = opposed(change, 0, max(map(abs, limits(change))), 1, size)
@@ -72,4 +71,4 @@ def _fused(output: REDOutput, white: float) -> Panel:
 
 
 def _panel(title: str, image: Tensor, white: float, caption: str, stage: str) -> Panel:
-    return Panel(title, grey(image[0, 0], 0, white), caption, stage)
+    return Panel(title, gray(image[0, 0], 0, white), caption, stage)

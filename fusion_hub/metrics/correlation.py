@@ -8,8 +8,6 @@ from torch import Tensor
 
 from fusion_hub.metrics._common import IMAGE
 
-__all__ = ["correlation", "correlation_of_difference", "pearson", "standard_deviation"]
-
 
 def pearson(x: Tensor, y: Tensor, dim: tuple[int, ...] = IMAGE, eps: float = 0.0) -> Tensor:
     """Pearson correlation over `dim`, -1..1, in the dtype of its arguments. A constant image has correlation 0.

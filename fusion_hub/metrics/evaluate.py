@@ -11,8 +11,6 @@ from torch import Tensor
 from fusion_hub.metrics._common import require_batch
 from fusion_hub.metrics.registry import METRICS, find_metric
 
-__all__ = ["evaluate_batch", "evaluate_pair"]
-
 
 def evaluate_pair(fused: Any, visible: Any, infrared: Any, names: Iterable[str] | None = None) -> dict[str, float]:
     """Metrics of one fused image.

@@ -20,19 +20,6 @@ from fusion_hub.metrics.fidelity import filter_valid, gaussian, local_moments, m
 from fusion_hub.metrics.gradient import average_gradient, petrovic_losses, sobel
 from fusion_hub.metrics.information import LEVELS, entropies, gray_levels
 
-__all__ = [
-    "average_gradient_inner",
-    "edge_preservation_liu",
-    "edge_preservation_petrovic",
-    "fusion_artifacts_petrovic",
-    "mef_ms_ssim",
-    "mef_ssim",
-    "mutual_information_merged",
-    "peak_signal_to_noise_max",
-    "ssim_matlab",
-    "standard_deviation_uint8",
-]
-
 MEF_WINDOW = 11
 MEF_WEIGHTS = (0.0448, 0.2856, 0.3001)
 MEF_MS_SSIM_MIN_SIDE = MEF_WINDOW * 2 ** (len(MEF_WEIGHTS) - 1)  # the third scale still has one window

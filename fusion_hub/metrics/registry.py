@@ -17,8 +17,6 @@ from torch import Tensor
 from fusion_hub.metrics import correlation, fidelity, gradient, information, legacy
 from fusion_hub.metrics._common import require_batch
 
-__all__ = ["CDDFUSE_EVALUATOR", "CDDFUSE_METRICS", "LEGACY_METRICS", "METRICS", "TABLES", "Metric", "find_metric"]
-
 BatchFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 

@@ -1,18 +1,5 @@
-"""Networks: tensors in, tensors out. They know no file, no colour and no metric."""
+"""Networks: tensors in, tensors out. They know no file, no color and no metric."""
 
-from fusion_hub.models.difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel, DiffFuseNetOutput
-from fusion_hub.models.pruned_unet import PrunedUNet
-from fusion_hub.models.red import RED_VARIANTS, REDModel, REDOutput
-from fusion_hub.models.reversible import WiredStep, wired_chain
+import lazy_loader
 
-__all__ = [
-    "DIFFFUSENET_VARIANTS",
-    "RED_VARIANTS",
-    "DiffFuseNetModel",
-    "DiffFuseNetOutput",
-    "PrunedUNet",
-    "REDModel",
-    "REDOutput",
-    "WiredStep",
-    "wired_chain",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

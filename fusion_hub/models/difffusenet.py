@@ -9,20 +9,18 @@ cross-frequency attention -> band fusion -> reconstruction.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from fusion_hub.models.decoupling import FeatureDecoupling
 from fusion_hub.models.feature_diffusion import (
     ConditionalDenoiser,
     FeatureInjection,
@@ -39,15 +37,17 @@ from fusion_hub.models.frequency import (
     haar_analysis,
     haar_synthesis,
 )
-from fusion_hub.models.initialisation import zero_module
-from fusion_hub.models.settings import (
+from fusion_hub.models.layers import (
     MAX_DEPTH,
     MAX_WIDTH,
+    FeatureDecoupling,
+    FusionModel,
     check_choice,
     check_flags,
     check_number,
     check_whole,
     check_wholes,
+    zero_module,
 )
 
 DIFFFUSENET_VARIANTS: dict[str, dict[str, Any]] = {
@@ -61,12 +61,12 @@ DIFFFUSENET_VARIANTS: dict[str, dict[str, Any]] = {
 MAX_TIMESTEPS = 10_000
 Pair = tuple[Tensor, Tensor]
 Record = dict[str, Tensor]
-"""Tensors that would be dropped otherwise, by their names in `DiffFuseNetOutput`; of both images the visible first."""
+"""Intermediate tensors by their names in `DiffFuseNetOutput`; of both images the visible first."""
 
 
 @dataclass
 class FusionFeatures:
-    """What the stages before reconstruction hand on; training reads it, inference does not.
+    """Results of the stages before reconstruction.
 
     Attributes:
         shallow: clean features F_0 of both images, visible first, `(2B, C, h, w)` with h = H / patch_size.
@@ -85,7 +85,7 @@ class FusionFeatures:
 
 @dataclass
 class DiffFuseNetOutput(BaseOutput):
-    """What `DiffFuseNetModel` computes on its way, with `return_intermediates=True`.
+    """Intermediate results of `DiffFuseNetModel`, with `return_intermediates=True`.
 
     Pairs are (visible, infrared). Features are `(B, C, h, w)` with h = H / patch_size, bands half that size.
 
@@ -95,16 +95,16 @@ class DiffFuseNetOutput(BaseOutput):
         correction: r of the same equation, `(B, 1, H, W)`.
         patch_size: pixels to a feature cell, each way.
         shallow: features F_0 of the shared encoder.
-        noisy: F_t, what the denoiser was given first; without noise it is `shallow`. None without D2FE.
+        noisy: F_t, the first input of the denoiser; without noise it is `shallow`. None without D2FE.
         enhanced: features F^De after the last estimate of the denoiser; without D2FE `shallow`.
-        residual: what D2FE adds to both images, `(B, 1, H, W)`; None without D2FE.
+        residual: the residual that D2FE adds to both images, `(B, 1, H, W)`; None without D2FE.
         shared: features of both sensors (EDFD).
         specific: features of one sensor only.
         low: low Haar bands of both images, before the coupling; None without Haar, as the next.
         high: high bands `(B, 3C, h/2, w/2)`: differences along rows, along columns and across.
-        spatial_gate: what low bands multiply high bands by, one map for each kind of difference, `(B, 3, h/2, w/2)`
-            in (0, 2); None without cross-frequency attention, as the next.
-        channel_gate: what high bands multiply low bands by, `(B, C, h/2, w/2)` in (0, 2).
+        spatial_gate: factor of the high bands from the low band, one map for each kind of difference,
+            `(B, 3, h/2, w/2)` in (0, 2); None without cross-frequency attention, as the next.
+        channel_gate: factor of the low band from the high bands, `(B, C, h/2, w/2)` in (0, 2).
     """
 
     fused: Tensor
@@ -123,11 +123,13 @@ class DiffFuseNetOutput(BaseOutput):
     channel_gate: Pair | None = None
 
 
-class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers types `config_name` twice
+class DiffFuseNetModel(
+    FusionModel, ModelMixin
+):  # DiffusionPipeline finds its loader by the name ModelMixin in this module
     """The network: `(B, 1, H, W)` visible luminance and infrared in [0, 1] to `(B, 1, H, W)` fused, not clamped.
 
-    Works at 1/`patch_size` of the image: pixels are moved to channels first and back last. That leaves the convolutions
-    their arithmetic and takes most of the full-size element-wise passes away, which dominate the time on a CPU.
+    Works at 1/`patch_size` of the image: pixels move to channels first and back last. The convolutions keep their
+    arithmetic, and most full-size element-wise passes, which dominate the time on a CPU, go away.
 
     Args:
         in_channels: channels of each image; 1, the luminance.
@@ -151,8 +153,6 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
     Raises:
         ValueError: for a value of another type, out of range or unknown, or odd `feature_channels`.
     """
-
-    config: Any  # diffusers declares a dict; its entries are attributes too
 
     @register_to_config
     def __init__(
@@ -232,15 +232,6 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         self.fusion_head = zero_module(nn.Conv2d(channels, 2 * pixels, 3, padding=1))  # starts at the mean image
         self.reconstruction_head = nn.Conv2d(channels, pixels, 3, padding=1)
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: Any) -> Self:
-        """As diffusers' `from_pretrained`, but from safetensors whatever `use_safetensors` says.
-
-        Pickled weights can run code. Raises `OSError` where there is no safetensors file.
-        """
-        kwargs["use_safetensors"] = True  # diffusers itself passes False when it is not told
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-
     def build_scheduler(self) -> DDIMScheduler:
         """The noise schedule of the config, as a pipeline component."""
         with torch.device("cpu"):  # numbers are read from it, also where the model is built without memory
@@ -299,7 +290,7 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
             ValueError: if the shapes differ or are not multiples of `multiple`.
         """
         record: Record | None = {} if return_intermediates else None
-        features = self.analyse(visible, infrared, timesteps, alphas_cumprod, noise, record=record)
+        features = self.analyze(visible, infrared, timesteps, alphas_cumprod, noise, record=record)
         fused, share = self.fuse(features, visible, infrared)
         if record is None:
             return fused
@@ -316,7 +307,7 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
             **pairs,
         )
 
-    def analyse(
+    def analyze(
         self,
         visible: Tensor,
         infrared: Tensor,
@@ -328,10 +319,10 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
     ) -> FusionFeatures:
         """Everything up to the bands of each image.
 
-        Arguments as in `forward`; `freeze_d2fe` keeps gradients out of the encoder and the denoiser; `record` is filled
-        with what lies between.
+        Arguments as in `forward`; `freeze_d2fe` keeps gradients out of the encoder and the denoiser; `record` receives
+        the intermediate tensors.
         """
-        self._check_images(visible, infrared)
+        self.check_images(visible, infrared, self.config.in_channels)
         pixels = F.pixel_unshuffle(torch.cat([visible, infrared]), self.config.patch_size)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         shallow = enhanced = self.encoder(pixels)
@@ -396,9 +387,8 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
             shared, *specific = self.decoupling(visible, infrared)
         else:
             shared, specific = (visible + infrared) * 0.5, [visible, infrared]
-        joint = torch.cat(
-            [torch.cat([shared, shared]), torch.cat(specific)], dim=1
-        )  # `repeat` would lose channels_last
+        # `repeat` would lose channels_last.
+        joint = torch.cat([torch.cat([shared, shared]), torch.cat(specific)], dim=1)
         _note(record, shared=shared)
         projected = self.project_features(joint) + self.project_pixels(pixels)
         if self.config.frequency == "none":
@@ -418,18 +408,6 @@ class DiffFuseNetModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
 
     def _to_pixels(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(x, self.config.patch_size)
-
-    def _check_images(self, visible: Tensor, infrared: Tensor) -> None:
-        if visible.shape != infrared.shape or visible.ndim != 4 or visible.shape[1] != self.config.in_channels:
-            raise ValueError(
-                f"visible {tuple(visible.shape)} and infrared {tuple(infrared.shape)} must both be "
-                f"(B, {self.config.in_channels}, H, W) of one size"
-            )
-        if visible.shape[2] % self.multiple or visible.shape[3] % self.multiple:
-            raise ValueError(
-                f"height and width must be multiples of {self.multiple}, got {tuple(visible.shape[2:])}: pad first, as "
-                "DiffFuseNetPipeline does"
-            )
 
 
 def _note(record: Record | None, **tensors: Tensor) -> None:

@@ -15,25 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusion_hub.models.initialisation import zero_module
-
-
-class LocalGroupNorm(nn.Module):
-    """Normalise each pixel's channel vector `(B, C, H, W)` to zero mean and unit variance, then scale and shift.
-
-    Statistics are computed in float32. Without `affine` the output keeps unit variance, which is what keeps the
-    features from collapsing to a constant under the diffusion and consistency losses.
-    """
-
-    def __init__(self, channels: int, affine: bool = True, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.channels, self.eps = channels, eps
-        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)
-        return F.layer_norm(x, (self.channels,), self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+from fusion_hub.models.layers import LocalGroupNorm, zero_module
 
 
 class ShallowEncoder(nn.Module):
@@ -110,15 +92,7 @@ class ConditionalDenoiser(nn.Module):
         self.skip_gain = zero_module(nn.Linear(64, channels))
 
     def forward(self, noisy: Tensor, timestep: Tensor) -> Tensor:
-        """Predict v or the noise.
-
-        Args:
-            noisy: `(B, C, H, W)` noisy features F_t, H and W multiples of 8.
-            timestep: `(B,)` steps in [0, T).
-
-        Returns:
-            `(B, C, H, W)`; zero at initialisation.
-        """
+        """Predict v or the noise of F_t `(B, C, H, W)`, H and W multiples of 8, at steps `(B,)`; zero at first."""
         embedding = self.time(timestep)
         half = self.conv_in(F.pixel_unshuffle(noisy, 2).contiguous(memory_format=torch.channels_last))
         quarter = self.block_1(self.down_1(F.silu(half)), embedding)
@@ -141,16 +115,10 @@ def add_noise(features: Tensor, noise: Tensor, alpha_bar: Tensor | float) -> Ten
 
 
 def clean_estimate(noisy: Tensor, prediction: Tensor, alpha_bar: Tensor | float, prediction_type: str) -> Tensor:
-    """The clean features that a prediction at one timestep implies.
+    """The clean features that a prediction eps or v `(B, C, H, W)` at one timestep implies.
 
     F_0 = (F_t - sqrt(1 - abar_t) eps) / sqrt(abar_t), the solution of eq. 2, or in the v form of Salimans and Ho (2022)
-    F_0 = sqrt(abar_t) F_t - sqrt(1 - abar_t) v.
-
-    Args:
-        noisy: `(B, C, H, W)` features F_t.
-        prediction: `(B, C, H, W)` the network's eps or v.
-        alpha_bar: cumulative signal share in (0, 1], a number or broadcastable to `(B, 1, 1, 1)`.
-        prediction_type: `"epsilon"` or `"v_prediction"`.
+    F_0 = sqrt(abar_t) F_t - sqrt(1 - abar_t) v. `prediction_type` is `"epsilon"` or `"v_prediction"`.
     """
     signal, sigma = _signal_and_sigma(alpha_bar)
     if prediction_type == "epsilon":

@@ -9,21 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusion_hub.models.initialisation import zero_module
+from fusion_hub.models.layers import zero_module
 
 
 def haar_analysis(x: Tensor) -> tuple[Tensor, Tensor]:
     """One level of the orthonormal Haar transform, by strided slices.
 
-    Args:
-        x: `(B, C, H, W)` with even H and W, any float dtype.
-
-    Returns:
-        The low band `(B, C, H/2, W/2)` and the high bands `(B, 3C, H/2, W/2)` in the order horizontal, vertical,
-        diagonal detail. The sum of squares of both equals that of `x`.
-
-    Raises:
-        ValueError: if H or W is odd.
+    `(B, C, H, W)`, any float dtype, to the low band `(B, C, H/2, W/2)` and the high bands `(B, 3C, H/2, W/2)` in the
+    order horizontal, vertical, diagonal detail. The sum of squares stays. ValueError if H or W is odd.
     """
     if x.shape[-2] % 2 or x.shape[-1] % 2:
         raise ValueError(
@@ -41,17 +34,9 @@ def haar_analysis(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def haar_synthesis(low: Tensor, high: Tensor) -> Tensor:
-    """Inverse of `haar_analysis`.
+    """Inverse of `haar_analysis`: `(B, C, H, W)` and `(B, 3C, H, W)` to `(B, C, 2H, 2W)` in the dtype of `low`.
 
-    Args:
-        low: `(B, C, H, W)`.
-        high: `(B, 3C, H, W)`.
-
-    Returns:
-        `(B, C, 2H, 2W)` in the dtype of `low`, `channels_last` where `low` is.
-
-    Raises:
-        ValueError: if `high` does not have three times the channels of `low`.
+    `channels_last` where `low` is. ValueError if `high` does not have three times the channels of `low`.
     """
     if high.shape[1] != 3 * low.shape[1]:
         raise ValueError(f"haar_synthesis needs high bands with {3 * low.shape[1]} channels, got {high.shape[1]}")
@@ -95,18 +80,16 @@ class InvertibleMixing(nn.Module):
         return torch.linalg.solve_triangular(upper, flat, upper=True).view(y.shape).to(y.dtype)
 
 
-class CouplingFunction(nn.Sequential):
+def _coupling_function(channels: int, expansion: int) -> nn.Sequential:
     """Phi_k of the coupling: 1x1, GELU, depthwise 3x3, GELU, 1x1; the last starts at zero."""
-
-    def __init__(self, channels: int, expansion: int) -> None:
-        hidden = channels * expansion
-        super().__init__(
-            nn.Conv2d(channels, hidden, 1),
-            nn.GELU(),
-            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
-            nn.GELU(),
-            zero_module(nn.Conv2d(hidden, channels, 1)),
-        )
+    hidden = channels * expansion
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 1),
+        nn.GELU(),
+        nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+        nn.GELU(),
+        zero_module(nn.Conv2d(hidden, channels, 1)),
+    )
 
 
 class InvertibleCoupling(nn.Module):
@@ -121,11 +104,8 @@ class InvertibleCoupling(nn.Module):
 
     def __init__(self, channels: int, expansion: int = 1) -> None:
         super().__init__()
-        half = channels // 2
         self.mixing = InvertibleMixing(channels)
-        self.phi1 = CouplingFunction(half, expansion)
-        self.phi2 = CouplingFunction(half, expansion)
-        self.phi3 = CouplingFunction(half, expansion)
+        self.phi1, self.phi2, self.phi3 = (_coupling_function(channels // 2, expansion) for _ in range(3))
 
     def forward(self, bands: Tensor) -> Tensor:
         z1, z2 = self.mixing(bands).chunk(2, dim=1)

@@ -28,10 +28,17 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fusion_hub.models.feature_diffusion import LocalGroupNorm
-from fusion_hub.models.initialisation import zero_module
+from fusion_hub.models.layers import (
+    MAX_DEPTH,
+    MAX_WIDTH,
+    LocalGroupNorm,
+    check_choice,
+    check_flags,
+    check_whole,
+    check_wholes,
+    zero_module,
+)
 from fusion_hub.models.reversible import MEMORY_MODES, WiredStep, wired_chain
-from fusion_hub.models.settings import MAX_DEPTH, MAX_WIDTH, check_choice, check_flags, check_whole, check_wholes
 
 NORMS = ("group", "local")
 SHORT = 256  # tokens of a window of 16 x 16
@@ -108,15 +115,7 @@ class SplitGEGLU(GEGLU):
 
 
 class SelfAttention2D(nn.Module):
-    """diffusers' `Transformer2DModel` without cross-attention, `(B, C, h, w)` to the same shape.
-
-    Args:
-        channels: C.
-        heads: of the attention; C / heads wide each.
-        window, shift: as in [`WindowAttnProcessor`].
-        norm_num_groups: groups of the GroupNorm.
-        norm: `"group"` or `"local"`.
-    """
+    """diffusers' `Transformer2DModel` without cross-attention, `(B, C, h, w)` to the same shape."""
 
     def __init__(self, channels: int, heads: int, window: int, shift: bool, norm_num_groups: int, norm: str) -> None:
         super().__init__()
@@ -206,14 +205,7 @@ class Wiring(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """`CrossAttnDownBlock2D` without cross-attention: residual block and attention in turn, then the downsampler.
-
-    Args:
-        settings: of all blocks.
-        level: 0 or 1.
-        in_channels, out_channels: widths.
-        downsample: whether a strided convolution follows.
-    """
+    """`CrossAttnDownBlock2D` without cross-attention: residual block and attention in turn, then the downsampler."""
 
     def __init__(self, settings: "Settings", level: int, in_channels: int, out_channels: int, downsample: bool) -> None:
         super().__init__()
@@ -223,7 +215,9 @@ class DownBlock(nn.Module):
             for i in range(count)
         )
         self.attentions = nn.ModuleList(settings.attention(level, out_channels, i) for i in range(count))
-        self.downsamplers = nn.ModuleList([_downsampler(out_channels)]) if downsample else None
+        self.downsamplers = (
+            nn.ModuleList([Downsample2D(out_channels, use_conv=True, padding=1, name="op")]) if downsample else None
+        )
         # A block that changes the width cannot be wired: it stays outside of the group.
         self.outside = int(in_channels != out_channels)
         self.wiring = Wiring(2 * count - self.outside, count) if settings.reversible else None
@@ -257,13 +251,7 @@ class DownBlock(nn.Module):
 class UpBlock(nn.Module):
     """`CrossAttnUpBlock2D` without cross-attention; each residual block takes one skip.
 
-    Args:
-        settings: of all blocks.
-        level: 0 or 1.
-        in_channels: of the input of the first residual block.
-        skip_channels: of the skips, in the order in which they are used.
-        out_channels: of the block.
-        upsample: whether a nearest-neighbour upsampler with its convolution follows.
+    `skip_channels` are in the order of use. With `upsample` a nearest-neighbor upsampler with its convolution follows.
     """
 
     def __init__(
@@ -306,7 +294,7 @@ class UpBlock(nn.Module):
 
 @dataclass(frozen=True)
 class Settings:
-    """What all blocks of one network have in common."""
+    """Arguments that all blocks of one network share."""
 
     layers_per_block: int
     heads: tuple[int, int]
@@ -322,13 +310,13 @@ class Settings:
 
     def attention(self, level: int, channels: int, index: int) -> SelfAttention2D:
         """Attention number `index` of a level, counted through the down and the up block; odd ones are shifted."""
-        shift = index % 2 == 1
-        return SelfAttention2D(channels, self.heads[level], self.windows[level], shift, self.norm_num_groups, self.norm)
+        heads, window, shift = self.heads[level], self.windows[level], index % 2 == 1
+        return SelfAttention2D(channels, heads, window, shift, self.norm_num_groups, self.norm)
 
 
 @dataclass(frozen=True)
 class CopyReport:
-    """What became of the tensors when weights were taken over from another network.
+    """Names of the tensors of a network whose weights were copied from another one.
 
     Attributes:
         copied: names that both networks have, with one shape.
@@ -365,7 +353,7 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
         layers_per_block: residual blocks (each with an attention) of a down block; an up block has one more.
         attention_window: side of the attention windows of each level, in cells of that level; 0 is the whole image.
             Each second attention of a level uses windows shifted by half their side, so that no fixed grid shows.
-        use_time_embedding: whether the network is told the timestep. Without it all steps share one function.
+        use_time_embedding: whether the network depends on the timestep. Without it all steps share one function.
         norm: `"group"`, GroupNorm as in Stable Diffusion, whose statistics span the image; `"local"`, over the channels
             of each pixel, so that tiles compute what the whole image does.
         norm_num_groups: groups of the GroupNorm.
@@ -374,8 +362,7 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
             result. What changes the width or the size, and half of the outer up block, is kept in every mode.
 
     Raises:
-        ValueError: for an unknown `norm` or `memory`, widths that the heads or groups do not divide, or other than two
-            levels.
+        ValueError: for an unknown `norm` or `memory`, widths that the heads or groups do not divide, or not two levels.
     """
 
     config: Any  # diffusers declares a dict; its entries are attributes too
@@ -397,9 +384,19 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
     ) -> None:
         super().__init__()
         heads = (num_attention_heads,) * 2 if isinstance(num_attention_heads, int) else num_attention_heads
-        _check_settings(block_out_channels, heads, attention_window, norm, norm_num_groups, memory)
+        check_wholes("block_out_channels", block_out_channels, 2, 1, MAX_WIDTH)
+        check_wholes("num_attention_heads", heads, 2, 1, MAX_WIDTH)
+        check_wholes("attention_window", attention_window, 2, 0, 256)
+        check_whole("norm_num_groups", norm_num_groups, 1, MAX_WIDTH)
         check_whole("layers_per_block", layers_per_block, 1, MAX_DEPTH)
+        check_choice("norm", norm, NORMS)
+        check_choice("memory", memory, MEMORY_MODES)
         check_flags(use_time_embedding=use_time_embedding, reversible_blocks=reversible_blocks)
+        for width, count in zip(block_out_channels, heads, strict=True):
+            if width % count:
+                raise ValueError(f"num_attention_heads={heads} must divide block_out_channels={block_out_channels}")
+            if norm == "group" and width % norm_num_groups:
+                raise ValueError(f"{norm_num_groups=} must divide block_out_channels={block_out_channels}")
         outer, inner = block_out_channels
         self.memory = memory
 
@@ -454,24 +451,19 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
         return model, copy_sd_unet(source, model)
 
     def forward(self, sample: Tensor, timestep: Tensor | float) -> Tensor:
-        """Predict the noise.
+        """Predict the noise of `(B, in_channels, h, w)`, h and w even, at one timestep for all, or `(B,)`.
 
-        Args:
-            sample: `(B, in_channels, h, w)`, h and w even; cast to the dtype of the weights.
-            timestep: one number for all, or `(B,)`.
-
-        Returns:
-            `(B, out_channels, h, w)` in the dtype that the last convolution computes in.
-
-        Raises:
-            ValueError: if h or w is odd or the channels differ from `in_channels`.
+        Returns `(B, out_channels, h, w)` in the dtype of the last convolution. ValueError for another shape.
         """
         if sample.ndim != 4 or sample.shape[1] != self.config.in_channels or sample.shape[2] % 2 or sample.shape[3] % 2:
             raise ValueError(
                 f"sample must be (B, {self.config.in_channels}, h, w) with even h and w, got {tuple(sample.shape)}"
             )
         sample = sample.to(self.conv_in.weight.dtype).contiguous(memory_format=torch.channels_last)
-        time = self._embed_time(timestep, sample)
+        time: tuple[Tensor, ...] = ()
+        if self.config.use_time_embedding:
+            steps = torch.as_tensor(timestep, device=sample.device).reshape(-1)
+            time = (self.time_embedding(self.time_proj(steps).to(sample.dtype)),)
         x = self.conv_in(sample)
         skips = [x]
         for block in self.down_blocks:
@@ -480,31 +472,18 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
         x = torch.cat([x, x], dim=1)
         for block in self.up_blocks:
             x = block(x, skips, time, self.memory)
-        return self._head(x)
-
-    def _embed_time(self, timestep: Tensor | float, sample: Tensor) -> tuple[Tensor, ...]:
-        if not self.config.use_time_embedding:
-            return ()
-        steps = torch.as_tensor(timestep, device=sample.device).reshape(-1)
-        return (self.time_embedding(self.time_proj(steps).to(sample.dtype)),)
-
-    def _head(self, x: Tensor) -> Tensor:
         return self.conv_out(F.silu(self.conv_norm_out(_to_working_dtype(x, self.conv_out.weight))))
 
 
 def load_sd_unet(pretrained_model_name_or_path: str | os.PathLike[str]) -> UNet2DConditionModel:
-    """A Stable Diffusion U-Net from safetensors: the folder or Hub id of the U-Net, or of a pipeline that holds one.
-
-    Raises:
-        OSError: if neither is there.
-    """
+    """A Stable Diffusion U-Net from safetensors: the folder or Hub id of the U-Net or of its pipeline, else OSError."""
     path = os.fspath(pretrained_model_name_or_path)
     for subfolder in ("unet", None):
         try:
             return UNet2DConditionModel.from_pretrained(path, subfolder=subfolder, use_safetensors=True)
         except OSError as error:
-            reason = error
-    raise OSError(f"no U-Net with safetensors weights at {path!r}, neither in its subfolder unet: {reason}") from reason
+            cause = error
+    raise OSError(f"no U-Net with safetensors weights at {path!r} nor in its subfolder unet: {cause}") from cause
 
 
 def sd_unet_settings(source: UNet2DConditionModel) -> dict[str, Any]:
@@ -519,11 +498,11 @@ def sd_unet_settings(source: UNet2DConditionModel) -> dict[str, Any]:
 
 
 def copy_sd_unet(source: UNet2DConditionModel, target: "PrunedUNet") -> CopyReport:
-    """Copy by name what both networks have; the last two up blocks of the source are those of the target.
+    """Copy by name the tensors that both networks have; the last two up blocks of the source are those of the target.
 
     Raises:
-        ValueError: if a tensor other than those of the wiring and the first and last convolution found no source: the
-            network would start from a mixture of trained and random weights.
+        ValueError: if a tensor other than those of the wiring and of the first and last convolution has no source:
+            otherwise the network starts from a mixture of trained and random weights.
     """
     first_up = len(source.up_blocks) - len(target.up_blocks)
     theirs = {_pruned_name(name, first_up): (name, tensor) for name, tensor in source.state_dict().items()}
@@ -555,7 +534,7 @@ def _grew(old: torch.Size, new: torch.Size) -> bool:
 
 
 def _pruned_name(name: str, first_up: int) -> str:
-    """The name here of a tensor of the source; inner up blocks get negative numbers, which no tensor here has."""
+    """A tensor's name here from its name in the source; inner up blocks get negative numbers, which none here has."""
     part, *rest = name.split(".")
     return ".".join([part, str(int(rest[0]) - first_up), *rest[1:]]) if part == "up_blocks" else name
 
@@ -576,25 +555,5 @@ def _to_working_dtype(x: Tensor, weight: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype)
 
 
-def _downsampler(channels: int) -> Downsample2D:
-    return Downsample2D(channels, use_conv=True, padding=1, name="op")
-
-
 def _norm(norm: str, channels: int, groups: int, eps: float) -> nn.Module:
     return LocalGroupNorm(channels, eps=eps) if norm == "local" else nn.GroupNorm(groups, channels, eps)
-
-
-def _check_settings(
-    widths: Sequence[int], heads: Sequence[int], windows: Sequence[int], norm: str, groups: int, memory: str
-) -> None:
-    check_wholes("block_out_channels", widths, 2, 1, MAX_WIDTH)
-    check_wholes("num_attention_heads", heads, 2, 1, MAX_WIDTH)
-    check_wholes("attention_window", windows, 2, 0, 256)
-    check_whole("norm_num_groups", groups, 1, MAX_WIDTH)
-    check_choice("norm", norm, NORMS)
-    check_choice("memory", memory, MEMORY_MODES)
-    for width, count in zip(widths, heads, strict=True):
-        if width % count:
-            raise ValueError(f"num_attention_heads={tuple(heads)} must divide block_out_channels={tuple(widths)}")
-        if norm == "group" and width % groups:
-            raise ValueError(f"norm_num_groups={groups} must divide block_out_channels={tuple(widths)}")

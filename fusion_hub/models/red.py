@@ -19,14 +19,14 @@ from typing import Any, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from fusion_hub.models.layers import FusionModel, check_choice, check_flags, check_whole
 from fusion_hub.models.pruned_unet import CopyReport, Pair, PrunedUNet, copy_sd_unet, load_sd_unet, sd_unet_settings
 from fusion_hub.models.reversible import MEMORY_MODES, WiredStep, wired_chain
-from fusion_hub.models.settings import check_choice, check_flags, check_whole
 
 RED_VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -55,7 +55,7 @@ UNBOUNDED = 1 << 20  # pixels
 
 @dataclass
 class REDOutput(BaseOutput):
-    """What `REDModel` computes on its way.
+    """Intermediate results of `REDModel`, with `return_intermediates=True`.
 
     Attributes:
         fused: `(B, 1, H, W)`, not clamped.
@@ -74,7 +74,7 @@ class REDOutput(BaseOutput):
     coefficients: dict[str, Any]
 
 
-class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers types `config_name` twice
+class REDModel(FusionModel, ModelMixin):  # DiffusionPipeline finds its loader by the name ModelMixin in this module
     """The network: `(B, 1, H, W)` visible luminance and infrared in [0, 1] to `(B, 1, H, W)` fused, not clamped.
 
     Args:
@@ -88,14 +88,13 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
             x_{t-1} = f_t(x_t) from the mean of both images, by plain autograd.
         learnable_lambda: learn the weight of x_0 against x_1; False keeps it at 1.
         resample: `"pixel_shuffle"`, lossless; `"convolution"`, the ablation: a strided and a transposed convolution.
-        memory: what training keeps, one of `MEMORY_MODES` in `reversible.py`. It changes no result.
+        memory: memory mode of training, one of `MEMORY_MODES` in `reversible.py`. It changes no result.
         store_states: keep the states of the chain, which are of the size of the images, instead of inverting it.
 
     Raises:
         ValueError: for values out of range and unknown names.
     """
 
-    config: Any  # diffusers declares a dict; its entries are attributes too
     copy_report: CopyReport | None = None
     """What `from_sd15` copied."""
 
@@ -157,15 +156,6 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
             self.lambda_offset = nn.Parameter(torch.zeros(()))
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: Any) -> Self:
-        """As diffusers' `from_pretrained`, but from safetensors whatever `use_safetensors` says.
-
-        Pickled weights can run code. Raises `OSError` where there is no safetensors file.
-        """
-        kwargs["use_safetensors"] = True  # diffusers itself passes False when it is not told
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-
-    @classmethod
     def from_sd15(cls, pretrained_model_name_or_path: str | os.PathLike[str], **config: Any) -> Self:
         """A model that starts from the U-Net of Stable Diffusion 1.5; what was copied is in `model.copy_report`.
 
@@ -195,9 +185,9 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
 
     @property
     def tiles_exactly(self) -> bool:
-        """Whether a tile computes what the whole image does, `receptive_margin` away from its cut edges.
+        """Whether tiles equal the whole image `receptive_margin` away from their cut edges.
 
-        Not so where a statistic (`norm="group"`) or an attention (a window of 0) spans the image.
+        False where a statistic (`norm="group"`) or an attention (a window of 0) spans the image.
         """
         return self.config.norm == "local" and min(self.config.attention_window) > 0
 
@@ -205,8 +195,8 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
     def receptive_margin(self) -> int:
         """Pixels from a cut edge beyond which the output no longer depends on the cut.
 
-        The sum over all layers of all steps, so it is long (each attention adds a window, each 3x3 convolution a cell);
-        what lies near its end has next to no influence. A number beyond any image where tiles are never exact.
+        The sum over all layers of all steps: each attention adds a window, each 3x3 convolution a cell. Larger than any
+        image where tiles are never exact.
         """
         if not self.tiles_exactly:
             return UNBOUNDED
@@ -218,17 +208,11 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
         return self.config.patch_size * (self.config.num_steps * cells + ends)
 
     def set_memory_mode(self, mode: str, store_states: bool | None = None) -> None:
-        """Change what training keeps; results do not change.
+        """Set the memory mode, one of `MEMORY_MODES` in `reversible.py`, and `store_states` unless it is None.
 
-        Args:
-            mode: one of `MEMORY_MODES` in `reversible.py`.
-            store_states: as in the config; None leaves it.
-
-        Raises:
-            ValueError: for an unknown mode.
+        Results do not change. ValueError for an unknown mode.
         """
-        if mode not in MEMORY_MODES:
-            raise ValueError(f"mode must be one of {', '.join(MEMORY_MODES)}, got {mode!r}")
+        check_choice("mode", mode, MEMORY_MODES)
         self.unet.memory = mode
         if store_states is not None:
             self.store_states = store_states
@@ -236,8 +220,7 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
     def coefficients(self) -> dict[str, list[float] | float]:
         """The learned scalars of the chain (the paper's Table 4).
 
-        Returns:
-            `"alphas"`: alpha_1 ... alpha_T; `"v"`: v_1 ... v_T, empty without `reversible_fusion`; `"lambda"`.
+        `"alphas"`: alpha_1 ... alpha_T; `"v"`: v_1 ... v_T, empty without `reversible_fusion`; `"lambda"`.
         """
         schedule = self._schedule(torch.float64)
         v = [] if schedule.v is None else schedule.v.tolist()
@@ -256,10 +239,9 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
         Args:
             visible: `(B, 1, H, W)` luminance in [0, 1], H and W multiples of `multiple`.
             infrared: `(B, 1, H, W)` in [0, 1].
-            num_inference_steps: None is T, as trained. n < T runs the chain t = n ... 1 with alpha_1 ... alpha_n, so
-                its first state is less far from the images. `"auto"` starts at T and leaves the chain for an image as
-                soon as one more step changes its clean estimate by less than `tolerance`; that takes two steps at
-                least, so it can save steps from T = 3 on.
+            num_inference_steps: None is T, as trained. n < T runs the chain t = n ... 1 with alpha_1 ... alpha_n.
+                `"auto"` starts at T and leaves the chain for an image as soon as one more step changes its clean
+                estimate by less than `tolerance`. It takes at least two steps, so it can save steps from T = 3 on.
             tolerance: mean absolute difference over an image, in its [0, 1].
             return_intermediates: return a [`REDOutput`] with all states and clean estimates.
 
@@ -269,7 +251,7 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
         Raises:
             ValueError: if the shapes differ or are not multiples of `multiple`, or for another number of steps.
         """
-        self._check_images(visible, infrared)
+        self.check_images(visible, infrared)
         steps = self._check_steps(num_inference_steps)
         # The chain runs in float32 at least, whatever the network computes in.
         dtype = torch.promote_types(visible.dtype, torch.float32)
@@ -310,11 +292,7 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
 
     def _ddim(self, t: int) -> Callable[..., Tensor]:
         """f_t, one deterministic DDIM step (Song et al., 2021): `body(x, a, b, *sources)` = a x + b noise."""
-
-        def body(x: Tensor, a: Tensor, b: Tensor, *sources: Tensor) -> Tensor:
-            return a * x + b * self._noise(t, x, *sources)
-
-        return body
+        return lambda x, a, b, *sources: a * x + b * self._noise(t, x, *sources)
 
     def _noise(self, t: int, x: Tensor, *sources: Tensor) -> Tensor:
         timestep = round(TRAIN_TIMESTEPS * t / self.config.num_steps) - 1
@@ -365,26 +343,14 @@ class REDModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers type
             return self.decoder(x.to(self.decoder.weight.dtype)).to(x.dtype)
         return F.pixel_shuffle(x, self.config.patch_size)
 
-    def _check_images(self, visible: Tensor, infrared: Tensor) -> None:
-        if visible.shape != infrared.shape or visible.ndim != 4 or visible.shape[1] != 1:
-            raise ValueError(
-                f"visible {tuple(visible.shape)} and infrared {tuple(infrared.shape)} must both be (B, 1, H, W) of one "
-                "size"
-            )
-        if visible.shape[2] % self.multiple or visible.shape[3] % self.multiple:
-            raise ValueError(
-                f"height and width must be multiples of {self.multiple}, got {tuple(visible.shape[2:])}: pad first, as "
-                "REDPipeline does"
-            )
-
     def _check_steps(self, steps: int | str | None) -> int:
         trained = self.config.num_steps
         if steps is None or steps == "auto":
             return trained
         if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= trained:
             raise ValueError(
-                f"num_inference_steps={steps!r} must be a whole number from 1 to {trained}, the steps that the model "
-                'was trained with, "auto" or None'
+                f"num_inference_steps={steps!r} must be a whole number from 1 to {trained} (the number of steps in "
+                'training), "auto" or None'
             )
         return steps
 

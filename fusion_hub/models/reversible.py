@@ -6,12 +6,11 @@ A wired chain gives every step a second connection that skips it: with a body f_
 
 The last two states therefore determine all earlier ones, whatever f_k is. The forward pass keeps these two and no
 activation of any body; the backward pass walks the chain from its end, runs each body once more, and recovers the state
-before it. RED ("Reversible Efficient Diffusion for image fusion", arXiv 2601.20260) uses this twice, and both times it
-is the function of this file: "Reverse I", where a body is one diffusion step through the whole U-Net, and "Reverse II"
-(eq. 2 and 3), where a body is one block of that U-Net. The wiring is that of Re2TAL (Zhao et al., CVPR 2023) and of
+before it. RED (arXiv 2601.20260) uses this twice: in "Reverse I" a body is one diffusion step through the whole U-Net,
+in "Reverse II" (eq. 2 and 3) one block of that U-Net. The wiring is that of Re2TAL (Zhao et al., CVPR 2023) and of
 Invertible Diffusion Models (Chen et al., TPAMI 2025). Chains nest: the body of an outer chain may run inner chains.
 
-Nothing here knows RED. A chain around any noise predictor, here a convolution, with learnable noise levels:
+A chain around any noise predictor, here a convolution, with learnable noise levels:
 
 >>> import torch
 >>> from torch import nn
@@ -35,6 +34,7 @@ True
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,12 +52,12 @@ class WiredStep:
     """One step, `x_next = (1 - v) body(x, *side) + v x_prev`.
 
     Attributes:
-        body: called as `body(x, *side)`, returns a tensor of the shape of `x`. It runs two times, so it must be
-            deterministic (no dropout), without effects (no running statistics), and leave its arguments as they are.
+        body: `body(x, *side)` returns a tensor of the shape of `x`. It runs twice, so it must be deterministic (no
+            dropout), without side effects (no running statistics), and must not change its arguments.
         v: 0-dim tensor, a parameter or a function of one. Inversion divides by it: rounding errors of the states grow
-            by up to 1 / v for each step that is inverted. Keep it away from 0 (0.3 and more), or store the states.
-        side: every other tensor that the body computes with and that may need a gradient, of any shape and dtype: skip
-            features, a time embedding, noise levels, conditions. A tensor may serve several steps.
+            by up to 1 / v for each inverted step. Use 0.3 or more, or store the states.
+        side: every other tensor of the body that may need a gradient, of any shape and dtype: skip features, a time
+            embedding, noise levels, conditions. Several steps may share a tensor.
         parameters: the parameters that the body closes over, `tuple(module.parameters())`. Steps may share them.
     """
 
@@ -81,32 +81,30 @@ def wired_chain(
     All modes compute the same values. They differ in what they keep for the backward pass:
 
     - `"reversible"`: the last two states, whatever the number of steps. Exact up to rounding, which grows with the
-      number of inverted steps: with bodies in bfloat16 use it for few steps, or with `store_states`.
-    - `"reversible"` with `store_states=True`: all states. Meant for an outer chain, whose states are images, around
-      inner chains, whose states are features: exact, for one image per step.
+      number of inverted steps: with bodies in bfloat16 use it for few steps or with `store_states`.
+    - `"reversible"` with `store_states=True`: all states. Exact, for one image per step; meant for an outer chain,
+      whose states are images, around inner chains, whose states are features.
     - `"checkpoint"`: all states, which are the inputs of the bodies. Exact. For one chain it is the same as
-      `store_states`; as the mode of a whole model it spares the inner chains their inversion too.
+      `store_states`; as the mode of a whole model the inner chains are not inverted either.
     - `"none"`: plain autograd, every activation of every body.
 
-    In the first three a body runs twice, and while a step is walked back its gradients of the parameters exist beside
-    the sum over the steps before. Gradients of `x`, `x_prev`, all `v`, `side` and `parameters` are returned to
+    In the first three a body runs twice. Gradients of `x`, `x_prev`, all `v`, `side` and `parameters` are returned to
     autograd, once for each distinct tensor; nothing is written into `.grad`. So DistributedDataParallel, gradient
     accumulation, `torch.autograd.grad`, a `torch.compile`d body and saved-tensor hooks work as in plain autograd.
+    There is no second derivative. A `register_hook` on a parameter is called for each step and then with the sum.
 
     The bodies run under the autocast of the caller, in the backward pass too, but without its cache of weight casts: a
-    cast made in the forward pass has no graph, and not every PyTorch knows better than to use it in the backward pass.
-    There is no second derivative. A `register_hook` on a parameter is called with the share of each step and then with
-    the sum.
+    cast made in the forward pass has no graph, and some versions of PyTorch use it in the backward pass.
 
     Args:
-        steps: at least none; an empty chain returns its inputs.
+        steps: in order; an empty chain returns its inputs.
         x: floating, any shape. States are kept in float32, or in float64 if `x` or `x_prev` is float64; a body gets
             states of that dtype and may return another.
-        x_prev: the state before `x`, of its shape; `x` itself will do.
+        x_prev: the state before `x`, of its shape; may be `x` itself.
         mode: one of `MEMORY_MODES`.
         store_states: keep the states in `"reversible"`; without effect in the other modes.
-        keep_last: so many steps at the end run by plain autograd, whatever the mode. The backward pass begins with
-            them, so they would be run again at once: where the chain is the last thing before the loss, keeping one
+        keep_last: number of steps at the end that run by plain autograd, whatever the mode. The backward pass begins
+            with them and would run them again at once: where the chain is the last thing before the loss, keeping one
             step saves its second run and does not raise the largest memory of the whole pass.
 
     Returns:
@@ -126,58 +124,30 @@ def wired_chain(
     if mode == "none" or not torch.is_grad_enabled():
         return _run(steps, x, x_prev)
     first = max(len(steps) - keep_last, 0)
-    plan, tensors = _plan(steps[:first], store_states or mode == "checkpoint", _Precision.of(x.device.type))
+    plan, tensors = _plan(steps[:first], store_states or mode == "checkpoint", x.device.type)
     learns = any(tensor.requires_grad for tensor in (x, x_prev, *tensors))
     if learns and first:
         x, x_prev = _WiredChain.apply(plan, x, x_prev, *tensors)
     else:
         x, x_prev = _run(steps[:first], x, x_prev)
-    with plan.autocast():  # chains inside of these bodies would else find casts that were cached without a graph
+    with plan.autocast():  # otherwise chains inside of these bodies find casts that were cached without a graph
         return _run(steps[first:], x, x_prev)
 
 
 def _run(steps: Sequence[WiredStep], x: Tensor, x_prev: Tensor) -> tuple[Tensor, Tensor]:
-    """By plain autograd."""
     for step in steps:
         x, x_prev = _mix(_evaluate(step.body, x, step.side), x_prev, step.v), x
     return x, x_prev
 
 
 def invert_chain(steps: Sequence[WiredStep], x: Tensor, x_prev: Tensor) -> tuple[Tensor, Tensor]:
-    """The inputs `(x, x_prev)` of `wired_chain` from what it returned, without a graph.
-
-    Args:
-        steps: those of the chain, in their order.
-        x: the last state.
-        x_prev: the last but one.
-
-    Raises:
-        ValueError: as `wired_chain`.
-    """
+    """The inputs `(x, x_prev)` of `wired_chain` from its results `(x, x_prev)`, without a graph; same errors."""
     _check(steps, x, x_prev, "reversible")
     x, x_prev = x.detach(), x_prev.detach()
     with torch.no_grad():
         for step in reversed(steps):
             x, x_prev = x_prev, _unmix(x, _evaluate(step.body, x_prev, step.side), step.v)
     return x, x_prev
-
-
-@dataclass(frozen=True, eq=False)
-class _Precision:
-    """The autocast state of the caller, to be entered again where the bodies run."""
-
-    device_type: str
-    enabled: bool
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, device_type: str) -> "_Precision | None":
-        if not torch.amp.is_autocast_available(device_type):
-            return None
-        return cls(device_type, torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type))
-
-    def __call__(self) -> torch.autocast:
-        return torch.autocast(self.device_type, self.dtype, self.enabled, cache_enabled=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,18 +162,18 @@ class _PlannedStep:
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """What the autograd function has to know besides tensors; it must not hold any, they would outlive the graph."""
+    """Everything that the autograd function needs besides tensors, which would outlive the graph.
+
+    `autocast` enters the autocast state of the caller again where the bodies run.
+    """
 
     steps: tuple[_PlannedStep, ...]
     first_parameter: int
     stores: bool
-    precision: _Precision | None
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        return self.precision() if self.precision else nullcontext()
+    autocast: Callable[[], AbstractContextManager[Any]]
 
 
-def _plan(steps: Sequence[WiredStep], stores: bool, precision: _Precision | None) -> tuple[_Plan, list[Tensor]]:
+def _plan(steps: Sequence[WiredStep], stores: bool, device_type: str) -> tuple[_Plan, list[Tensor]]:
     """The plan and the distinct tensors: a parameter of all steps gets one gradient, not one for each step."""
     # By identity and by role: a side tensor is detached before the body gets it, a parameter is not.
     v, side, parameters = (
@@ -214,9 +184,11 @@ def _plan(steps: Sequence[WiredStep], stores: bool, precision: _Precision | None
             (tensor for step in steps for tensor in step.parameters),
         )
     )
-    v_at = {id(tensor): i for i, tensor in enumerate(v)}
-    side_at = {id(tensor): i for i, tensor in enumerate(side, len(v))}
-    parameter_at = {id(tensor): i for i, tensor in enumerate(parameters, len(v) + len(side))}
+    ends = len(v), len(v) + len(side)
+    v_at, side_at, parameter_at = (
+        {id(tensor): i for i, tensor in enumerate(tensors, start)}
+        for tensors, start in ((v, 0), (side, ends[0]), (parameters, ends[1]))
+    )
     planned = tuple(
         _PlannedStep(
             step.body,
@@ -226,7 +198,11 @@ def _plan(steps: Sequence[WiredStep], stores: bool, precision: _Precision | None
         )
         for step in steps
     )
-    return _Plan(planned, len(v) + len(side), stores, precision), [*v, *side, *parameters]
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    if torch.amp.is_autocast_available(device_type):
+        enabled, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
+        autocast = partial(torch.autocast, device_type, dtype, enabled, cache_enabled=False)
+    return _Plan(planned, ends[1], stores, autocast), [*v, *side, *parameters]
 
 
 class _WiredChain(torch.autograd.Function):
@@ -351,7 +327,7 @@ def _check_backward(ctx: Any) -> None:
 
 
 def _check_listed(y: Tensor, listed: list[Tensor]) -> None:
-    """Gradients of what a body hides in its closure would silently be lost; its graph tells."""
+    """Raise a RuntimeError if the graph of a body has a leaf that is not listed: its gradient would be lost."""
     known = {id(tensor) for tensor in listed}
     pending, seen = [y.grad_fn], set()
     while pending:

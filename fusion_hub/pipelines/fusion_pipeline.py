@@ -23,7 +23,7 @@ from fusion_hub.image.luminance import ValueRange, check_range
 from fusion_hub.image.picture import InputWarning
 from fusion_hub.image.processor import FusionImageProcessor, PairContext, check_output, pair_up
 from fusion_hub.image.tiling import Window, crop_to, pad_to_multiple, run_tiled
-from fusion_hub.models.outputs import map_tensors
+from fusion_hub.models.layers import map_tensors
 from fusion_hub.pipelines.loading import PortablePipeline
 
 WHOLE_IMAGE_LIMIT = 1536 * 1536  # pixels up to which images are fused whole by default

@@ -87,7 +87,7 @@ class DiffFuseNetTraining(nn.Module):
         visible, infrared = batch["visible"], batch["infrared"]
         stage_one = step < self.stage_one_steps
         frozen = self.config.freeze_d2fe and not stage_one
-        features = self.model.analyse(visible, infrared, freeze_d2fe=frozen)
+        features = self.model.analyze(visible, infrared, freeze_d2fe=frozen)
         decoupling = features.low.new_zeros(())
         if self.model.config["use_edfd"]:
             low_visible, low_infrared = features.low.chunk(2)

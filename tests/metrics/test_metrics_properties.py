@@ -19,8 +19,8 @@ QUICK = tuple(name for name in EVERY if not name.startswith("FMI"))
 ORDERED = {"VIFF": 1e-4, "Qg": 1e-4, "Nabf_as_called": math.inf}
 # On 0..1 a last bit of rounding decides comparisons for equality.
 ILL_CONDITIONED = ("Qabf01", "Nabf01")
-SIDE = 168  # large enough for every metric
-LEVELS = (0, 1, 90, 128, 254, 255)
+SIDE = 161  # large enough for every metric
+LEVELS = (0, 90, 255)
 
 
 @cache
@@ -122,7 +122,7 @@ def test_noise_raises_what_looks_at_the_fused_image_alone_and_lowers_the_rest() 
 
 
 def undefined(flat: set[str], level: int) -> set[str]:
-    """Names whose value is 0/0 where the images in `flat` have the one grey value `level` everywhere."""
+    """Names whose value is 0/0 where the images in `flat` have the one gray value `level` everywhere."""
     sources = flat & {"visible", "infrared"}
     names = {f"VIF_{source}" for source in sources}  # no information there to be kept
     if sources:
@@ -161,7 +161,7 @@ def test_feature_information_of_constant_images() -> None:
 # --- tiny images -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 3), (7, 7), (8, 8), (40, 60), (41, 41)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (7, 8), (41, 60)])
 def test_tiny_images_give_a_value_or_an_error_that_names_the_size(size: tuple[int, int]) -> None:
     images = {name: image + 1 - image // 255 for name, image in random_pair(*size).items()}  # nothing is black
     everything = evaluate_pair(**images)
@@ -180,8 +180,6 @@ CONVERSIONS: dict[str, Callable[[np.ndarray], object]] = {
     "float16": lambda a: torch.from_numpy(a).half(),
     "bfloat16": lambda a: torch.from_numpy(a).bfloat16(),
     "float32": lambda a: a.astype("float32"),
-    "float64": lambda a: a.astype("float64"),
-    "int16": lambda a: a.astype("int16"),
     "int64": lambda a: a.astype("int64"),
     "uint16": lambda a: a.astype("uint16"),
     "uint16 tensor": lambda a: torch.from_numpy(a.astype("uint16")),
@@ -211,12 +209,12 @@ def test_16_bit_images_are_an_error_that_says_how_to_convert(tensor: bool) -> No
 
 
 def test_batch_equals_single() -> None:
-    images = random_pair(SIDE, SIDE + 8, batch=3, seed=6)
+    images = random_pair(SIDE, SIDE + 8, batch=2, seed=6)
     together = evaluate_batch(**images, names=EVERY)
-    for k in range(3):
+    for k in range(2):
         alone = scores(**{name: image[k : k + 1] for name, image in images.items()})
         for name, value in alone.items():
-            assert together[name].shape == (3,) and together[name].dtype == torch.float64
+            assert together[name].shape == (2,) and together[name].dtype == torch.float64
             assert together[name][k].item() == pytest.approx(value, rel=1e-9), name
 
 

@@ -37,17 +37,13 @@ def random_pair(*size: int, batch: int = 1) -> tuple[Tensor, Tensor]:
 # --- construction ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", DIFFFUSENET_VARIANTS)
-def test_every_variant_is_light(name: str) -> None:
-    model = DiffFuseNetModel(**DIFFFUSENET_VARIANTS[name])
-    assert sum(parameter.numel() for parameter in model.parameters()) <= 4.02e6
+def test_variants_are_light_and_grow() -> None:
+    assert list(DIFFFUSENET_VARIANTS) == ["tiny", "small", "base", "large"]
+    with torch.device("meta"):
+        counts = [DiffFuseNetModel(**fields).num_parameters() for fields in DIFFFUSENET_VARIANTS.values()]
+    assert counts == sorted(counts) and counts[-1] <= 4.02e6
     with torch.no_grad():
-        assert model(*random_pair(32, 16)).shape == (1, 1, 32, 16)
-
-
-def test_variants_grow() -> None:
-    counts = [DiffFuseNetModel(**fields).num_parameters() for fields in DIFFFUSENET_VARIANTS.values()]
-    assert list(DIFFFUSENET_VARIANTS) == ["tiny", "small", "base", "large"] and counts == sorted(counts)
+        assert DiffFuseNetModel(**DIFFFUSENET_VARIANTS["large"])(*random_pair(32, 16)).shape == (1, 1, 32, 16)
 
 
 @pytest.mark.parametrize("settings", ABLATIONS.values(), ids=ABLATIONS)
@@ -77,7 +73,7 @@ def test_ablations_leave_their_parts_out() -> None:
     assert full - parts(frequency="none") == {"coupling", "band_attention", "fuse_high"}
 
 
-@pytest.mark.parametrize("settings", [{"patch_size": 1}, {"patch_size": 4}, {"in_channels": 1, "num_mid_blocks": 2}])
+@pytest.mark.parametrize("settings", [{"patch_size": 1}, {"patch_size": 4, "num_mid_blocks": 2}])
 def test_other_patch_sizes_work(settings: dict[str, Any]) -> None:
     model = random_model(**settings)
     assert model.multiple == 8 * model.config.patch_size
@@ -200,12 +196,12 @@ def test_fused_image_is_a_mixture_and_a_residual() -> None:
     model = random_model()
     visible, infrared = random_pair(32, 32)
     with torch.no_grad():
-        fused, share = model.fuse(model.analyse(visible, infrared), visible, infrared)
+        fused, share = model.fuse(model.analyze(visible, infrared), visible, infrared)
         assert torch.equal(fused, model(visible, infrared))
         assert share.shape == visible.shape and share.min() > 0 and share.max() < 1
         # The residual does not depend on the images that are mixed.
         residual = fused - (share * visible + (1 - share) * infrared)
-        other, _ = model.fuse(model.analyse(visible, infrared), infrared, visible)
+        other, _ = model.fuse(model.analyze(visible, infrared), infrared, visible)
         torch.testing.assert_close(other - (share * infrared + (1 - share) * visible), residual)
 
 
@@ -215,7 +211,7 @@ def test_intermediates(settings: dict[str, Any]) -> None:
     visible, infrared = random_pair(32, 48, batch=2)
     with torch.no_grad():
         fused, output = model(visible, infrared), model(visible, infrared, return_intermediates=True)
-        features = model.analyse(visible, infrared)
+        features = model.analyze(visible, infrared)
     assert isinstance(output, DiffFuseNetOutput)
     assert torch.equal(output.fused, fused)
     mixture = output.share * visible + (1 - output.share) * infrared
@@ -251,7 +247,7 @@ def test_gates_are_those_of_the_bands() -> None:
     model = random_model(frequency="haar")  # no coupling: the attention reads the Haar bands
     pair = random_pair(32, 48)
     with torch.no_grad():
-        output, features = model(*pair, return_intermediates=True), model.analyse(*pair)
+        output, features = model(*pair, return_intermediates=True), model.analyze(*pair)
     gated = torch.cat(output.low) * torch.cat(output.channel_gate)
     assert torch.equal(gated, features.low)
     gates = torch.cat(output.spatial_gate).repeat_interleave(8, dim=1)
@@ -259,8 +255,7 @@ def test_gates_are_those_of_the_bands() -> None:
 
 
 def test_noisy_features_are_those_of_the_schedule() -> None:
-    model = random_model()
-    noise = torch.randn(2, 8, 16, 24)
+    model, noise = random_model(), torch.randn(2, 8, 16, 24)
     with torch.no_grad():
         output = model(*random_pair(32, 48), noise=noise, return_intermediates=True)
     level = model.alphas_cumprod[20]
@@ -272,22 +267,19 @@ def test_reconstruction_is_of_each_image_alone() -> None:
     model = random_model(use_d2fe=False, use_edfd=False)
     visible, infrared = random_pair(32, 32)
     with torch.no_grad():
-        rebuilt = model.reconstruct(model.analyse(visible, infrared))
+        rebuilt = model.reconstruct(model.analyze(visible, infrared))
         assert rebuilt.shape == (2, 1, 32, 32)
-        swapped = model.reconstruct(model.analyse(infrared, visible))
+        swapped = model.reconstruct(model.analyze(infrared, visible))
     torch.testing.assert_close(rebuilt, swapped.flip(0))
 
 
 # --- reach -----------------------------------------------------------------------------------------------------------
 
 REACHES: list[dict[str, Any]] = [
-    {},
-    {"num_mid_blocks": 1, "num_coupling": 2, "attention_window": 8},
-    {"attention_window": 6},
-    {"patch_size": 1, "num_mid_blocks": 1},
+    {"num_mid_blocks": 1, "num_coupling": 2, "attention_window": 6},
+    {"patch_size": 1},
     {"use_d2fe": False},
-    {"frequency": "haar"},
-    {"frequency": "none", "num_mid_blocks": 1},
+    {"frequency": "none"},
 ]
 
 
@@ -299,11 +291,9 @@ def test_nothing_reaches_farther_than_the_margin(settings: dict[str, Any]) -> No
     visible, infrared = random_pair(model.multiple, width)
     with torch.no_grad():
         expected = model(visible, infrared)
-        for cut in range(width // 2, width // 2 + grid, max(grid // 8, 1)):  # several places in the pooling grid
-            for changed, kept in (
-                (slice(cut, None), slice(0, cut - margin)),
-                (slice(0, cut), slice(cut + margin, None)),
-            ):
+        for cut in range(width // 2, width // 2 + grid, max(grid // 4, 1)):  # several places in the pooling grid
+            sides = (slice(cut, None), slice(0, cut - margin)), (slice(0, cut), slice(cut + margin, None))
+            for changed, kept in sides:
                 other_visible, other_infrared = visible.clone(), infrared.clone()
                 other_visible[..., changed] = torch.rand_like(visible[..., changed])
                 other_infrared[..., changed] = 0
@@ -317,7 +307,7 @@ def test_nothing_reaches_farther_than_the_margin(settings: dict[str, Any]) -> No
 def test_shifts_by_the_tile_multiple_commute_with_the_model(settings: dict[str, Any], vertical: bool) -> None:
     model = random_model(**settings)
     margin, grid = model.receptive_margin, model.tile_multiple
-    length = -(-(3 * grid + 2 * margin) // model.multiple) * model.multiple
+    length = -(-(2 * grid + 2 * margin) // model.multiple) * model.multiple
     size = (length, model.multiple) if vertical else (model.multiple, length)
     dim = 2 if vertical else 3
     visible, infrared = random_pair(*size)
@@ -326,11 +316,9 @@ def test_shifts_by_the_tile_multiple_commute_with_the_model(settings: dict[str, 
         return x.narrow(dim, shift, length - shift)
 
     with torch.no_grad():
-        whole = model(visible, infrared)
-        for shift in (grid, 2 * grid):
-            tile = model(shifted(visible, shift), shifted(infrared, shift))
-            inner = (shifted(whole, shift) - tile).abs().narrow(dim, margin, length - shift - margin)
-            assert inner.max() < 1e-6
+        tile = model(shifted(visible, grid), shifted(infrared, grid))
+        inner = (shifted(model(visible, infrared), grid) - tile).abs().narrow(dim, margin, length - grid - margin)
+    assert inner.max() < 1e-6
 
 
 def test_the_tile_multiple_is_needed() -> None:
@@ -361,7 +349,7 @@ def test_each_stage_trains_all_but_the_other_stages_head(settings: dict[str, Any
     model(visible, infrared).square().sum().backward()
     assert without_gradient(model) == {"reconstruction_head"}
     model.zero_grad()
-    model.reconstruct(model.analyse(visible, infrared)).square().sum().backward()
+    model.reconstruct(model.analyze(visible, infrared)).square().sum().backward()
     fusion = {"fuse_low", "fusion_head"} | ({"fuse_high"} if model.config.frequency != "none" else set())
     assert without_gradient(model) == fusion
 
@@ -369,7 +357,7 @@ def test_each_stage_trains_all_but_the_other_stages_head(settings: dict[str, Any
 def test_frozen_d2fe_gets_no_gradient() -> None:
     visible, infrared = random_pair(32, 32)
     model = random_model()
-    features = model.analyse(visible, infrared, freeze_d2fe=True)
-    torch.testing.assert_close(features.enhanced, model.analyse(visible, infrared).enhanced)
+    features = model.analyze(visible, infrared, freeze_d2fe=True)
+    torch.testing.assert_close(features.enhanced, model.analyze(visible, infrared).enhanced)
     model.fuse(features, visible, infrared)[0].square().sum().backward()
     assert without_gradient(model) == {"encoder", "denoiser", "reconstruction_head"}

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusion_hub.models.feature_diffusion import (
     ConditionalDenoiser,
     FeatureInjection,
-    LocalGroupNorm,
     ShallowEncoder,
     TimestepEmbedding,
     add_noise,
@@ -17,7 +15,7 @@ from fusion_hub.models.feature_diffusion import (
 )
 from tests.support.tiny import tiny_pipeline
 
-TIMESTEPS = (0, 1, 20, 40, 300, 700, 999)
+TIMESTEPS = (0, 40, 999)
 PREDICTION_TYPES = ("v_prediction", "epsilon")
 
 
@@ -73,7 +71,7 @@ def test_the_estimates_are_those_of_diffusers(prediction_type: str) -> None:
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
-@pytest.mark.parametrize("timesteps", [*((step,) for step in TIMESTEPS), (40, 20), (999, 500, 250, 3), None])
+@pytest.mark.parametrize("timesteps", [(0,), (999,), (999, 500, 250, 3), None])
 def test_the_model_denoises_to_the_clean_features(timesteps: tuple[int, ...] | None, prediction_type: str) -> None:
     model = tiny_pipeline(prediction_type=prediction_type).model
     clean, noise = torch.randn(2, 8, 8, 8, dtype=torch.float64), torch.randn(2, 8, 8, 8, dtype=torch.float64)
@@ -92,28 +90,6 @@ def test_denoising_follows_the_schedule_it_is_given() -> None:
     assert not torch.allclose(model.denoise(clean, [600], noise=noise), clean, atol=0.01)
 
 
-def test_local_group_norm_is_group_norm_of_one_pixel() -> None:
-    norm = LocalGroupNorm(6)
-    with torch.no_grad():
-        for parameter in norm.parameters():
-            parameter.normal_()
-    x = torch.randn(5, 6, 1, 1)
-    torch.testing.assert_close(norm(x), F.group_norm(x, 1, norm.weight, norm.bias, norm.eps))
-    plain = LocalGroupNorm(6, affine=False)
-    assert not list(plain.parameters())
-    torch.testing.assert_close(plain(x), F.group_norm(x, 1, eps=plain.eps))
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_local_group_norm_is_local(layout: torch.memory_format) -> None:
-    norm = LocalGroupNorm(6)
-    x = torch.randn(2, 6, 4, 5).to(memory_format=layout)
-    other = x.clone()
-    other[:, :, 1, 2] += 3 * torch.randn(6)
-    changed = (norm(x) != norm(other)).any(dim=1).any(dim=0)
-    assert changed[1, 2] and changed.sum() == 1
-
-
 def test_encoder_features_have_unit_variance_at_every_pixel() -> None:
     features = ShallowEncoder(4, 16)(torch.rand(2, 4, 6, 6))
     assert features.shape == (2, 16, 6, 6)
@@ -122,7 +98,6 @@ def test_encoder_features_have_unit_variance_at_every_pixel() -> None:
 
 
 def test_timesteps_have_different_embeddings() -> None:
-    torch.manual_seed(0)
     embeddings = TimestepEmbedding()(torch.tensor([0, 1, 20, 999]))
     assert embeddings.shape == (4, 64)
     assert torch.pdist(embeddings).min() > 1e-3

@@ -20,7 +20,7 @@ def same_numbers() -> None:
     torch.manual_seed(0)
 
 
-def randomise(module: nn.Module, std: float) -> nn.Module:
+def randomize(module: nn.Module, std: float) -> nn.Module:
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -28,7 +28,7 @@ def randomise(module: nn.Module, std: float) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 2, 2), (2, 3, 8, 6), (1, 16, 30, 46)])
+@pytest.mark.parametrize("shape", [(1, 1, 2, 2), (2, 3, 30, 46)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_haar_round_trip_keeps_values_and_energy(
@@ -58,13 +58,10 @@ def test_haar_works_in_bf16() -> None:
     assert (haar_synthesis(*haar_analysis(x)) - x).abs().max() < 0.02
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3, 4), (1, 1, 4, 5)])
-def test_haar_refuses_odd_sizes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"needs even height and width, got \(\d, \d\): pad"):
-        haar_analysis(torch.zeros(shape))
-
-
-def test_haar_synthesis_refuses_bands_that_do_not_belong_together() -> None:
+def test_haar_refuses_odd_sizes_and_bands_that_do_not_belong_together() -> None:
+    for shape in ((1, 1, 3, 4), (1, 1, 4, 5)):
+        with pytest.raises(ValueError, match=r"needs even height and width, got \(\d, \d\): pad"):
+            haar_analysis(torch.zeros(shape))
     with pytest.raises(ValueError, match="needs high bands with 6 channels, got 4"):
         haar_synthesis(torch.zeros(1, 2, 2, 2), torch.zeros(1, 4, 2, 2))
 
@@ -73,7 +70,7 @@ def test_mixing_starts_as_identity_and_its_inverse_is_exact() -> None:
     mixing = InvertibleMixing(12)
     x = torch.randn(2, 12, 5, 7)
     torch.testing.assert_close(mixing(x), x)
-    randomise(mixing, 0.2)
+    randomize(mixing, 0.2)
     assert not torch.allclose(mixing(x), x, atol=0.1)
     assert (mixing.inverse(mixing(x)) - x).abs().max() < 1e-5
     # The inverse is that of the matrix, found without the triangular factors.
@@ -82,30 +79,19 @@ def test_mixing_starts_as_identity_and_its_inverse_is_exact() -> None:
     torch.testing.assert_close(mixing.inverse(x), expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("channels", [4, 32])
-@pytest.mark.parametrize("expansion", [1, 2])
+@pytest.mark.parametrize(("channels", "expansion"), [(4, 2), (32, 1)])
 def test_coupling_starts_as_identity_and_inverts(channels: int, expansion: int) -> None:
     coupling = InvertibleCoupling(channels, expansion)
     bands = torch.randn(2, channels, 6, 8)
     torch.testing.assert_close(coupling(bands), bands)
-    randomise(coupling, 0.1)
+    randomize(coupling, 0.1)
     coupled = coupling(bands)
     assert not torch.allclose(coupled, bands, atol=0.1)
     assert (coupling.inverse(coupled) - bands).abs().max() < 1e-5
 
 
-def test_a_chain_of_couplings_inverts_in_reverse_order() -> None:
-    chain = [randomise(InvertibleCoupling(8), 0.1) for _ in range(3)]
-    bands = x = torch.randn(1, 8, 4, 4, dtype=torch.float32)
-    for step in chain:
-        x = step(x)
-    for step in reversed(chain):
-        x = step.inverse(x)
-    assert (x - bands).abs().max() < 1e-5
-
-
 def test_coupling_scales_by_at_most_e() -> None:
-    coupling = randomise(InvertibleCoupling(4), 10.0)
+    coupling = randomize(InvertibleCoupling(4), 10.0)
     with torch.no_grad():
         for layer in (coupling.mixing, coupling.phi1, coupling.phi3):
             for parameter in layer.parameters():
@@ -123,7 +109,7 @@ def test_attention_gates_start_at_one(size: tuple[int, int]) -> None:
 
 
 def test_each_band_gates_the_other() -> None:
-    attention = randomise(CrossFrequencyAttention(4, window=4), 0.5)
+    attention = randomize(CrossFrequencyAttention(4, window=4), 0.5)
     low, high = torch.randn(1, 4, 8, 8), torch.randn(1, 12, 8, 8)
     gated_low, gated_high = attention(low, high)
     spatial, channel = gated_high / high, gated_low / low
@@ -138,7 +124,7 @@ def test_each_band_gates_the_other() -> None:
 
 
 def test_channel_gate_pools_over_windows() -> None:
-    attention = randomise(CrossFrequencyAttention(2, window=4), 0.5)
+    attention = randomize(CrossFrequencyAttention(2, window=4), 0.5)
     low, high = torch.ones(1, 2, 4, 32), torch.randn(1, 6, 4, 32)
     other = high.clone()
     other[..., 28:] *= 3

@@ -68,8 +68,7 @@ def by_hand(model: REDModel, visible: Tensor, infrared: Tensor, steps: int) -> T
 # --- equations -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("injection", [False, True])
-@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize(("steps", "injection"), [(1, True), (3, False), (3, True)])
 def test_chain_follows_its_equations(steps: int, injection: bool) -> None:
     model = random_model(num_steps=3, source_injection=injection).double()
     pair = random_pair(16, 24, batch=2, dtype=torch.float64)
@@ -80,16 +79,11 @@ def test_chain_follows_its_equations(steps: int, injection: bool) -> None:
 def test_untrained_model_is_a_blend() -> None:
     visible, infrared = random_pair(8, 8)
     model = REDModel(**TINY)
-    expected = 0.5 * visible + 0.5**2.5 * infrared
-    torch.testing.assert_close(model(visible, infrared), expected)
+    torch.testing.assert_close(model(visible, infrared), 0.5 * visible + 0.5**2.5 * infrared)
     assert model.coefficients() == {"alphas": [0.5, 0.5], "v": [0.5, 0.5], "lambda": 1.0}
-
-
-def test_without_wiring_the_mean_is_denoised() -> None:
-    visible, infrared = random_pair(8, 8)
-    model = REDModel(**(TINY | {"reversible_fusion": False}))
-    torch.testing.assert_close(model(visible, infrared), (visible + infrared) / 2)
-    assert model.coefficients()["v"] == []
+    unwired = REDModel(**(TINY | {"reversible_fusion": False}))
+    torch.testing.assert_close(unwired(visible, infrared), (visible + infrared) / 2)
+    assert unwired.coefficients()["v"] == []
 
 
 @pytest.mark.parametrize("name", RED_VARIANTS)
@@ -116,8 +110,15 @@ def test_scalars_stay_in_their_ranges() -> None:
 # --- memory modes ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"reversible_fusion": False}, {"resample": "convolution"}])
-@pytest.mark.parametrize(("mode", "store"), [("reversible", False), ("reversible", True), ("checkpoint", False)])
+@pytest.mark.parametrize(
+    ("mode", "store", "settings"),
+    [
+        ("reversible", False, {"resample": "convolution"}),
+        ("reversible", True, {}),
+        ("checkpoint", False, {}),
+        ("checkpoint", False, {"reversible_fusion": False}),
+    ],
+)
 def test_memory_modes_have_the_same_gradients(mode: str, store: bool, settings: dict[str, Any]) -> None:
     model = random_model(num_steps=3, **settings).double()
     visible, infrared = random_pair(16, 16, dtype=torch.float64)
@@ -182,12 +183,8 @@ def test_intermediates() -> None:
     torch.testing.assert_close(output.estimates[-1], output.states[-1])  # x_0 is clean
     weight = model.coefficients()["lambda"]
     torch.testing.assert_close(output.fused, weight * output.states[-1] + (1 - weight) * output.states[-2])
-
-
-@torch.no_grad()
-def test_clean_estimate_of_an_untrained_model() -> None:
-    # Without noise the clean image is the state over its signal level.
-    output = REDModel(**TINY)(*random_pair(8, 8), return_intermediates=True)
+    # Without noise (an untrained model) the clean image is the state over its signal level.
+    output = REDModel(**TINY)(*pair, return_intermediates=True)
     torch.testing.assert_close(output.estimates[0], output.states[1] / math.sqrt(0.5))
 
 
@@ -244,13 +241,7 @@ def test_tiles_compute_what_the_whole_image_does(settings: dict[str, Any]) -> No
     inside = slice(margin, right - left - margin)
     torch.testing.assert_close(tile[..., inside], whole[..., left:right][..., inside])
     assert (tile[..., 0] - whole[..., left]).abs().max() > 1e-4, "the cut itself shows"
-
-
-@torch.no_grad()
-def test_sizes_that_windows_do_not_fill() -> None:
-    model = random_model(attention_window=(8, 8))
-    for size in ((4, 4), (20, 36)):
-        assert model(*random_pair(*size)).shape == (1, 1, *size)
+    assert model(*random_pair(20, 36)).shape == (1, 1, 20, 36), "windows need not fill the image"
 
 
 def test_statistics_over_the_image_are_not_tiled_exactly() -> None:
@@ -259,15 +250,10 @@ def test_statistics_over_the_image_are_not_tiled_exactly() -> None:
         assert not model.tiles_exactly and model.receptive_margin > 100_000
 
 
-@pytest.mark.parametrize(
-    "shapes", [((1, 1, 8, 8), (1, 1, 8, 12)), ((1, 3, 8, 8), (1, 3, 8, 8)), ((1, 8, 8), (1, 8, 8))]
-)
-def test_images_must_match(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
-    with pytest.raises(ValueError, match="must both be"):
-        REDModel(**TINY)(*map(torch.zeros, shapes))
-
-
-def test_images_must_fill_the_grid() -> None:
+def test_images_must_match_and_fill_the_grid() -> None:
+    for shapes in (((1, 1, 8, 8), (1, 1, 8, 12)), ((1, 3, 8, 8), (1, 3, 8, 8)), ((1, 8, 8), (1, 8, 8))):
+        with pytest.raises(ValueError, match="must both be"):
+            REDModel(**TINY)(*map(torch.zeros, shapes))
     assert REDModel(**TINY).multiple == 4
     with pytest.raises(ValueError, match="multiples of 4, got"):
         REDModel(**TINY)(*random_pair(8, 6))
@@ -283,13 +269,13 @@ def test_every_ablation_learns(settings: dict[str, Any]) -> None:
     target = torch.maximum(visible, infrared)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     losses = []
-    for _ in range(6):
+    for _ in range(4):
         loss = (model(visible, infrared) - target).abs().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert min(losses[3:]) < losses[0]
+    assert min(losses[2:]) < losses[0]
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
@@ -326,9 +312,6 @@ def test_ablations_leave_their_scalars_out() -> None:
 def test_bad_settings_are_named(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         REDModel(**(TINY | settings))
-
-
-def test_bad_memory_mode_is_named() -> None:
     with pytest.raises(ValueError, match="mode must be one of reversible, checkpoint, none, got 'low'"):
         REDModel(**TINY).set_memory_mode("low")
 

@@ -119,13 +119,13 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 
 @pytest.mark.parametrize("inner", SAVING)
 @pytest.mark.parametrize("outer", CHAINS)
-@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+@pytest.mark.parametrize("steps", [1, 4])
 def test_gradients_of_both_levels_are_those_of_plain_autograd(steps: int, outer: str, inner: str) -> None:
     expected = gradients(two_levels(steps), inputs())
     assert distance(gradients(two_levels(steps, outer, inner), inputs()), expected) < 1e-12
 
 
-@pytest.mark.parametrize("keep_last", [1, 2, 9])
+@pytest.mark.parametrize("keep_last", [1, 9])
 @pytest.mark.parametrize("name", SAVING)
 def test_kept_steps_change_no_gradient(name: str, keep_last: int) -> None:
     expected = gradients(two_levels(4), inputs())

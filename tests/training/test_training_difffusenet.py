@@ -162,7 +162,7 @@ def test_noise_and_timesteps_belong_to_the_sample() -> None:
 def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pairs: Path) -> None:
     module = training_module(prediction_type=prediction_type, consistency=0.0)
     batch = batch_of(drawn_pairs, 4, CROP)
-    features = module.model.analyse(batch["visible"], batch["infrared"])
+    features = module.model.analyze(batch["visible"], batch["infrared"])
     schedule = torch.tensor(module.model.alphas_cumprod)
     timestep, noise = module._sample_noise(batch["sample"], features.shallow.shape[1:])
     level = schedule[timestep.repeat(2)].view(-1, 1, 1, 1)

@@ -1,0 +1,4 @@
+from .panels import explain
+from .pictures import Panel
+
+__all__ = ["Panel", "explain"]
