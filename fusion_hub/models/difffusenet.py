@@ -123,9 +123,8 @@ class DiffFuseNetOutput(BaseOutput):
     channel_gate: Pair | None = None
 
 
-class DiffFuseNetModel(
-    FusionModel, ModelMixin
-):  # DiffusionPipeline finds its loader by the name ModelMixin in this module
+# Pipelines find the loading method of a component by the name ModelMixin in its module.
+class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers types `config_name` twice
     """The network: `(B, 1, H, W)` visible luminance and infrared in [0, 1] to `(B, 1, H, W)` fused, not clamped.
 
     Works at 1/`patch_size` of the image: pixels move to channels first and back last. The convolutions keep their

@@ -74,7 +74,8 @@ class REDOutput(BaseOutput):
     coefficients: dict[str, Any]
 
 
-class REDModel(FusionModel, ModelMixin):  # DiffusionPipeline finds its loader by the name ModelMixin in this module
+# Pipelines find the loading method of a component by the name ModelMixin in its module.
+class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers types `config_name` twice
     """The network: `(B, 1, H, W)` visible luminance and infrared in [0, 1] to `(B, 1, H, W)` fused, not clamped.
 
     Args:
