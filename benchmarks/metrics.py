@@ -62,7 +62,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Row:
-    """What one group of metrics costs on one image size."""
+    """Timing of one group of metrics on one image size."""
 
     group: str
     height: int
@@ -144,7 +144,7 @@ def moved(image: np.ndarray) -> np.ndarray:
 
 
 def fooling_images(pair: Pair, visible: np.ndarray, infrared: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Rules that are no fusion, or spoil one, by name; every image is `(H, W)` uint8."""
+    """Images that are no fusion, or a degraded one, by name; every image is `(H, W)` uint8."""
     average = ((visible.astype(int) + infrared + 1) // 2).astype(np.uint8)  # halves up
     maximum, laplacian = (np.asarray(baseline_method(name).fuse(pair, "")) for name in ("maximum", "laplacian"))
     yield "visible image copied", visible
@@ -223,7 +223,7 @@ def provenance(threads: int) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """A file is never half written."""
+    """Write a whole file or none."""
     aside = path.with_name(path.name + ".tmp")
     aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     aside.replace(path)
@@ -236,7 +236,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=7, help="timed calls")
     parser.add_argument("--sizes", nargs="+", type=_size, default=list(SIZES), metavar="WIDTHxHEIGHT")
     parser.add_argument("--each", action="store_true", help="also each metric by itself, on the second size")
-    parser.add_argument("--examples", action="store_true", help="no speed: what rules that are no fusion score")
+    parser.add_argument("--examples", action="store_true", help="scores of images that are no fusion, instead of speed")
     parser.add_argument("--data", type=Path, help="pairs for --examples, a folder as for `fusion-hub evaluate`")
     parser.add_argument("--metrics", nargs="+", default=EXAMPLE_METRICS, metavar="NAME", help="columns of --examples")
     parser.add_argument("--json", type=Path, help="write the numbers and where they are from")

@@ -1,11 +1,11 @@
-"""What the parts of RED are worth: short runs that differ in one field of the configuration, measured on one set.
+"""Ablations of RED: short runs that differ in one field of the configuration, measured on one set.
 
     python benchmarks/red_ablations.py --data ../shared/data/msrs --split val --output runs/ablations
 
 Trains each variant with `train/red.py` from `train/configs/red_ablation.yaml` (minutes each on a CPU core), measures it
 and prints the table of the paper's Table 2 at this small scale; a variant that has been trained is not trained again.
-Every variant has the same data, seed and number of optimiser steps, so deeper chains get more computation: the seconds
-are in the table. With one seed a small difference means nothing.
+Every variant has the same data, seed and number of optimizer steps, so deeper chains get more computation: the seconds
+are in the table. With one seed small differences are not significant.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What `num_inference_steps="auto"` saves and costs: steps taken and quality against the tolerance, on one set.
+"""Benefit and cost of `num_inference_steps="auto"`: steps and quality by tolerance, on one set.
 
     python benchmarks/red_auto_steps.py --model runs/ablations/T___4/pipeline --data ../shared/data/msrs --split val
 
@@ -24,7 +24,7 @@ from fusion_hub.metrics import evaluate_pair
 from fusion_hub.models.red import REDModel, REDOutput
 
 SHOWN = ("SCD", "VIF", "Qabf", "SSIM_cddfuse")
-TOLERANCES = (0.5, 1.0, 2.0, 4.0, 8.0)  # grey levels
+TOLERANCES = (0.5, 1.0, 2.0, 4.0, 8.0)  # gray levels
 
 Fuse = Callable[[Tensor, Tensor], REDOutput]
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def ways_to_run(model: REDModel, tolerances: Sequence[float]) -> dict[str, Fuse]:
-    """All fixed numbers of steps, and `"auto"` at each tolerance (in grey levels).
+    """All fixed numbers of steps, and `"auto"` at each tolerance (in gray levels).
 
     Raises:
         SystemExit: the model has too few steps.

@@ -28,7 +28,7 @@ class Panel(NamedTuple):
     stage: str
 
 
-# Dark to bright, evenly in lightness; and a dark center between two hues, so that "nothing" recedes.
+# Dark to bright, evenly in lightness; and a dark center between two hues, so that zero is dark.
 HEAT = ((4, 5, 18), (48, 18, 84), (110, 32, 108), (172, 52, 92), (222, 88, 64), (248, 146, 58), (250, 208, 120))
 OPPOSED = ((64, 190, 255), (36, 104, 160), (20, 20, 20), (160, 84, 24), (255, 170, 60))
 
@@ -59,7 +59,7 @@ class PrincipalColors:
         self.basis = self.basis * self._signs(centered, luminance[0].double())
         scores = (self.basis.T @ centered).numpy()
         low, high = np.percentile(scores, _TAILS, axis=1)
-        # Brightness uses its full range; hue is nothing at the mean, and a weak component is drawn weakly.
+        # Brightness uses its full range; hue is neutral at the mean, and a weak component gets weak color.
         reach = np.maximum(np.abs(low), np.abs(high))
         self.center = np.where(np.arange(len(low)) == 0, (low + high) / 2, 0)[:, None, None].astype(np.float32)
         reach = np.maximum(np.where(np.arange(len(low)) == 0, (high - low) / 2, reach), reach[0] / 4)

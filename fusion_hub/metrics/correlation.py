@@ -4,6 +4,7 @@ Every function takes `(B, 1, H, W)` tensors of gray values 0..255 (any real dtyp
 precision and returns a `(B,)` double tensor.
 """
 
+import torch
 from torch import Tensor
 
 from fusion_hub.metrics._common import IMAGE
@@ -21,7 +22,7 @@ def pearson(x: Tensor, y: Tensor, dim: tuple[int, ...] = IMAGE, eps: float = 0.0
     x = x - x.mean(dim, keepdim=True)
     y = y - y.mean(dim, keepdim=True)
     scale = (x.square().sum(dim) * y.square().sum(dim) + eps).sqrt()
-    return (x * y).sum(dim) / scale.where(scale > 0, 1.0)
+    return (x * y).sum(dim) / torch.where(scale > 0, scale, 1.0)
 
 
 def standard_deviation(fused: Tensor) -> Tensor:

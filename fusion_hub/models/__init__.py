@@ -1,4 +1,4 @@
-"""Networks: tensors in, tensors out. They know no file, no color and no metric."""
+"""Networks: tensors in, tensors out, independent of files, color and metrics."""
 
 import lazy_loader
 

@@ -139,7 +139,7 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         num_coupling: invertible coupling steps on the wavelet bands.
         coupling_expansion: hidden width of the coupling functions over their input.
         num_train_timesteps: T.
-        beta_schedule: a name that diffusers' `DDIMScheduler` knows.
+        beta_schedule: `"linear"`, `"scaled_linear"` or `"squaredcos_cap_v2"`, as in diffusers' `DDIMScheduler`.
         prediction_type: `"v_prediction"` or `"epsilon"`.
         inference_timestep: t at which the fusion path evaluates the denoiser.
         residual_scale: bound of the residual that D2FE adds to both images.

@@ -50,7 +50,7 @@ class TimestepEmbedding(nn.Module):
 
 
 class ConditionalResidualBlock(nn.Module):
-    """Two 3x3 convolutions; the timestep scales and shifts the normalised features (FiLM)."""
+    """Two 3x3 convolutions; the timestep scales and shifts the normalized features (FiLM)."""
 
     def __init__(self, channels: int, embedding_channels: int = 64) -> None:
         super().__init__()

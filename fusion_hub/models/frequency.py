@@ -99,7 +99,7 @@ class InvertibleCoupling(nn.Module):
         z1' = z1 * exp(Phi2(z2')) + Phi3(z2')
 
     The exponent passes through tanh, so a step scales by 1/e to e. Starts as identity. The model calls only the forward
-    direction; `inverse` proves that nothing is lost.
+    direction; `inverse` shows that no information is lost.
     """
 
     def __init__(self, channels: int, expansion: int = 1) -> None:
@@ -114,7 +114,7 @@ class InvertibleCoupling(nn.Module):
         return torch.cat([z1, z2], dim=1)
 
     def inverse(self, bands: Tensor) -> Tensor:
-        """The bands that `forward` was given."""
+        """The input of `forward` from its output."""
         z1, z2 = bands.chunk(2, dim=1)
         z1 = (z1 - self.phi3(z2)) * torch.exp(-torch.tanh(self.phi2(z2)))
         z2 = z2 - self.phi1(z1)

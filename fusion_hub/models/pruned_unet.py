@@ -46,7 +46,7 @@ SHORT = 256  # tokens of a window of 16 x 16
 Pair = tuple[Tensor, Tensor]
 """Two states in a row of a wired group, the newer one first."""
 Call = tuple[nn.Module, tuple[Tensor, ...]]
-"""A block and what it gets beside its input."""
+"""A block and its arguments beside the input."""
 
 
 class WindowAttnProcessor:
@@ -320,7 +320,7 @@ class CopyReport:
 
     Attributes:
         copied: names that both networks have, with one shape.
-        extended: names whose input channels grew; the new ones start at zero, so they change nothing.
+        extended: names whose input channels grew; the new ones start at zero, so the output does not change.
         dropped: names that only the source has (deeper levels, cross-attention).
         new: names that only this network has (the scalars of the wiring), or that differ in shape; these keep their
             first values.
@@ -349,7 +349,7 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
         out_channels: of the prediction.
         block_out_channels: widths of the outer and the inner level.
         num_attention_heads: heads of all attentions, or one number for each level. Stable Diffusion 1.5 has 8 (40 and
-            80 wide). Narrow networks want 32-wide heads: 4-wide ones cost as much time each.
+            80 wide). Use 32-wide heads in narrow networks: 4-wide ones take as much time each.
         layers_per_block: residual blocks (each with an attention) of a down block; an up block has one more.
         attention_window: side of the attention windows of each level, in cells of that level; 0 is the whole image.
             Each second attention of a level uses windows shifted by half their side, so that no fixed grid shows.
@@ -358,8 +358,8 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
             of each pixel, so that tiles compute what the whole image does.
         norm_num_groups: groups of the GroupNorm.
         reversible_blocks: wire the blocks ("Reverse II" of the paper). False is the plain U-Net.
-        memory: what training keeps of the wired groups, one of `MEMORY_MODES` in `reversible.py`. It changes no
-            result. What changes the width or the size, and half of the outer up block, is kept in every mode.
+        memory: memory mode of the wired groups in training, one of `MEMORY_MODES` in `reversible.py`. Results do not
+            depend on it. Blocks that change the width or the size, and half of the outer up block, are always kept.
 
     Raises:
         ValueError: for an unknown `norm` or `memory`, widths that the heads or groups do not divide, or not two levels.
@@ -440,7 +440,7 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
             pretrained_model_name_or_path: folder or Hub id of a `UNet2DConditionModel` in safetensors, or of a pipeline
                 that has one as `unet`.
             overrides: arguments of `PrunedUNet`. Widths, heads and groups are those of the source unless given; more
-                `in_channels` than the source has are allowed, the new ones start without influence.
+                `in_channels` than the source has are allowed, the new ones start at zero.
 
         Raises:
             OSError: if there are no safetensors weights of a U-Net.

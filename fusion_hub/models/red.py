@@ -8,7 +8,7 @@ they follow Invertible Diffusion Models (Chen et al., TPAMI 2025), on whose trai
     x_{t-1} = (1 - v_t) f_t(x_t) + v_t x_{t+1},  t = T ... 1    one DDIM step each, wired to be invertible
     F = lambda x_0 + (1 - lambda) x_1                           the result
 
-No noise is drawn. The images are moved to channels by space-to-depth in place of a VAE.
+The chain is deterministic: no noise is sampled. Space-to-depth takes the place of a VAE.
 """
 
 import math
@@ -149,7 +149,7 @@ class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers type
             side = 2 * patch_size - 1
             self.encoder = nn.Conv2d(1, channels, side, stride=patch_size, padding=patch_size - 1)
             self.decoder = nn.ConvTranspose2d(channels, 1, side, patch_size, patch_size - 1, patch_size - 1)
-        # alpha = v = sigmoid(0) = 1/2 and lambda = 1 + 0. These forms lose next to nothing by a cast to bfloat16.
+        # alpha = v = sigmoid(0) = 1/2 and lambda = 1 + 0. A cast to bfloat16 hardly rounds these forms.
         self.alpha_logit = nn.Parameter(torch.zeros(num_steps))
         if reversible_fusion:
             self.v_logit = nn.Parameter(torch.zeros(num_steps))
@@ -304,7 +304,7 @@ class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers type
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """The chain step by step by plain autograd: the fused image, the states and the clean estimates.
 
-        With a tolerance images leave it on their own.
+        With a tolerance each image stops on its own.
         """
         given = sources if self.config.source_injection else ()
         x, x_prev = self._open(sources, schedule, steps)

@@ -258,7 +258,7 @@ def _replay(
 ) -> tuple[Tensor, Tensor | None]:
     """Run a body again and back; add its gradients to `sums`. Returns its output and the gradient of `x`.
 
-    The graph of the body dies with this call, before the next body runs.
+    The graph of the body is freed with this call, before the next body runs.
     """
     positions = (*step.side, *step.parameters)
     with torch.enable_grad(), plan.autocast():
@@ -295,7 +295,7 @@ def _unmix(x_next: Tensor, y: Tensor, v: Tensor) -> Tensor:
 
 def _add(sums: list[Tensor | None], i: int, grad: Tensor) -> None:
     total = sums[i]
-    sums[i] = grad if total is None else total + grad  # not in place: autograd may have handed out one tensor twice
+    sums[i] = grad if total is None else total + grad  # not in place: autograd may have returned one tensor twice
 
 
 def _check(steps: Sequence[WiredStep], x: Tensor, x_prev: Tensor, mode: str) -> None:
@@ -311,7 +311,7 @@ def _check(steps: Sequence[WiredStep], x: Tensor, x_prev: Tensor, mode: str) -> 
             if not parameter.is_leaf:
                 raise ValueError(
                     f"parameters[{i}] of step {k}, shape {tuple(parameter.shape)}, was computed from other tensors: "
-                    "hand it to the body through WiredStep.side"
+                    "pass it to the body through WiredStep.side"
                 )
 
 
@@ -339,6 +339,6 @@ def _check_listed(y: Tensor, listed: list[Tensor]) -> None:
         if isinstance(variable, Tensor) and id(variable) not in known:
             raise RuntimeError(
                 f"a body uses a tensor of shape {tuple(variable.shape)} that needs a gradient and is not listed: add "
-                "it to WiredStep.parameters, or hand it to the body through WiredStep.side"
+                "it to WiredStep.parameters, or pass it to the body through WiredStep.side"
             )
         pending.extend(parent for parent, _ in node.next_functions)

@@ -56,8 +56,8 @@ def mean_intensity_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> Ten
 def signed_gradient_loss(fused: Tensor, visible: Tensor, infrared: Tensor, gain: float = 1.0) -> Tensor:
     """L1 distance to the Sobel vector of the source whose gradient is stronger at the pixel, both directions summed.
 
-    The usual target, the larger magnitude, leaves the sign free: an edge of reversed polarity costs nothing. `gain`
-    scales the target; above 1 it asks for crisper edges than either source has.
+    The usual target, the larger magnitude, leaves the sign free: an edge of reversed polarity has no loss. `gain`
+    scales the target; values above 1 favor crisper edges than those of either source.
     """
     fused_x, fused_y = sobel(fused, "replicate")
     visible_x, visible_y = sobel(visible, "replicate")
@@ -89,7 +89,7 @@ def ssim_losses(fused: Tensor, visible: Tensor, infrared: Tensor) -> tuple[Tenso
     SSIM is that of Wang et al. (2004) with Gaussian windows of 11x11, sigma 1.5, valid part. The first loss is
     1 - mean(w SSIM(F, V) + (1 - w) SSIM(F, I)), w the visible image's share of the local variance, with the usual
     constants, which count flat regions as equal. The second is 1 - mean(SSIM(F, V) + SSIM(F, I)) / 2 with constants of
-    1e-6 and 1e-5, which do not: noise in a flat sky costs something. It is not in the description.
+    1e-6 and 1e-5, which do not: they penalize noise in a flat sky. It is not in the description.
     """
     moments = ssim_moments(fused, visible, infrared)
     of_visible, of_infrared = similarity(moments, 1e-4, 9e-4)[0]
@@ -119,7 +119,7 @@ def fidelity_loss(fused: Tensor, visible: Tensor, infrared: Tensor, noise_varian
     9, 5 and 3 pixels, `noise_variance` on the 0..255 scale. Not in the description.
 
     Raises:
-        ValueError: for sides below 41 pixels, which leave nothing at the fourth scale.
+        ValueError: for sides below 41 pixels, which are too small for the fourth scale.
     """
     if min(fused.shape[-2:]) < VIF_MIN_SIDE:
         raise ValueError(
@@ -174,7 +174,7 @@ def noise_prediction_loss(predicted: Tensor, noise: Tensor) -> Tensor:
 def consistency_loss(visible: Tensor, infrared: Tensor, pool: int = 4) -> Tensor:
     """L1 of the denoised features of both modalities (eq. 21) on `pool` x `pool` means.
 
-    On the features themselves its optimum is equality, which would leave nothing modality-specific; on means it ties
-    only the coarse layout.
+    On the features themselves its optimum is equality, without modality-specific features; on means it constrains only
+    the coarse layout.
     """
     return F.l1_loss(F.avg_pool2d(visible.float(), pool), F.avg_pool2d(infrared.float(), pool))

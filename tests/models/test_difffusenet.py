@@ -46,17 +46,13 @@ def test_variants_are_light_and_grow() -> None:
         assert DiffFuseNetModel(**DIFFFUSENET_VARIANTS["large"])(*random_pair(32, 16)).shape == (1, 1, 32, 16)
 
 
-@pytest.mark.parametrize("settings", ABLATIONS.values(), ids=ABLATIONS)
-def test_fusion_starts_at_the_mean_image(settings: dict[str, Any]) -> None:
+def test_fusion_starts_at_the_mean_image_and_ablations_differ() -> None:
     visible, infrared = random_pair(32, 48, batch=2)
-    fused = DiffFuseNetModel(**(TINY | settings))(visible, infrared)
-    torch.testing.assert_close(fused, (visible + infrared) / 2)
-
-
-def test_ablations_build_forward_and_differ() -> None:
-    pair = random_pair(32, 32)
     with torch.no_grad():
-        outputs = {name: random_model(**settings)(*pair) for name, settings in ABLATIONS.items()}
+        for settings in ABLATIONS.values():
+            fused = DiffFuseNetModel(**(TINY | settings))(visible, infrared)
+            torch.testing.assert_close(fused, (visible + infrared) / 2)
+        outputs = {name: random_model(**settings)(visible, infrared) for name, settings in ABLATIONS.items()}
     for first, second in itertools.combinations(outputs, 2):
         assert outputs[first].isfinite().all()
         assert (outputs[first] - outputs[second]).abs().max() > 1e-3, (first, second)
@@ -71,14 +67,6 @@ def test_ablations_leave_their_parts_out() -> None:
     assert full - parts(use_edfd=False) == {"decoupling"}
     assert full - parts(frequency="haar") == {"coupling"}
     assert full - parts(frequency="none") == {"coupling", "band_attention", "fuse_high"}
-
-
-@pytest.mark.parametrize("settings", [{"patch_size": 1}, {"patch_size": 4, "num_mid_blocks": 2}])
-def test_other_patch_sizes_work(settings: dict[str, Any]) -> None:
-    model = random_model(**settings)
-    assert model.multiple == 8 * model.config.patch_size
-    with torch.no_grad():
-        assert model(*random_pair(64, 32)).shape == (1, 1, 64, 32)
 
 
 @pytest.mark.parametrize(
@@ -205,10 +193,10 @@ def test_fused_image_is_a_mixture_and_a_residual() -> None:
         torch.testing.assert_close(other - (share * infrared + (1 - share) * visible), residual)
 
 
-@pytest.mark.parametrize("settings", [*ABLATIONS.values(), {"patch_size": 1}], ids=[*ABLATIONS, "full size"])
+@pytest.mark.parametrize("settings", [*ABLATIONS.values(), {"patch_size": 4}], ids=[*ABLATIONS, "patch 4"])
 def test_intermediates(settings: dict[str, Any]) -> None:
     model = random_model(**settings)
-    visible, infrared = random_pair(32, 48, batch=2)
+    visible, infrared = random_pair(32, 64, batch=2)
     with torch.no_grad():
         fused, output = model(visible, infrared), model(visible, infrared, return_intermediates=True)
         features = model.analyze(visible, infrared)
@@ -218,7 +206,7 @@ def test_intermediates(settings: dict[str, Any]) -> None:
     torch.testing.assert_close(mixture + output.correction, fused)
     assert torch.equal(torch.cat(output.shallow), features.shallow)
     assert torch.equal(torch.cat(output.enhanced), features.enhanced)
-    height, width = 32 // output.patch_size, 48 // output.patch_size
+    height, width = 32 // output.patch_size, 64 // output.patch_size
     assert output.shared.shape == output.specific[1].shape == (2, 8, height, width)
     assert all(torch.equal(*pair) for pair in zip(output.specific, features.specific, strict=True))
 

@@ -141,14 +141,16 @@ def test_gradients_in_single_precision(name: str) -> None:
     assert distance({key: tensor.double() for key, tensor in found.items()}, expected) < 1e-4
 
 
-@pytest.mark.parametrize("name", CHAINS)
-def test_values_do_not_depend_on_the_mode(name: str) -> None:
+def test_values_do_not_depend_on_the_mode() -> None:
     expected = two_levels(4, "none", "none")(*inputs())
-    assert torch.equal(two_levels(4, name, name)(*inputs()), expected)
     torch.testing.assert_close(two_levels(4)(*inputs()), expected, rtol=1e-13, atol=1e-13)
+    x, x_prev, _ = inputs()
+    for name, chain in CHAINS.items():
+        assert torch.equal(two_levels(4, name, name)(*inputs()), expected)
+        assert chain([], x, x_prev) == (x, x_prev), "an empty chain returns its inputs"
 
 
-@pytest.mark.parametrize("steps", [1, 2, 8])
+@pytest.mark.parametrize("steps", [1, 8])
 def test_the_inverse_gives_the_inputs_back(steps: int) -> None:
     x, x_prev, condition = inputs()
     block, v = Block(2).double(), torch.rand(steps, dtype=torch.float64) * 0.4 + 0.4
@@ -244,18 +246,11 @@ def test_bodies_without_parameters(name: str, body: reversible.Body) -> None:
 
 
 @pytest.mark.parametrize("name", SAVING)
-def test_nothing_is_written_into_grad(name: str) -> None:
-    model, tensors = two_levels(2, name, name), inputs()
-    gradients(model, tensors)
-    assert all(tensor.grad is None for tensor in (*model.parameters(), *tensors))
-    torch.autograd.grad(model(*tensors).sum(), [model.merge])  # a part is enough
-    assert all(tensor.grad is None for tensor in (*model.parameters(), *tensors))
-
-
-@pytest.mark.parametrize("name", SAVING)
-def test_gradients_accumulate_over_backward_passes(name: str) -> None:
+def test_gradients_accumulate_over_backward_passes_and_grad_is_not_written(name: str) -> None:
     model, tensors = two_levels(2, name, name), inputs()
     expected = gradients(model, tensors)
+    torch.autograd.grad(model(*tensors).sum(), [model.merge])  # a part is enough
+    assert all(tensor.grad is None for tensor in (*model.parameters(), *tensors))
     loss = model(*tensors).square().mean()
     loss.backward(retain_graph=True)
     loss.backward()
@@ -277,16 +272,10 @@ def test_without_gradients_nothing_is_kept(name: str) -> None:
     assert torch.equal(fused, expected) and not fused.requires_grad
 
 
-def test_an_empty_chain_returns_its_inputs() -> None:
-    x, x_prev, _ = inputs()
-    for chain in CHAINS.values():
-        assert chain([], x, x_prev) == (x, x_prev)
-
-
 # --- precision -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("name", CHAINS)
 def test_states_are_at_least_single_precision(name: str, dtype: torch.dtype) -> None:
     seen = []
