@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import fusion_hub
 from fusion_hub import PairedDataset
 from fusion_hub.data import Pair
 from fusion_hub.evaluation.methods import baseline_method, source_luminance, stretch
+from fusion_hub.files import write_aside
 from fusion_hub.metrics import CDDFUSE_EVALUATOR, METRICS, evaluate_pair, find_metric
 
 SIZES = ((240, 320), (480, 640), (720, 960), (960, 1280))
@@ -41,10 +43,7 @@ EXAMPLE_METRICS = (
     *("EN", "SD", "SF", "AG", "EI_quarter", "MI", "SCD", "CC", "MSE", "VIF", "VIF_visible", "VIF_infrared"),
     *("VIFF", "Qabf", "Qabf01", "Nabf", "SSIM_cddfuse", "SSIM", "Qcb"),
 )
-COLUMNS = 10
-"""Metrics side by side in one table of examples."""
-
-IMAGE_NAMES = ("fused", "visible", "infrared")
+COLUMNS = 10  # metrics side by side in one table of examples
 
 
 # --- speed -----------------------------------------------------------------------------------------------------------
@@ -81,8 +80,8 @@ def random_images(height: int, width: int) -> dict[str, Tensor]:
     coarse = torch.rand(2, 1, height // 16 + 2, width // 16 + 2, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic") * 255
     visible, infrared = (smooth + 8 * torch.randn(smooth.shape, generator=generator)).round().clamp(0, 255).split(1)
-    images = (((visible + infrared) / 2).floor(), visible, infrared)
-    return {name: image.byte() for name, image in zip(IMAGE_NAMES, images, strict=True)}
+    fused = ((visible + infrared) / 2).floor()
+    return {"fused": fused.byte(), "visible": visible.byte(), "infrared": infrared.byte()}
 
 
 def time_calls(call: Callable[[], Any], repeats: int, warm_up: int = 1) -> Timing:
@@ -98,20 +97,13 @@ def time_calls(call: Callable[[], Any], repeats: int, warm_up: int = 1) -> Timin
     return Timing(statistics.median(walls), min(walls), min(processors))
 
 
-def measure_group(group: str, names: Sequence[str], size: tuple[int, int], repeats: int) -> Row:
-    """Metrics `names` together, on an image pair of `size` (height, width)."""
-    images = random_images(*size)
-    return Row(group, *size, time_calls(lambda: evaluate_pair(**images, names=names), repeats))
-
-
 def measure_all(sizes: Sequence[tuple[int, int]], repeats: int, each: bool) -> Iterator[Row]:
     """Every group of metrics on every size; if `each`, then every metric by itself on the second size."""
-    for size in sizes:
-        for group, names in GROUPS.items():
-            yield measure_group(group, names, size, repeats)
-    if each:
-        for name in METRICS:
-            yield measure_group(name, [name], sizes[min(1, len(sizes) - 1)], repeats)
+    jobs = [(size, group, names) for size in sizes for group, names in GROUPS.items()]
+    jobs += [(sizes[min(1, len(sizes) - 1)], name, (name,)) for name in METRICS if each]
+    for size, group, names in jobs:
+        call = partial(evaluate_pair, **random_images(*size), names=names)
+        yield Row(group, *size, time_calls(call, repeats))
 
 
 def speed_table(rows: Sequence[Row]) -> str:
@@ -222,13 +214,6 @@ def provenance(threads: int) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a whole file or none."""
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
-
-
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -279,7 +264,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(speed_table(rows))
         content["rows"] = [asdict(row) | {"per_megapixel": row.per_megapixel} for row in rows]
     if arguments.json:
-        write_json(arguments.json, content)
+        with write_aside(arguments.json) as aside:
+            aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

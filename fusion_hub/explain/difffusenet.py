@@ -6,6 +6,7 @@ from torch import Tensor
 from fusion_hub.explain.pictures import Panel, PrincipalColors, energy, gray, heat, limits, opposed
 from fusion_hub.models.difffusenet import DiffFuseNetOutput
 
+Pair = tuple[Tensor, Tensor]
 Names = tuple[str, str]
 
 
@@ -24,20 +25,18 @@ def _features(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
         f"The same two layers describe the {names[1]} image; like colors mean like descriptions in both pictures.",
     )
     panels = [
-        _painted(output, colors, features, f"Features, {name}", caption, "Features")
+        Panel(f"Features, {name}", colors.paint(features[0], output.patch_size, _size(output)), caption, "Features")
         for features, name, caption in zip(output.shallow, names, captions, strict=True)
     ]
     if output.noisy is None or output.residual is None:
         return panels
     stage, noisy = "Diffusion", any(not torch.equal(*pair) for pair in zip(output.noisy, output.shallow, strict=True))
     if noisy:
-        for features, name in zip(output.noisy, names, strict=True):
-            caption = f"The features of the {name} image with the noise that was added to them."
-            panels.append(_painted(output, colors, features, f"With noise, {name}", caption, stage))
+        caption = "The features of the {name} image with the noise that was added to them."
+        panels += _painted(output, colors, output.noisy, names, "With noise", caption, stage)
     given = "" if noisy else " (no noise was added, so that the result is deterministic)"
-    for features, name in zip(output.enhanced, names, strict=True):
-        caption = f"The denoiser's estimate of the clean features of the {name} image{given}."
-        panels.append(_painted(output, colors, features, f"Denoised, {name}", caption, stage))
+    caption = f"The denoiser's estimate of the clean features of the {{name}} image{given}."
+    panels += _painted(output, colors, output.enhanced, names, "Denoised", caption, stage)
     changes = [energy(after[0] - before[0]) for after, before in zip(output.enhanced, output.shallow, strict=True)]
     top = limits(*changes)[1]
     for change, name, before in zip(changes, names, output.shallow, strict=True):
@@ -60,41 +59,34 @@ def _residual(output: DiffFuseNetOutput, residual: Tensor) -> Panel:
         "The denoised features add this to the luminance of both images before their bands are taken: "
         f"{_span(residual)} of full brightness (black {center:.3f}, orange more, blue less)."
     )
-    reach = max(high - center, center - low)
-    return Panel("Added to both images", opposed(residual, center, reach, 1, _size(output)), caption, "Diffusion")
+    image = opposed(residual, center, max(high - center, center - low), 1, _size(output))
+    return Panel("Added to both images", image, caption, "Diffusion")
 
 
 def _decoupling(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
-    stage = "Shared and specific"
-    decoupled = not torch.equal(output.specific[0], output.enhanced[0])  # else the network was built without EDFD
-    start = (
-        "Features that the network derives from both images" if decoupled else "The mean of the features of both images"
-    )
-    caption = f"{start} together; like colors mean like features."
-    colors = _colors(output, output.shared)
-    panels = [_painted(output, colors, output.shared, "Shared by both sensors", caption, stage)]
+    stage, size = "Shared and specific", _size(output)
+    decoupled = not torch.equal(output.specific[0], output.enhanced[0])  # equal where the network has no EDFD
+    derived = "Features derived from both images" if decoupled else "The mean of the features of both images"
+    image = _colors(output, output.shared).paint(output.shared[0], output.patch_size, size)
+    panels = [Panel("Shared by both sensors", image, f"{derived}; like colors mean like features.", stage)]
     for features, name in zip(output.specific, names, strict=True):
-        # Each is made by layers of its own: colors of its own.
-        colors = _colors(output, features)
         caption = (
-            f"The features of the {name} image as they are: this network has no part that takes the shared ones away."
+            f"Features of the {name} image once the shared ones are taken away."
+            if decoupled
+            else f"The features of the {name} image as they are: this network does not take the shared ones away."
         )
-        if decoupled:
-            caption = f"Features of the {name} image once the shared ones are taken away."
-        panels.append(_painted(output, colors, features, f"Specific to {name}", caption, stage))
+        # Each image has its own layers, and so its own colors.
+        image = _colors(output, features).paint(features[0], output.patch_size, size)
+        panels.append(Panel(f"Specific to {name}", image, caption, stage))
     return panels
 
 
 def _bands(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
     if output.low is None or output.high is None:
         return []
-    stage, cell, panels = "Frequency bands", 2 * output.patch_size, []
-    colors = _colors(output, *output.low)
-    for low, name in zip(output.low, names, strict=True):
-        caption = (
-            f"The low band of the {name} image, averages of 2 x 2 cells of its features and pixels: coarse structure."
-        )
-        panels.append(_painted(output, colors, low, f"Low band, {name}", caption, stage, cell))
+    stage, cell = "Frequency bands", 2 * output.patch_size
+    caption = "The low band of the {name} image, averages of 2 x 2 cells of its features and pixels: coarse structure."
+    panels = _painted(output, _colors(output, *output.low), output.low, names, "Low band", caption, stage, cell)
     details = [energy(high[0]) for high in output.high]
     top = limits(*details)[1]
     for detail, name in zip(details, names, strict=True):
@@ -107,53 +99,44 @@ def _bands(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
 
 
 def _attention(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
-    if output.spatial_gate is None or output.channel_gate is None:
-        return []
-    return [
-        *_gates(output, output.spatial_gate, names, "Attention to detail", "low band multiplies the high bands"),
-        *_gates(output, output.channel_gate, names, "Attention to structure", "high bands multiply the low band"),
-    ]
-
-
-def _gates(
-    output: DiffFuseNetOutput, gates: tuple[Tensor, Tensor], names: Names, title: str, action: str
-) -> list[Panel]:
     stage, cell, size = "Cross-frequency attention", 2 * output.patch_size, _size(output)
-    means = [gate[0].mean(dim=0) for gate in gates]
-    low, high = limits(*means)  # one scale for both images
-    if high - low < 0.02:
-        caption = f"The {action} of both images by {(low + high) / 2:.2f} almost everywhere, whatever the content."
-        return [Panel(title, heat(means[0], 0, 2, cell, size), caption, stage)]
     panels = []
-    for mean, name in zip(means, names, strict=True):
-        caption = (
-            f"By how much the {action} of the {name} image, from {low:.2f} (dark) to {high:.2f} (bright) as a mean "
-            "over channels; 1 would change nothing."
-        )
-        panels.append(Panel(f"{title}, {name}", heat(mean, low, high, cell, size), caption, stage))
+    for gates, title, action in (
+        (output.spatial_gate, "Attention to detail", "low band multiplies the high bands"),
+        (output.channel_gate, "Attention to structure", "high bands multiply the low band"),
+    ):
+        if gates is None:
+            continue
+        means = [gate[0].mean(dim=0) for gate in gates]
+        low, high = limits(*means)  # one scale for both images
+        if high - low < 0.02:
+            caption = f"The {action} of both images by {(low + high) / 2:.2f} almost everywhere, whatever the content."
+            panels.append(Panel(title, heat(means[0], 0, 2, cell, size), caption, stage))
+            continue
+        for mean, name in zip(means, names, strict=True):
+            caption = (
+                f"By how much the {action} of the {name} image, from {low:.2f} (dark) to {high:.2f} (bright) as a mean "
+                "over channels; 1 would change nothing."
+            )
+            panels.append(Panel(f"{title}, {name}", heat(mean, low, high, cell, size), caption, stage))
     return panels
 
 
 def _fusion(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
     stage, size = "Fusion", _size(output)
     share, correction = output.share[0, 0], output.correction[0, 0]
-    low, high = limits(correction)
-    mean = float(share.mean())
+    mixture = (
+        f"The fused image starts as a mixture of both: blue pixels are from the {names[0]} image, "
+        f"{float(share.mean()):.0%} on average, orange ones from the {names[1]} image, dark ones from both."
+    )
+    added = (
+        "The correction that the network adds to the mixture (blue darkens, orange brightens): "
+        f"{_span(correction)} of full brightness."
+    )
+    reach = max(map(abs, limits(correction)))
     return [
-        Panel(
-            "Share of each image",
-            opposed(1 - share, 0.5, 0.5, 1, size),
-            f"The fused image starts as a mixture of both: blue pixels are from the {names[0]} image, {mean:.0%} on "
-            f"average, orange ones from the {names[1]} image, dark ones from both.",
-            stage,
-        ),
-        Panel(
-            "Correction",
-            opposed(correction, 0, max(abs(low), abs(high)), 1, size),
-            "The correction that the network adds to the mixture (blue darkens, orange brightens): "
-            f"{_span(correction)} of full brightness.",
-            stage,
-        ),
+        Panel("Share of each image", opposed(1 - share, 0.5, 0.5, 1, size), mixture, stage),
+        Panel("Correction", opposed(correction, 0, reach, 1, size), added, stage),
         Panel("Fused luminance", gray(output.fused[0, 0]), "The mixture and the correction together.", stage),
     ]
 
@@ -161,13 +144,23 @@ def _fusion(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
 def _painted(
     output: DiffFuseNetOutput,
     colors: PrincipalColors,
-    features: Tensor,
+    features: Pair,
+    names: Names,
     title: str,
     caption: str,
     stage: str,
     cell: int | None = None,
-) -> Panel:
-    return Panel(title, colors.paint(features[0], cell or output.patch_size, _size(output)), caption, stage)
+) -> list[Panel]:
+    """One panel for each image; `{name}` in the caption is its name."""
+    return [
+        Panel(
+            f"{title}, {name}",
+            colors.paint(one[0], cell or output.patch_size, _size(output)),
+            caption.format(name=name),
+            stage,
+        )
+        for one, name in zip(features, names, strict=True)
+    ]
 
 
 def _colors(output: DiffFuseNetOutput, *features: Tensor) -> PrincipalColors:
