@@ -66,8 +66,8 @@ def check_options(config: Any) -> None:
 class Source:
     """One paired set to sample from: `fusion_hub.data.CropSource` as a configuration file holds it.
 
-    In `path` and `exclude`, `${FUSION_HUB_DATA}` stands for the data folder (the environment variable of that name,
-    `../shared` if it is not set). Saved configs keep it as it is, so they contain no paths of one machine.
+    `path` and `exclude` may contain environment variables, see `expand_variables`. Saved configs keep them as they are,
+    so they contain no paths of one machine.
 
     Attributes:
         path: what `PairedDataset.open` takes: a folder, a Hub dataset id, `generated`.
@@ -121,13 +121,15 @@ class Source:
 
     def resolve(self) -> "data.CropSource":
         """The set with all variables replaced. Raises `ConfigError` for one that is not set."""
-        exclude = None if self.exclude is None else expand_variables(self.exclude)
-        infrared, visible = (
-            None if text is None else parse_range(text, name)
-            for name, text in (("infrared_range", self.infrared_range), ("visible_range", self.visible_range))
+        return data.CropSource(
+            expand_variables(self.path),
+            self.split,
+            self.weight,
+            None if self.exclude is None else expand_variables(self.exclude),
+            self.dataset,
+            None if self.infrared_range is None else parse_range(self.infrared_range, "infrared_range"),
+            None if self.visible_range is None else parse_range(self.visible_range, "visible_range"),
         )
-        path = expand_variables(self.path)
-        return data.CropSource(path, self.split, self.weight, exclude, self.dataset, infrared, visible)
 
 
 @contextlib.contextmanager
@@ -224,12 +226,6 @@ class TrainingConfig:
                     f"{name} = {getattr(self, name)} cannot be split evenly into num_processes x "
                     f"gradient_accumulation_steps = {self.num_processes} x {self.gradient_accumulation_steps} parts"
                 )
-
-    def batch_and_crop(self, step: int) -> tuple[int, int]:
-        """Samples and crop side of the optimizer step `step`, which counts from 0."""
-        if step < self.late_start:
-            return self.batch_size, self.crop_size
-        return self.late_batch_size or self.batch_size, self.late_crop_size or self.crop_size
 
     @property
     def late_start(self) -> int:

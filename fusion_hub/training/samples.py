@@ -91,10 +91,11 @@ def batches(crops: CropSampler, config: TrainingConfig, accelerator: "Accelerato
     waiting for all its work.
     """
     late = max(config.late_start, start)
-    for first, end in ((start, late), (late, config.max_steps)):
+    late_sizes = config.late_batch_size or config.batch_size, config.late_crop_size or config.crop_size
+    stages = ((start, late, config.batch_size, config.crop_size), (late, config.max_steps, *late_sizes))
+    for first, end, batch_size, crop_size in stages:
         if first == end:
             continue
-        batch_size, crop_size = config.batch_and_crop(first)
         loader = DataLoader(
             _Crops(crops, crop_size),
             batch_size=batch_size // config.gradient_accumulation_steps,
