@@ -1,17 +1,16 @@
-"""How well a SegFormer segments visible, infrared and fused pictures of a set with labels.
+"""Score a SegFormer on visible, infrared and fused images of a dataset with labels.
 
     python benchmarks/segmentation.py --model segformer-b0-msrs --data ../shared/data/msrs --split val \
         --inputs visible infrared difffusenet-msrs
 
-Prints mIoU with its interval over the pictures, by day and by night where the names of the pictures end in D and N
-as those of MSRS do, and the IoU of each class. `--metrics-json` writes the file that stands beside a bundled
-SegFormer, and from which its card is made; the first of `--inputs` is what it was trained for.
+Prints mIoU with its interval over images, also by day and by night if the names of the images end in D and N as in
+MSRS, and the IoU of each class. `--metrics-json` writes the file beside a bundled SegFormer, from which its card is
+rendered; the first of `--inputs` is the one it was trained on.
 """
 
 import argparse
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from fusion_hub.data.labels import find_labels
 from fusion_hub.downstream import SegformerSegmenter
 from fusion_hub.downstream.inputs import open_inputs, read_inputs
 from fusion_hub.downstream.segmentation_scores import LEVEL, SegmentationResult, bootstrap, evaluate_segmenter
+from fusion_hub.files import write_aside
 from fusion_hub.training.config import Source
 
 PARTS = {"day": "D", "night": "N"}
@@ -34,24 +34,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="segformer-b0-msrs", help="bundled name, folder or Hub id of a SegFormer")
     parser.add_argument("--data", required=True, help="paired set with labels: a folder with vis/, ir/ and label/")
-    parser.add_argument("--split", help="train, val ..., where there are several")
+    parser.add_argument("--split", help="train, val ..., if there are several")
     parser.add_argument("--inputs", nargs="+", default=["visible", "infrared", "difffusenet-msrs"], metavar="INPUT")
-    parser.add_argument("--cache", type=Path, default=Path("runs/inputs"), help="fused pictures are kept here")
-    parser.add_argument("--metrics-json", type=Path, help="write the numbers, in full precision")
+    parser.add_argument("--cache", type=Path, default=Path("runs/inputs"), help="folder for fused images")
+    parser.add_argument("--metrics-json", type=Path, help="file for the scores in full precision")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     segmenter = SegformerSegmenter.from_pretrained(arguments.model)
-    labelled = find_labels(list(PairedDataset.open(arguments.data, arguments.split)))
-    pairs, classes = [item.pair for item in labelled], len(segmenter.names)
+    labeled = find_labels(list(PairedDataset.open(arguments.data, arguments.split)))
+    pairs, classes = [item.pair for item in labeled], len(segmenter.names)
     name, label = set_name(arguments.data, arguments.split), Source(arguments.data, arguments.split).label
     rows = {}
     for wanted in arguments.inputs:
         inputs = open_inputs(wanted)
         pictures = read_inputs(inputs, pairs, label, arguments.cache)
-        samples = ((item.name, np.asarray(p), item.label(classes)) for item, p in zip(labelled, pictures, strict=True))
+        samples = ((item.name, np.asarray(p), item.label(classes)) for item, p in zip(labeled, pictures, strict=True))
         result = evaluate_segmenter(segmenter, samples)
         rows[inputs.name] = describe(result)
         show(inputs.name, rows[inputs.name])
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def describe(result: SegmentationResult) -> dict[str, Any]:
-    """Numbers of all pictures, the interval of their mIoU, and the numbers of each part that has pictures."""
+    """Scores on all images, the interval of their mIoU, and the scores of each part that has images."""
     interval = bootstrap(result.confusions)
     halves = {part: result.take(ends_in(letter)) for part, letter in PARTS.items()}
     parts = {part: half for part, half in halves.items() if half.pictures}
@@ -85,7 +85,7 @@ def show(name: str, row: dict[str, Any]) -> None:
 
 
 def write(path: Path, model: str, dataset: str, pictures: int, rows: dict[str, Any]) -> None:
-    """What `metrics.json` beside a bundled SegFormer holds, with the hash of the weights that were measured."""
+    """Write `metrics.json` for a bundled SegFormer, with the hash of its weights."""
     folder = pretrained.resolve_segmenter(model) or Path(model)
     weights = folder / "model.safetensors"
     content = {
@@ -95,9 +95,8 @@ def write(path: Path, model: str, dataset: str, pictures: int, rows: dict[str, A
         "inputs": rows,
         "versions": {"torch": torch.__version__},
     }
-    aside = path.with_name(path.name + ".new")
-    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    with write_aside(path) as aside:
+        aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What a detector that was trained elsewhere finds in visible, infrared and fused pictures, by day and by night.
+"""Score a detector trained elsewhere on visible, infrared and fused images, by day and by night.
 
     python benchmarks/zero_shot.py --detector ../shared/models/yolox_nano.onnx --data ../shared/data/msrs --split test \
         --inputs visible infrared average maximum difffusenet-msrs --output runs/zero_shot
 
-Writes OUTPUT/<input>.json, which `fusion-hub downstream` reads, and prints Markdown tables: each input with 95 %
-intervals over pictures, its difference to the single pictures and to the average of both on the same pictures, and what
-changes when the boxes of one annotator alone are the truth. Day and night are told by the last letter of MSRS names.
-Results that are in OUTPUT already, of the same detector, pictures and boxes, are not made again.
+Writes OUTPUT/<input>.json for `fusion-hub downstream` and prints Markdown tables: each input with 95 % intervals over
+images, its difference from the single images and from their average on the same images, and the scores against the
+boxes of one annotator. The last letter of MSRS names separates day and night. Existing results in OUTPUT of the same
+detector, images and boxes are reused.
 """
 
 import argparse
@@ -47,8 +47,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--inputs", nargs="+", default=["visible", "infrared", "average"], help="sources, rules, models, folders"
     )
     parser.add_argument("--classes", nargs="+", default=list(CLASSES))
-    parser.add_argument("--annotators", nargs="*", default=["vis", "ir", "fused"], help="files of boxes/, by stem")
-    parser.add_argument("--cache", type=Path, default=Path("runs/inputs"), help="where fused pictures are kept")
+    parser.add_argument("--annotators", nargs="*", default=["vis", "ir", "fused"], help="files in boxes/, by stem")
+    parser.add_argument("--cache", type=Path, default=Path("runs/inputs"), help="folder for fused images")
     parser.add_argument("--output", type=Path, required=True)
     return parser.parse_args(argv)
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def stored(file: Path, about: Mapping[str, Any], boxed: Sequence[BoxedPair]) -> DetectionResult | None:
-    """What an earlier call has written, if it was asked the same."""
+    """The result of an earlier call with the same arguments, if there is one."""
     if not file.is_file():
         return None
     values = json.loads(file.read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def stored(file: Path, about: Mapping[str, Any], boxed: Sequence[BoxedPair]) -> 
 
 
 def by_class(results: Results) -> str:
-    """AP50, recall in all, and recall of a detector in use, of each class."""
+    """AP50, recall, and recall at a score of 0.3, for each class."""
     classes = next(iter(results.values())).classes
     columns = ["mAP50", *(f"{kind}/{name}" for name in classes for kind in ("AP50", "recall", "recall@0.3"))]
     rows = [[name, *(bootstrap_detection(result, c).percent for c in columns)] for name, result in results.items()]
@@ -105,7 +105,7 @@ def day_and_night(parts: Mapping[str, Results]) -> str:
 
 
 def differences(parts: Mapping[str, Results]) -> str:
-    """Of each input to both sources and the average, in points of AP50 and recall, paired over pictures."""
+    """Differences of each input from both sources and the average, in points of AP50 and recall, paired over images."""
     columns = ("mAP50", "AP50/person", "AP50/car", "recall")
     names = list(parts["all"])
     rows = [
@@ -120,7 +120,7 @@ def differences(parts: Mapping[str, Results]) -> str:
 
 
 def by_annotator(results: Results, truths: Mapping[str, Sequence[BoxedPair]]) -> str:
-    """mAP50 against each truth, and its difference to that of the visible picture."""
+    """mAP50 against each ground truth, and its difference from the visible image."""
     judged = {
         truth: {
             name: dataclasses.replace(result, truth=tuple((pair.boxes, pair.class_ids) for pair in boxed))
@@ -145,7 +145,7 @@ def _number(result: DetectionResult, statistic: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
