@@ -38,7 +38,7 @@ def real_pictures() -> tuple[np.ndarray, np.ndarray]:
     files = sorted((data / "msrs" / "test" / "vis").glob("*D.*"))
     counts = sorted((data / "thermal16" / "radiometric" / "ir").glob("*.png"))
     if not files or not counts:
-        from fusion_hub.data.generated import generate_scene
+        from fusion_hub.data import generate_scene
 
         scene = generate_scene(0)
         return scene.visible[200:248, 200:264], scene.infrared[200:248, 200:264].astype(np.uint16) + 2600

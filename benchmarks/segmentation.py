@@ -20,7 +20,7 @@ import torch
 
 from fusion_hub import PairedDataset, pretrained
 from fusion_hub.cli.evaluate import set_name
-from fusion_hub.data.labels import find_labels
+from fusion_hub.data.annotations import find_labels
 from fusion_hub.downstream import SegformerSegmenter
 from fusion_hub.downstream.inputs import open_inputs, read_inputs
 from fusion_hub.downstream.segmentation_scores import LEVEL, SegmentationResult, bootstrap, evaluate_segmenter

@@ -44,7 +44,7 @@ from gradio_client.utils import QueueError
 from PIL import Image
 
 import fusion_hub
-from fusion_hub.data.generated import generate_scene
+from fusion_hub.data import generate_scene
 
 SPACE = Path(__file__).resolve().parents[1] / "space"
 MIB = 2**20

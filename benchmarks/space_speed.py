@@ -26,7 +26,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from space_load import SPACE, Page, provenance, serve
 
-from fusion_hub.data.generated import generate_scene
+from fusion_hub.data import generate_scene
 
 # As `python space/app.py`, and it says when its imports are done.
 PROGRAM = f"""

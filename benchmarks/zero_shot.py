@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fusion_hub import PairedDataset
-from fusion_hub.data.boxes import BoxedPair, find_boxes
+from fusion_hub.data.annotations import BoxedPair, find_boxes
 from fusion_hub.downstream.detection_scores import (
     DetectionResult,
     bootstrap_detection,

@@ -16,7 +16,7 @@ if (options.visible is None) != (options.infrared is None):
 
 visible, infrared = options.visible, options.infrared
 if visible is None:
-    scene = generate_scene(seed=4, kind="night_street")
+    scene = generate_scene(seed=0, kind="night_street")
     visible, infrared = scene.visible, scene.infrared
 
 pipe = DiffFuseNetPipeline.from_pretrained(options.model)

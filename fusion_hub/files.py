@@ -85,3 +85,8 @@ def check_writable(folder: Path) -> None:
         raise OSError(f"{folder} cannot be made, {place} is a file: choose another folder")
     if not os.access(place, os.W_OK | os.X_OK):
         raise OSError(f"{folder} cannot be written, {place} is read-only: choose another folder")
+
+
+def plain_cell(text: str) -> str:
+    """A CSV cell that no spreadsheet takes for a formula: file names may come from strangers."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -14,7 +14,7 @@ from storage import new_folder
 from uploads import LOG, error_messages
 
 from fusion_hub import downstream, evaluation
-from fusion_hub.data.pictures import Pair
+from fusion_hub.data.pairs import Pair
 from fusion_hub.evaluation.records import GUARD_METRICS, measure_pair, summarize, warnings_of
 from fusion_hub.evaluation.report import heading
 from fusion_hub.evaluation.statistics import format_value

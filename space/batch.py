@@ -19,7 +19,7 @@ from uploads import Refusal, error_messages, open_upload, pixels_of
 
 from fusion_hub.data.layouts import safe_name
 from fusion_hub.data.pairing import Named, file_role, fold_name, pair_files
-from fusion_hub.data.tables import plain_cell
+from fusion_hub.files import plain_cell
 from fusion_hub.image.io import EXTENSIONS
 
 MAX_PAIRS = 50

@@ -14,7 +14,7 @@ from PIL import Image
 from uploads import LOG
 
 from fusion_hub.data import GeneratedPair, generate_scene
-from fusion_hub.data.generated import Kind
+from fusion_hub.data.synthetic import Kind
 
 
 class Example(NamedTuple):
@@ -31,15 +31,15 @@ class Example(NamedTuple):
 
 EXAMPLES = (
     Example(
-        *("Night street", "night_street", 4, 480, 640, "difffusenet-msrs"),
+        *("Night street", "night_street", 0, 480, 640, "difffusenet-msrs"),
         "Look at the people: lost in the dark, bright in the infrared, and in the lit street once fused.",
     ),
     Example(
-        *("Smoke", "smoke", 2, 480, 640, "difffusenet-msrs"),
+        *("Smoke", "smoke", 0, 480, 640, "difffusenet-msrs"),
         "The smoke hides people from the visible camera, not from the infrared one.",
     ),
     Example(
-        *("Brain: PET + MRI", "brain", 1, 384, 384, "difffusenet-medical"),
+        *("Brain: PET + MRI", "brain", 0, 384, 384, "difffusenet-medical"),
         "PET shows in color where the tissue is active, MRI its anatomy.",
     ),
 )

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion_hub import data, image
-from fusion_hub.data.tables import plain_cell
-from fusion_hub.files import sweep_leftovers, write_aside
+from fusion_hub.files import plain_cell, sweep_leftovers, write_aside
 
 FOLDER = ".fusion-hub"
 FORMAT = "fusion-hub-fuse/1"

@@ -1,7 +1,7 @@
 """Training crops as a pure function of the global sample number.
 
-Which pair, where, mirrored or turned: all of it follows from `(seed, number)` alone. Resuming, the number of
-processes, of workers and the batch size therefore never change what the model sees at a given sample.
+Pair, position, mirroring and rotation all follow from `(seed, number)`. Resuming, the number of processes and workers,
+and the batch size therefore never change the content of a sample.
 """
 
 import csv
@@ -16,16 +16,18 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
-from fusion_hub.data.pairs import Pair, PairedDataset
-from fusion_hub.data.pictures import READ_ERRORS, ImageSource
+from fusion_hub.data.paired_dataset import PairedDataset
+from fusion_hub.data.pairs import READ_ERRORS, ImageSource, Pair
 from fusion_hub.image.luminance import Role, ValueRange, quantize
 from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import pad_reflect
 
 _LOG = logging.getLogger(__name__)
 
-ATTEMPTS = 8  # draws before a flat crop is accepted
+ATTEMPTS = 8  # crops that are tried before a flat one is accepted
+_ADVICE = "PairedDataset.check() lists all such pairs, PairedDataset.exclude(names) leaves them out"
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class CropSource:
     Args:
         source: anything that `PairedDataset.open` understands, apart from streams.
         split: its split, where it has several.
-        weight: how often this set is drawn, relative to the others. None: its number of pairs, so that each pair of all
-            sets is equally likely.
+        weight: how often this set is sampled, relative to the others. None: its number of pairs, so that each pair of
+            all sets is equally likely.
         exclude: a CSV file with the columns dataset and name; the names listed for this dataset are left out.
-        dataset: the name under which `exclude` lists this set. None: any part of the path that the file has as a
-            dataset, as `msrs` in `data/msrs/train`.
-        infrared_range, visible_range: what is black and white, see [`FusionImageProcessor`]; None for "auto".
+        dataset: the name under which `exclude` lists this set. None: any part of the path that the file lists as a
+            dataset, such as `msrs` in `data/msrs/train`.
+        infrared_range, visible_range: sample values of black and white, see [`FusionImageProcessor`]; None for "auto".
     """
 
     source: Any
@@ -68,12 +70,11 @@ class CropSource:
             if not {"dataset", "name"} <= set(reader.fieldnames or ()):
                 raise ValueError(f"{file} has the columns {reader.fieldnames}; it needs dataset and name")
             rows = [(row["dataset"], row["name"]) for row in reader]
+        known = set(Path(self.source).parts) if isinstance(self.source, str | Path) else set()
         if self.dataset is not None:
             known = {self.dataset}
-        else:
-            known = set(Path(self.source).parts) if isinstance(self.source, str | Path) else set()
-            if not known:
-                raise ValueError(f"exclude={str(file)!r} with a source that has no path: give dataset=, its name there")
+        elif not known:
+            raise ValueError(f"exclude={str(file)!r} with a source that has no path: give dataset=, its name there")
         if not known & {dataset for dataset, _ in rows}:
             _LOG.warning(
                 "%s lists no dataset named like %s: nothing is excluded; see CropSource.dataset", file, self.source
@@ -85,18 +86,18 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
     """Random luminance crops from weighted paired sets; sample `number` is always the same crop.
 
     Args:
-        sources: the sets to draw from.
+        sources: the sets to sample from.
         crop_size: side of the square crop in pixels. Pairs that are smaller are padded by reflection.
         seed: at least 0.
         length: number of samples, such as steps x batch size.
-        cache: keep the 8-bit luminance of every pair that was used in memory (0.6 MB for a 640x480 pair). Forked
-            workers share what `preload` has read before, and nothing that is read later.
-        min_std: a crop whose visible or infrared standard deviation (range [0, 1]) is below this is drawn again, up to
+        cache: keep the 8-bit luminance of every used pair in memory (0.6 MB for a 640x480 pair). Forked workers share
+            what `preload` has read, and nothing that is read later.
+        min_std: a crop whose visible or infrared standard deviation (range [0, 1]) is below this is replaced, up to
             eight times.
         flip: mirror left-right and top-bottom, each half of the time.
         rotate: turn by 0, 90, 180 or 270 degrees.
         scale_jitter: (smallest, largest) factor in (0, 1] by which the scene is shrunk, antialiased; None leaves it.
-        swap_probability: how often visible and infrared change places.
+        swap_probability: how often visible and infrared are swapped.
         gain_jitter: each picture is multiplied by a factor from [1 - g, 1 + g] and clipped to 1.
     """
 
@@ -115,7 +116,19 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         swap_probability: float = 0.0,
         gain_jitter: float = 0.0,
     ) -> None:
-        _check_arguments(sources, crop_size, seed, length, scale_jitter, swap_probability, gain_jitter)
+        if not sources:
+            raise ValueError("sources is empty; give at least one CropSource")
+        for name, value, least in (("crop_size", crop_size, 1), ("seed", seed, 0), ("length", length, 0)):
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        if scale_jitter is not None and not 0 < scale_jitter[0] <= scale_jitter[1] <= 1:
+            raise ValueError(
+                f"scale_jitter is {scale_jitter}; give (smallest, largest) with 0 < smallest <= largest <= 1"
+            )
+        if not 0 <= swap_probability <= 1:
+            raise ValueError(f"swap_probability is {swap_probability}; it must be in [0, 1]")
+        if not 0 <= gain_jitter < 1:
+            raise ValueError(f"gain_jitter is {gain_jitter}; it must be in [0, 1)")
         self.crop_size, self.seed, self.length = crop_size, seed, length
         self.cache, self.min_std, self.flip, self.rotate = cache, min_std, flip, rotate
         self.scale_jitter, self.swap_probability, self.gain_jitter = scale_jitter, swap_probability, gain_jitter
@@ -147,10 +160,15 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         """
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number])))
         for _ in range(ATTEMPTS):
-            crop = self._draw(rng, crop_size)
+            crop = self._random_crop(rng, crop_size)
             if min(crop[0].std(), crop[1].std()) >= 255 * self.min_std:
                 break
-        visible, infrared = (np.divide(band, 255, dtype=np.float32) for band in self._turn(rng, crop))
+        mirror_rows, mirror_columns = rng.random(2) < 0.5
+        turns = int(rng.integers(4))
+        if self.flip:
+            crop = crop[:, :: -1 if mirror_rows else 1, :: -1 if mirror_columns else 1]
+        crop = np.ascontiguousarray(np.rot90(crop, turns if self.rotate else 0, axes=(1, 2)))
+        visible, infrared = (np.divide(band, 255, dtype=np.float32) for band in crop)
         if self.gain_jitter:
             gains = rng.uniform(1 - self.gain_jitter, 1 + self.gain_jitter, size=2).astype(np.float32)
             visible, infrared = np.minimum(visible * gains[0], 1), np.minimum(infrared * gains[1], 1)
@@ -164,48 +182,39 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
 
     def preload(self, threads: int = 2, progress: bool = True) -> "PairCrops":
         """Read every pair into memory now, and return the dataset. Raises `ValueError` for the first bad pair."""
-        from tqdm import tqdm
-
         if not self.cache:
             raise ValueError("preload needs cache=True")
-        places = [(which, index) for which, pairs in enumerate(self.sets) for index in range(len(pairs))]
+        every = [(which, index) for which, pairs in enumerate(self.sets) for index in range(len(pairs))]
         with ThreadPoolExecutor(threads) as pool:
-            jobs = pool.map(lambda place: self._stack(*place), places)
-            for _ in tqdm(jobs, total=len(places), desc="reading pairs", unit="pair", disable=not progress):
+            jobs = pool.map(lambda pair: self._planes(*pair), every)
+            for _ in tqdm(jobs, total=len(every), desc="reading pairs", unit="pair", disable=not progress):
                 pass
         return self
 
-    def _draw(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """A crop (2, size, size), uint8, visible first, from a random place in a random pair."""
+    def _random_crop(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """A crop (2, size, size), uint8, visible first, at a random position of a random pair."""
         which = int(np.searchsorted(self._upper, rng.random(), side="right"))
-        stack = self._stack(which, int(rng.integers(len(self.sets[which]))))
+        planes = self._planes(which, int(rng.integers(len(self.sets[which]))))
         factor = rng.uniform(*self.scale_jitter) if self.scale_jitter else 1.0
-        stack = pad_reflect(stack, (size, size), center=True)
-        height, width = stack.shape[1:]
-        side = min(round(size / factor), height, width)  # region of the picture that becomes the crop
+        planes = pad_reflect(planes, (size, size), center=True)
+        height, width = planes.shape[1:]
+        side = min(round(size / factor), height, width)  # of the region that becomes the crop
         top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        region = stack[:, top : top + side, left : left + side]
+        region = planes[:, top : top + side, left : left + side]
         if side == size:
             return region
         # Pillow's bicubic widens its kernel when it shrinks, so this is antialiased.
         shrunk = [Image.fromarray(band).resize((size, size), Image.Resampling.BICUBIC) for band in region]
         return np.stack([np.asarray(band) for band in shrunk])
 
-    def _turn(self, rng: np.random.Generator, crop: np.ndarray) -> np.ndarray:
-        mirror_rows, mirror_columns = rng.random(2) < 0.5
-        turns = int(rng.integers(4))
-        if self.flip:
-            crop = crop[:, :: -1 if mirror_rows else 1, :: -1 if mirror_columns else 1]
-        return np.ascontiguousarray(np.rot90(crop, turns if self.rotate else 0, axes=(1, 2)))
-
-    def _stack(self, which: int, index: int) -> np.ndarray:
+    def _planes(self, which: int, index: int) -> np.ndarray:
         """Luminance of one pair, (2, H, W) uint8, visible first."""
-        stack = self._luminance.get((which, index))
-        if stack is None:
-            stack = _read_pair(self.sets[which][index], self.sets[which].description, self.sources[which])
+        planes = self._luminance.get((which, index))
+        if planes is None:
+            planes = _read_pair(self.sets[which][index], self.sets[which].description, self.sources[which])
             if self.cache:
-                self._luminance[which, index] = stack
-        return stack
+                self._luminance[which, index] = planes
+        return planes
 
 
 def luminance(picture: ImageSource, stretch: bool = False, value_range: ValueRange | None = None) -> np.ndarray:
@@ -214,10 +223,10 @@ def luminance(picture: ImageSource, stretch: bool = False, value_range: ValueRan
     Args:
         picture: a file, PIL image or array, see [`FusionImageProcessor`].
         stretch: read it as an infrared image, whose counts and temperatures are stretched, not as a visible one.
-        value_range: what is black and white; None for "auto".
+        value_range: sample values of black and white; None for "auto".
 
     Raises:
-        ValueError: no picture, or one whose scale is unknown.
+        ValueError: not a picture, or one whose scale is unknown.
     """
     role: Role = "infrared" if stretch else "visible"
     return quantize(FusionImageProcessor().luminance(picture, role, value_range=value_range))
@@ -233,28 +242,3 @@ def _read_pair(pair: Pair, where: str, source: CropSource) -> np.ndarray:
         sizes = " and ".join(f"{w}x{h}" for h, w in (visible.shape, infrared.shape))
         raise ValueError(f"{where}: the pictures of pair {pair.name!r} are {sizes}; they must be registered. {_ADVICE}")
     return np.stack([visible, infrared])
-
-
-_ADVICE = "PairedDataset.check() lists all such pairs, PairedDataset.exclude(names) leaves them out"
-
-
-def _check_arguments(
-    sources: Sequence[CropSource],
-    crop_size: int,
-    seed: int,
-    length: int,
-    scale_jitter: tuple[float, float] | None,
-    swap_probability: float,
-    gain_jitter: float,
-) -> None:
-    if not sources:
-        raise ValueError("sources is empty; give at least one CropSource")
-    for name, value, least in (("crop_size", crop_size, 1), ("seed", seed, 0), ("length", length, 0)):
-        if value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")
-    if scale_jitter is not None and not 0 < scale_jitter[0] <= scale_jitter[1] <= 1:
-        raise ValueError(f"scale_jitter is {scale_jitter}; give (smallest, largest) with 0 < smallest <= largest <= 1")
-    if not 0 <= swap_probability <= 1:
-        raise ValueError(f"swap_probability is {swap_probability}; it must be in [0, 1]")
-    if not 0 <= gain_jitter < 1:
-        raise ValueError(f"gain_jitter is {gain_jitter}; it must be in [0, 1)")

@@ -1,9 +1,13 @@
-"""The layouts in which people keep pairs: two folders, one folder, a metadata file, a list. All end as `Pair`s."""
+"""The layouts of paired sets: two folders, one folder, a metadata file, a list. All end as `Pair`s."""
 
+import csv
+import io
+import json
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
@@ -22,16 +26,19 @@ from fusion_hub.data.pairing import (
     pair_files,
     split_by_role,
 )
-from fusion_hub.data.pictures import ImageSource, Pair
-from fusion_hub.data.report import Findings, some
-from fusion_hub.data.tables import read_rows
+from fusion_hub.data.pairs import Findings, ImageSource, Pair, some
 from fusion_hub.image.io import EXTENSIONS, read_header, read_picture
 
-NAME_COLUMNS = ("name", "id", "stem")
 METADATA_FILES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.json")
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
+_BAND_NAMES = VISIBLE_NAMES + INFRARED_NAMES
 _PICTURE_FOLDERS = ("jpegimages", "images")  # of sets that keep both images of a pair in one folder
 _PARTLY_OPAQUE = 0.5  # share of the fourth channel that is neither 0 nor full, from which it is no transparency
+_ENCODINGS = ("cp1252", "mac_roman", "cp850", "cp437", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr")
+_BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_MOST_TABLE_BYTES = 256 << 20
+
+Found = tuple[list[Pair], Findings]
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -51,7 +58,7 @@ def open_folder(root: Path, split: str | None) -> tuple[list[Pair], Findings, st
         return _open_layout(below, None)
     if _has_layout(root) and root.resolve().name.lower() == split.lower():
         return _open_layout(root, None)
-    if all(_named(_folders(root), names) for names in (VISIBLE_NAMES, INFRARED_NAMES)):
+    if _folders(root, VISIBLE_NAMES) and _folders(root, INFRARED_NAMES):
         return _open_layout(root, split)
     raise ValueError(f"{root} has no split {split!r}; the folders there: {some([f.name for f in _folders(root)])}")
 
@@ -59,14 +66,12 @@ def open_folder(root: Path, split: str | None) -> tuple[list[Pair], Findings, st
 def find_splits(root: Path) -> list[str]:
     """The splits below `root` that `open_folder` takes; none where `root` is one set by itself.
 
-    A folder with a split's usual name counts even if it holds no pairs, so that opening it says what is wrong.
+    A folder with a usual split name counts even if it holds no pairs, so that opening it says what is wrong.
     """
     if not _has_layout(root):
         return [f.name for f in _folders(root) if _has_layout(f) or f.name.lower() in SPLIT_NAMES]
-    if any((root / name).is_file() for name in METADATA_FILES):
-        return []
-    bands = _named(_folders(root), VISIBLE_NAMES + INFRARED_NAMES)
-    if any(_images(band) for band in bands):
+    bands = _folders(root, _BAND_NAMES)
+    if _metadata_file(root) or any(images_in(band) for band in bands):
         return []
     return sorted({folder.name for band in bands for folder in _folders(band)})
 
@@ -77,79 +82,78 @@ def holds_parquet(root: Path) -> bool:
 
 
 def _open_layout(folder: Path, split: str | None) -> tuple[list[Pair], Findings, str]:
-    for file_name in METADATA_FILES:
-        if (folder / file_name).is_file():
-            return *_pair_metadata(folder / file_name), str(folder)
-    inside = _folders(folder)
-    names = [f.name for f in inside]
-    if split is None and not _named(inside, VISIBLE_NAMES + INFRARED_NAMES):
-        for flat in (folder, *_named(inside, _PICTURE_FOLDERS)):
-            if _images(flat):
-                return *pair_heap(flat), str(flat)
+    if metadata := _metadata_file(folder):
+        return *_pair_metadata(metadata), str(folder)
+    if split is None and not _folders(folder, _BAND_NAMES):
+        for flat in (folder, *_folders(folder, _PICTURE_FOLDERS)):
+            if images_in(flat):
+                return *_pair_mixed_folder(flat), str(flat)
+    names = [f.name for f in _folders(folder)]
     visible = folder / choose_name(names, VISIBLE_NAMES, "visible", str(folder), "folder")
     infrared = folder / choose_name(names, INFRARED_NAMES, "infrared", str(folder), "folder")
-    if split is not None:
-        visible_split, infrared_split = subfolder(visible, split), subfolder(infrared, split)
-        if visible_split is None or infrared_split is None:
-            raise ValueError(f"{folder} has no split {split!r}: neither {folder / split} nor {visible / split} exists")
-        visible, infrared = visible_split, infrared_split
-    return *pair_folders(visible, infrared), str(folder if split is None else folder / f"*/{split}")
+    if split is None:
+        return *pair_folders(visible, infrared), str(folder)
+    visible_split, infrared_split = subfolder(visible, split), subfolder(infrared, split)
+    if visible_split is None or infrared_split is None:
+        raise ValueError(f"{folder} has no split {split!r}: neither {folder / split} nor {visible / split} exists")
+    return *pair_folders(visible_split, infrared_split), str(folder / f"*/{split}")
 
 
-def pair_folders(visible_dir: Path, infrared_dir: Path) -> tuple[list[Pair], Findings]:
+def pair_folders(visible_dir: Path, infrared_dir: Path) -> Found:
     """Pairs of two folders by name, see [`fusion_hub.data.pairing`]; of one folder twice by the marks of its names.
 
     Folders whose names say that they were given in the wrong order are exchanged, and the report says so.
     """
     if visible_dir.resolve() == infrared_dir.resolve():
-        return pair_heap(visible_dir)
+        return _pair_mixed_folder(visible_dir)
     findings = Findings()
     if folder_role(visible_dir.name) == "infrared" and folder_role(infrared_dir.name) == "visible":
         findings.notes.append(
-            f"the folder {infrared_dir.name!r} is taken as visible and {visible_dir.name!r} as infrared, as their "
+            f"the folder {infrared_dir.name!r} is used as visible and {visible_dir.name!r} as infrared, as their "
             "names say, although they were given in the other order"
         )
         visible_dir, infrared_dir = infrared_dir, visible_dir
     found: list[list[Named]] = []
     for folder in (visible_dir, infrared_dir):
-        found.append([Named(file.stem, file) for file in _images(folder)])
+        found.append([Named(file.stem, file) for file in images_in(folder)])
         findings.left_out += _other_files(folder)
         if not found[-1]:
             inside = some([f.name for f in _folders(folder)])
             raise ValueError(f"{folder} holds no image ({', '.join(sorted(EXTENSIONS))}). Folders in it: {inside}")
-    _warn_of_exchange(visible_dir, infrared_dir, found, findings)
+    for folder, files, role in zip((visible_dir, infrared_dir), found, ("visible", "infrared"), strict=True):
+        other = "infrared" if role == "visible" else "visible"
+        if folder_role(folder.name) == other or {find_mark(file.name).role for file in files} == {other}:
+            findings.notes.append(
+                f"{folder.name!r} is given as {role}, but its name or the names of its files say {other}: exchange the "
+                "two if they are in the wrong order"
+            )
     return _as_pairs(pair_files(*found), findings), findings
 
 
-def pair_heap(folder: Path) -> tuple[list[Pair], Findings]:
-    """Pairs of one folder that holds both images of each: by the marks of their names, or in four channels.
-
-    Raises:
-        ValueError: nothing tells which images are infrared.
-    """
-    files = _images(folder)
+def _pair_mixed_folder(folder: Path) -> Found:
+    """Pairs of one folder that holds both images of each: by the marks of their names, or in four channels."""
+    files = images_in(folder)
     if not files:
         raise ValueError(f"{folder} holds no image ({', '.join(sorted(EXTENSIONS))})")
     findings = Findings(left_out=_other_files(folder))
-    visible, infrared = split_by_role([Named(file.stem, file) for file in files])
-    result = pair_files(visible, infrared)
+    result = pair_files(*split_by_role([Named(file.stem, file) for file in files]))
     if result.pairs or result.ambiguous:
         return _as_pairs(result, findings), findings
-    looked_at = files[:: max(1, len(files) // 8)][:8]
-    thermal = [_holds_thermal_channel(file) for file in looked_at]
-    if any(thermal) and not all(thermal):
-        without = looked_at[thermal.index(False)].name
-        raise ValueError(
-            f"{folder} holds files with a thermal fourth channel and files without ({without}): keep one kind in it"
-        )
+    sample = files[:: max(1, len(files) // 8)][:8]
+    thermal = [_holds_thermal_channel(file) for file in sample]
     if all(thermal):
         findings.notes.append(
-            f"the files of {folder} hold RGB and, as the fourth channel, a thermal image: it is taken as the infrared"
+            f"the files of {folder} hold RGB and, as the fourth channel, a thermal image: it is used as infrared"
         )
         return [Pair(f.stem, Channels(f, "RGB"), Channels(f, "fourth")) for f in files], findings
+    if any(thermal):
+        raise ValueError(
+            f"{folder} holds files with a thermal fourth channel and files without "
+            f"({sample[thermal.index(False)].name}): keep one kind in it"
+        )
     raise ValueError(
-        f"{folder} holds {len(files)} images ({some([f.name for f in files], most=3)}) whose names do not tell visible "
-        "from infrared: give two folders, or end the names in _vis and _ir"
+        f"{folder} holds {len(files)} images ({some([f.name for f in files], most=3)}) whose names do not distinguish "
+        "visible from infrared: give two folders, or end the names in _vis and _ir"
     )
 
 
@@ -162,13 +166,13 @@ def file_pair(visible: Path, infrared: Path) -> tuple[list[Pair], list[str]]:
     if visible.resolve() == infrared.resolve():
         if not _holds_thermal_channel(visible):
             raise ValueError(f"{visible} was given as both images: give the visible and the infrared one")
-        note = f"{visible} holds RGB and, as the fourth channel, a thermal image: it is taken as the infrared"
+        note = f"{visible} holds RGB and, as the fourth channel, a thermal image: it is used as infrared"
         return [Pair(safe_name(visible.stem), Channels(visible, "RGB"), Channels(visible, "fourth"))], [note]
     notes = []
     roles = [file_role(PurePosixPath(path.parent.name, path.name))[1] for path in (visible, infrared)]
     if roles == ["infrared", "visible"]:
         notes.append(
-            f"{infrared} is taken as visible and {visible} as infrared, as their names say, although they were given "
+            f"{infrared} is used as visible and {visible} as infrared, as their names say, although they were given "
             "in the other order"
         )
         visible, infrared = infrared, visible
@@ -183,12 +187,10 @@ class Channels:
     which: Literal["RGB", "fourth"]
 
     def __call__(self) -> np.ndarray:
-        """`(H, W, 3)` or `(H, W)`, samples as stored. Raises `ValueError` for a file that has no four channels."""
+        """`(H, W, 3)` or `(H, W)`, samples as stored. Raises `ValueError` for a file without four channels."""
         picture = read_picture(self.file)
         if picture.pixels.ndim != 3 or picture.alpha is None or picture.alpha.min() == picture.alpha.max():
-            raise ValueError(
-                f"{self.file} has no four channels (RGB and thermal), as the other files of its folder have"
-            )
+            raise ValueError(f"{self.file} lacks the four channels (RGB and thermal) of the other files in its folder")
         return np.ascontiguousarray(picture.pixels if self.which == "RGB" else picture.alpha)
 
 
@@ -213,30 +215,15 @@ def _as_pairs(result: Pairing, findings: Findings) -> list[Pair]:
     return sorted((Pair(safe_name(n), v, i) for n, v, i in result.pairs), key=lambda pair: _natural(pair.name))
 
 
-def _warn_of_exchange(visible: Path, infrared: Path, found: Sequence[Sequence[Named]], findings: Findings) -> None:
-    """Say it where folder or file names contradict the order in which they were given."""
-    for folder, files, role in ((visible, found[0], "visible"), (infrared, found[1], "infrared")):
-        marks = {find_mark(file.name).role for file in files}
-        other = "infrared" if role == "visible" else "visible"
-        if folder_role(folder.name) == other or marks == {other}:
-            findings.notes.append(
-                f"{folder.name!r} is given as {role}, but its name or the names of its files say {other}: exchange the "
-                "two if they are in the wrong order"
-            )
+# --- metadata files --------------------------------------------------------------------------------------------------
 
 
-def _other_files(folder: Path) -> list[str]:
-    """Files that take no part, hidden ones left out."""
-    inside = (f for f in folder.iterdir() if not f.name.startswith(".") and f.is_file())
-    return sorted(f"{folder.name}/{f.name}" for f in inside if f.suffix.lower() not in EXTENSIONS)
-
-
-def _pair_metadata(file: Path) -> tuple[list[Pair], Findings]:
+def _pair_metadata(file: Path) -> Found:
     rows = read_rows(file)
     columns = list(dict.fromkeys(key for row in rows for key in row if key is not None))
     visible = choose_name(columns, VISIBLE_NAMES, "visible", str(file), "column")
     infrared = choose_name(columns, INFRARED_NAMES, "infrared", str(file), "column")
-    name = next((c for c in columns if c.lower() in NAME_COLUMNS), None)
+    name = find_name_column(columns)
     pairs, findings = [], Findings()
     listed: set[Path] = set()
     for number, row in enumerate(rows, start=1):
@@ -250,29 +237,102 @@ def _pair_metadata(file: Path) -> tuple[list[Pair], Findings]:
         if files[0].is_file() and files[1].is_file():
             pairs.append(pair)
     for folder in sorted({f.parent for f in listed if f.parent.is_dir()}):
-        findings.unlisted += sorted(str(f.relative_to(file.parent)) for f in _images(folder) if f not in listed)
+        findings.unlisted += sorted(str(f.relative_to(file.parent)) for f in images_in(folder) if f not in listed)
     _refuse_repeated(pairs, f"{file}: add a name column with different names")
     return pairs, findings
 
 
 def _inside(folder: Path, value: Any, where: str) -> Path:
-    """`folder/value`, which must stay inside the folder: metadata may come from strangers."""
+    """`folder/value`, which must stay inside the folder (metadata may come from strangers), in any Unicode form."""
     text = str(value or "")
     parts = PurePosixPath(text.replace("\\", "/"))
     if not text or parts.is_absolute() or PureWindowsPath(text).drive or ".." in parts.parts:
         raise ValueError(f"{where}: {text!r} must be a path below {folder}, without '..' and not absolute")
-    return _existing(folder / parts)
-
-
-def _existing(file: Path) -> Path:
-    """The file, found in another Unicode form of its name too."""
-    if file.exists():
-        return file
+    file = folder / parts
     forms = (file.parent / unicodedata.normalize(form, file.name) for form in ("NFC", "NFD"))
-    return next((form for form in forms if form.exists()), file)
+    return next((form for form in (file, *forms) if form.exists()), file)
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a `.csv`, `.tsv`, `.jsonl` or `.json` file as dictionaries.
+
+    The encoding is that of a byte order mark, or UTF-8, or else the one in which most of the listed files exist beside
+    the table. CSV may be separated by commas, semicolons, tabs or bars. A JSON array counts as JSON lines.
+
+    Raises:
+        ValueError: it is not such a table; one sentence that names the file and the line.
+    """
+    try:
+        size = file.stat().st_size
+        if size > _MOST_TABLE_BYTES:
+            raise ValueError(f"{file} has {size >> 20} MiB, the limit is {_MOST_TABLE_BYTES >> 20}: split the table")
+        data = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error.strerror}): check its permissions") from error
+    parse = _parse_csv if file.suffix.lower() in (".csv", ".tsv") else _parse_json
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
+    try:
+        return parse(data.decode(encoding), file)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise ValueError(f"{file} is damaged text: save it again as UTF-8") from error
+
+    def candidates() -> Iterator[list[dict[str, Any]]]:
+        for encoding in _ENCODINGS:
+            with suppress(UnicodeDecodeError):
+                yield parse(data.decode(encoding), file)
+
+    def existing(rows: list[dict[str, Any]]) -> int:
+        values = (value for row in rows for value in row.values() if isinstance(value, str))
+        return sum((file.parent / value).exists() for value in values if 0 < len(value) < 255 and "\0" not in value)
+
+    best = max(candidates(), key=existing, default=None)
+    if best is None:
+        raise ValueError(f"{file} is not text in a known encoding: save it as UTF-8")
+    return best
+
+
+def _parse_csv(text: str, file: Path) -> list[dict[str, Any]]:
+    lines = text.splitlines()
+    delimiter = ","
+    if lines and lines[0].lower().startswith("sep=") and len(lines[0]) == 5:  # Excel's own first line
+        delimiter, text = lines[0][4], text.split("\n", 1)[-1]
+    elif lines:
+        delimiter = max(",;\t|", key=lines[0].count)
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
+    except csv.Error as error:
+        raise ValueError(f"{file} is not a CSV table: save it again as CSV in UTF-8") from error
+    plain = [{(key or "").strip(): value for key, value in row.items() if key is not None} for row in rows]
+    return [row for row in plain if any(value for value in row.values())]  # Excel leaves rows of commas
+
+
+def _parse_json(text: str, file: Path) -> list[dict[str, Any]]:
+    rows: list[Any] = []
+    stripped = text.strip()
+    if stripped.startswith("["):
+        try:
+            rows = json.loads(stripped)
+        except (json.JSONDecodeError, RecursionError) as error:
+            where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+            raise ValueError(f"{file}{where} is not a JSON array: write one JSON object for each pair") from error
+    else:
+        for number, line in enumerate(text.splitlines(), start=1):
+            try:
+                rows += [json.loads(line)] if line.strip() else []
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise ValueError(f"{file}, line {number} is not JSON: write one JSON object in each line") from error
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise ValueError(f"{file}, entry {number} is a {type(row).__name__}: write a JSON object for each pair")
+    return rows
+
+
+# --- lists -----------------------------------------------------------------------------------------------------------
 
 
 def list_pairs(items: Sequence[Any]) -> list[Pair]:
+    """Pairs of a list of `(visible, infrared)`, of dictionaries with these keys, or of `Pair`s."""
     pairs = []
     for number, item in enumerate(items):
         where = f"pair {number} of the list"
@@ -309,11 +369,11 @@ def _refuse_repeated(pairs: Sequence[Pair], where: str) -> None:
         raise ValueError(f"the same name for several pairs: {some(repeated)}. In {where}")
 
 
-# --- small things ----------------------------------------------------------------------------------------------------
+# --- names and folders -----------------------------------------------------------------------------------------------
 
 
 def choose_name(seen: Sequence[str], understood: Sequence[str], role: str, where: str, kind: str) -> str:
-    """The one folder or column among `seen` that plays `role`."""
+    """The one folder or column among `seen` that holds the pictures of `role`."""
     matches = [name for name in seen if name.lower().removesuffix("_file_name") in understood]
     if len(matches) == 1:
         return matches[0]
@@ -328,12 +388,14 @@ def choose_name(seen: Sequence[str], understood: Sequence[str], role: str, where
     )
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def find_name_column(columns: Sequence[str]) -> str | None:
+    """The column that names the pairs, if any."""
+    return next((column for column in columns if column.lower() in ("name", "id", "stem")), None)
 
 
 def subfolder(folder: Path, name: str) -> Path | None:
-    return next((entry for entry in _folders(folder) if entry.name.lower() == name.lower()), None)
+    """The folder of this name, in any case."""
+    return next(iter(_folders(folder, (name.lower(),))), None)
 
 
 def folder_beside(visible: Path, names: Sequence[str], what: str) -> Path:
@@ -341,40 +403,52 @@ def folder_beside(visible: Path, names: Sequence[str], what: str) -> Path:
 
     Args:
         visible: folder of the visible pictures.
-        what: is in the folder, for messages: "of labels".
+        what: description of its content for messages: "of labels".
 
     Raises:
         ValueError: there is none, or several.
     """
     for root, split in ((visible.parent, Path()), (visible.parent.parent, Path(visible.name))):
-        folders = [folder for folder in _named(_folders(root), names) if (folder / split).is_dir()]
+        folders = [folder for folder in _folders(root, names) if (folder / split).is_dir()]
         if len(folders) > 1:
-            raise ValueError(f"{root} has several folders {what}: {some([f.name for f in folders])}; leave one")
+            raise ValueError(f"{root} has several folders {what}: {some([f.name for f in folders])}; keep one of them")
         if folders:
             return folders[0] / split
     raise ValueError(f"{visible.parent} has no folder {what}: name it one of {', '.join(names)}")
 
 
-def _named(folders: Sequence[Path], understood: Sequence[str]) -> list[Path]:
-    return [folder for folder in folders if folder.name.lower() in understood]
-
-
-def _has_layout(folder: Path) -> bool:
-    inside = _folders(folder)
-    has_bands = bool(_named(inside, VISIBLE_NAMES) and _named(inside, INFRARED_NAMES))
-    return has_bands or any((folder / name).is_file() for name in METADATA_FILES)
-
-
-def _images(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
+    """The picture files of a folder, sorted; hidden ones are skipped."""
     files = (f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS and not f.name.startswith("."))
     return sorted(f for f in files if f.is_file())
-
-
-def _natural(name: str) -> list[str | int]:
-    """Sort key that puts `2` before `10`: text and numbers alternate, text first."""
-    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def safe_name(name: str) -> str:
     """A name that is a plain file stem: results are written as `<name>.png`, and the name may come from strangers."""
     return re.sub(r"[/\\\x00-\x1f]", "_", name).lstrip(".") or "_"
+
+
+def _folders(folder: Path, names: Sequence[str] | None = None) -> list[Path]:
+    """The folders inside, sorted: all of them, or those with one of the lower-case `names`."""
+    inside = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return inside if names is None else [entry for entry in inside if entry.name.lower() in names]
+
+
+def _other_files(folder: Path) -> list[str]:
+    """Files that are not pictures; hidden ones are skipped."""
+    inside = (f for f in folder.iterdir() if not f.name.startswith(".") and f.is_file())
+    return sorted(f"{folder.name}/{f.name}" for f in inside if f.suffix.lower() not in EXTENSIONS)
+
+
+def _metadata_file(folder: Path) -> Path | None:
+    return next((folder / name for name in METADATA_FILES if (folder / name).is_file()), None)
+
+
+def _has_layout(folder: Path) -> bool:
+    has_bands = bool(_folders(folder, VISIBLE_NAMES) and _folders(folder, INFRARED_NAMES))
+    return has_bands or _metadata_file(folder) is not None
+
+
+def _natural(name: str) -> list[str | int]:
+    """Sort key that puts `2` before `10`: text and numbers alternate, text first."""
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", name))]

@@ -1,12 +1,12 @@
-"""Which files are one pair: by folder names, by the ends or starts of file names, in any case and Unicode form.
+"""Pairing of files by folder names and by the ends or starts of file names, in any case and Unicode form.
 
-Command line, datasets and page pair by these functions. Names are tried from the strictest reading to the loosest, and
-no two files of one side become one: what two readings would merge is reported as ambiguous.
+Command line, datasets and page pair by these functions. Names are compared by the strictest rule first. No two files of
+one side are merged: files that a rule cannot distinguish are reported as ambiguous.
 """
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -40,7 +40,7 @@ _MARKS = tuple(
 
 
 class Marked(NamedTuple):
-    """A name without the part that tells its role, the role or None, and that part in lower case."""
+    """A name without the mark of its role, the role or None, and the mark in lower case."""
 
     key: str
     role: Role | None
@@ -48,7 +48,7 @@ class Marked(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A file under the name that it is paired by: its stem, behind the folders that tell pairs apart."""
+    """A file and the name to pair it by: its stem, after the folders that distinguish pairs."""
 
     name: str
     file: Any
@@ -56,12 +56,12 @@ class Named(NamedTuple):
 
 @dataclass
 class Pairing:
-    """What became of the files.
+    """The result of pairing.
 
     Attributes:
         pairs: name, visible and infrared file.
         visible, infrared: files without a partner.
-        ambiguous: groups of files of which nobody can say which is meant.
+        ambiguous: groups of files that the names do not distinguish.
     """
 
     pairs: list[tuple[str, Any, Any]] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Pairing:
 
 
 def find_mark(name: str) -> Marked:
-    """The role that a file name tells: `street_ir` is the infrared image of `street`."""
+    """The role in a file name: `street_ir` is the infrared image of `street`."""
     folder, slash, stem = name.rpartition("/")
     for pattern in _MARKS:
         if found := pattern.fullmatch(stem):
@@ -81,7 +81,7 @@ def find_mark(name: str) -> Marked:
 
 
 def folder_role(name: str) -> Role | None:
-    """The role that the name of a folder tells."""
+    """The role in the name of a folder."""
     return None if name.lower() in _CAMERAS else _ROLES.get(name.lower())
 
 
@@ -101,45 +101,34 @@ def pair_files(visible: Iterable[Named], infrared: Iterable[Named]) -> Pairing:
     Names must be equal; else equal but for case and Unicode form; else equal without the mark of their own side. Names
     that occur twice on a side are ambiguous, and are not paired by a looser reading.
     """
-    left, right = _Side(visible), _Side(infrared)
-    result = Pairing()
-    _drop_repeated(left, right, result)
+    result = Pairing(visible=list(visible), infrared=list(infrared))
+    repeated: set[str] = set()
+    for side in (result.visible, result.infrared):
+        groups = {name: group for name, group in _grouped(side, lambda file: file.name).items() if len(group) > 1}
+        result.ambiguous += groups.values()
+        repeated |= groups.keys()
+    result.visible = [file for file in result.visible if file.name not in repeated]
+    result.infrared = [file for file in result.infrared if file.name not in repeated]
     for reading in (_exact, _folded, _unmarked):
-        _match(left, right, reading, result)
-    result.visible, result.infrared = left.files, right.files
+        _match(result, reading)
     return result
 
 
 def split_by_role(files: Iterable[Named]) -> tuple[list[Named], list[Named]]:
-    """Visible and infrared files of one heap, by their marks; a file without a mark counts as visible."""
-    heap = list(files)
-    roles = [find_mark(file.name).role for file in heap]
-    infrared = [file for file, role in zip(heap, roles, strict=True) if role == "infrared"]
-    return [file for file, role in zip(heap, roles, strict=True) if role != "infrared"], infrared
+    """Visible and infrared files of one folder, by their marks; a file without a mark counts as visible."""
+    sides: tuple[list[Named], list[Named]] = ([], [])
+    for file in files:
+        sides[find_mark(file.name).role == "infrared"].append(file)
+    return sides
 
 
-class _Side:
-    def __init__(self, files: Iterable[Named]) -> None:
-        self.files = list(files)
-
-    def by(self, reading: Callable[[str, Role], str], role: Role) -> dict[str, list[Named]]:
-        groups: dict[str, list[Named]] = {}
-        for file in self.files:
-            groups.setdefault(reading(file.name, role), []).append(file)
-        return groups
-
-    def remove(self, files: Sequence[Named]) -> None:
-        gone = {id(file) for file in files}
-        self.files = [file for file in self.files if id(file) not in gone]
+def fold_name(name: str) -> str:
+    """A name without the differences of case and Unicode form that some systems ignore."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _exact(name: str, role: Role) -> str:
     return name
-
-
-def fold_name(name: str) -> str:
-    """A name without the differences of case and Unicode form that some systems do not make."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _folded(name: str, role: Role) -> str:
@@ -148,37 +137,39 @@ def _folded(name: str, role: Role) -> str:
 
 def _unmarked(name: str, role: Role) -> str:
     marked = find_mark(name)
-    return _folded(marked.key if marked.role == role else name, role)
+    return fold_name(marked.key if marked.role == role else name)
 
 
-def _drop_repeated(left: _Side, right: _Side, result: Pairing) -> None:
-    """Leave out names that occur twice on a side, and their partners."""
-    repeated: set[str] = set()
-    for side in (left, right):
-        groups = {name: group for name, group in side.by(_exact, "visible").items() if len(group) > 1}
-        result.ambiguous += groups.values()
-        repeated |= groups.keys()
-    for side in (left, right):
-        side.remove([file for file in side.files if file.name in repeated])
+def _grouped(files: Iterable[Named], key: Callable[[Named], str]) -> dict[str, list[Named]]:
+    groups: dict[str, list[Named]] = {}
+    for file in files:
+        groups.setdefault(key(file), []).append(file)
+    return groups
 
 
-def _match(left: _Side, right: _Side, reading: Callable[[str, Role], str], result: Pairing) -> None:
-    visible, infrared = left.by(reading, "visible"), right.by(reading, "infrared")
+def _match(result: Pairing, reading: Callable[[str, Role], str]) -> None:
+    visible = _grouped(result.visible, lambda file: reading(file.name, "visible"))
+    infrared = _grouped(result.infrared, lambda file: reading(file.name, "infrared"))
+    matched: set[int] = set()
+    taken = {name for name, _, _ in result.pairs}
     for key in [key for key in visible if key in infrared]:
         ours, theirs = _preferred(visible[key]), _preferred(infrared[key])
+        matched |= {id(file) for file in ours + theirs}
         if len(ours) > 1 or len(theirs) > 1:
             result.ambiguous += [group for group in (ours, theirs) if len(group) > 1]
-        else:
-            taken = {name for name, _, _ in result.pairs}
-            short = find_mark(ours[0].name).key if reading is _unmarked else ours[0].name
-            free = short and not short.endswith("/") and short not in taken
-            result.pairs.append((short if free else ours[0].name, ours[0].file, theirs[0].file))
-        left.remove(ours)
-        right.remove(theirs)
+            continue
+        name = ours[0].name
+        short = find_mark(name).key if reading is _unmarked else name
+        if short and not short.endswith("/") and short not in taken:
+            name = short
+        taken.add(name)
+        result.pairs.append((name, ours[0].file, theirs[0].file))
+    result.visible = [file for file in result.visible if id(file) not in matched]
+    result.infrared = [file for file in result.infrared if id(file) not in matched]
 
 
 def _preferred(group: list[Named]) -> list[Named]:
-    """Of a wide and a zoomed picture of one moment the wide one, whose view is nearer to the thermal camera's."""
+    """The wide picture of a wide and a zoomed one of the same moment: its view is closer to the thermal camera's."""
     marks, order = {find_mark(file.name).mark: file for file in group}, ("v", *_CAMERAS)
     if len(marks) == len(group) and set(marks) <= set(order):
         return [next(marks[letter] for letter in order if letter in marks)]

@@ -1,373 +1,236 @@
-"""One description of a paired set: folders, metadata files, the Hub, lists, `datasets` objects.
+"""One pair and its pictures, read on demand; and the report on what is wrong with a set of pairs."""
 
-Train, evaluate and fuse all read their pairs through `PairedDataset.open`. The visible place also takes CT, PET and
-SPECT (they carry the colour), the infrared place MRI.
-"""
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
-import os
-import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
-from pathlib import Path, PurePosixPath
-from typing import Any
+import numpy as np
+from PIL import Image
 
-from fusion_hub.data.exchange import looks_exchanged
-from fusion_hub.data.layouts import (
-    INFRARED_NAMES,
-    NAME_COLUMNS,
-    VISIBLE_NAMES,
-    choose_name,
-    file_pair,
-    holds_parquet,
-    list_pairs,
-    open_folder,
-    pair_folders,
-    safe_name,
-    subfolder,
-)
-from fusion_hub.data.pictures import READ_ERRORS, ImageSource, Pair, encodable, inspect_picture
-from fusion_hub.data.report import Checked, Findings, Overlap, PairReport
+from fusion_hub.image.io import from_pil, read_bytes, read_header, read_picture
+from fusion_hub.image.picture import Picture
 
-__all__ = ["Overlap", "Pair", "PairReport", "PairedDataset"]
+READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # Pillow's, on bad files
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_GENERATED = re.compile(r"generated(?::(\d+))?")
+# A file; an encoded image {"bytes", "path"} as `datasets` stores it; a picture in memory; or a function that makes one.
+ImageSource: TypeAlias = Path | Mapping[str, Any] | Image.Image | np.ndarray | Callable[[], np.ndarray]
+
+_SAMPLED_PAIRS = 4  # whose channels `looks_exchanged` compares
+_COLORED = 0.02  # mean difference of the channels, relative to full scale; compression alone stays below it
 
 
-class PairedDataset:
-    """A set of pairs, from wherever people keep them. Make one with `PairedDataset.open`.
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures of one scene. Nothing is read before `visible` or `infrared` is used."""
 
-    Iterating and indexing give `Pair`s, which read their pictures on demand; a slice is a smaller set. Map-style sets
-    have a `len`; a streamed one has `length` None and can only be iterated.
-    """
-
-    def __init__(self, rows: "Sequence[Pair] | _TableRows | _StreamRows", description: str) -> None:
-        self._stream = rows if isinstance(rows, _StreamRows) else None
-        self._rows: Sequence[Pair] | _TableRows = () if isinstance(rows, _StreamRows) else rows
-        self._indices: Sequence[int] = range(len(self._rows))
-        self._findings = Findings()
-        self.description = description
-
-    @classmethod
-    def open(cls, source: Any, split: str | None = None, streaming: bool = False) -> "PairedDataset":
-        """Open a paired set.
-
-        Args:
-            source: one of
-                - a folder with a visible and an infrared subfolder (`vis`/`ir` and other common names, any case; CT,
-                  PET or SPECT with MRI), whose files belong together by stem, whatever their extensions;
-                - a folder with `metadata.csv` or `metadata.jsonl` that has `visible_file_name` and `infrared_file_name`
-                  columns and, optionally, `name`;
-                - a tuple of two folders or two files, `(visible, infrared)`;
-                - a folder with Parquet files that have two image columns, such as a downloaded Hub dataset;
-                - a Hub dataset id, `"owner/name"`, with two image columns;
-                - a list of `(visible, infrared)` or `{"visible", "infrared", "name"}` of paths, PIL images or arrays;
-                - a `datasets.Dataset` or `datasets.IterableDataset`;
-                - `"generated"` or `"generated:COUNT"`: scenes drawn by `fusion_hub.data.generated`;
-                - a `PairedDataset`, which is returned.
-            split: `train`, `test` ...: a folder `SPLIT/vis` or `vis/SPLIT`, or the split of a Hub dataset. Needed where
-                there are several.
-            streaming: read a Hub dataset while it is downloaded. Local files are never read before they are needed.
-
-        Raises:
-            FileNotFoundError: no such folder.
-            ValueError: nothing usable is there; the message says what was seen and what is understood.
-            TypeError: `source` is none of the above.
-        """
-        if isinstance(source, cls):
-            return source
-        if isinstance(source, str | os.PathLike):
-            return cls._open_name(os.fspath(source), split, streaming)
-        if isinstance(source, tuple) and len(source) == 2 and all(isinstance(s, str | os.PathLike) for s in source):
-            return cls._open_two(Path(source[0]), Path(source[1]), split)
-        if isinstance(source, list | tuple):
-            return cls._from_pairs(list_pairs(source), Findings(), f"a list of {len(source)} pairs")
-        if hasattr(source, "cast_column") and hasattr(source, "column_names"):
-            return cls._from_table(source, f"a datasets.{type(source).__name__}")
-        raise TypeError(
-            f"source is a {type(source).__name__}; give a folder, a tuple (visible_dir, infrared_dir), a Hub id "
-            '"owner/name", a list of (visible, infrared) pairs or a datasets.Dataset'
-        )
-
-    # --- the ways in -------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def _open_name(cls, source: str, split: str | None, streaming: bool) -> "PairedDataset":
-        root = Path(source).expanduser()
-        if root.is_dir():
-            if holds_parquet(root):
-                return cls._open_table(os.fspath(root), split, streaming)
-            pairs, findings, place = open_folder(root, split)
-            return cls._from_pairs(pairs, findings, place)
-        if root.exists():
-            raise ValueError(f"{source} is a file; give its folder, or a tuple (visible, infrared) for a single pair")
-        if generated := _GENERATED.fullmatch(source):
-            from fusion_hub.data.generated import generated_pairs
-
-            seed = 0 if split in (None, "train") else zlib.crc32(str(split).encode())
-            return cls.open(generated_pairs(int(generated[1] or 64), seed))
-        if _HUB_ID.fullmatch(source):
-            return cls._open_table(source, split, streaming)
-        raise FileNotFoundError(f'{source!r}: no such folder, and not a Hub dataset id of the form "owner/name"')
-
-    @classmethod
-    def _open_two(cls, visible: Path, infrared: Path, split: str | None) -> "PairedDataset":
-        for place in (visible, infrared):
-            if not place.exists():
-                raise FileNotFoundError(f"{place}: no such file or folder (given as one of two in a tuple)")
-        if visible.is_file() and infrared.is_file():
-            pairs, notes = file_pair(visible, infrared)
-            return cls._from_pairs(pairs, Findings(notes=notes), f"{visible} + {infrared}")
-        if not (visible.is_dir() and infrared.is_dir()):
-            raise ValueError(f"{visible} and {infrared}: one is a file, one a folder; give two folders or two files")
-        if split is not None:
-            visible_split, infrared_split = subfolder(visible, split), subfolder(infrared, split)
-            if visible_split is None or infrared_split is None:
-                raise ValueError(f"{visible} and {infrared} do not both have a folder {split!r}; leave split out")
-            visible, infrared = visible_split, infrared_split
-        pairs, findings = pair_folders(visible, infrared)
-        return cls._from_pairs(pairs, findings, f"{visible} + {infrared}")
-
-    @classmethod
-    def _open_table(cls, place: str, split: str | None, streaming: bool) -> "PairedDataset":
-        """What `datasets` loads: a repository of the Hub, or a folder with Parquet files."""
-        from datasets import load_dataset
-
-        try:
-            loaded = load_dataset(place, split=split, streaming=streaming)
-        except Exception as error:  # a dozen kinds, from no network to no such split: the cause is chained
-            cause = f"(split={split!r}) it cannot be opened: {type(error).__name__}: {str(error).rstrip('.')}"
-            if Path(place).is_dir():
-                raise ValueError(f"{place} holds Parquet files, but as dataset {cause}. Check them") from error
-            raise ValueError(
-                f"{place!r} is no local folder, and as Hub dataset {cause}. "
-                "Check id, split, network and, for a private set, the login"
-            ) from error
-        if split is None:
-            if len(loaded) != 1:
-                raise ValueError(f"{place} has the splits {', '.join(map(str, loaded))}: choose one with split=")
-            loaded = next(iter(loaded.values()))
-        return cls._from_table(loaded, f"{place} ({split or 'only split'})")
-
-    @classmethod
-    def _from_pairs(cls, pairs: Sequence[Pair], findings: Findings, description: str) -> "PairedDataset":
-        dataset = cls(pairs, description)
-        dataset._findings = findings
-        if not pairs:
-            raise ValueError(f"no pair is left.\n{dataset._report(pairs=0)}")
-        return dataset
-
-    @classmethod
-    def _from_table(cls, table: Any, description: str) -> "PairedDataset":
-        from datasets import Image as ImageFeature
-        from datasets import IterableDataset
-
-        if table.column_names is None:  # a stream that has not been looked at yet
-            table = table._resolve_features()
-        columns = list(table.column_names)
-        visible = choose_name(columns, VISIBLE_NAMES, "visible", description, "column")
-        infrared = choose_name(columns, INFRARED_NAMES, "infrared", description, "column")
-        name = next((c for c in columns if c.lower() in NAME_COLUMNS), None)
-        for column in (visible, infrared):
-            try:
-                # Undecoded: a bad picture then fails when it is read, not while iterating, and the mode stays (16 bit).
-                table = table.cast_column(column, ImageFeature(decode=False))
-            except (TypeError, ValueError, NotImplementedError) as error:  # pyarrow's errors derive from these
-                raise ValueError(f"{description}: column {column!r} does not hold images: {error}") from error
-        rows = _StreamRows if isinstance(table, IterableDataset) else _TableRows
-        if rows is _StreamRows:  # `load_dataset` has put a decoder into streams from the Hub, which a cast leaves there
-            table = table.decode(False)
-        dataset = cls(rows(table, visible, infrared, name), description)
-        if dataset.length == 0:
-            raise ValueError(f"{description}: the dataset has no rows")
-        return dataset
-
-    # --- a set as a sequence -----------------------------------------------------------------------------------------
+    name: str
+    visible_source: ImageSource
+    infrared_source: ImageSource
 
     @property
-    def length(self) -> int | None:
-        """Number of pairs; None when streaming."""
-        return len(self._indices) if self._stream is None else None
+    def visible(self) -> Image.Image | np.ndarray:
+        """The visible (CT, PET, SPECT) picture, see [`load_picture`]. Raises one of `READ_ERRORS`.
 
-    def __len__(self) -> int:
-        self._refuse_stream("has no length; use .length")
-        return len(self._indices)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        """The `Pair` at an index, or for a slice a smaller `PairedDataset`."""
-        self._refuse_stream("has no index; iterate over it")
-        if isinstance(index, slice):
-            return self._subset(self._indices[index])
-        return self._rows[self._indices[index]]
-
-    def __iter__(self) -> Iterator[Pair]:
-        if self._stream is not None:
-            yield from self._stream
-        else:
-            yield from (self._rows[index] for index in self._indices)
-
-    def __repr__(self) -> str:
-        return f"PairedDataset({self.description}, pairs={'streamed' if self.length is None else self.length})"
-
-    def shard(self, rank: int, world: int) -> "PairedDataset":
-        """The share of process `rank` of `world`: every `world`-th pair, no pair twice, none left out."""
-        if not 0 <= rank < world:
-            raise ValueError(f"rank is {rank} and world {world}; rank must be in 0 ... world - 1")
-        if self._stream is not None:
-            return PairedDataset(self._stream.shard(rank, world), self.description)
-        return self[rank::world]
-
-    def exclude(self, names: Iterable[str]) -> "PairedDataset":
-        """The set without the pairs of these names (for example `report.bad_names`)."""
-        self._refuse_stream("is read in one go; skip the names while iterating")
-        unwanted = frozenset(names)
-        return self._subset([i for i in self._indices if self._rows[i].name not in unwanted])
-
-    def _subset(self, indices: Sequence[int]) -> "PairedDataset":
-        subset = PairedDataset(self._rows, self.description)
-        subset._indices = indices
-        subset._findings = self._findings
-        return subset
-
-    def _refuse_stream(self, why: str) -> None:
-        if self._stream is not None:
-            raise TypeError(f"{self.description} is streamed and {why}, or open it with streaming=False")
-
-    def to_hf(self) -> Any:
-        """The set as `datasets.Dataset` (streamed: `IterableDataset`) with the columns name, visible, infrared.
-
-        Files are referred to, not copied; pictures in memory are encoded without loss.
+        Pipelines and the image processor take `visible_source` itself, and read what a PIL image cannot hold: pixels
+        without data, the bits of the samples, camera metadata.
         """
-        from datasets import Dataset, Features, Value
-        from datasets import Image as ImageFeature
+        return load_picture(self.visible_source)
 
-        if self._stream is not None:
-            return self._stream.to_hf()
-        pairs = list(self)
-        columns = {
-            "name": [pair.name for pair in pairs],
-            "visible": [encodable(pair.visible_source) for pair in pairs],
-            "infrared": [encodable(pair.infrared_source) for pair in pairs],
-        }
-        features = Features({"name": Value("string"), "visible": ImageFeature(), "infrared": ImageFeature()})
-        return Dataset.from_dict(columns, features=features)
+    @property
+    def infrared(self) -> Image.Image | np.ndarray:
+        """The infrared (MRI) picture; see `visible`."""
+        return load_picture(self.infrared_source)
 
-    # --- looking before leaping --------------------------------------------------------------------------------------
-
-    def check(self, *, decode: bool = False) -> PairReport:
-        """Look for missing partners, ambiguous stems, unequal sizes, unreadable files, duplicates: before work starts.
-
-        Args:
-            decode: False reads headers for the sizes and compares file contents. True decodes every picture: it also
-                finds truncated files, and equal pixels in different formats.
-
-        A streamed set is read to its end.
-        """
-        found = Checked()
-        for pair in self:
-            found.add(pair, decode)
-        report = self._report(pairs=len(found.names), **found.problems())
-        exchanged = None if self._stream is not None else looks_exchanged(list(self))
-        return replace(report, notes=(*report.notes, exchanged)) if exchanged else report
-
-    def left_out(self) -> list[tuple[str, str]]:
-        """Files that are in no pair, and why."""
-        found = self._findings
-        reasons = {
-            "no infrared partner": found.missing_infrared,
-            "no visible partner": found.missing_visible,
-            "several files of one name": found.ambiguous,
-            "not in the metadata": found.unlisted,
-            "no picture that is read": found.left_out,
-        }
-        return [(name, reason) for reason, names in reasons.items() for name in names]
-
-    def find_overlap(self, other: "PairedDataset", *, decode: bool = False) -> tuple[Overlap, ...]:
-        """Pictures that are in both sets, for example in a train and a test split. `decode`: see `check`.
-
-        Unreadable files are passed over; `check` reports them.
-        """
-        theirs: dict[str, list[tuple[str, str]]] = {}
-        for name, band, digest in other._digests(decode):
-            theirs.setdefault(digest, []).append((name, band))
-        return tuple(
-            Overlap(name, band, *match)
-            for name, band, digest in self._digests(decode)
-            for match in theirs.get(digest, ())
-        )
-
-    def _digests(self, decode: bool) -> Iterator[tuple[str, str, str]]:
-        for pair in self:
-            for band, source in (("visible", pair.visible_source), ("infrared", pair.infrared_source)):
-                try:
-                    yield pair.name, band, inspect_picture(source, decode)[1]
-                except READ_ERRORS:
-                    continue
-
-    def _report(self, pairs: int, **found: Any) -> PairReport:
-        left_out = {f.name: tuple(getattr(self._findings, f.name)) for f in fields(Findings)}
-        return PairReport(self.description, pairs, **{**left_out, **found})
+    def bands(self) -> tuple[tuple[str, ImageSource], ...]:
+        """The names of both bands and their sources."""
+        return ("visible", self.visible_source), ("infrared", self.infrared_source)
 
 
-class _TableRows:
-    """Rows of a `datasets.Dataset` with two undecoded image columns."""
-
-    def __init__(self, table: Any, visible: str, infrared: str, name: str | None) -> None:
-        self.table, self.visible, self.infrared, self.name = table, visible, infrared, name
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, index: int) -> Pair:
-        row = self.table[index]
-        return Pair(
-            _row_name(row, self.name, self.visible, index),
-            _row_source(row, self.visible, index),
-            _row_source(row, self.infrared, index),
-        )
+def source_file(source: ImageSource) -> Path | None:
+    """The file that a picture, or a channel of it, is read from; None for pictures in memory."""
+    file = getattr(source, "file", source)
+    return file if isinstance(file, Path) else None
 
 
-class _StreamRows(_TableRows):
-    """Rows of a `datasets.IterableDataset`; `rank` and `world` keep the names made from row numbers apart."""
+def load_picture(source: ImageSource) -> Image.Image | np.ndarray:
+    """A picture to look at: a PIL image in its own mode for what Pillow reads without loss, else an array.
 
-    rank, world = 0, 1
-
-    def __iter__(self) -> Iterator[Pair]:
-        for number, row in enumerate(self.table):
-            index = number * self.world + self.rank
-            yield Pair(
-                _row_name(row, self.name, self.visible, index),
-                _row_source(row, self.visible, index),
-                _row_source(row, self.infrared, index),
-            )
-
-    def shard(self, rank: int, world: int) -> "_StreamRows":
-        from datasets.distributed import split_dataset_by_node
-
-        if self.world != 1:
-            raise ValueError("this stream is a shard already; shard the whole stream once")
-        rows = _StreamRows(split_dataset_by_node(self.table, rank, world), self.visible, self.infrared, self.name)
-        rows.rank, rows.world = rank, world
-        return rows
-
-    def to_hf(self) -> Any:
-        from datasets import Image as ImageFeature
-
-        table = self.table
-        for column, wanted in ((self.visible, "visible"), (self.infrared, "infrared"), (self.name, "name")):
-            if column is not None and column != wanted:
-                table = table.rename_column(column, wanted)
-        return table.cast_column("visible", ImageFeature()).cast_column("infrared", ImageFeature())
+    The EXIF orientation of PIL images is not applied; the image processor does so. Arrays are upright, `(H, W)` or
+    `(H, W, 2|3|4)` with the samples of the file, and float samples without data are NaN.
+    """
+    if not isinstance(source, Path | Mapping):
+        return source if isinstance(source, Image.Image | np.ndarray) else source()
+    header = read_header(source)
+    if header.dtype == "uint8" and header.format not in ("TIFF", "PGM", "PPM"):
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(read_bytes(source))) as image:
+            image.load()  # so that the file can be closed; the mode stays as it is
+            return image
+    picture = read_picture(source)
+    pixels = picture.pixels
+    if picture.valid is not None and pixels.dtype.kind == "f":
+        pixels = np.where(picture.valid if pixels.ndim == 2 else picture.valid[..., None], pixels, np.nan)
+    if picture.alpha is not None:
+        pixels = np.dstack([pixels, picture.alpha])
+    plain = pixels.dtype in (np.uint8, np.uint16, np.float32) and (pixels.ndim == 2 or pixels.dtype == np.uint8)
+    return Image.fromarray(pixels) if plain and picture.white in (255.0, 65535.0, 1.0) else pixels
 
 
-def _row_name(row: Mapping[str, Any], name: str | None, visible: str, index: int) -> str:
-    if name is not None and row[name] is not None:
-        return safe_name(str(row[name]))
-    path = row[visible].get("path") if isinstance(row[visible], Mapping) else None
-    return safe_name(PurePosixPath(str(path).split("::")[0]).stem) if path else f"{index:06d}"
+def inspect_picture(source: ImageSource, decode: bool) -> tuple[tuple[int, int], str]:
+    """Upright (width, height) and a digest: of the file, or of the pixels if `decode` or the source is not encoded.
+
+    Raises one of `READ_ERRORS`.
+    """
+    if isinstance(source, Path | Mapping) and not decode:
+        height, width = read_header(source).size
+        return (width, height), hashlib.blake2b(read_bytes(source), digest_size=16).hexdigest()
+    if isinstance(source, Path | Mapping):
+        picture = read_picture(source)
+    else:
+        loaded = load_picture(source)
+        picture = from_pil(loaded, "image") if isinstance(loaded, Image.Image) else Picture(loaded)
+    pixels = picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
+    if pixels.ndim < 2:
+        raise ValueError(f"an array of shape {pixels.shape} is not a picture: give (H, W) or (H, W, C)")
+    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return (pixels.shape[1], pixels.shape[0]), digest.hexdigest()
 
 
-def _row_source(row: Mapping[str, Any], column: str, index: int) -> ImageSource:
-    """An encoded picture; an empty cell becomes one that cannot be read, so that iterating goes on."""
-    return row[column] if row[column] is not None else {"bytes": b"", "path": f"row {index}, column {column}: empty"}
+class Overlap(NamedTuple):
+    """A picture that two sets share: `name` here is `other_name` there; the bands are "visible" or "infrared"."""
+
+    name: str
+    band: str
+    other_name: str
+    other_band: str
+
+
+@dataclass
+class Findings:
+    """What was left out while the pairs were put together; fields as in `PairReport`."""
+
+    missing_infrared: list[str] = field(default_factory=list)
+    missing_visible: list[str] = field(default_factory=list)
+    ambiguous: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """The result of `PairedDataset.check`. Print it to read it; `ok` is true when nothing is wrong."""
+
+    source: str
+    pairs: int
+    missing_infrared: tuple[str, ...] = ()  # visible files without a partner
+    missing_visible: tuple[str, ...] = ()
+    ambiguous: tuple[str, ...] = ()  # one stem, several files: left out
+    unlisted: tuple[str, ...] = ()  # beside listed files, but not in the metadata
+    left_out: tuple[str, ...] = ()  # files beside the pictures that are not pictures
+    notes: tuple[str, ...] = ()  # how the files were understood, where that is not obvious
+    repeated_names: tuple[str, ...] = ()
+    unequal_sizes: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()  # groups of equal pictures
+    bad_names: frozenset[str] = frozenset()  # pairs that cannot be used: unreadable or of unequal size
+    digests: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)  # and their owners
+
+    @property
+    def usable(self) -> int:
+        """Pairs that can be read and whose two pictures have one size."""
+        return self.pairs - len(self.bad_names)
+
+    @property
+    def ok(self) -> bool:
+        defects = {name: items for name, items in self._sections().items() if name not in ("left_out", "notes")}
+        return self.usable > 0 and not any(defects.values())
+
+    def raise_if_empty(self) -> "PairReport":
+        """Return the report itself; raises `ValueError` with the whole report where no usable pair is left."""
+        if self.usable <= 0:
+            raise ValueError(f"no usable pair is left.\n{self}")
+        return self
+
+    def _sections(self) -> dict[str, tuple[str, ...]]:
+        listed = (f.name for f in fields(self) if f.name not in ("source", "pairs", "bad_names", "digests"))
+        return {name: getattr(self, name) for name in listed}
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {self.pairs} pairs, {self.usable} usable"]
+        for name, items in self._sections().items():
+            if items and name == "notes":
+                lines += [f"  warning: {item}" for item in items]
+            elif items:
+                lines.append(f"  {name.replace('_', ' ')} ({len(items)}): {some(items, separator='; ')}")
+        if len(lines) == 1:
+            lines.append("  no problems found")
+        return "\n".join(lines)
+
+
+def inspect_pairs(pairs: Iterable[Pair], decode: bool) -> dict[str, Any]:
+    """The fields of `PairReport` that come from looking at the pictures."""
+    names, unequal, unreadable, bad = [], [], [], set()
+    digests: dict[str, list[str]] = {}
+    for pair in pairs:
+        names.append(pair.name)
+        sizes = []
+        for band, source in pair.bands():
+            try:
+                size, digest = inspect_picture(source, decode)
+            except READ_ERRORS as error:
+                unreadable.append(f"{pair.name} ({band}): {error}")
+                bad.add(pair.name)
+                continue
+            sizes.append(size)
+            digests.setdefault(digest, []).append(f"{pair.name} ({band})")
+        if len(sizes) == 2 and sizes[0] != sizes[1]:
+            (vw, vh), (iw, ih) = sizes
+            unequal.append(f"{pair.name}: visible {vw}x{vh}, infrared {iw}x{ih}")
+            bad.add(pair.name)
+    return {
+        "pairs": len(names),
+        "repeated_names": tuple(name for name, count in Counter(names).items() if count > 1),
+        "unequal_sizes": tuple(unequal),
+        "unreadable": tuple(unreadable),
+        "duplicates": tuple(some(group, most=4, separator=" = ") for group in digests.values() if len(group) > 1),
+        "bad_names": frozenset(bad),
+        "digests": digests,
+    }
+
+
+def looks_exchanged(pairs: Sequence[Pair]) -> bool:
+    """Whether all of a few pairs have a gray visible and a colored infrared image.
+
+    Files that cannot be read count as gray. Nothing is decoded while the headers show gray infrared images.
+    """
+    chosen = pairs[:: max(1, len(pairs) // _SAMPLED_PAIRS)][:_SAMPLED_PAIRS]
+    if not chosen or not all(_is_colored(pair.infrared_source) for pair in chosen):
+        return False
+    return not any(_is_colored(pair.visible_source) for pair in chosen)
+
+
+def _is_colored(source: ImageSource) -> bool:
+    if not isinstance(source, Path | Mapping):
+        return False
+    try:
+        if read_header(source).channels < 3:
+            return False
+        picture = read_picture(source)
+    except (ValueError, OSError):
+        return False
+    if picture.pixels.ndim != 3 or not picture.white:
+        return False
+    unit = picture.pixels[::4, ::4].astype(np.float32) / picture.white
+    return float((unit.max(axis=2) - unit.min(axis=2)).mean()) > _COLORED
+
+
+def some(items: Sequence[str], most: int = 8, separator: str = ", ") -> str:
+    """The first items of a list as text, and how many more there are."""
+    if not items:
+        return "none"
+    return separator.join(items[:most]) + (f"{separator}and {len(items) - most} more" if len(items) > most else "")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusion_hub.data.boxes import iou
+from fusion_hub.data.annotations import iou
 from fusion_hub.downstream.protocols import Detections, check_threshold, name_of
 
 CAUTION = "A detection is not always an object: this is an illustration, not a measurement."

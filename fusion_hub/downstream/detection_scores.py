@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fusion_hub.data.boxes import Boxes, same_class
+from fusion_hub.data.annotations import Boxes, same_class
 from fusion_hub.downstream.protocols import Detector
 from fusion_hub.downstream.weights import require
 from fusion_hub.evaluation.statistics import LEVEL, RESAMPLES, Interval, Resampling

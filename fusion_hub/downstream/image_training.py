@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fusion_hub.data.pictures import Pair
+from fusion_hub.data.pairs import Pair
 from fusion_hub.downstream.inputs import DTYPES, Inputs, file_name, open_inputs
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import (

@@ -24,11 +24,11 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from fusion_hub import __version__
-from fusion_hub.data.layouts import EXTENSIONS
-from fusion_hub.data.pictures import READ_ERRORS, ImageSource, Pair, load_picture, read_bytes
+from fusion_hub.data.pairs import READ_ERRORS, ImageSource, Pair, load_picture
 from fusion_hub.evaluation.baselines import BASELINES
 from fusion_hub.evaluation.methods import describe_checkpoint
 from fusion_hub.files import sweep_leftovers, write_aside
+from fusion_hub.image.io import EXTENSIONS, read_bytes
 from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.pipelines import FusionPipeline
 

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from fusion_hub.data.report import some
+from fusion_hub.data.pairs import some
 from fusion_hub.downstream.detection_scores import MEANS, DetectionResult, mean_over_classes, measure
 from fusion_hub.downstream.segmentation_scores import SegmentationResult, class_iou, mean_iou
 from fusion_hub.evaluation.statistics import Interval, Resampling, difference_over_seeds

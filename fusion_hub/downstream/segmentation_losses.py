@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusion_hub.data.labels import IGNORED
+from fusion_hub.data.annotations import IGNORED
 
 WEIGHTINGS = ("none", "median_frequency", "effective_number")
 

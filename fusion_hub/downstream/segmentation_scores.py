@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fusion_hub.data.labels import IGNORED
+from fusion_hub.data.annotations import IGNORED
 from fusion_hub.downstream.protocols import Segmenter
 from fusion_hub.evaluation.statistics import LEVEL, RESAMPLES, Interval, Resampling
 from fusion_hub.files import write_aside

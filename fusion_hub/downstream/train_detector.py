@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fusion_hub.data.boxes import BoxedPair, find_boxes
+from fusion_hub.data.annotations import BoxedPair, find_boxes
 from fusion_hub.downstream.detection_scores import WORKING_SCORE, evaluate_detector
 from fusion_hub.downstream.detector_networks import (
     ARCHITECTURES,

@@ -22,7 +22,7 @@ from transformers import (
     SegformerImageProcessorPil,
 )
 
-from fusion_hub.data.labels import IGNORED, LabelledPair, find_labels
+from fusion_hub.data.annotations import IGNORED, LabelledPair, find_labels
 from fusion_hub.downstream.draw import overlay_segmentation
 from fusion_hub.downstream.image_training import (
     Augmentation,

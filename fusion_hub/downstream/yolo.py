@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from fusion_hub.data.boxes import iou
+from fusion_hub.data.annotations import iou
 from fusion_hub.downstream.protocols import COCO_CLASSES
 
 Family = Literal["yolox", "yolov5", "yolov8"]

@@ -22,8 +22,8 @@ import yaml
 from PIL import Image
 
 from fusion_hub.data import PairedDataset
-from fusion_hub.data.boxes import BoxedPair, find_boxes, known_classes
-from fusion_hub.data.report import some
+from fusion_hub.data.annotations import BoxedPair, find_boxes, known_classes
+from fusion_hub.data.pairs import some
 from fusion_hub.downstream.inputs import PROVENANCE, Inputs, file_name, write_picture
 from fusion_hub.files import sweep_leftovers, write_aside
 

@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fusion_hub.data import PairedDataset
-from fusion_hub.data.boxes import BoxedPair, find_boxes
+from fusion_hub.data.annotations import BoxedPair, find_boxes
 from fusion_hub.downstream.detection_scores import DetectionResult, evaluate_detector
 from fusion_hub.downstream.detectors import load_detector
 from fusion_hub.downstream.inputs import Inputs, file_name, open_inputs, read_inputs

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fusion_hub.data.pictures import ImageSource, Pair, load_picture
+from fusion_hub.data.pairs import ImageSource, Pair, load_picture
 from fusion_hub.evaluation.baselines import BASELINES, fuse_levels
 from fusion_hub.image.io import EXTENSIONS, DeepImage, from_pil, read_picture, to_image
 from fusion_hub.image.luminance import luma, quantize

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fusion_hub.data import PairedDataset
-from fusion_hub.data.pictures import ImageSource, inspect_picture
+from fusion_hub.data.pairs import ImageSource, inspect_picture
 from fusion_hub.evaluation.methods import Method, stretch
 from fusion_hub.evaluation.statistics import Interval, bootstrap_mean, format_value
 from fusion_hub.image.io import read_bytes

@@ -19,12 +19,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fusion_hub.data.layouts import METADATA_FILES, SPLIT_NAMES, find_splits, holds_parquet
-from fusion_hub.data.pairs import PairedDataset
-from fusion_hub.data.pictures import Pair, read_bytes
-from fusion_hub.data.report import PairReport, some
+from fusion_hub.data.paired_dataset import PairedDataset
+from fusion_hub.data.pairs import Pair, PairReport, some
 from fusion_hub.hub.cards import LICENSES, render_dataset_card, validate_card
 from fusion_hub.hub.upload import Published, PublishError, check_repo_id, upload, withdraw_tag
-from fusion_hub.image.io import read_header
+from fusion_hub.image.io import read_bytes, read_header
 
 Format = Literal["folder", "parquet"]
 Band = Literal["infrared", "visible"]

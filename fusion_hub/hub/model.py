@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import fusion_hub
-from fusion_hub.data.generated import GeneratedPair, generate_scene
+from fusion_hub.data.synthetic import GeneratedPair, generate_scene
 from fusion_hub.hub.card_checks import class_name, find_local_paths, is_local_path, read_config, read_json
 from fusion_hub.hub.cards import describe_set, find_origin, render_model_card, set_key, validate_card
 from fusion_hub.hub.upload import Published, PublishError, check_repo_id, plan, progress_bars, upload, withdraw_tag
@@ -37,7 +37,7 @@ REPORTS = ("training.json", "metrics.json", "speed.json")
 """JSON files beside the weights that are published with them; only the first one is required."""
 LICENSE_TEXTS = ("apache-2.0", "creativeml-openrail-m")
 """Licenses whose text is part of the package; another one must be in the checkpoint's folder, as `LICENSE`."""
-SAMPLE_SEED, SAMPLE_HEIGHT, SAMPLE_WIDTH, SAMPLE_GAP = 7, 240, 320, 8
+SAMPLE_SEED, SAMPLE_HEIGHT, SAMPLE_WIDTH, SAMPLE_GAP = 0, 240, 320, 8
 REQUIRED = (
     *("README.md", "LICENSE", "model_index.json", "pipeline.py", "config.yaml", "training.json", "sample.png"),
     *("model/config.json", "model/modeling.py"),

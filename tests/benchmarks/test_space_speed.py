@@ -8,7 +8,7 @@ import space_speed
 from PIL import Image
 from space_load import Page
 
-from fusion_hub.data.generated import generate_scene
+from fusion_hub.data import generate_scene
 
 
 def test_fusions_are_timed_one_by_one(space_page: Page, tmp_path: Path) -> None:

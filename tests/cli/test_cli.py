@@ -455,7 +455,7 @@ def test_real_pairs(data_root: Path, tmp_path: Path, model: str) -> None:
         ("{set} -o out --device warp", 2, "--device warp cannot be used here"),
         ("{set} -o out --dtype int8", 2, "int8"),
         ("{set} -o out --model nowhere", 1, "no pipeline named 'nowhere'"),
-        ("{set}/ir -o out", 1, "do not tell visible from infrared"),
+        ("{set}/ir -o out", 1, "do not distinguish visible from infrared"),
         ("nowhere/at/all -o out", 1, "no such folder"),
         ("{set}/vis/a.jpg {set}/ir/c.png -o out.png", 1, "register the pair first"),
     ],

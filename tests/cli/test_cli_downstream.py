@@ -108,7 +108,7 @@ def test_a_detector_is_tried_on_each_input(tmp_path: Path) -> None:
 
 
 def test_runs_of_the_training_script_are_read(tmp_path: Path) -> None:
-    from fusion_hub.data.generated import generate_scene
+    from fusion_hub.data import generate_scene
     from fusion_hub.downstream.train_segformer import SegFormerTask
     from fusion_hub.training import Source, Trainer
     from tests.downstream.test_training_segformer import run_config, tiny_config

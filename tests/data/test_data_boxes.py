@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from fusion_hub.data import PairedDataset
-from fusion_hub.data.boxes import Boxes, find_boxes, iou, known_classes, same_class, union_boxes
+from fusion_hub.data.annotations import Boxes, find_boxes, iou, known_classes, same_class, union_boxes
 
 MSRS = ("person", "car", "bicycle")
 MSRS_TEST = {"vis": 254, "ir": 500, "fused": 411}  # of the data's README
@@ -198,10 +198,10 @@ def test_the_split_may_be_below_the_folder_of_boxes(tmp_path: Path) -> None:
     ("files", "classes", "annotations", "message"),
     [
         ({}, ("person",), None, r"has no folder with boxes \(COCO JSON, Pascal.*name it one of boxes"),
-        ({"x": "{"}, ("person",), None, "x.json is no COCO file of boxes: give JSON"),
-        ({"x": {"images": []}}, ("person",), None, "no COCO file of boxes: give JSON"),
-        ({"x": []}, ("person",), None, "no COCO file of boxes"),
-        ({"x": coco((0, 7, [1, 2, 3]))}, ("person",), None, "no COCO file of boxes"),
+        ({"x": "{"}, ("person",), None, "x.json is not a COCO file of boxes: give JSON"),
+        ({"x": {"images": []}}, ("person",), None, "not a COCO file of boxes: give JSON"),
+        ({"x": []}, ("person",), None, "not a COCO file of boxes"),
+        ({"x": coco((0, 7, [1, 2, 3]))}, ("person",), None, "not a COCO file of boxes"),
         ({"x": coco((0, 7, [1, 2, 3, float("nan")]))}, ("person",), None, "give finite numbers"),
         (
             {"x": coco((0, 7, [20, 10, 38, 28]))},
@@ -217,8 +217,8 @@ def test_the_split_may_be_below_the_folder_of_boxes(tmp_path: Path) -> None:
         ({"x": coco()}, ("person", "lorry"), None, "knows the class 'lorry': use some of bus, person"),
         ({"x": coco()}, ("person", "People"), None, "each once"),
         ({"x": coco()}, (), None, "at least one"),
-        ({"x": coco()}, ("person",), ["y"], "has the files of boxes x, asked for is 'y'"),
-        ({"x": coco()}, ("person",), [], "asked for is no file at all"),
+        ({"x": coco()}, ("person",), ["y"], "has the files of boxes x, but 'y' was requested"),
+        ({"x": coco()}, ("person",), [], "none was requested"),
         (
             {"x": coco(), "y": coco(names=("a",))},
             ("person",),
@@ -304,13 +304,13 @@ def test_yolo(tmp_path: Path, listed: str) -> None:
     ("name", "content", "message"),
     [
         ("a.xml", VOC[0].format(VOC[1].format("person", 30, 20, 60, 30)), r"a.xml has the box 30, 20, 60, 30 .*leaves"),
-        ("a.xml", VOC[0].format("<object><name>person</name></object>"), "a.xml is no Pascal VOC file of boxes"),
+        ("a.xml", VOC[0].format("<object><name>person</name></object>"), "a.xml is not a Pascal VOC file of boxes"),
         ("a.xml", "<annotation>", "a.xml is damaged XML"),
         ("a.xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "a.xml has a document type"),
         ("a.xml", "<svg/>", "its root is 'svg'"),
         ("a.xml", VOC[0].format(VOC[1].format("person", 30, 20, 10, 25)), "exchange its ends"),
-        ("a.xml", '<?xml version="1.0" encoding="GBK"?><annotation/>', "a.xml has an encoding that is not read"),
-        ("a.txt", "0 0.5 0.5", "a.txt, line 1 is no YOLO box: write class"),
+        ("a.xml", '<?xml version="1.0" encoding="GBK"?><annotation/>', "a.xml has an unknown encoding"),
+        ("a.txt", "0 0.5 0.5", "a.txt, line 1 is not a YOLO box: write class"),
         ("a.txt", "0 0.5 0.5 0.2 0.2\n7 0.5 0.5 0.2 0.2", r"a.txt, line 2 has the class 7: there are 0 to 0"),
         ("a.txt", "0 0.9 0.5 0.5 0.2", r"a.txt has the box .*leaves the picture"),
     ],

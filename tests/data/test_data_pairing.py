@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from fusion_hub.data import PairedDataset
+from fusion_hub.data.layouts import read_rows
 from fusion_hub.data.pairing import Named, file_role, find_mark, pair_files, split_by_role
-from fusion_hub.data.tables import read_rows
 
 
 def save(path: Path, seed: int, channels: int = 1) -> Path:
@@ -94,7 +94,7 @@ def test_one_folder_is_split_by_names(tmp_path: Path, twice: bool) -> None:
 def test_one_folder_that_cannot_be_split_is_refused(tmp_path: Path) -> None:
     for number in range(2):
         save(tmp_path / f"{number}.png", number, 3)
-    with pytest.raises(ValueError, match="do not tell visible from infrared: give two folders"):
+    with pytest.raises(ValueError, match="do not distinguish visible from infrared: give two folders"):
         PairedDataset.open((tmp_path, tmp_path))
 
 
@@ -206,10 +206,10 @@ def test_json_lines_and_arrays(tmp_path: Path, content: bytes, rows: int) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("metadata.jsonl", b'{"a": 1}\n{"a": \n', "line 2 is no JSON: write one JSON object in each line"),
+        ("metadata.jsonl", b'{"a": 1}\n{"a": \n', "line 2 is not JSON: write one JSON object in each line"),
         ("metadata.jsonl", b"[1, 2]", "entry 1 is a int: write a JSON object"),
-        ("metadata.jsonl", b'["a"', "line 1 is no JSON array"),
-        ("metadata.jsonl", b"[" * 100000, "is no JSON array"),
+        ("metadata.jsonl", b'["a"', "line 1 is not a JSON array"),
+        ("metadata.jsonl", b"[" * 100000, "is not a JSON array"),
         ("metadata.csv", b"\xff\xfe\x00", "is damaged text: save it again as UTF-8"),
     ],
 )

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fusion_hub.data.boxes import iou
+from fusion_hub.data.annotations import iou
 from fusion_hub.downstream.yolo import LETTERBOX_GRAY, letterbox, nms
 
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion_hub.data.boxes import iou
+from fusion_hub.data.annotations import iou
 from fusion_hub.downstream import Detections, compare
 from fusion_hub.downstream.comparison import match
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from fusion_hub.data.boxes import iou
+from fusion_hub.data.annotations import iou
 from fusion_hub.downstream import Detector, OnnxDetector, load_detector
 from fusion_hub.downstream.yolo import Family
 from tests.support.tiny_onnx import write_constant, write_yolo

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from fusion_hub.cli import app
 from fusion_hub.data import PairedDataset, generate_scene
-from fusion_hub.data.boxes import find_boxes
+from fusion_hub.data.annotations import find_boxes
 from fusion_hub.downstream.inputs import open_inputs
 from fusion_hub.downstream.yolo_dataset import label_rows
 

@@ -9,7 +9,7 @@ import pytest
 import zero_shot as benchmark
 
 from fusion_hub.data import PairedDataset
-from fusion_hub.data.boxes import find_boxes
+from fusion_hub.data.annotations import find_boxes
 from fusion_hub.downstream.detection_scores import DetectionResult
 from fusion_hub.downstream.detectors import load_detector
 from fusion_hub.downstream.inputs import open_inputs

@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import SegformerForSemanticSegmentation
 
-from fusion_hub.data import PairedDataset
-from fusion_hub.data.generated import generate_scene
-from fusion_hub.data.labels import find_labels
+from fusion_hub.data import PairedDataset, generate_scene
+from fusion_hub.data.annotations import find_labels
 from fusion_hub.downstream import SegformerSegmenter
 from fusion_hub.downstream.image_training import Augmentation
 from fusion_hub.downstream.inputs import open_inputs, read_inputs
@@ -157,7 +156,7 @@ def test_missing_and_wrong_labels_are_named(tmp_path: Path, drawn: Path) -> None
         find_labels(pairs)
     (tmp_path / "labels").mkdir()
     Image.new("L", (128, 96), 7).save(tmp_path / "labels" / "0_day_road.png")
-    with pytest.raises(ValueError, match="2 of 3 pairs have no map of classes: 1_night_street, 2_smoke"):
+    with pytest.raises(ValueError, match="2 of 3 pairs have no class map: 1_night_street, 2_smoke"):
         find_labels(pairs)
     (one,) = find_labels(pairs[:1])
     with pytest.raises(ValueError, match="has the value 7: give classes 0 to 2"):

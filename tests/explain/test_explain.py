@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fusion_hub import FusionPipeline
-from fusion_hub.data.generated import generate_scene
+from fusion_hub.data import generate_scene
 from fusion_hub.explain import Panel, explain
 from fusion_hub.explain.pictures import HEAT, OPPOSED, PrincipalColors, energy, enlarge, gray, heat, limits, opposed
 from tests.pipelines.test_red_pipeline import red_pipeline

@@ -17,11 +17,7 @@ from fusion_hub.image.luminance import quantize
 from fusion_hub.image.processor import FusionImageProcessor
 
 ROOT = Path(__file__).parents[2]
-# Filters of models, metrics and baselines pad as their papers say; drawn scenes are no pictures that are read.
-ALLOWED = {
-    "fusion_hub/evaluation/baselines.py": ("padding",),
-    "fusion_hub/data/drawing.py": ("padding", "rounding"),
-}
+ALLOWED = {"fusion_hub/evaluation/baselines.py": ("padding",)}  # filters pad as their papers say
 PIXEL_WORK = {
     "padding": r"np\.pad\(|F\.pad\(.*reflect|mode = \"reflect",
     "luma weights": r"0\.(299|587|114)\s*[,*\]]",

@@ -29,7 +29,7 @@ from gradio_client import Client, handle_file
 from PIL import ExifTags, Image
 
 from fusion_hub import FusionPipeline, pretrained
-from fusion_hub.data.generated import generate_scene
+from fusion_hub.data import generate_scene
 from fusion_hub.image.io import READ_FORMATS
 from fusion_hub.pipelines import checkpoints
 from tests.support.tiny import tiny_pipeline

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 from space_load import Page as Server
 
-from fusion_hub.data.generated import generate_scene
+from fusion_hub.data import generate_scene
 from tests.support.browser import chromium
 
 TABS = {

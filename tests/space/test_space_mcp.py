@@ -17,7 +17,7 @@ from PIL import Image
 from space_load import Page
 
 from fusion_hub import FusionPipeline
-from fusion_hub.data.generated import generate_scene
+from fusion_hub.data import generate_scene
 
 MODEL = "difffusenet-msrs"
 

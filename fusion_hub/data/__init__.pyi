@@ -1,0 +1,51 @@
+from .annotations import (
+    IGNORED,
+    BoxedPair,
+    Boxes,
+    LabelledPair,
+    find_boxes,
+    find_labels,
+    iou,
+    known_classes,
+    same_class,
+    union_boxes,
+)
+from .crops import CropSource, PairCrops
+from .layouts import METADATA_FILES, SPLIT_NAMES, file_pair, find_splits, holds_parquet, safe_name
+from .paired_dataset import PairedDataset
+from .pairs import READ_ERRORS, ImageSource, Overlap, Pair, PairReport, inspect_picture, load_picture, some, source_file
+from .synthetic import GeneratedPair, generate_scene, generated_pairs
+
+__all__ = [
+    "IGNORED",
+    "METADATA_FILES",
+    "READ_ERRORS",
+    "SPLIT_NAMES",
+    "BoxedPair",
+    "Boxes",
+    "CropSource",
+    "GeneratedPair",
+    "ImageSource",
+    "LabelledPair",
+    "Overlap",
+    "Pair",
+    "PairCrops",
+    "PairReport",
+    "PairedDataset",
+    "file_pair",
+    "find_boxes",
+    "find_labels",
+    "find_splits",
+    "generate_scene",
+    "generated_pairs",
+    "holds_parquet",
+    "inspect_picture",
+    "iou",
+    "known_classes",
+    "load_picture",
+    "safe_name",
+    "same_class",
+    "some",
+    "source_file",
+    "union_boxes",
+]
