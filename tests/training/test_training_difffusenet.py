@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fusion_hub import DiffFuseNetPipeline
-from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, mixed_seed
+from fusion_hub.training import Source, Trainer, TrainingConfig, find_checkpoints, mixed_seed
 from fusion_hub.training.difffusenet import DiffFuseNetConfig, DiffFuseNetTask, DiffFuseNetTraining
 from tests.support.training_runs import (
     assert_same_gradients,
@@ -221,21 +221,3 @@ def test_the_script_trains_a_pipeline(tmp_path: Path, drawn_pairs: Path) -> None
     assert pipeline.model.config.use_edfd is False
     assert pipeline.scheduler.alphas_cumprod.tolist() == pipeline.model.alphas_cumprod
     assert json.loads((tmp_path / "pipeline" / "training.json").read_text())["steps"] == 2
-
-
-def test_the_script_reports_a_wrong_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script("difffusenet.py", "--variant", "huge", "--output_dir", str(tmp_path)) == 2
-    assert capsys.readouterr().err == "error: variant must be one of tiny, small, base, large, got huge\n"
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"variant": "huge"}, "variant must be one of tiny, small, base, large, got huge"),
-        ({"frequency": "fft"}, "frequency must be one of haar_inn, haar, none, got 'fft'"),
-        ({"stage_one_fraction": 1.5}, r"stage_one_fraction must be between 0 and 1, got 1\.5"),
-    ],
-)
-def test_wrong_values_are_named(tmp_path: Path, values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        DiffFuseNetTask(run_config(tmp_path), tiny_config(**values)).build_model()

@@ -13,7 +13,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image
 from torch import nn
 
-from fusion_hub import FusionPipeline, PretrainedInfo, REDPipeline, pretrained
+from fusion_hub import FusionPipeline, REDPipeline, pretrained
 from fusion_hub.pipelines import checkpoints
 from fusion_hub.training import (
     ConfigError,
@@ -40,6 +40,7 @@ from tests.support.training_runs import (
 from tests.support.training_toy import launch, toy_config
 
 CROP = 64
+GROUP_NORM = {"norm": "group", "norm_num_groups": 4, "attention_window": [0, 0]}
 ALL_LOSSES = {"structure": 1.0, "fidelity": 1.0, "difference_correlation": 1.0, "out_of_range": 5.0}
 
 
@@ -69,13 +70,7 @@ def training_module(**values: Any) -> REDTraining:
         {"mae_target": "mean", "gradient_target": "unsigned"},
         {"ssim_weight": "variance", "gradient_gain": 1.2},
         {"source_injection": False, "reversible_fusion": False, "reversible_blocks": False, "learnable_lambda": False},
-        {
-            "resample": "convolution",
-            "time_embedding": False,
-            "norm": "group",
-            "norm_num_groups": 4,
-            "attention_window": [0, 0],
-        },
+        {"resample": "convolution", "time_embedding": False, **GROUP_NORM},
         {"memory": "reversible", "num_steps": 3, "random_steps": True},
         {"num_steps": 3, "early_estimates": 0.5},
     ],
@@ -94,15 +89,9 @@ def test_steps_on_two_crops_lower_the_loss(drawn_pairs: Path, values: dict[str, 
         optimizer.step()
         seen.append(loss.item())
     assert seen[-1] < 0.97 * seen[0]
-
-
-def test_terms_are_those_with_a_weight(drawn_pairs: Path) -> None:
-    batch = batch_of(drawn_pairs, 2, CROP)
-    _, paper = training_module()(batch, 0)
-    assert paper.keys() == {"ssim", "mae", "gradient"}
-    _, every = training_module(**ALL_LOSSES)(batch, 0)
-    assert every.keys() == paper.keys() | ALL_LOSSES.keys()
-    assert not any(value.requires_grad for value in every.values())
+    extra = (ALL_LOSSES.keys() | {"early_estimates"}) & values.keys()
+    assert terms.keys() == {"ssim", "mae", "gradient"} | extra, "those with a weight"
+    assert not any(value.requires_grad for value in terms.values())
 
 
 def test_early_estimates_cost_what_the_losses_say_of_them(drawn_pairs: Path) -> None:
@@ -218,15 +207,7 @@ def test_the_ci_configuration_trains_a_pipeline_that_can_be_bundled(
     assert json.loads((tmp_path / "pipeline" / "training.json").read_text())["steps"] == 8
     assert load_config(tmp_path / "pipeline" / "config.yaml")["variant"] == "tiny"
 
-    info = PretrainedInfo(
-        name="red-tiny",
-        pipeline_class="REDPipeline",
-        model_class="REDModel",
-        modality="visible + infrared",
-        datasets=("drawn",),
-        license="Apache-2.0",
-        summary="Tiny.",
-    )
+    info = dataclasses.replace(pretrained.PRETRAINED["red-small-msrs"], name="red-tiny")
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "bundled")
     monkeypatch.setitem(pretrained.PRETRAINED, "red-tiny", info)
     monkeypatch.setattr(sys, "argv", ["bundle.py", str(tmp_path / "pipeline"), "red-tiny"])
@@ -286,11 +267,15 @@ def test_configurations_parse_and_data_replaces_their_sources(name: str, task_co
         ({"sd15": "a", "initial_weights": "b"}, "give sd15 = a or initial_weights = b, not both"),
         ({"sd15": "/no/such/folder"}, "/no/such/folder"),
         ({"initial_weights": "/no/such/folder"}, "no pipeline named '/no/such/folder'"),
+        ({"frequency": "fft"}, "frequency must be one of haar_inn, haar, none, got 'fft'"),
+        ({"stage_one_fraction": 1.5}, r"stage_one_fraction must be between 0 and 1, got 1\.5"),
     ],
 )
 def test_wrong_values_are_named(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    of_red = not values.keys() <= {"frequency", "stage_one_fraction"}
+    task_type, config_type = (REDTask, REDConfig) if of_red else (DiffFuseNetTask, DiffFuseNetConfig)
     with pytest.raises(ConfigError, match=message):
-        REDTask(run_config(tmp_path), tiny_config(**values)).build_model()
+        task_type(run_config(tmp_path), config_type(**({"variant": "tiny"} | values))).build_model()
 
 
 @pytest.mark.parametrize("sizes", [{"crop_size": 63}, {"late_crop_size": 65}])
@@ -352,7 +337,7 @@ def test_training_starts_from_a_pipeline(tmp_path: Path, task_type: Any, config_
     ("task_type", "config"),
     [
         (REDTask, tiny_config()),
-        (REDTask, tiny_config(norm="group", norm_num_groups=4, attention_window=[0, 0])),
+        (REDTask, tiny_config(**GROUP_NORM)),
         (DiffFuseNetTask, DiffFuseNetConfig(variant="tiny")),
     ],
     ids=["local", "global", "difffusenet"],
