@@ -73,6 +73,9 @@ def through(image, fused=None, **options):
         (torch.from_numpy(np.dstack([RGB, GREY])).permute(2, 0, 1) / 255, luma(RGB) / 255),
         (torch.from_numpy(DEEP), DEEP / 65535),
         (torch.from_numpy(GREY / 255).requires_grad_(), GREY / 255),
+        (torch.full((2, 3), 0.5, dtype=torch.bfloat16), np.full((2, 3), 0.5)),
+        (np.dstack([DEEP] * 3), DEEP / 65535),
+        (np.dstack([GREY] * 3), GREY / 255),
         (Image.fromarray(GREY), GREY / 255),
         (Image.fromarray(RGB), luma(RGB) / 255),
         (Image.fromarray(DEEP), DEEP / 65535),
@@ -86,10 +89,8 @@ def test_kinds_of_visible(image, expected: np.ndarray) -> None:
     plane = visible_plane(image)
     assert plane.dtype == np.float32
     np.testing.assert_allclose(plane, expected, atol=1e-6)
-
-
-def test_bfloat16_tensor() -> None:
-    np.testing.assert_allclose(visible_plane(torch.full((2, 3), 0.5, dtype=torch.bfloat16)), 0.5)
+    if image is RGB:
+        np.testing.assert_allclose(infrared_plane(image), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "P", "HSV"])
@@ -107,24 +108,8 @@ def test_lossless_colour_files(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(through(path)[0], RGB)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm"])
-def test_deep_grey_files(tmp_path: Path, name: str) -> None:
-    Image.fromarray(DEEP).save(tmp_path / name)
-    np.testing.assert_allclose(visible_plane(tmp_path / name), DEEP / 65535, atol=1e-6)
-    (result,) = through(tmp_path / name)
-    assert result.mode == "I;16"
-    np.testing.assert_array_equal(np.asarray(result), DEEP)
-
-
-def test_big_endian_tiff(tmp_path: Path) -> None:
-    Image.frombytes("I;16B", (17, 12), DEEP.astype(">u2").tobytes()).save(tmp_path / "a.tif")
-    with Image.open(tmp_path / "a.tif") as image:
-        assert image.mode == "I;16B"
-    np.testing.assert_array_equal(np.asarray(through(tmp_path / "a.tif")[0]), DEEP)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize(("suffix", "array"), [("jpg", RGB), ("png", RGB), ("tiff", RGB), ("png", DEEP)])
+@pytest.mark.parametrize("orientation", (1, 3, 6, 7))
+@pytest.mark.parametrize(("suffix", "array"), [("jpg", RGB), ("tiff", RGB), ("png", DEEP)])
 def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str, array: np.ndarray) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -205,12 +190,9 @@ def test_any_number_type_as_infrared(dtype: type) -> None:
     values = (np.arange(60).reshape(6, 10) - 20).astype(dtype) if dtype != np.uint32 else np.arange(60).reshape(6, 10)
     plane = infrared_plane(values.astype(dtype), infrared_range="minmax")
     np.testing.assert_allclose(plane, np.arange(60).reshape(6, 10) / 59, atol=1e-6)
+    if dtype in (np.int32, np.int64, np.uint32):  # float32 would lose the differences
+        np.testing.assert_allclose(infrared_plane(values.astype(dtype) + dtype(2**30), infrared_range="minmax"), plane)
     assert infrared_plane(values.astype(dtype)).std() > 0.2
-
-
-def test_large_offset_does_not_eat_small_differences() -> None:
-    values = 2**30 + np.arange(60, dtype=np.int32).reshape(6, 10)
-    np.testing.assert_allclose(infrared_plane(values), infrared_plane(values - 2**30), atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["auto", "dtype", "minmax", "percentile"])
@@ -236,15 +218,10 @@ def test_percentiles_of_a_large_image() -> None:
     np.testing.assert_allclose(infrared_plane(counts), expected, atol=5e-3)
 
 
-def test_colour_infrared_is_its_luma() -> None:
-    np.testing.assert_allclose(infrared_plane(RGB), luma(RGB) / 255, atol=1e-6)
-    np.testing.assert_allclose(infrared_plane(np.dstack([GREY] * 3)), GREY / 255, atol=1e-6)
-
-
 # --- what comes out ------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3, 4]), st.integers(0, 2**32 - 1))
 def test_round_trip_is_exact(height: int, width: int, channels: int, seed: int) -> None:
     array = np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
@@ -254,8 +231,8 @@ def test_round_trip_is_exact(height: int, width: int, channels: int, seed: int) 
 
 
 def test_every_colour_survives() -> None:
-    values = np.arange(0, 256, 3, dtype=np.uint8)
-    cube = np.stack(np.meshgrid(values, values, values), axis=-1).reshape(86, -1, 3)
+    values = np.arange(0, 256, 5, dtype=np.uint8)
+    cube = np.stack(np.meshgrid(values, values, values), axis=-1).reshape(52, -1, 3)
     np.testing.assert_array_equal(through(cube)[0], cube)
 
 
@@ -270,13 +247,6 @@ def test_chroma_is_put_back_as_through_ycbcr() -> None:
     expected = np.clip(np.stack([red, green, blue], -1), 0, 1)
     np.testing.assert_allclose(through(RGB, fused, output_type="np")[0], expected, atol=2e-6)
     assert np.abs(np.asarray(through(RGB, fused)[0]) - expected * 255).max() <= 0.501
-
-
-def test_equal_channels_stay_rgb() -> None:
-    (image,) = through(np.dstack([GREY] * 3), torch.rand(1, 1, 12, 17))
-    assert image.mode == "RGB"
-    array = np.asarray(image)
-    assert (array[..., 0] == array[..., 1]).all() and (array[..., 0] == array[..., 2]).all()
 
 
 def test_output_types_agree() -> None:
@@ -310,12 +280,6 @@ def test_float_pil_image_stays_float() -> None:
     np.testing.assert_allclose(image, GREY / 255, atol=1e-6)
 
 
-def test_sixteen_bit_colour_array() -> None:
-    deep = np.dstack([DEEP, DEEP[::-1], DEEP[:, ::-1]])
-    np.testing.assert_allclose(through(deep, output_type="np")[0], deep / 65535, atol=1e-6)
-    np.testing.assert_array_equal(through(deep)[0], np.floor(deep / 65535 * 255 + 0.5).astype(np.uint8))
-
-
 def test_half_precision_and_padding() -> None:
     plane, _, contexts = processor.preprocess(RGB, GREY)
     padded, size = pad_to_multiple(plane, 16)
@@ -340,7 +304,7 @@ def test_colour_profile_is_kept(tmp_path: Path) -> None:
         assert saved.info["icc_profile"] == b"a profile"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 40))
 def test_padding(height: int, width: int, multiple: int) -> None:
     x = torch.arange(height * width).reshape(1, 1, height, width).float()
@@ -351,11 +315,6 @@ def test_padding(height: int, width: int, multiple: int) -> None:
     assert torch.equal(crop_to(padded, size), x)
     extra = ((0, padded.shape[-2] - height), (0, padded.shape[-1] - width))
     np.testing.assert_array_equal(padded[0, 0].numpy(), np.pad(x[0, 0].numpy(), extra, mode="reflect"))
-
-
-def test_crop_to_larger() -> None:
-    with pytest.raises(ValueError, match="cannot crop 4 x 5"):
-        crop_to(torch.zeros(1, 1, 4, 5), (5, 5))
 
 
 # --- configuration ------------------------------------------------------------
@@ -547,6 +506,8 @@ def test_first_picture_of_mpo(tmp_path: Path) -> None:
 
 def test_bad_postprocess() -> None:
     plane, _, contexts = processor.preprocess(RGB, GREY)
+    with pytest.raises(ValueError, match="cannot crop 4 x 5"):
+        crop_to(torch.zeros(1, 1, 4, 5), (5, 5))
     for fused in (plane[0], plane.repeat(2, 1, 1, 1), plane.repeat(1, 3, 1, 1)):
         with pytest.raises(ValueError, match=r"fused must be \(1, 1, H, W\)"):
             processor.postprocess(fused, contexts)
@@ -577,12 +538,6 @@ def test_saved_files_are_exact(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(image, RGB)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_saved_sixteen_bits(tmp_path: Path, suffix: str) -> None:
-    path = save_image(Image.fromarray(DEEP), tmp_path / f"a{suffix}")
-    np.testing.assert_array_equal(np.asarray(through(path)[0]), DEEP)
-
-
 def test_saved_without_suffix_and_as_jpeg(tmp_path: Path) -> None:
     assert save_image(Image.fromarray(GREY), tmp_path / "a").name == "a.png"
     flat = np.full((16, 16, 3), (200, 30, 90), np.uint8)
@@ -591,6 +546,10 @@ def test_saved_without_suffix_and_as_jpeg(tmp_path: Path) -> None:
 
 
 def test_what_a_format_cannot_hold(tmp_path: Path) -> None:
+    for suffix in (".png", ".tif"):
+        path = save_image(Image.fromarray(DEEP), tmp_path / f"deep{suffix}")
+        np.testing.assert_array_equal(np.asarray(through(path)[0]), DEEP)
+        path.unlink()
     with pytest.raises(ValueError, match=r"JPEG cannot hold .*'I;16' \(a.jpg\): save as .png or .tif or .tiff"):
         save_image(Image.fromarray(DEEP), tmp_path / "a.jpg")
     with pytest.raises(ValueError, match="WEBP cannot hold"):

@@ -23,7 +23,7 @@ def _fits(multiple: int, tile: int, overlap: int) -> bool:
     return 2 * overlap < tile and tile - overlap >= multiple
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(sizes, sizes, geometry)
 def test_windows_cover_are_aligned_and_overlap(height: int, width: int, numbers: tuple[int, int, int]) -> None:
     multiple, factor, overlap = numbers
@@ -44,7 +44,7 @@ def test_windows_cover_are_aligned_and_overlap(height: int, width: int, numbers:
         assert above.top + above.height - below.top >= overlap
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 400), geometry, st.integers(0, 10))
 def test_weights_sum_to_one(length: int, numbers: tuple[int, int, int], margin: int) -> None:
     multiple, factor, overlap = numbers
@@ -73,8 +73,8 @@ def test_identity_gives_the_image_back(height: int, width: int, numbers: tuple[i
     assert (result - image).abs().max() <= 1e-6
 
 
-@pytest.mark.parametrize("size", [(97, 131), (64, 64), (200, 33), (65, 64), (1, 300)])
-@pytest.mark.parametrize("margin", [None, 2, 6, 8])
+@pytest.mark.parametrize("size", [(97, 131), (65, 64), (1, 300)])
+@pytest.mark.parametrize("margin", [None, 2, 8])
 def test_local_filter_has_no_seam(size: tuple[int, int], margin: int | None) -> None:
     """A 5x5 box blur reaches 2 pixels: with those thrown away tiles equal the whole image everywhere."""
     visible, infrared = torch.rand(2, 2, 1, *size, generator=torch.Generator().manual_seed(0))

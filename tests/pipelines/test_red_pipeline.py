@@ -1,37 +1,19 @@
 """`REDPipeline`: what it adds to `FusionPipeline`, and that its folder loads in all ways."""
 
 import itertools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import fusion_hub
-from fusion_hub import FusionPipeline, REDModel, REDPipeline
+from fusion_hub import FusionPipeline, REDPipeline
 from fusion_hub.image.tiling import Window, run_tiled
-from fusion_hub.models.red import RED_VARIANTS, REDOutput
+from fusion_hub.models.red import REDOutput
 from fusion_hub.pipelines.fusion_pipeline import WHOLE_IMAGE_LIMIT
-from tests.support.hub_server import HubServer
-
-LUMA = np.array([0.299, 0.587, 0.114])
-
-
-def red_pipeline(tile_size: int = 128, **settings: object) -> REDPipeline:
-    """Random weights, none left at the zeros that training starts from, so that every layer shows in the output."""
-    torch.manual_seed(0)
-    model = REDModel(**{**RED_VARIANTS["tiny"], "num_steps": 3, **settings}).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 0 and not parameter.any():
-                parameter.normal_(std=0.05)
-    pipeline = REDPipeline(model, tile_size=tile_size)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+from tests.support.tiny import picture_pair as pair
+from tests.support.tiny import red_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -45,38 +27,14 @@ def global_pipe() -> REDPipeline:
     return red_pipeline(tile_size=64, attention_window=(0, 0), norm="group", norm_num_groups=4)
 
 
-def pair(height: int = 48, width: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth uint8 noise away from black and white, so that no colour is clipped."""
-    random = np.random.default_rng(seed)
-    coarse = random.integers(80, 176, (height // 8 + 1, width // 8 + 1, 4), dtype=np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse, "RGBA").resize((width, height)))
-    return smooth[..., :3], smooth[..., 3]
-
-
 def fuse(pipe: FusionPipeline, *images: object, **settings: object) -> torch.Tensor:
     return pipe(*images, output_type="pt", **settings).images
 
 
-# --- images ---
-
-
-def test_chroma_of_the_visible_image_is_kept(pipe: REDPipeline) -> None:
-    visible, infrared = pair()
-    fused = fuse(pipe, visible, infrared)[0].permute(1, 2, 0).double().numpy()
-    source = visible / 255
-    inside = ((fused > 0) & (fused < 1)).all(axis=-1)
-    assert inside.mean() > 0.5
-    chroma, expected = (image - (image @ LUMA)[..., None] for image in (fused, source))
-    assert np.abs(chroma - expected)[inside].max() < 1e-5
-    assert np.abs(fused - source).mean() > 1e-3, "the luminance was not fused at all"
-
-
-@pytest.mark.parametrize("size", [(1, 1), (3, 5), (17, 31), (50, 130)])
-def test_any_size(pipe: REDPipeline, global_pipe: REDPipeline, size: tuple[int, int]) -> None:
-    for pipeline in (pipe, global_pipe):
-        fused = fuse(pipeline, *pair(*size))
-        assert fused.shape == (1, 3, *size)
-        assert fused.isfinite().all() and fused.min() >= 0 and fused.max() <= 1
+def test_any_size_with_statistics_of_the_whole_image(global_pipe: REDPipeline) -> None:
+    for size in ((1, 1), (17, 31)):
+        fused = fuse(global_pipe, *pair(*size))
+        assert fused.shape == (1, 3, *size) and fused.isfinite().all()
 
 
 @pytest.mark.parametrize("steps", [None, "auto"])
@@ -190,37 +148,6 @@ def test_automatic_tiles_of_a_global_model_are_blended(global_pipe: REDPipeline)
     assert not torch.allclose(fused, fuse(global_pipe, *images, infrared_range="dtype", tile=0), atol=1e-3)
 
 
-# --- precision, offload, no noise ---
-
-
-def test_deterministic(pipe: REDPipeline) -> None:
-    state = torch.random.get_rng_state()
-    assert torch.equal(fuse(pipe, *pair()), fuse(pipe, *pair()))
-    assert torch.equal(state, torch.random.get_rng_state()), "the global generator was drawn from"
-
-
-def test_bfloat16_is_close(pipe: REDPipeline) -> None:
-    half = red_pipeline()
-    half.model.to(torch.bfloat16)
-    fused, expected = fuse(half, *pair()), fuse(pipe, *pair())
-    assert fused.dtype == torch.float32
-    assert 0 < (fused - expected).abs().mean() < 0.02
-
-
-def test_cpu_offload(pipe: REDPipeline) -> None:
-    expected, offloaded = fuse(pipe, *pair()), red_pipeline()
-    offloaded.enable_model_cpu_offload(device="cpu")
-    for _ in range(2):  # the hooks are put back after a call
-        assert torch.equal(expected, fuse(offloaded, *pair()))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_cuda_equals_cpu(pipe: REDPipeline) -> None:
-    fused = fuse(red_pipeline().to("cuda"), *pair(200, 300))
-    assert fused.device.type == "cpu"
-    assert (fused - fuse(pipe, *pair(200, 300))).abs().max() < 0.02
-
-
 # --- loading ---
 
 
@@ -240,51 +167,3 @@ def test_saved_and_loaded_outputs_are_equal(tmp_path: Path, pipe: REDPipeline) -
         assert torch.equal(fuse(loaded, *pair()), fuse(stored, *pair()))
     with pytest.raises(ValueError, match="describes a REDPipeline, which is not a DiffFuseNetPipeline"):
         fusion_hub.DiffFuseNetPipeline.from_pretrained(tmp_path / "red")
-
-
-def test_half_precision_files_load_as_float32(tmp_path: Path) -> None:
-    half = red_pipeline()
-    half.model.half()
-    half.save_pretrained(tmp_path / "half")
-    loaded = FusionPipeline.from_pretrained(tmp_path / "half")
-    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
-    assert (fuse(loaded, *pair()) - fuse(red_pipeline(), *pair())).abs().max() < 0.01
-
-
-LOAD = """
-import sys
-import numpy as np
-from huggingface_hub import HfApi
-from diffusers import DiffusionPipeline
-
-folder, cache, inputs, expected = sys.argv[1:]
-HfApi().create_repo("tester/red")
-HfApi().upload_folder(repo_id="tester/red", folder_path=folder)
-pair = np.load(inputs)
-
-def check(pipe):
-    fused = pipe(pair["visible"], pair["infrared"], output_type="np").images
-    assert np.array_equal(fused, np.load(expected))
-    return pipe
-
-plain = check(DiffusionPipeline.from_pretrained("tester/red", cache_dir=cache + "/plain", trust_remote_code=True))
-from fusion_hub import REDPipeline
-assert type(plain) is REDPipeline  # imported, not copied
-assert type(check(REDPipeline.from_pretrained("tester/red", cache_dir=cache + "/typed"))) is REDPipeline
-check(DiffusionPipeline.from_pretrained(folder, trust_remote_code=True))
-"""
-
-
-def test_from_the_hub(tmp_path: Path, pipe: REDPipeline) -> None:
-    inputs, expected = tmp_path / "pair.npz", tmp_path / "fused.npy"
-    visible, infrared = pair(40, 56)
-    np.savez(inputs, visible=visible, infrared=infrared)
-    np.save(expected, pipe(visible, infrared, output_type="np").images)
-    pipe.save_pretrained(tmp_path / "red")
-    arguments = map(str, (tmp_path / "red", tmp_path / "cache", inputs, expected))
-    with HubServer() as hub:
-        environment = {**os.environ, **hub.environment(tmp_path / "home")}
-        result = subprocess.run(
-            [sys.executable, "-c", LOAD, *arguments], env=environment, capture_output=True, text=True, check=False
-        )
-    assert result.returncode == 0, result.stderr
