@@ -71,29 +71,18 @@ def python(script: str, environment: dict[str, str], *arguments: object) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-COMMANDS = """
-import json, sys
-from typer.testing import CliRunner
-from fusion_hub.cli import app
-results = [CliRunner().invoke(app, ["publish-dataset", *command]) for command in json.loads(sys.argv[1])]
-print(json.dumps([(result.exit_code, result.output) for result in results]))
-"""
-
-
-def publish(commands: list[list[object]], environment: dict[str, str]) -> list[tuple[int, str]]:
-    """Exit code and output of each `fusion-hub publish-dataset`."""
-    return python(COMMANDS, environment, json.dumps([[str(part) for part in command] for command in commands]))
-
-
 @pytest.fixture(scope="module")
 def published(pairs: Path, hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Output of the command by format; the repositories are `tester/folder` and `tester/parquet`. All is done twice."""
-    terms = ["--licence", "cc-by-4.0", "--source", "drawn by a test", "--tag", "v1"]
-    commands = [[pairs, "--repo-id", f"tester/{name}", "--format", name, *terms] for name in FORMATS]
-    commands[1].append("--private")
-    results = publish(commands * 2, hub.environment(tmp_path_factory.mktemp("publisher")))
-    assert [code for code, _ in results] == [0, 0, 0, 0], results
-    return {name: output for name, (_, output) in zip(FORMATS, results[:2], strict=True)}
+    terms = ["--license", "cc-by-4.0", "--source", "drawn by a test", "--tag", "v1"]
+    outputs = {}
+    for name in ("folder", "parquet", "folder", "parquet"):
+        command = ["publish-dataset", pairs, "--repo-id", f"tester/{name}", "--format", name, *terms]
+        private = ["--private"] if name == "parquet" else []
+        code, output = hub.invoke(tmp_path_factory.mktemp("publisher"), *command, *private)
+        assert code == 0, output
+        outputs.setdefault(name, output)
+    return outputs
 
 
 READ = """
@@ -272,49 +261,37 @@ def test_nothing_is_uploaded_after_a_fault(fresh: Path, tmp_path: Path) -> None:
     for number, split in enumerate(("train", "test")):
         make_pairs(damaged / split, ["a"], 100 * number)
     FAULTS["leak"][0](damaged)
-    licence = ["--licence", "mit"]
-    commands: list[list[object]] = [
-        [damaged, "--repo-id", "tester/damaged", *licence],
-        [fresh, "--repo-id", "tester/damaged"],
-        [fresh, "--repo-id", "tester/damaged", "--licence", "cc-by-5.0"],
-        [fresh, "--repo-id", "damaged", *licence],
-        [fresh, "--repo-id", "tester/damaged", "--dry-run"],
+    command, license_option = ["publish-dataset", fresh, "--repo-id", "tester/damaged"], ["--license", "mit"]
+    commands: list[tuple[list[object], int, str]] = [
+        (["publish-dataset", damaged, *command[2:], *license_option], 1, "share 1 pictures"),
+        (command, 2, "--license is missing"),
+        ([*command, "--licence", "cc-by-5.0"], 1, "cc-by-5.0"),
+        ([*command[:3], "damaged", *license_option], 1, "'damaged'"),
+        ([*command, "--dry-run"], 0, "dry run: nothing was uploaded"),
     ]
     with HubServer() as hub:
-        results = publish(commands, hub.environment(tmp_path / "home"))
-        assert [code for code, _ in results] == [1, 2, 1, 1, 0], results
-        assert "share 1 pictures" in results[0][1]
-        assert "--license is missing" in results[1][1]
-        assert "cc-by-5.0" in results[2][1]
-        assert "'damaged'" in results[3][1]
-        assert "dry run: nothing was uploaded" in results[4][1] and "--license is required" in results[4][1]
-        assert not hub.repositories
+        for arguments, code, message in commands:
+            found = hub.invoke(tmp_path / "home", *arguments)
+            assert found[0] == code and message in found[1], found
+        assert "--license is required" in found[1] and not hub.repositories
 
 
 def test_refusals_by_the_hub(fresh: Path, tmp_path: Path) -> None:
-    command = [fresh, "--repo-id", "tester/refused", "--licence", "mit", "--tag", "v1"]
+    command = ["publish-dataset", fresh, "--repo-id", "tester/refused", "--license", "mit", "--tag", "v1"]
     with HubServer() as hub:
-        [(code, output)] = publish([command], hub.environment(tmp_path / "wrong", token="hf_wrong"))
-        assert code == 1 and "token" in output and "hf_wrong" not in output
-        assert "Traceback" not in output and not hub.repositories
+        code, output = hub.invoke(tmp_path, *command, token="hf_wrong")
+        assert code == 1 and "token" in output and "hf_wrong" not in output and not hub.repositories
         hub.fail("POST", "/commit/", status=412)
         hub.fail("POST", "/tag/", status=403)
-        stale, untagged, good = publish([command] * 3, hub.environment(tmp_path / "good"))
-        assert stale[0] == 1 and "somebody else changed tester/refused" in stale[1]
-        assert untagged[0] == 1 and "may not write" in untagged[1]
-        assert good[0] == 0
+        hub.fail("GET|HEAD", r"/resolve/.*metadata\.csv", status=404, times=float("inf"))
+        for message in ("somebody else changed tester/refused", "may not write", "its split train cannot be streamed"):
+            code, output = hub.invoke(tmp_path, *command)
+            assert code == 1 and message in output, output
+        assert "its tag v1 was removed again" in output and not hub.repository("datasets/tester/refused").tags
+        hub.heal()
+        assert hub.invoke(tmp_path, *command)[0] == 0
         repository = hub.repository("datasets/tester/refused")
         assert repository.tags == {"v1": repository.head.oid} and len(repository.commits) == 2
-
-
-def test_what_cannot_be_streamed_keeps_no_tag(fresh: Path, tmp_path: Path) -> None:
-    command = [fresh, "--repo-id", "tester/lost", "--licence", "mit", "--tag", "v1"]
-    with HubServer() as hub:
-        hub.fail("GET|HEAD", r"/resolve/.*metadata\.csv", status=404, times=float("inf"))
-        [(code, output)] = publish([command], hub.environment(tmp_path))
-        assert code == 1 and "Traceback" not in output
-        assert "its split train cannot be streamed" in output and "its tag v1 was removed again" in output
-        assert not hub.repository("datasets/tester/lost").tags
 
 
 # --- layouts, notes, shards ---

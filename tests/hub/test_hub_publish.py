@@ -1,4 +1,4 @@
-"""A trained pipeline is published and loaded again: all ways, fresh caches, a process for each kind of user."""
+"""A trained pipeline is published and loaded again, in every way and with fresh caches."""
 
 import json
 import os
@@ -7,15 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from fusion_hub import FusionPipeline
+from fusion_hub import DiffFuseNetPipeline, FusionPipeline, REDPipeline
 from fusion_hub.cli import app
 from fusion_hub.hub import PublishError
 from fusion_hub.hub.card_checks import find_local_paths, is_local_path
@@ -71,36 +72,16 @@ def hub() -> Iterator[HubServer]:
         yield hub
 
 
-def run(hub: HubServer, home: Path, *command: object, token: str | None = TOKEN, **variables: str) -> SimpleNamespace:
-    """A new Python process that knows only this Hub."""
-    environment = {**os.environ, **hub.environment(home, token), "HF_HUB_DISABLE_PROGRESS_BARS": "1", **variables}
-    result = subprocess.run(
-        [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert TOKEN not in result.stdout + result.stderr
-    return SimpleNamespace(code=result.returncode, output=result.stdout, errors=result.stderr)
-
-
-PUBLISH = """
-import json, sys
-from fusion_hub.hub import PublishError, publish_model
-for folder, repo_id, settings in json.loads(sys.argv[1]):
-    try:
-        print(publish_model(folder, repo_id, tag="v1", **settings).commit)
-    except PublishError as error:
-        print(error)
-"""
-
-
 @pytest.fixture(scope="module")
-def published(hub: HubServer, runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Both pipelines, the second one private, and a third repository whose first download is damaged: what was said."""
-    jobs: list = [(str(runs["dfn"]), "tester/dfn", {}), (str(runs["red"]), "lab/red", {"private": True})]
-    jobs += [(str(runs["dfn"]), "tester/damaged", {})] * 2
+def published(hub: HubServer, runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str]]:
+    """Both pipelines, the second one private, and a third repository whose first download is damaged."""
     hub.fault("corrupt", "GET", "/tester/damaged/resolve/[^/]+/model/config.json")
-    result = run(hub, tmp_path_factory.mktemp("home"), "-c", PUBLISH, json.dumps(jobs))
-    assert result.code == 0, result.errors
-    return result.output.splitlines()
+    home = tmp_path_factory.mktemp("home")
+    jobs = [("dfn", "tester/dfn"), ("red", "lab/red", "--private"), *[("dfn", "tester/damaged")] * 2]
+    return [
+        hub.invoke(home, "publish", runs[kind], "--repo-id", repo_id, "--tag", "v1", *options)
+        for kind, repo_id, *options in jobs
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +101,18 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- what is published ---
 
 
-def test_repository(hub: HubServer, published: list[str]) -> None:
-    for name, commit, private in zip(("tester/dfn", "lab/red"), published[:2], (False, True), strict=True):
+TEXTS = (".json", ".yaml", ".md", ".py")
+
+
+def test_repository(hub: HubServer, published: list[tuple[int, str]]) -> None:
+    for name, (code, output), private in zip(("tester/dfn", "lab/red"), published, (False, True), strict=False):
         repository = hub.repository(name)
+        assert code == 0 and "at v1: downloaded again, both precisions give the same pixels" in output
+        assert f'FusionPipeline.from_pretrained("{name}", revision="v1")' in output
         scheduler = {"scheduler/scheduler_config.json"} if name == "tester/dfn" else set()
         assert set(repository.files) == FILES | scheduler | {".gitattributes"}
-        assert len(repository.commits) == 2 and repository.tags == {"v1": commit} and repository.private is private
+        assert len(repository.commits) == 2 and repository.tags == {"v1": repository.head.oid}
+        assert repository.private is private
         texts = {path: content.decode() for path, content in repository.files.items() if path.endswith(TEXTS)}
         assert not any("mallory" in text or "/home" in text for text in texts.values())
         assert yaml.safe_load(texts["config.yaml"])["sources"][0]["path"] == "msrs"
@@ -134,21 +121,19 @@ def test_repository(hub: HubServer, published: list[str]) -> None:
         assert repository.files["sample.png"].startswith(b"\x89PNG")
 
 
-TEXTS = (".json", ".yaml", ".md", ".py")
-
-
-def test_a_download_that_is_not_what_was_sent(hub: HubServer, published: list[str]) -> None:
-    """Its tag was removed; the same call again made no second commit."""
-    assert "model/config.json of 'tester/damaged' is damaged" in published[2]
-    assert "its tag v1 was removed again; run the same command again" in published[2]
+def test_a_damaged_download(hub: HubServer, published: list[tuple[int, str]]) -> None:
+    """Its tag was removed; the same command again made no second commit."""
+    (failed, output), (code, _) = published[2:]
+    assert failed == 1 and "model/config.json of 'tester/damaged' is damaged" in output and code == 0
+    assert "its tag v1 was removed again; run the same command again" in output
     repository = hub.repository("tester/damaged")
-    assert len(repository.commits) == 2 and repository.tags == {"v1": repository.head.oid} == {"v1": published[3]}
+    assert len(repository.commits) == 2 and repository.tags == {"v1": repository.head.oid}
     assert hub.count("DELETE .*/tester/damaged/tag/v1") == 1
 
 
 # --- loading ---
 
-SETUP = """
+PLAIN_THEN_TYPED = """
 import json, os, sys
 import numpy as np
 from pathlib import Path
@@ -167,8 +152,7 @@ def refused(load, error, *parts):
         assert all(part in str(found) for part in parts), found
     else:
         raise AssertionError(parts)
-"""
-PLAIN_THEN_TYPED = """
+
 from diffusers import DiffusionPipeline
 cache = sys.argv[2]
 refused(lambda: DiffusionPipeline.from_pretrained("tester/dfn", cache_dir=cache), ValueError, "trust_remote_code")
@@ -183,43 +167,47 @@ for repo_id, kind in (("tester/dfn", "dfn"), ("lab/red", "red")):
         assert type(check(loader.from_pretrained(repo_id, cache_dir=cache), kind)) is typed
     check(typed.from_pretrained(repo_id, cache_dir=cache, local_files_only=True), kind)
 """
-TYPED_FIRST = """
-from fusion_hub import DiffFuseNetPipeline, FusionPipeline, REDPipeline
-token = os.environ.pop("THE_TOKEN")
-refused(lambda: REDPipeline.from_pretrained("lab/red"), OSError, "cannot load 'lab/red' from the Hub", "token")
-refused(lambda: REDPipeline.from_pretrained("lab/red", token="hf_wrong"), OSError, "cannot load 'lab/red'", "token")
-check(REDPipeline.from_pretrained("lab/red", token=token, revision="v1"), "red")
-check(DiffFuseNetPipeline.from_pretrained("tester/dfn", revision="v1"), "dfn")
-check(FusionPipeline.from_pretrained("tester/dfn", revision="v1", variant="fp16"), "dfn", "fp16")
-"""
-OFFLINE = """
-from fusion_hub import DiffFuseNetPipeline, FusionPipeline, REDPipeline
-check(REDPipeline.from_pretrained("lab/red", revision="v1"), "red")
-check(FusionPipeline.from_pretrained("tester/dfn", revision="v1"), "dfn")
-check(DiffFuseNetPipeline.from_pretrained("tester/dfn", revision="v1", variant="fp16"), "dfn", "fp16")
-refused(lambda: REDPipeline.from_pretrained("lab/red", revision="v1", variant="fp16"), OSError, "lab/red")
-refused(lambda: REDPipeline.from_pretrained("lab/red", revision="v2"), OSError, "lab/red")
-"""
 
 
 @pytest.mark.usefixtures("published")
 def test_plain_diffusers_then_typed(hub: HubServer, expected: Path, tmp_path: Path) -> None:
-    result = run(hub, tmp_path / "home", "-c", SETUP + PLAIN_THEN_TYPED, expected, tmp_path / "cache")
-    assert result.code == 0, result.errors
+    """In a process of its own, in which plain diffusers imports the classes first."""
+    command = [sys.executable, "-c", PLAIN_THEN_TYPED, str(expected), str(tmp_path / "cache")]
+    environment = {**os.environ, **hub.environment(tmp_path / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert TOKEN not in result.stdout + result.stderr
 
 
 @pytest.mark.usefixtures("published")
-def test_typed_private_and_then_offline(hub: HubServer, expected: Path, tmp_path: Path) -> None:
+def test_typed_private_and_then_offline(
+    hub: HubServer, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(
+        loader: type[FusionPipeline], repo_id: str, kind: str, variant: str | None = None, **settings: Any
+    ) -> None:
+        pipeline = loader.from_pretrained(repo_id, revision="v1", variant=variant, cache_dir=tmp_path, **settings)
+        assert np.array_equal(fuse(pipeline), np.load(expected / f"{kind}{f'-{variant}' if variant else ''}.npy"))
+
+    hub.redirect(monkeypatch, tmp_path, token=None)
     before = len(hub.requests)
-    variables = {"THE_TOKEN": TOKEN}
-    result = run(hub, tmp_path / "home", "-c", SETUP + TYPED_FIRST, expected, token=None, **variables)
-    assert result.code == 0, result.errors
+    for token in (None, "hf_wrong"):
+        with pytest.raises(OSError, match=r"cannot load 'lab/red' from the Hub(.|\n)*token"):
+            REDPipeline.from_pretrained("lab/red", token=token, cache_dir=tmp_path)
+    check(REDPipeline, "lab/red", "red", token=TOKEN)
+    check(DiffFuseNetPipeline, "tester/dfn", "dfn")
+    check(FusionPipeline, "tester/dfn", "dfn", "fp16")
     fetched = [request for request in hub.requests[before:] if "/resolve/" in request]
     assert fetched and not any(request.endswith(".py") for request in fetched)
 
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     before = len(hub.requests)
-    result = run(hub, tmp_path / "home", "-c", SETUP + OFFLINE, expected, token=None, HF_HUB_OFFLINE="1")
-    assert result.code == 0, result.errors
+    check(REDPipeline, "lab/red", "red")
+    check(FusionPipeline, "tester/dfn", "dfn")
+    check(DiffFuseNetPipeline, "tester/dfn", "dfn", "fp16")
+    for settings in ({"revision": "v1", "variant": "fp16"}, {"revision": "v2"}):
+        with pytest.raises(OSError, match="lab/red"):
+            REDPipeline.from_pretrained("lab/red", cache_dir=tmp_path, **settings)
     assert len(hub.requests) == before
 
 
@@ -227,13 +215,10 @@ def test_typed_private_and_then_offline(hub: HubServer, expected: Path, tmp_path
 
 
 def test_bundled_checkpoint(hub: HubServer, tmp_path: Path) -> None:
-    command = ("publish", "difffusenet-msrs", "--repo-id", "tester/msrs", "--tag", "v1")
-    result = run(hub, tmp_path / "home", "-m", "fusion_hub.cli", *command)
-    assert result.code == 0, result.errors
+    code, output = hub.invoke(tmp_path / "home", "publish", "difffusenet-msrs", "--repo-id", "tester/msrs")
     repository = hub.repository("tester/msrs")
-    assert len(repository.commits) == 2 and repository.tags == {"v1": repository.head.oid}
-    assert "at v1: downloaded again, both precisions give the same pixels" in result.output
-    assert 'FusionPipeline.from_pretrained("tester/msrs", revision="v1")' in result.output
+    assert code == 0 and f'revision="{repository.head.oid}"' in output
+    assert len(repository.commits) == 2 and not repository.tags
     bundled = load_file(checkpoints.ROOT / "difffusenet-msrs" / FULL)
     (tmp_path / "full").write_bytes(repository.files[FULL])
     (tmp_path / "half").write_bytes(repository.files[HALF])

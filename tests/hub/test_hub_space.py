@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from fusion_hub import list_models
 from fusion_hub.hub import PublishError
-from fusion_hub.hub.space import ROOT, check_hardware, staged_space
+from fusion_hub.hub.space import ROOT, check_hardware, staged_space, upload_space
 from tests.support.hub_server import HubServer
 
 SPACE = "spaces/tester/demo"
@@ -110,49 +110,31 @@ def test_runs_on_its_tree_and_its_requirements_alone(staged: Path, tmp_path: Pat
 
 # --- it is published ---
 
-PUBLISH = """
-import json, sys
-from typer.testing import CliRunner
-from fusion_hub.cli import app
-results = [CliRunner().invoke(app, ["publish-space", *command]) for command in json.loads(sys.argv[1])]
-print(json.dumps([(result.exit_code, result.output) for result in results]))
-"""
 
-
-def publish(commands: list[list[str]], environment: dict[str, str]) -> list[tuple[int, str]]:
-    """Exit code and output of each `fusion-hub publish-space`."""
-    command = [sys.executable, "-c", PUBLISH, json.dumps(commands)]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_published(staged: Path, tmp_path: Path) -> None:
-    repo_id = ["--repo-id", "tester/demo"]
-    commands = [
-        [*repo_id, "--dry-run"],
-        [*repo_id, "--private", "--hardware", "cpu-upgrade"],
-        repo_id,
-        ["--repo-id", "demo"],
-    ]
+def test_published(staged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["publish-space", "--repo-id", "tester/demo"]
     with HubServer() as hub:
-        [wrong] = publish([repo_id], hub.environment(tmp_path / "wrong", token="hf_wrong"))
-        assert wrong[0] == 1 and "token" in wrong[1] and "hf_wrong" not in wrong[1] and not hub.repositories
-        dry, real, again, no_owner = publish(commands, hub.environment(tmp_path / "home"))
-        assert dry[0] == 0 and "nothing was uploaded" in dry[1] and "app.py" in dry[1]
-        assert real[0] == 0, real
-        assert again[0] == 0, again
-        assert no_owner[0] == 1 and "'demo' lacks the owner" in no_owner[1]
+        code, output = hub.invoke(tmp_path, *command, token="hf_wrong")
+        assert code == 1 and "token" in output and "hf_wrong" not in output and not hub.repositories
+        code, output = hub.invoke(tmp_path, *command, "--dry-run")
+        assert code == 0 and "nothing was uploaded" in output and "app.py" in output and not hub.repositories
+        code, output = hub.invoke(tmp_path, "publish-space", "--repo-id", "demo")
+        assert code == 1 and "'demo' lacks the owner" in output
+
+        code, output = hub.invoke(tmp_path, *command, "--private", "--hardware", "cpu-upgrade")
         repository = hub.repository(SPACE)
+        assert code == 0 and repository.head.oid in output
+        hub.redirect(monkeypatch, tmp_path)
+        assert upload_space(staged, "tester/demo").commit == repository.head.oid
         assert repository.private and repository.settings["sdk"] == "gradio"
-        assert len(repository.commits) == 2, "that of its creation, and ours; the second time nothing was new"
+        assert len(repository.commits) == 2, "its creation and ours; the second time nothing was new"
         assert repository.settings["hardware"] == "cpu-upgrade"
         files = dict(repository.files)
         files.pop(".gitattributes")
         assert files == files_of(staged)
         hub.fail("POST", "/hardware", status=402)
-        [poor] = publish([[*repo_id, "--hardware", "t4-small"]], hub.environment(tmp_path / "home"))
-        assert poor[0] == 1 and "is published, but the Hub does not give it the hardware t4-small" in poor[1]
+        with pytest.raises(PublishError, match="is published, but the Hub does not give it the hardware t4-small"):
+            upload_space(staged, "tester/demo", hardware="t4-small")
 
 
 # --- what is refused ---

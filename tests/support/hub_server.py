@@ -28,7 +28,9 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import pytest
 import yaml
 from huggingface_hub import constants
+from typer.testing import CliRunner
 
+from fusion_hub.cli import app
 from tests.support.hub_repository import Blob, HubError, Repository, is_lfs, list_folder
 
 TOKEN, READ_TOKEN = "hf_test", "hf_read"
@@ -131,15 +133,35 @@ class HubServer:
         }
 
     def redirect(self, patch: pytest.MonkeyPatch, home: Path, token: str | None = TOKEN) -> None:
-        """Send the client of this process here, for as long as the patch lasts. The cache is not moved."""
+        """Send the clients of this process here, with caches below `home`, for as long as the patch lasts."""
+        import datasets
+
         for name, value in {
             "ENDPOINT": self.endpoint,
+            "HUGGINGFACE_CO_URL_TEMPLATE": self.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
             "HF_HUB_OFFLINE": False,
             "HF_HUB_DISABLE_XET": True,
             "HF_TOKEN_PATH": str(home / "token"),
+            "HF_HUB_CACHE": str(home / "hub"),
         }.items():
             patch.setattr(constants, name, value)
+        for name, value in {
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HUB_OFFLINE": False,
+            "HF_DATASETS_CACHE": home / "datasets",
+            "HF_MODULES_CACHE": home / "modules",
+        }.items():
+            patch.setattr(datasets.config, name, value)
         patch.setenv("HF_TOKEN", token or "")
+
+    def invoke(self, home: Path, *command: object, token: str | None = TOKEN) -> tuple[int, str]:
+        """Run `fusion-hub ...` in this process against this Hub; its exit code, and what it printed."""
+        with pytest.MonkeyPatch.context() as patch:
+            self.redirect(patch, home, token)
+            result = CliRunner().invoke(app, [str(part) for part in command])
+        assert TOKEN not in result.output and "Traceback" not in result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, result.output
 
     def repository(self, name: str, kind: str = "model") -> Repository:
         key = f"{PREFIXES[kind]}{name}"
