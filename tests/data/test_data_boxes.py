@@ -1,4 +1,4 @@
-"""Boxes beside pictures: the union of several people's against its rule, real files against what their README says."""
+"""Boxes beside pictures: the union of several annotators against its rule, real files against their README."""
 
 import json
 from itertools import permutations
@@ -43,51 +43,37 @@ def one(*corners: float, class_id: int = 0) -> Boxes:
 # --- the union -------------------------------------------------------------------------------------------------------
 
 
-@given(people())
-def test_the_order_of_people_does_not_matter(drawn: list[Boxes]) -> None:
-    expected = union_boxes(drawn)
-    for order in permutations(drawn):
-        boxes, class_ids = union_boxes(list(order))
-        assert np.array_equal(boxes, expected[0]) and np.array_equal(class_ids, expected[1])
-
-
-@given(people())
-def test_each_class_has_at_least_the_boxes_of_one_person_and_at_most_all(drawn: list[Boxes]) -> None:
+@given(people(), st.integers(-50, 50), st.integers(1, 4))
+@settings(max_examples=60)
+def test_properties_of_the_union(drawn: list[Boxes], by: int, scale: int) -> None:
     boxes, class_ids = union_boxes(drawn)
     assert boxes.shape == (len(class_ids), 4) and boxes.dtype == np.float32 and class_ids.dtype == np.int64
-    for class_id in range(2):
+    for order in permutations(drawn):  # the order of people does not matter
+        again = union_boxes(list(order))
+        assert np.array_equal(again[0], boxes) and np.array_equal(again[1], class_ids)
+    for class_id in range(2):  # at least the boxes of one person, at most all
         counts = [int((ids == class_id).sum()) for _, ids in drawn]
         assert max(counts) <= (class_ids == class_id).sum() <= sum(counts)
-
-
-@given(people())
-def test_a_box_that_overlaps_no_other_persons_stays_and_all_lie_in_the_hull(drawn: list[Boxes]) -> None:
-    found = rows(union_boxes(drawn))
-    for number, (boxes, class_ids) in enumerate(drawn):
-        for box, class_id in zip(boxes, class_ids, strict=True):
-            others = [b[ids == class_id] for k, (b, ids) in enumerate(drawn) if k != number]
+    found = rows((boxes, class_ids))
+    for number, (own, ids) in enumerate(drawn):  # a box that overlaps no other person's stays
+        for box, class_id in zip(own, ids, strict=True):
+            others = [b[i == class_id] for k, (b, i) in enumerate(drawn) if k != number]
             if all((iou(box[None], other) < 0.5).all() for other in others):
                 assert (*box.tolist(), int(class_id)) in found
-    everything = np.concatenate([boxes for boxes, _ in drawn])
-    for *box, _ in found:
+    everything = np.concatenate([own for own, _ in drawn])
+    for *box, _ in found:  # all lie in the hull
         assert (everything.min(0) <= np.array(box) + 1e-4).all() and (np.array(box) <= everything.max(0) + 1e-4).all()
+    moved = union_boxes([(scale * own + by, ids) for own, ids in drawn])
+    assert np.allclose(moved[0], scale * boxes + by, atol=1e-3) and np.array_equal(moved[1], class_ids)
 
 
 @given(people(most=1), st.integers(1, 4))
-def test_people_who_agree_are_as_one(drawn: list[Boxes], count: int) -> None:
+@settings(max_examples=40)
+def test_equal_annotators_are_as_one(drawn: list[Boxes], count: int) -> None:
     # Boxes of one person never merge, however they overlap, and equal ones find each other.
     distinct = sorted(set(rows(drawn[0])))
     boxes = np.array(distinct).reshape(-1, 5)
-    agreed = [(boxes[:, :4], boxes[:, 4].astype(np.int64))] * count
-    assert rows(union_boxes(agreed)) == distinct
-
-
-@given(people(), st.integers(-50, 50), st.integers(1, 4))
-@settings(max_examples=50)
-def test_moved_and_enlarged_boxes_give_a_moved_and_enlarged_union(drawn: list[Boxes], by: int, scale: int) -> None:
-    moved = union_boxes([(scale * boxes + by, class_ids) for boxes, class_ids in drawn])
-    plain = union_boxes(drawn)
-    assert np.allclose(moved[0], scale * plain[0] + by, atol=1e-3) and np.array_equal(moved[1], plain[1])
+    assert rows(union_boxes([(boxes[:, :4], boxes[:, 4].astype(np.int64))] * count)) == distinct
 
 
 def test_the_rule_by_hand() -> None:
@@ -136,14 +122,6 @@ def test_m3fd_people_are_persons(data_root: Path) -> None:
     ).tolist()
 
 
-def test_drawn_scenes_know_their_boxes() -> None:
-    pairs = list(PairedDataset.open("generated:3"))
-    both, cars = find_boxes(pairs, ("person", "car")), find_boxes(pairs, ("car",))
-    for pair, only in zip(both, cars, strict=True):
-        assert set(pair.class_ids.tolist()) == {0, 1}
-        assert np.array_equal(only.boxes, pair.boxes[pair.class_ids == 1])
-
-
 # --- small files -----------------------------------------------------------------------------------------------------
 
 
@@ -172,16 +150,11 @@ def test_names_of_pictures_rounding_and_empty_pictures(tmp_path: Path) -> None:
     pairs = a_set(tmp_path, one=content)
     empty, full = find_boxes(pairs, ("bus", "person"))
     assert empty.name == "a" and empty.boxes.shape == (0, 4) and empty.class_ids.shape == (0,)
-    assert rows((full.boxes, full.class_ids)) == [
-        (1, 2, 4, 6, 1),
-        (30, 20, 40, 30, 0),
-    ]  # within; the one without an area is gone
+    # Within the picture; the one without an area is gone.
+    assert rows((full.boxes, full.class_ids)) == [(1, 2, 4, 6, 1), (30, 20, 40, 30, 0)]
     assert [len(pair.boxes) for pair in find_boxes(pairs, ("bus",))] == [0, 1]
-
-
-def test_crowds_are_no_objects(tmp_path: Path) -> None:
-    pairs = a_set(tmp_path, one=coco((0, 7, [1, 2, 3, 4]), iscrowd=1))
-    assert [len(pair.boxes) for pair in find_boxes(pairs, ("person",))] == [0, 0]
+    crowd = a_set(tmp_path / "crowd", one=coco((0, 7, [1, 2, 3, 4]), iscrowd=1))
+    assert [len(pair.boxes) for pair in find_boxes(crowd, ("person",))] == [0, 0]
 
 
 def test_the_split_may_be_below_the_folder_of_boxes(tmp_path: Path) -> None:
@@ -194,45 +167,54 @@ def test_the_split_may_be_below_the_folder_of_boxes(tmp_path: Path) -> None:
     assert pair.boxes.tolist() == [[1, 2, 4, 6]]
 
 
+PERSON = ("person",)
+
+
 @pytest.mark.parametrize(
-    ("files", "classes", "annotations", "message"),
+    ("content", "message"),
     [
-        ({}, ("person",), None, r"has no folder with boxes \(COCO JSON, Pascal.*name it one of boxes"),
-        ({"x": "{"}, ("person",), None, "x.json is not a COCO file of boxes: give JSON"),
-        ({"x": {"images": []}}, ("person",), None, "not a COCO file of boxes: give JSON"),
-        ({"x": []}, ("person",), None, "not a COCO file of boxes"),
-        ({"x": coco((0, 7, [1, 2, 3]))}, ("person",), None, "not a COCO file of boxes"),
-        ({"x": coco((0, 7, [1, 2, 3, float("nan")]))}, ("person",), None, "give finite numbers"),
+        ("{", "x.json is not a COCO file of boxes: give JSON"),
+        ({"images": []}, "not a COCO file of boxes: give JSON"),
+        ([], "not a COCO file of boxes"),
+        (coco((0, 7, [1, 2, 3])), "not a COCO file of boxes"),
+        (coco((0, 7, [1, 2, 3, float("nan")])), "give finite numbers"),
+        (coco((0, 7, [20, 10, 38, 28])), "'a', which leaves the picture of 40 x 30: write left"),
+        (coco((0, 7, [-9, 10, 3, 3])), "leaves the picture of 40 x 30: correct it"),
+        (coco((0, 7, [9, 10, -3, 3])), "box of the size -3 x 3 in 'a': correct it"),
+        (coco((9, 7, [1, 2, 3, 4])), "box of image 9 and category 7, but does not list them"),
+        (coco((0, 1, [1, 2, 3, 4])), "box of image 0 and category 1"),
+        (coco(names=("a", "a.png")), "lists pictures of one stem twice"),
         (
-            {"x": coco((0, 7, [20, 10, 38, 28]))},
-            ("person",),
-            None,
-            "'a', which leaves the picture of 40 x 30: write left",
-        ),
-        ({"x": coco((0, 7, [-9, 10, 3, 3]))}, ("person",), None, "leaves the picture of 40 x 30: correct it"),
-        ({"x": coco((0, 7, [9, 10, -3, 3]))}, ("person",), None, "box of the size -3 x 3 in 'a': correct it"),
-        ({"x": coco((9, 7, [1, 2, 3, 4]))}, ("person",), None, "box of image 9 and category 7, but does not list them"),
-        ({"x": coco((0, 1, [1, 2, 3, 4]))}, ("person",), None, "box of image 0 and category 1"),
-        ({"x": coco(names=("a", "a.png"))}, ("person",), None, "lists pictures of one stem twice"),
-        ({"x": coco()}, ("person", "lorry"), None, "knows the class 'lorry': use some of bus, person"),
-        ({"x": coco()}, ("person", "People"), None, "each once"),
-        ({"x": coco()}, (), None, "at least one"),
-        ({"x": coco()}, ("person",), ["y"], "has the files of boxes x, but 'y' was requested"),
-        ({"x": coco()}, ("person",), [], "none was requested"),
-        (
-            {"x": coco(), "y": coco(names=("a",))},
-            ("person",),
-            None,
-            "1 of 2 pairs are not listed in each file of boxes: b.c",
+            coco() | {"images": [{"id": 0, "file_name": "a", "width": 80, "height": 60}]},
+            r"a\.png is 40 x 30, but a file of boxes lists it with 80 x 60",
         ),
     ],
 )
-def test_wrong_files_are_errors(
-    tmp_path: Path, files: dict[str, Any], classes: tuple[str, ...], annotations: list[str] | None, message: str
-) -> None:
-    pairs = a_set(tmp_path, **files)
+def test_wrong_files_are_errors(tmp_path: Path, content: Any, message: str) -> None:
+    pairs = a_set(tmp_path, x=content)
     with pytest.raises(ValueError, match=message):
-        find_boxes(pairs, classes, annotations)
+        find_boxes(pairs, PERSON)
+
+
+def test_wrong_requests_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no folder with boxes \(COCO JSON, Pascal.*name it one of boxes"):
+        find_boxes(a_set(tmp_path / "none"), PERSON)
+    pairs = a_set(tmp_path / "one", x=coco((0, 7, [1, 2, 3, 4])))
+    for classes, annotations, message in (
+        (("person", "lorry"), None, "knows the class 'lorry': use some of bus, person"),
+        (("person", "People"), None, "each once"),
+        ((), None, "at least one"),
+        (PERSON, ["y"], "has the files of boxes x, but 'y' was requested"),
+        (PERSON, [], "none was requested"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find_boxes(pairs, classes, annotations)
+    assert [len(pair.boxes) for pair in find_boxes(pairs, ("lorry", "person"), every_class=False)] == [1, 0]
+    with pytest.raises(ValueError, match="knows the class 'lorry'"):
+        find_boxes(pairs, ("lorry",), every_class=False)
+    pairs = a_set(tmp_path / "two", x=coco(), y=coco(names=("a",)))
+    with pytest.raises(ValueError, match=r"1 of 2 pairs are not listed in each file of boxes: b\.c"):
+        find_boxes(pairs, PERSON)
 
 
 def test_pictures_in_memory_have_no_boxes() -> None:
@@ -244,19 +226,6 @@ def test_pictures_in_memory_have_no_boxes() -> None:
 def test_names_of_one_class() -> None:
     assert {same_class(name) for name in ("Person", "people", " Pedestrian ", "PEOPLE")} == {"person"}
     assert same_class("Traffic_Light") == same_class("traffic light") == "traffic light"
-
-
-def test_sets_may_know_some_of_the_classes(tmp_path: Path) -> None:
-    pairs = a_set(tmp_path, x=coco((0, 7, [1, 2, 3, 4])))
-    assert [len(pair.boxes) for pair in find_boxes(pairs, ("lorry", "person"), every_class=False)] == [1, 0]
-    with pytest.raises(ValueError, match="knows the class 'lorry'"):
-        find_boxes(pairs, ("lorry",), every_class=False)
-
-
-def test_a_picture_of_another_size_than_listed_is_an_error(tmp_path: Path) -> None:
-    pairs = a_set(tmp_path, x=coco() | {"images": [{"id": 0, "file_name": "a", "width": 80, "height": 60}]})
-    with pytest.raises(ValueError, match=r"a\.png is 40 x 30, but a file of boxes lists it with 80 x 60"):
-        find_boxes(pairs[:1], ("person",))
 
 
 def test_all_classes_of_the_files(tmp_path: Path, data_root: Path) -> None:
@@ -276,7 +245,7 @@ VOC = (
 )
 
 
-@pytest.mark.parametrize("place", ["boxes", "Annotations", "labels", "xml", "vis"])
+@pytest.mark.parametrize("place", ["Annotations", "xml", "vis"])
 def test_pascal_voc(tmp_path: Path, place: str) -> None:
     pairs = a_set(tmp_path)
     (tmp_path / place).mkdir(exist_ok=True)
@@ -325,17 +294,12 @@ def test_wrong_files_of_single_pictures(tmp_path: Path, name: str, content: str,
     assert "\n" not in str(caught.value)
 
 
-def test_yolo_without_names_of_classes(tmp_path: Path) -> None:
+def test_yolo_outlines_scores_and_byte_order_marks(tmp_path: Path) -> None:
     pairs = a_set(tmp_path)
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     with pytest.raises(ValueError, match=r"without names of classes: add one of classes\.txt"):
-        find_boxes(pairs, ["person"])
-
-
-def test_yolo_outlines_scores_and_byte_order_marks(tmp_path: Path) -> None:
-    pairs = a_set(tmp_path)
-    (tmp_path / "labels").mkdir()
+        find_boxes(pairs, PERSON)
     (tmp_path / "labels" / "classes.txt").write_text("person\n", encoding="utf-8-sig")
     outline = "0 0.25 0.4 0.5 0.2 0.75 0.2 0.8 0.6\n"  # a polygon
     (tmp_path / "labels" / "a.txt").write_text(outline, encoding="utf-16")
