@@ -52,7 +52,7 @@ class TrainingState:
 
     Attributes:
         model: the network.
-        module: the training module (not wrapped), which holds the model and perhaps tensors of its own.
+        module: the training module (not wrapped), which holds the model and may have more tensors.
         ema: averaged `model.parameters()`, in their order.
         optimizer: AdamW over `module.parameters()`.
     """
@@ -90,7 +90,7 @@ def find_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def choose_checkpoint(output_dir: Path, resume: str, config: Mapping[str, Any]) -> Path | None:
-    """The checkpoint that `resume` (see `TrainingConfig.resume`) stands for, or None for a new run.
+    """The checkpoint that `TrainingConfig.resume` selects, or None for a new run.
 
     Raises:
         ConfigError: `auto` and another config; `latest` and no checkpoint; checkpoints in `output_dir` which this run

@@ -1,7 +1,7 @@
 """The configuration of a training run: frozen dataclasses, values from a YAML file, overridden by flags.
 
-`TrainingConfig` holds what every run has; a task adds a dataclass of its own. Both are flat and share one set of names,
-so that a key in the file and a flag on the command line are the same word:
+`TrainingConfig` has the options of every run; a task adds its own dataclass. Both are flat and share one set of names:
+a key in the file and a flag on the command line are the same word.
 
     accelerate launch train/difffusenet.py --config train/configs/difffusenet_msrs.yaml --learning_rate 5e-4
 """
@@ -266,7 +266,7 @@ def parse_config(
         default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
         text = f"{item.metadata.get('help', '')} (default: {default})".replace("%", "%%")
         flags = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-        if _is_list(kinds[name]):
+        if any(get_origin(kind) is list for kind in (kinds[name], *get_args(kinds[name]))):
             parser.add_argument(*flags, nargs="+", help=text)
         elif kinds[name] is bool:
             parser.add_argument(*flags, nargs="?", const=True, help=text)
@@ -279,7 +279,7 @@ def parse_config(
     parser.add_argument("--config", type=Path, default=default_config, help=text)
     parser.add_argument(
         "--data",
-        help="one paired set in place of all sources: a folder, a Hub dataset id, or generated (synthetic scenes)",
+        help="one paired set instead of all sources: a folder, a Hub dataset id, or generated (synthetic scenes)",
     )
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -337,10 +337,6 @@ _BOOLEANS = {
     **dict.fromkeys(("yes", "true", "t", "y", "1"), True),
     **dict.fromkeys(("no", "false", "f", "n", "0"), False),
 }
-
-
-def _is_list(kind: Any) -> bool:
-    return any(get_origin(one) is list for one in (kind, *get_args(kind)))
 
 
 def _convert(name: str, kind: Any, value: Any) -> Any:

@@ -79,7 +79,7 @@ class DiffFuseNetTraining(nn.Module):
 
         Args:
             batch: `visible` and `infrared` `(B, 1, H, W)` in [0, 1], `sample` `(B,)` sample numbers.
-            step: optimiser step, decides the stage.
+            step: optimizer step, which decides the stage.
 
         Returns:
             The loss, a scalar, and its detached terms by name.

@@ -35,7 +35,7 @@ class REDConfig:
     The defaults of the losses are the paper's three terms; weights and targets are not in its text.
     """
 
-    # --- the network: a named size, and fields of REDModel in place of its own
+    # --- the network: a named size, and fields of REDModel that override it
     variant: str = option(
         f"size: {', '.join(RED_VARIANTS)}; it sets the fields below that are empty", "small", choices=RED_VARIANTS
     )
@@ -124,7 +124,7 @@ class REDTraining(nn.Module):
 
         Args:
             batch: `visible` and `infrared` `(B, 1, H, W)` in [0, 1].
-            step: optimiser step.
+            step: optimizer step.
 
         Returns:
             The loss, a scalar, and its detached terms by name: those whose weight is not 0.

@@ -42,7 +42,7 @@ class TrainingTask(Protocol):
         `(B, 1, c, c)` float32 in [0, 1]), and `sample`, `(B,)` int64, on the CPU where possible; `step` counts from 0.
         Draw noise for each sample (`sample_noise`), and keep nothing from step to step except in buffers of the model.
         Under `precision = bf16` all of it runs in autocast: leave it (`torch.autocast(..., enabled=False)`) where the
-        loss needs float32. The module may have parameters of its own; they are trained and kept in checkpoints, but not
+        loss needs float32. The module may have more parameters; they are trained and kept in checkpoints, but not
         averaged. `compile()` is called where the config asks for it; override it to compile parts only.
         """
         ...
