@@ -10,6 +10,7 @@ where `fusion_hub/` lies beside them.
 import argparse
 import importlib.util
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from uploads import MAX_BYTES
 
 from fusion_hub.allocator import share_arenas
 
+FOLDER = storage.root() if __name__ == "__main__" else None  # only of a server of its own
 QUEUE_LENGTH = 64
 
 
@@ -40,7 +42,7 @@ def build_app(examples_folder: Path) -> gr.Blocks:
     """Build the page.
 
     Args:
-        examples_folder: existing folder for the example pairs; the first of each tab is written in the background.
+        examples_folder: existing folder for the examples; the first of each tab is fused in the background.
 
     Raises:
         RuntimeError: no checkpoint is installed.
@@ -100,8 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl+C: delete the files
     log_refusals_in_one_line()
     try:
-        storage.start_sweeping()
-        with tempfile.TemporaryDirectory(prefix=storage.EXAMPLES_PREFIX, dir=storage.claimed()) as folder:
+        if FOLDER is not None:
+            storage.start_sweeping(FOLDER)
+        with tempfile.TemporaryDirectory(prefix=storage.EXAMPLES_PREFIX, dir=FOLDER) as folder:
             launch(build_app(Path(folder)), arguments.host, arguments.port)
     except (RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -109,7 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before it served
         return 0
     finally:
-        storage.release()
+        if FOLDER is not None:
+            shutil.rmtree(FOLDER, ignore_errors=True)
     return 0
 
 

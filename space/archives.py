@@ -4,6 +4,7 @@ import re
 import stat
 import struct
 import zipfile
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from uploads import Refusal
@@ -143,14 +144,11 @@ def _check_entries(entries: list[tuple[PurePosixPath, zipfile.ZipInfo]]) -> None
     if sum(sizes) > MAX_UNPACKED:
         text = f"The zip file would unpack to more than {MAX_UNPACKED // 2**20} MB: send fewer images at a time."
         raise Refusal("Too large", text)
-    paths = [path for path, _ in entries]
-    seen: set[PurePosixPath] = set()
-    for path in paths:
-        if path in seen:
+    counts = Counter(path for path, _ in entries)
+    for path, count in counts.items():
+        if count > 1:
             text = f"The zip file holds two files named {str(path)!r}: keep one, or rename one."
             raise Refusal("Duplicate name", text)
-        seen.add(path)
-    for path in paths:
-        if not seen.isdisjoint(path.parents):
+        if not counts.keys().isdisjoint(path.parents):
             text = f"The zip file holds a file and a folder named {str(path.parent)!r}: rename one."
             raise Refusal("Duplicate name", text)

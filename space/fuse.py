@@ -237,18 +237,10 @@ def fuse(
 @on_gpu(seconds=20)
 @error_messages()
 def fuse_and_show(
-    visible: str | None,
-    infrared: str | None,
-    model: str,
-    steps: str = "all",
-    left: Left = "Visible",
-    infrared_range: str | None = "auto",
-    visible_range: str | None = "auto",
-    keep_metadata: bool = False,
+    visible: str | None, infrared: str | None, model: str, steps: str = "all", left: Left = "Visible", *options: Any
 ) -> tuple[str, tuple[str, str], str, Shown]:
-    """`fuse`, and the files that the page keeps for the visitor."""
-    options = {"steps": steps, "infrared_range": infrared_range, "visible_range": visible_range}
-    result, shown, text, notes = fuse_into(new_folder(), visible, infrared, model, keep_metadata, **options)
+    """`fuse`, and the files that the page keeps for the visitor; `options` are the last arguments of `fuse`."""
+    result, shown, text, notes = fuse_into(new_folder(), visible, infrared, model, steps, *options)
     for note in notes:
         gr.Warning(html.escape(note, quote=False), title="Please check", duration=20)
     return result, shown.slider(left), text, shown
@@ -259,11 +251,13 @@ def fuse_into(
     visible: str | None,
     infrared: str | None,
     model: str,
+    steps: str = "all",
+    infrared_range: str | None = "auto",
+    visible_range: str | None = "auto",
     keep_metadata: bool = False,
-    **options: Any,
 ) -> tuple[str, Shown, str, tuple[str, ...]]:
     """Fuse a pair into files of the given folder: the result, the shown pictures, the text, the warnings."""
-    fusion, _ = fuse_pair(visible, infrared, model, **options)
+    fusion, _ = fuse_pair(visible, infrared, model, infrared_range, visible_range, steps=steps)
     names = [Path(str(path)).name for path in (visible, infrared)]
     # Whether the page can show the result itself.
     same = type(fusion.image) is Image.Image and fusion.image.mode == "RGB" and fusion.image.size == fusion.fused.size

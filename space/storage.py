@@ -22,7 +22,6 @@ EXAMPLES_PREFIX = "fusion_hub_examples_"  # folders that stay as long as their s
 DISK_VARIABLE, UPLOAD_VARIABLE = "FUSION_HUB_DISK_MIB", "FUSION_HUB_UPLOAD_MIB"
 MARGIN = 256 << 20  # bytes of the disk that stay free
 
-_claimed: Path | None = None
 _lock = threading.Lock()
 _reserved = 0  # bytes that requests in progress may still write
 
@@ -43,29 +42,17 @@ MAX_DISK = mebibytes(DISK_VARIABLE, 2048)  # bytes of all files that are kept
 
 
 def claim() -> dict[str, str]:
-    """Make this server's private folder and return the environment variables that make Gradio use it.
+    """Make this server's private folder; returns the environment variables that make Gradio use it.
 
     Gradio reads them while it is imported. Exits where no folder can be made.
     """
-    global _claimed
     parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()).absolute()
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _claimed = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        folder = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
     except OSError as error:
         sys.exit(f"error: no folder for uploads can be made in {parent} ({error.strerror}): set GRADIO_TEMP_DIR")
-    return {"GRADIO_TEMP_DIR": str(_claimed)}
-
-
-def claimed() -> Path | None:
-    """The folder of this server; None in programs that serve no page."""
-    return _claimed
-
-
-def release() -> None:
-    """Delete this server's folder."""
-    if _claimed is not None:
-        shutil.rmtree(_claimed, ignore_errors=True)
+    return {"GRADIO_TEMP_DIR": folder}
 
 
 def root() -> Path:
@@ -89,10 +76,8 @@ def new_folder() -> Path:
 # --- lifetime --------------------------------------------------------------------------------------------------------
 
 
-def start_sweeping() -> None:
-    """Sweep this server's folder, if it has one, now and once a minute until the program ends."""
-    if (own := _claimed) is None:
-        return
+def start_sweeping(own: Path) -> None:
+    """Sweep now, and once a minute until the program ends."""
     sweep(own)
 
     def run() -> None:

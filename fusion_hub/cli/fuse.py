@@ -121,8 +121,7 @@ def fuse(
         ),
     ] = None,
     rescale: Annotated[
-        Literal["none", "minmax"],
-        typer.Option(help="minmax stretches each result by itself: videos flicker."),
+        Literal["none", "minmax"], typer.Option(help="minmax stretches each result by itself: videos flicker.")
     ] = "none",
     infrared_range: Annotated[
         str | None,
@@ -414,11 +413,7 @@ def _open_record(
 
 
 def _summarize(
-    rows: list[Row],
-    failures: list[tuple[str, str]],
-    work: Work,
-    dataset: "data.PairedDataset",
-    state: "PartialState",
+    rows: list[Row], failures: list[tuple[str, str]], work: Work, dataset: "data.PairedDataset", state: "PartialState"
 ) -> int:
     """Gather the rows of all processes; the main one prints and reports them. Returns the exit code."""
     from accelerate.utils import gather_object

@@ -10,9 +10,7 @@ from fusion_hub import pretrained
 HEADLINE_METRICS = ("SCD", "VIF", "Qabf")
 
 
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-) -> None:
+def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False) -> None:
     """List the bundled checkpoints, with the numbers measured on their test sets."""
     fusing = [_describe(info) for info in pretrained.list_models()]
     segmenting = [_describe(info) for info in pretrained.SEGMENTERS.values()]

@@ -76,10 +76,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def example(models: Path, tmp_path_factory: pytest.TempPathFactory) -> drawn.Row:
-    small = drawn.Example("Night street", "night_street", 4, 96, 128, MODEL)
-    row = drawn.example_rows(tmp_path_factory.mktemp("examples"), [small])[0]
-    drawn.write(row)
-    return row
+    small = drawn.Example("Night street", "night_street", MODEL, "", 96, 128)
+    return drawn.example_rows(tmp_path_factory.mktemp("examples"), [small])[0]
 
 
 @pytest.fixture(scope="module")
@@ -163,14 +161,12 @@ def test_what_gradio_keeps_goes_too(app: gr.Blocks) -> None:
 
 
 def test_a_page_opens_with_its_first_example(models: Path, tmp_path: Path) -> None:
-    first, second = (drawn.Example(kind, kind, 4, 96, 128, MODEL, "Look.") for kind in ("night_street", "smoke"))
-    rows = drawn.example_rows(tmp_path, [first, second])
+    rows = drawn.example_rows(tmp_path, [drawn.Example("night_street", "night_street", MODEL, "Look.", 96, 128)])
     opened = drawn.fuse_in_background(rows[0]).result()
     expected = FusionPipeline.from_pretrained(MODEL)(opened.visible, opened.infrared).images[0]
     np.testing.assert_array_equal(pixels(opened.result), np.asarray(expected))
     assert opened.text == f"**night_street.** Look. Fused by {MODEL}."
     assert opened.slider == opened.shown.slider("Visible")
-    assert not Path(rows[1].visible).exists(), "nobody has asked for the second"
     with gr.Blocks() as page:
         parts = [gr.State() for _ in opened]
         (event,) = tabs.first_example(rows, parts)
@@ -181,7 +177,7 @@ def test_a_page_opens_with_its_first_example(models: Path, tmp_path: Path) -> No
 def test_a_page_opens_without_an_example_that_fails(
     models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = drawn.Example("Street", "night_street", 4, 96, 128, "no such model")
+    broken = drawn.Example("Street", "night_street", "no such model", "", 96, 128)
     with gr.Blocks() as page:
         parts = [gr.State() for _ in range(6)]
         tabs.first_example(drawn.example_rows(tmp_path, [broken]), parts)

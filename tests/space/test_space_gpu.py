@@ -77,7 +77,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-small = [examples.Example("Street", "night_street", 1, 48, 64, "difffusenet-msrs")]
+small = [examples.Example("Street", "night_street", "difffusenet-msrs", "", 48, 64)]
 begun = examples.fuse_in_background(examples.example_rows(Path(work), small)[0])  # in the server, as when it starts
 assert begun.done() and begun.result().text
 pair = []
