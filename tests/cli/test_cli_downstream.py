@@ -111,7 +111,7 @@ def test_runs_of_the_training_script_are_read(tmp_path: Path) -> None:
     from fusion_hub.data import generate_scene
     from fusion_hub.downstream.train_segformer import SegFormerTask
     from fusion_hub.training import Source, Trainer
-    from tests.downstream.test_training_segformer import run_config, tiny_config
+    from tests.support.downstream_runs import run_config, segformer_config
 
     scene = generate_scene(0, 64, 96, "night_street")
     for band, picture in (("vis", scene.visible), ("ir", scene.infrared), ("label", scene.classes)):
@@ -121,7 +121,7 @@ def test_runs_of_the_training_script_are_read(tmp_path: Path) -> None:
         settings = {"max_steps": 1, "batch_size": 1, "crop_size": 32, "ema_decay": 0.0}
         sets = {"validation_sources": [Source(str(tmp_path / "drawn"))], "validation_pairs": 1}
         config = run_config(tmp_path / "runs" / name, tmp_path / "drawn", **settings, **sets)
-        model = tiny_config(tmp_path / "cache", input=[name])
+        model = segformer_config(tmp_path / "cache", input=[name])
         Trainer(SegFormerTask(config, model), config, model).train()
     result = run(tmp_path / "runs", "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output

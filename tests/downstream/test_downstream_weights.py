@@ -1,13 +1,10 @@
 """Weights by path and from the Hub: the local Hub of the tests, one process that knows only it."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi, constants
 
 from fusion_hub.downstream import OnnxDetector, load_detector
 from fusion_hub.downstream.weights import find_weights
@@ -15,34 +12,17 @@ from tests.support.hub_server import HubServer
 from tests.support.tiny_onnx import write_yolo
 from tests.support.tiny_transformers import save_detector
 
-SCRIPT = """
-import json, sys
-from huggingface_hub import HfApi
-from fusion_hub.downstream import load_detector, OnnxDetector
-folders, calls = json.loads(sys.argv[1])
-for repo, folder in folders.items():
-    HfApi().create_repo(repo, exist_ok=True)
-    HfApi().upload_folder(repo_id=repo, folder_path=folder)
-for loader, name, settings in calls:
-    try:
-        detector = (OnnxDetector.from_pretrained if loader == "onnx" else load_detector)(name, **settings)
-        print(json.dumps([type(detector).__name__, list(detector.names.values())]))
-    except (OSError, ValueError) as error:
-        print(json.dumps(["refused", type(error).__name__, str(error)]))
-"""
-
 
 @pytest.fixture(scope="module")
 def hub_answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
-    """What each call came to: one process for all, because importing takes longest."""
+    """The result of each call, made once: the class and its names, or the error."""
     root = tmp_path_factory.mktemp("hub")
     for repo in ("one", "two"):
         (root / repo / "onnx").mkdir(parents=True)
         write_yolo(root / repo / "onnx" / "small.onnx", "yolox")
     write_yolo(root / "two" / "large.onnx", "yolov8")
     save_detector("rt_detr_v2", root / "detr")
-    folders = {f"tester/{name}": str(root / name) for name in ("one", "two", "detr")}
-    calls = {
+    calls: dict[str, tuple[str, str, dict]] = {
         "before": ("onnx", "tester/one", {"local_files_only": True}),
         "only file": ("onnx", "tester/one", {}),
         "cached": ("onnx", "tester/one", {"local_files_only": True}),
@@ -55,13 +35,23 @@ def hub_answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
         "no repository": ("onnx", "tester/nothing", {}),
         "no revision": ("onnx", "tester/one", {"revision": "v7"}),
     }
-    with HubServer() as hub:
-        environment = {**os.environ, **hub.environment(root / "home"), "HF_HUB_OFFLINE": "0"}
-        script = [sys.executable, "-c", SCRIPT, json.dumps([folders, list(calls.values())])]
-        result = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    answers = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("[")]
-    return dict(zip(calls, answers, strict=True))
+    answers: dict[str, list] = {}
+    with HubServer() as hub, pytest.MonkeyPatch.context() as patch:
+        hub.redirect(patch, root)
+        patch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        for repo in ("one", "two", "detr"):
+            HfApi().create_repo(f"tester/{repo}")
+            HfApi().upload_folder(repo_id=f"tester/{repo}", folder_path=root / repo)
+        for call, (loader, name, settings) in calls.items():
+            load = OnnxDetector.from_pretrained if loader == "onnx" else load_detector
+            try:
+                detector = load(name, cache_dir=root / "cache", **settings)
+                answers[call] = [type(detector).__name__, list(detector.names.values())]
+            except (OSError, ValueError) as error:
+                answers[call] = ["refused", type(error).__name__, str(error)]
+    return answers
 
 
 @pytest.mark.parametrize("call", ["only file", "cached", "filename", "address"])

@@ -1,6 +1,5 @@
 """The training of detectors: boxes follow their pictures, the loss falls, and it stops and goes on exactly."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForObjectDetection
 
-from fusion_hub.data import generate_scene
 from fusion_hub.downstream.detection_scores import DetectionResult, evaluate_detector
 from fusion_hub.downstream.detector_networks import initialize, new_network
 from fusion_hub.downstream.detectors import TransformersDetector
@@ -25,75 +23,16 @@ from fusion_hub.downstream.train_detector import (
     NO_OBJECT,
     BoxedPicture,
     DetectionCrops,
-    DetectorConfig,
     DetectorTask,
     DetectorTraining,
     boxes_in_view,
     open_boxed,
 )
-from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, load_config
-from tests.support.training_runs import accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
-from tests.support.training_toy import launch
+from fusion_hub.training import ConfigError, Source, load_config
+from tests.support.downstream_runs import detector_config, run_config, train
+from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
 
 CLASSES = ["person", "car"]
-TRAIN = Path(__file__).parents[2] / "train"
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three small scenes and their boxes; the last one is without any."""
-    folder = tmp_path_factory.mktemp("boxed")
-    coco: dict[str, Any] = {"categories": [{"id": 1, "name": "car"}, {"id": 7, "name": "person"}], "images": []}
-    coco["annotations"] = []
-    for seed, kind in enumerate(("day_road", "night_street", "smoke")):
-        scene = generate_scene(seed, 96, 128, kind)
-        for band, picture in (("vis", scene.visible), ("ir", scene.infrared)):
-            (folder / band).mkdir(exist_ok=True)
-            Image.fromarray(picture).save(folder / band / f"{seed}_{kind}.png")
-        coco["images"].append({"id": seed, "file_name": f"{seed}_{kind}.png", "width": 128, "height": 96})
-        for box in scene.boxes if seed < 2 else ():
-            left, top, right, bottom = box[1:]
-            category = {"car": 1, "person": 7}[box.label]
-            row = {"image_id": seed, "category_id": category, "bbox": [left, top, right - left, bottom - top]}
-            coco["annotations"].append({"id": len(coco["annotations"]), "iscrowd": 0, **row})
-    (folder / "boxes").mkdir()
-    (folder / "boxes" / "boxes.json").write_text(json.dumps(coco))
-    return folder
-
-
-def run_config(output: Path, drawn: Path, **values: Any) -> TrainingConfig:
-    defaults: dict[str, Any] = {
-        "output_dir": str(output),
-        "sources": [Source(str(drawn))],
-        "max_steps": 8,
-        "batch_size": 4,
-        "crop_size": 64,
-        "smallest_scale": 0.8,
-        "gain_jitter": 0.2,
-        "learning_rate": 2e-3,
-        "warmup_steps": 2,
-        "ema_decay": 0.9,
-        "checkpoint_every": 4,
-        "log_every": 1,
-        "validate_every": None,
-        "tracker": "none",
-    }
-    return TrainingConfig(**(defaults | values))
-
-
-def tiny_config(cache: Path, **values: Any) -> DetectorConfig:
-    defaults: dict[str, Any] = {
-        "cache_dir": str(cache),
-        "classes": CLASSES,
-        "image_size": [64, 96],
-        "variant": "tiny",
-        "queries": 12,
-        "denoising_queries": 6,
-        "largest_scale": 1.3,
-        "gamma_jitter": 0.2,
-        "rare_class_crops": 0.5,
-    }
-    return DetectorConfig(**(defaults | values))
 
 
 # --- views and their boxes -------------------------------------------------------------------------------------------
@@ -166,7 +105,7 @@ def test_views_seek_rare_classes() -> None:
 def test_training_sees_what_the_image_processor_gives(tmp_path: Path, drawn: Path) -> None:
     config = run_config(tmp_path, drawn, smallest_scale=1.0, gain_jitter=0.0)
     plain = {"largest_scale": 1.0, "gamma_jitter": 0.0, "rare_class_crops": 0.0}
-    task = DetectorTask(config, tiny_config(tmp_path, **plain))
+    task = DetectorTask(config, detector_config(tmp_path, **plain))
     crops = task.open_samples(config)
     module = task.build_training_module(task.build_model())
     processor = task.detector(module.model.eval()).processor
@@ -194,7 +133,7 @@ def test_a_few_steps_on_two_views_lower_the_loss(
 ) -> None:
     torch.manual_seed(0)
     config = run_config(tmp_path, drawn)
-    task = DetectorTask(config, tiny_config(tmp_path, architecture=architecture, denoising_queries=denoising))
+    task = DetectorTask(config, detector_config(tmp_path, architecture=architecture, denoising_queries=denoising))
     crops = task.open_samples(config)
     module = task.build_training_module(task.build_model())
     samples = [crops.sample(number, 64) for number in (6, 7)]
@@ -256,67 +195,10 @@ def test_new_networks_pass_their_pictures_on(architecture: str) -> None:
     assert len(before) <= sum(not parameter.any() for parameter in model.parameters()), "zeros stay"
 
 
-# --- stop, go on, split ----------------------------------------------------------------------------------------------
-
-
-class FailingTask(DetectorTask):
-    """Fails at a step, as if the machine had."""
-
-    fail_at: int | None = None
-
-    def build_training_module(self, model: Any) -> DetectorTraining:
-        module = super().build_training_module(model)
-        module.register_forward_pre_hook(self._fail)
-        return module
-
-    def _fail(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if arguments[1] == self.fail_at:
-            raise ConnectionError("stopped by the test")
-
-
-def train(config: TrainingConfig, model_config: DetectorConfig, fail_at: int | None = None) -> None:
-    task = FailingTask(config, model_config)
-    task.fail_at = fail_at
-    Trainer(task, config, model_config).train()
-
-
-def tensors(output: Path, step: int = 8) -> dict[str, Tensor]:
-    files = sorted((output / f"step_{step:06d}").rglob("*.safetensors"))
-    assert len(files) == 3
-    return {f"{file.relative_to(output)}:{name}": value for file in files for name, value in load_file(file).items()}
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_eight_steps_equal_four_and_a_failure_and_four(tmp_path: Path, drawn: Path, processes: int) -> None:
-    # All that could leak from step to step is in: noise on boxes, running statistics, accumulation, repeats that end.
-    values = {"num_processes": processes, "gradient_accumulation_steps": 3 - processes}
-    straight, failed = (run_config(tmp_path / name, drawn, **values) for name in ("straight", "failed"))
-    architecture = "rt_detr_v2" if processes == 1 else "d_fine"
-    settings = {"architecture": architecture, "repeats": 2, "repeats_fraction": 0.7}
-    config = tiny_config(tmp_path / "cache", input=["average"], **settings)
-    if processes == 1:  # in this process, which is quicker
-        train(straight, config)
-        with pytest.raises(ConnectionError):
-            train(failed, config, 5)
-    else:
-        assert launch(train, processes, straight, config) == [0] * processes
-        assert 0 not in launch(train, processes, failed, config, 5)
-    assert [folder.name for folder in find_checkpoints(tmp_path / "failed")] == ["step_000004"]
-    if processes == 1:
-        train(failed, config)
-    else:
-        assert launch(train, processes, failed, config) == [0] * processes
-    expected, got = tensors(tmp_path / "straight"), tensors(tmp_path / "failed")
-    assert expected.keys() == got.keys() and any("running_mean" in name for name in expected)
-    for name, value in expected.items():
-        assert torch.equal(value, got[name]), name
-    assert records(tmp_path / "failed") == records(tmp_path / "straight")
-
-
 def test_averaged_weights_have_one_value_under_all_their_names(tmp_path: Path, drawn: Path) -> None:
     # The heads of these networks are tied: they are in the file twice, and both have to be the average.
     config = run_config(tmp_path / "run", drawn, max_steps=2)
-    train(config, tiny_config(tmp_path / "cache"))
+    train("detector", config, detector_config(tmp_path / "cache"))
     average = load_file(tmp_path / "run" / "step_000002" / "ema" / "model.safetensors")
     current = load_file(tmp_path / "run" / "step_000002" / "model" / "model.safetensors")
     tied = [name for name in average if f"model.decoder.{name}" in average and name.startswith("class_embed")]
@@ -369,12 +251,12 @@ def test_the_ci_configuration_trains_a_detector(tmp_path: Path) -> None:
     # It is a start for another run, also of other classes and another number of queries.
     run = run_config(tmp_path / "next", Path("unused"))
     given = {"initial_weights": str(folder), "queries": 20}
-    model = DetectorTask(run, tiny_config(tmp_path, **given)).build_model()
+    model = DetectorTask(run, detector_config(tmp_path, **given)).build_model()
     average = AutoModelForObjectDetection.from_pretrained(tmp_path / "run" / "step_000008" / "ema").state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(average[name], value), name
     assert model.config.num_queries == 20
-    more = DetectorTask(run, tiny_config(tmp_path, **given, classes=[*CLASSES, "bicycle"])).build_model()
+    more = DetectorTask(run, detector_config(tmp_path, **given, classes=[*CLASSES, "bicycle"])).build_model()
     assert more.config.num_labels == 3 and more.class_embed[0].weight.shape[0] == 3
     name = "model.backbone.model.embedder.embedder.0.convolution.weight"
     assert torch.equal(more.state_dict()[name], average[name])
@@ -382,84 +264,22 @@ def test_the_ci_configuration_trains_a_detector(tmp_path: Path) -> None:
 
 def test_a_start_keeps_its_normalisation(tmp_path: Path, drawn: Path) -> None:
     config = run_config(tmp_path / "run", drawn, max_steps=1)
-    train(config, tiny_config(tmp_path / "cache"))
+    train("detector", config, detector_config(tmp_path / "cache"))
     start = str(tmp_path / "run" / "pipeline")
     tasks = []
     for name in ("visible", "infrared"):
-        task = DetectorTask(config, tiny_config(tmp_path / "cache", input=[name], initial_weights=start))
+        task = DetectorTask(config, detector_config(tmp_path / "cache", input=[name], initial_weights=start))
         task.open_samples(config)
         module = task.build_training_module(task.build_model())
         tasks.append([*module.mean.flatten().tolist(), *module.std.flatten().tolist()])
     assert tasks[0] == tasks[1], "the network was trained on pictures of that normalisation"
 
 
-def test_of_several_inputs_each_view_is_of_one(tmp_path: Path, drawn: Path) -> None:
-    config = run_config(
-        tmp_path / "run", drawn, max_steps=2, smallest_scale=1.0, gain_jitter=0.0, batch_size=2,
-        validation_sources=[Source(str(drawn))], validation_pairs=2,
-    )  # fmt: skip
-    names = ["visible", "infrared", "average"]
-    changed = {"input": names, "gamma_jitter": 0.0, "test_sources": [Source(str(drawn))]}
-    model_config = tiny_config(tmp_path / "cache", **changed)
-    task = DetectorTask(config, model_config)
-    crops = task.open_samples(config)
-    assert [len(pictures) for pictures in crops.pictures] == [9] and [len(pairs) for pairs in crops.sets] == [3]
-    grey = [bool((crops.sample(number, 64)["image"].std(0) == 0).all()) for number in range(90)]
-    assert 15 < sum(grey) < 45, "a third of the views is infrared"
-    Trainer(task, config, model_config).train()
-    (line,) = records(tmp_path / "run", "validation")
-    folder = tmp_path / "run" / "pipeline"
-    for name in names:
-        result = DetectionResult.load(folder / f"detection-{name}.json")
-        assert len(result.pictures) == 3 and f"{name}/mAP50" in line, "all test pictures, two for validation"
-        assert json.loads((folder / f"detection-{name}.json").read_text())["steps"] == 2
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"variant": "b9"}, "variant must be one of small, tiny, got b9"),
-        ({"architecture": "yolo"}, "architecture must be one of rt_detr_v2, d_fine, got yolo"),
-        ({"input_dtype": "float16"}, "input_dtype must be one of float32, bfloat16, got float16"),
-        ({"image_size": [240, 320]}, r"image_size must be height and width, multiples of 32, got \[240, 320\]"),
-        ({"classes": ["car", "car"]}, "classes must be one or more different names"),
-        ({"classes": ["zebra"]}, "knows the class 'zebra'"),
-        (
-            {"classes": ["car", "zebra"]},
-            "no training source has a box of the class 'zebra': correct it, or leave it out",
-        ),
-        ({"annotations": ["ir"]}, "has the files of boxes boxes, but 'ir' was requested"),
-        ({"queries": 0}, "queries must be 1 or more, got 0"),
-        ({"repeats_fraction": 1.5}, r"repeats_fraction must be between 0 and 1, got 1\.5"),
-        ({"input": []}, "input must be one or more different names"),
-        ({"input": ["no-such-model"]}, "input = no-such-model: "),
-        ({"initial_weights": "/no/such/folder"}, "initial_weights = /no/such/folder cannot be loaded"),
-    ],
-)
-def test_wrong_values_are_named(tmp_path: Path, drawn: Path, values: dict[str, Any], message: str) -> None:
-    config = run_config(tmp_path, drawn)
-    with pytest.raises(ConfigError, match=message):
-        task = DetectorTask(config, tiny_config(tmp_path, **values))
-        task.open_samples(config)
-        task.build_model()
-    assert not list(tmp_path.iterdir())
-
-
-def test_what_the_loop_offers_and_detection_cannot_use(tmp_path: Path, drawn: Path) -> None:
-    for values, message in (
-        ({"swap_probability": 0.5}, r"swap_probability = 0\.5: a detector sees one image"),
-        ({"sources": []}, "sources is empty"),
-        ({"crop_size": 100}, "crop_size must be a multiple of 32 for a detector, got 100"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            DetectorTask(run_config(tmp_path, drawn, **values), tiny_config(tmp_path))
-
-
 def test_a_start_of_another_kind_is_named(tmp_path: Path) -> None:
     from tests.support.tiny_transformers import save_detector
 
     folder = save_detector("yolos", tmp_path / "yolos")
-    task = DetectorTask(run_config(tmp_path, Path("unused")), tiny_config(tmp_path, initial_weights=str(folder)))
+    task = DetectorTask(run_config(tmp_path, Path("unused")), detector_config(tmp_path, initial_weights=str(folder)))
     with pytest.raises(ConfigError, match="it is a yolos, not one of rt_detr_v2, d_fine"):
         task.build_model()
 
@@ -469,17 +289,4 @@ def test_pictures_of_another_size_than_their_boxes_are_named(tmp_path: Path, dra
         Image.open(file).resize((64, 48)).save(tmp_path / file.name)
     config = run_config(tmp_path / "run", drawn)
     with pytest.raises(ConfigError, match=r"is 64x48, but boxes extend to .* they must be in pixels of this image"):
-        DetectorTask(config, tiny_config(tmp_path / "cache", input=[str(tmp_path)])).open_samples(config)
-
-
-def test_every_option_says_what_it_is_and_the_configurations_parse() -> None:
-    from fusion_hub.training import parse_config
-
-    assert all(field.metadata["help"] for field in dataclasses.fields(DetectorConfig))
-    training, model = parse_config(
-        (TrainingConfig, DetectorConfig), [], default_config=TRAIN / "configs" / "detector_msrs.yaml"
-    )
-    assert model.classes == ["person", "bicycle", "car"] and model.initial_weights == "runs/detector/start/pipeline"
-    assert {source.split for source in training.sources} == {"train"}
-    assert {source.split for source in training.validation_sources} == {"val"}
-    assert {source.split for source in model.test_sources} == {"test"}
+        DetectorTask(config, detector_config(tmp_path / "cache", input=[str(tmp_path)])).open_samples(config)

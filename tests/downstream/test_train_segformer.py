@@ -3,21 +3,19 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import SegformerForSemanticSegmentation
 
 from fusion_hub.data import PairedDataset, generate_scene
 from fusion_hub.data.annotations import find_labels
 from fusion_hub.downstream import SegformerSegmenter
 from fusion_hub.downstream.image_training import Augmentation
-from fusion_hub.downstream.inputs import open_inputs, read_inputs
+from fusion_hub.downstream.inputs import open_inputs
 from fusion_hub.downstream.segmentation_losses import class_weights, lovasz_softmax, weighted_cross_entropy
 from fusion_hub.downstream.segmentation_scores import (
     SegmentationResult,
@@ -27,64 +25,15 @@ from fusion_hub.downstream.segmentation_scores import (
 )
 from fusion_hub.downstream.train_segformer import (
     LabeledPicture,
-    SegFormerConfig,
     SegFormerTask,
-    SegFormerTraining,
     SegmentationCrops,
     segformer_logits,
 )
-from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, load_config
-from tests.support.tiny import tiny_pipeline
-from tests.support.training_runs import accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
-from tests.support.training_toy import launch
+from fusion_hub.training import ConfigError, load_config
+from tests.support.downstream_runs import run_config, segformer_config
+from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
 
 CLASSES = ["unlabelled", "car", "person"]
-TRAIN = Path(__file__).parents[2] / "train"
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three small labelled scenes: quicker than to draw full-size ones in every process."""
-    folder = tmp_path_factory.mktemp("labelled")
-    for seed, kind in enumerate(("day_road", "night_street", "smoke")):
-        scene = generate_scene(seed, 96, 128, kind)
-        for band, picture in (("vis", scene.visible), ("ir", scene.infrared), ("label", scene.classes)):
-            (folder / band).mkdir(exist_ok=True)
-            Image.fromarray(picture).save(folder / band / f"{seed}_{kind}.png")
-    return folder
-
-
-def run_config(output: Path, drawn: Path, **values: Any) -> TrainingConfig:
-    defaults: dict[str, Any] = {
-        "output_dir": str(output),
-        "sources": [Source(str(drawn))],
-        "max_steps": 8,
-        "batch_size": 4,
-        "crop_size": 64,
-        "smallest_scale": 0.8,
-        "gain_jitter": 0.2,
-        "learning_rate": 5e-3,
-        "warmup_steps": 2,
-        "ema_decay": 0.9,
-        "checkpoint_every": 4,
-        "log_every": 1,
-        "validate_every": None,
-        "tracker": "none",
-    }
-    return TrainingConfig(**(defaults | values))
-
-
-def tiny_config(cache: Path, **values: Any) -> SegFormerConfig:
-    defaults: dict[str, Any] = {
-        "cache_dir": str(cache),
-        "classes": CLASSES,
-        "variant": "tiny",
-        "largest_scale": 1.3,
-        "gamma_jitter": 0.2,
-        "rare_class_crops": 0.5,
-        "lovasz": 1.0,
-    }
-    return SegFormerConfig(**(defaults | values))
 
 
 # --- pictures and labels ---------------------------------------------------------------------------------------------
@@ -171,76 +120,7 @@ def test_missing_and_wrong_labels_are_named(tmp_path: Path, drawn: Path) -> None
         (tmp_path / "only" / band / "0_day_road.png").symlink_to(files / "0_day_road.png")
     config = run_config(tmp_path / "run", tmp_path / "only")
     with pytest.raises(ConfigError, match="'0_day_road' is 128x96, but its label map is 64x48"):
-        SegFormerTask(config, tiny_config(tmp_path)).open_samples(config)
-
-
-# --- inputs and their cache ------------------------------------------------------------------------------------------
-
-
-def test_fused_pictures_are_made_once_and_again_when_anything_changed(tmp_path: Path, drawn: Path) -> None:
-    made = []
-
-    def counted(pair: Any) -> Image.Image:
-        made.append(pair.name)
-        return average.picture(pair)
-
-    average = open_inputs("average")
-    inputs = dataclasses.replace(average, picture=counted)
-    pairs = list(PairedDataset.open(str(drawn)))
-    first = [np.asarray(image) for image in read_inputs(inputs, pairs, "set/train", tmp_path)]
-    assert made == [pair.name for pair in pairs]
-    again = [np.asarray(image) for image in read_inputs(inputs, pairs, "set/train", tmp_path)]
-    assert len(made) == 3 and all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    (folder,) = tmp_path.iterdir()
-    about = json.loads((folder / "fusion-hub.json").read_text())
-    assert about["details"]["rule"] == "average" and about["fingerprint"] == inputs.fingerprint
-    assert not list(folder.rglob(".*")), "nothing half-written is left"
-
-    # A file that was cut off, one that another method made, one whose source changed: each is made again, no other.
-    files = sorted((folder / "set_train").iterdir())
-    files[0].write_bytes(files[0].read_bytes()[:30])
-    Image.new("RGB", (128, 96)).save(files[1])
-    changed = dataclasses.replace(pairs[2], visible_source=pairs[0].visible_source)
-    list(read_inputs(inputs, [*pairs[:2], changed], "set/train", tmp_path))
-    assert made[3:] == [pair.name for pair in pairs]
-    other = dataclasses.replace(inputs, fingerprint="f" * 64)
-    list(read_inputs(other, pairs[:1], "set/train", tmp_path))
-    assert len(made) == 7 and len(list(tmp_path.iterdir())) == 2
-
-
-def test_inputs_are_what_their_names_say(tmp_path: Path, drawn: Path) -> None:
-    (pair, *_) = PairedDataset.open(str(drawn))
-    visible, infrared = np.asarray(pair.visible).astype(int), np.asarray(pair.infrared).astype(int)
-    pictures = {
-        name: np.asarray(open_inputs(name).picture(pair)) for name in ("visible", "infrared", "average", "maximum")
-    }
-    assert np.array_equal(pictures["visible"], visible)
-    assert np.array_equal(pictures["infrared"], np.repeat(infrared[..., None], 3, 2))
-    luma = visible @ np.array([0.299, 0.587, 0.114])
-    for name, fused in (("average", (luma + infrared) / 2), ("maximum", np.maximum(luma, infrared))):
-        expected = np.clip(visible + (fused - luma)[..., None], 0, 255)  # the colours of the visible picture
-        assert np.abs(pictures[name] - expected).max() <= 0.51
-    folder = open_inputs(str(drawn / "ir"))
-    assert np.array_equal(np.asarray(folder.picture(pair)), pictures["infrared"]) and not folder.fingerprint
-    with pytest.raises(ValueError, match="has 3 images named"):
-        open_inputs(str(drawn)).picture(pair)
-    with pytest.raises((ValueError, OSError), match="no-such-model"):
-        open_inputs("no-such-model")
-
-
-def test_a_pipeline_is_known_by_its_weights(tmp_path: Path, drawn: Path) -> None:
-    pairs = list(PairedDataset.open(str(drawn)))[:1]
-    pipeline = tiny_pipeline()
-    pipeline.save_pretrained(tmp_path / "pipeline")
-    inputs = open_inputs(str(tmp_path / "pipeline"))
-    (fused,) = read_inputs(inputs, pairs, "drawn", tmp_path / "cache")
-    expected = pipeline(pairs[0].visible, pairs[0].infrared).images[0]
-    assert np.array_equal(np.asarray(fused), np.asarray(expected))
-    assert inputs.kind == "model" and len(inputs.details["state_sha256"]) == 64
-    with torch.no_grad():
-        next(pipeline.model.parameters()).add_(0.1)
-    pipeline.save_pretrained(tmp_path / "pipeline")
-    assert open_inputs(str(tmp_path / "pipeline")).fingerprint != inputs.fingerprint
+        SegFormerTask(config, segformer_config(tmp_path)).open_samples(config)
 
 
 # --- losses ----------------------------------------------------------------------------------------------------------
@@ -301,7 +181,7 @@ def test_lovasz_of_certain_predictions_is_one_minus_iou() -> None:
 @pytest.mark.parametrize("size", [(64, 96), (61, 75)])
 def test_the_quick_decoder_is_the_decoder(tmp_path: Path, drawn: Path, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    task = SegFormerTask(run_config(tmp_path, drawn), tiny_config(tmp_path, drop_path=0, classifier_dropout=0))
+    task = SegFormerTask(run_config(tmp_path, drawn), segformer_config(tmp_path, drop_path=0, classifier_dropout=0))
     model = task.build_model().double().train()
     assert (torch.cat([p.flatten() for p in model.decode_head.linear_projections[0].parameters()]) != 0).any()
     for projection in model.decode_head.linear_projections:
@@ -319,7 +199,7 @@ def test_the_quick_decoder_is_the_decoder(tmp_path: Path, drawn: Path, size: tup
 
 def test_the_encoder_starts_as_its_authors_start_it(tmp_path: Path, drawn: Path) -> None:
     torch.manual_seed(0)
-    model = SegFormerTask(run_config(tmp_path, drawn), tiny_config(tmp_path, variant="b0")).build_model()
+    model = SegFormerTask(run_config(tmp_path, drawn), segformer_config(tmp_path, variant="b0")).build_model()
     seen = set()
     for name, layer in model.segformer.named_modules():
         if isinstance(layer, nn.Conv2d):
@@ -335,7 +215,7 @@ def test_the_encoder_starts_as_its_authors_start_it(tmp_path: Path, drawn: Path)
 def test_twelve_steps_on_two_crops_lower_the_loss(tmp_path: Path, drawn: Path) -> None:
     torch.manual_seed(0)
     config = run_config(tmp_path, drawn)
-    task = SegFormerTask(config, tiny_config(tmp_path))
+    task = SegFormerTask(config, segformer_config(tmp_path))
     crops = task.open_samples(config)
     module = task.build_training_module(task.build_model())
     samples = [crops.sample(number, 64) for number in range(2)]
@@ -352,70 +232,6 @@ def test_twelve_steps_on_two_crops_lower_the_loss(tmp_path: Path, drawn: Path) -
         seen.append(loss.item())
     assert seen[-1] < 0.9 * seen[0]
     assert not {name.split(".")[0] for name in module.state_dict()} - {"model"}, "what is computed is not stored"
-
-
-# --- stop, go on, split ----------------------------------------------------------------------------------------------
-
-
-class FailingTask(SegFormerTask):
-    """Fails at a step, as if the machine had."""
-
-    fail_at: int | None = None
-
-    def build_training_module(self, model: Any) -> SegFormerTraining:
-        module = super().build_training_module(model)
-        module.register_forward_pre_hook(self._fail)
-        return module
-
-    def _fail(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if arguments[1] == self.fail_at:
-            raise ConnectionError("stopped by the test")
-
-
-def train(config: TrainingConfig, model_config: SegFormerConfig, fail_at: int | None = None) -> None:
-    task = FailingTask(config, model_config)
-    task.fail_at = fail_at
-    Trainer(task, config, model_config).train()
-
-
-def tensors(output: Path, step: int = 8) -> dict[str, Tensor]:
-    folder = output / f"step_{step:06d}"
-    files = sorted(folder.rglob("*.safetensors"))
-    assert [file.relative_to(folder).as_posix() for file in files] == [
-        "ema/model.safetensors",
-        "model/model.safetensors",
-        "optimizer.safetensors",
-    ]
-    return {f"{file.relative_to(folder)}:{name}": value for file in files for name, value in load_file(file).items()}
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_eight_steps_equal_four_and_a_failure_and_four(tmp_path: Path, drawn: Path, processes: int) -> None:
-    # All that could leak from step to step is in: dropout, stochastic depth, running statistics, accumulation.
-    values = {"num_processes": processes, "gradient_accumulation_steps": 3 - processes}
-    straight, failed = (run_config(tmp_path / name, drawn, **values) for name in ("straight", "failed"))
-    config = tiny_config(tmp_path / "cache", input=["average"], drop_path=0.2, classifier_dropout=0.2)
-    if processes == 1:  # in this process, which is quicker
-        train(straight, config)
-        with pytest.raises(ConnectionError):
-            train(failed, config, 5)
-    else:
-        assert launch(train, processes, straight, config) == [0] * processes
-        assert 0 not in launch(train, processes, failed, config, 5)
-    assert [folder.name for folder in find_checkpoints(tmp_path / "failed")] == ["step_000004"]
-    if processes == 1:
-        train(failed, config)
-    else:
-        assert launch(train, processes, failed, config) == [0] * processes
-    expected, got = tensors(tmp_path / "straight"), tensors(tmp_path / "failed")
-    assert expected.keys() == got.keys()
-    assert any("running_mean" in name for name in expected)
-    for name, value in expected.items():
-        assert torch.equal(value, got[name]), name
-    assert records(tmp_path / "failed") == records(tmp_path / "straight")
-    assert [line["step"] for line in records(tmp_path / "failed")] == list(range(1, 9))
-    (made,) = (tmp_path / "cache").iterdir()
-    assert len(list(made.rglob("*.png"))) == 3
 
 
 # --- the task and its script -----------------------------------------------------------------------------------------
@@ -459,19 +275,19 @@ def test_the_ci_configuration_trains_a_segmenter(tmp_path: Path) -> None:
     # It is a start for another run, also of other classes.
     config = run_config(tmp_path / "next", Path("unused"))
     given = {"initial_weights": str(folder), "input": ["visible"]}
-    task = SegFormerTask(config, tiny_config(tmp_path, **given))
+    task = SegFormerTask(config, segformer_config(tmp_path, **given))
     model = task.build_model()
     average = SegformerForSemanticSegmentation.from_pretrained(tmp_path / "run" / "step_000008" / "ema").state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(average[name], value), name
-    more = SegFormerTask(config, tiny_config(tmp_path, **given, classes=[*CLASSES, "bike"])).build_model()
+    more = SegFormerTask(config, segformer_config(tmp_path, **given, classes=[*CLASSES, "bike"])).build_model()
     assert more.config.num_labels == 4 and more.decode_head.classifier.weight.shape[0] == 4
     assert torch.equal(more.decode_head.linear_fuse.weight, average["decode_head.linear_fuse.weight"])
 
 
 def test_training_sees_what_the_image_processor_gives(tmp_path: Path, drawn: Path) -> None:
     config = run_config(tmp_path, drawn)
-    task = SegFormerTask(config, tiny_config(tmp_path, image_size=[48, 64]))
+    task = SegFormerTask(config, segformer_config(tmp_path, image_size=[48, 64]))
     (pictures,) = task.open_samples(config).pictures
     module = task.build_training_module(task.build_model())
     (pair, *_) = PairedDataset.open(str(drawn))
@@ -481,73 +297,3 @@ def test_training_sees_what_the_image_processor_gives(tmp_path: Path, drawn: Pat
     whole = torch.cat([torch.from_numpy(item.picture.copy()).flatten(0, 1) for item in pictures]) / 255
     torch.testing.assert_close(module.mean.flatten(), whole.mean(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(module.std.flatten(), whole.std(0), atol=1e-4, rtol=1e-3)
-
-
-def test_of_several_inputs_each_crop_is_of_one(tmp_path: Path, drawn: Path) -> None:
-    config = run_config(
-        tmp_path / "run", drawn, max_steps=2, crop_size=96, smallest_scale=1.0, gain_jitter=0.0, batch_size=2,
-        validation_sources=[Source(str(drawn))], validation_pairs=2,
-    )  # fmt: skip
-    names = ["visible", "infrared", "average"]
-    settings = {"input": names, "largest_scale": 1.0, "gamma_jitter": 0.0, "rare_class_crops": 0.0}
-    task = SegFormerTask(config, tiny_config(tmp_path / "cache", **settings))
-    crops = task.open_samples(config)
-    assert [len(pictures) for pictures in crops.pictures] == [9] and [len(pairs) for pairs in crops.sets] == [3]
-    grey = [bool((crops.sample(number, 96)["image"].std(0) == 0).all()) for number in range(90)]
-    assert 15 < sum(grey) < 45, "a third of the crops is infrared"
-    model_config = tiny_config(tmp_path / "cache", **settings)
-    Trainer(SegFormerTask(config, model_config), config, model_config).train()
-    (line,) = records(tmp_path / "run", "validation")
-    folder = tmp_path / "run" / "pipeline"
-    for name in names:
-        result = SegmentationResult.load(folder / f"evaluation-{name}.json")
-        assert line[f"{name}/mIoU"] == pytest.approx(result.numbers()["mIoU"])
-    assert json.loads((folder / "training.json").read_text())["datasets"][0]["pairs"] == 3
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"variant": "b9"}, "variant must be one of b0, tiny, got b9"),
-        ({"class_weights": "inverse"}, "class_weights must be one of none, median_frequency, effective_number"),
-        ({"input_dtype": "float16"}, "input_dtype must be one of float32, bfloat16, got float16"),
-        ({"image_size": [480]}, r"image_size must be height and width, at least 32 each, got \[480\]"),
-        ({"classes": ["car", "car"]}, "classes must be two or more different names"),
-        ({"cross_entropy": 0.0, "lovasz": 0.0}, "there is no loss"),
-        ({"input": ["visible", "visible"]}, r"input must be one or more different names, got \['visible', 'visible'\]"),
-        ({"input": ["visible", "no-such-model"]}, "input = no-such-model: "),
-        ({"initial_weights": "/no/such/folder"}, "initial_weights = /no/such/folder cannot be loaded"),
-    ],
-)
-def test_wrong_values_are_named(tmp_path: Path, drawn: Path, values: dict[str, Any], message: str) -> None:
-    config = run_config(tmp_path, drawn)
-    with pytest.raises(ConfigError, match=message):
-        task = SegFormerTask(config, tiny_config(tmp_path, **values))
-        task.open_samples(config)
-        task.build_model()
-    assert not list(tmp_path.iterdir())
-
-
-def test_what_the_loop_offers_and_segmentation_cannot_use(tmp_path: Path, drawn: Path) -> None:
-    with pytest.raises(ConfigError, match=r"swap_probability = 0\.5: SegFormer sees one image"):
-        SegFormerTask(run_config(tmp_path, drawn, swap_probability=0.5), tiny_config(tmp_path))
-    with pytest.raises(ConfigError, match="sources is empty"):
-        SegFormerTask(run_config(tmp_path, drawn, sources=[]), tiny_config(tmp_path))
-
-
-def test_every_option_says_what_it_is_and_the_configurations_parse() -> None:
-    from fusion_hub.training import parse_config
-
-    assert all(field.metadata["help"] for field in dataclasses.fields(SegFormerConfig))
-    begins = {}
-    for name in ("start", "", "bundle"):
-        file = TRAIN / "configs" / f"segformer_msrs{'_' * bool(name)}{name}.yaml"
-        training, model = parse_config((TrainingConfig, SegFormerConfig), [], default_config=file)
-        assert len(model.classes) == 9 and model.variant == "b0"
-        assert {source.split for source in training.sources} == {"train"}
-        assert all(source.exclude for source in training.sources), "reserved pairs are left out"
-        assert {source.split for source in training.validation_sources} == {"val"}
-        begins[name] = training.output_dir, model.initial_weights
-    start, weights = begins["start"]
-    assert weights is None
-    assert {begins[name][1] for name in ("", "bundle")} == {f"{start}/pipeline"}, "all go on from the common start"
