@@ -32,27 +32,10 @@ from fusion_hub.evaluation.statistics import (
 from fusion_hub.metrics import LEGACY_METRICS, METRICS, find_metric
 
 __all__ = [
-    "PUBLISHED",
-    "RANK_METRICS",
-    "TABLE_METRICS",
-    "Board",
-    "Comparison",
-    "Entry",
-    "Estimate",
-    "Leaderboard",
-    "PrintedTable",
-    "Published",
-    "Row",
-    "assemble",
-    "build",
-    "compare",
-    "holm",
-    "mean_ranks",
-    "merge",
-    "paired_bootstrap",
-    "read_evaluation",
-    "read_published",
-]
+    "PUBLISHED", "RANK_METRICS", "TABLE_METRICS", "Board", "Comparison", "Entry", "Estimate", "Leaderboard",
+    "PrintedTable", "Published", "Row", "assemble", "build", "compare", "holm", "mean_ranks", "merge",
+    "paired_bootstrap", "read_evaluation", "read_published",
+]  # fmt: skip
 
 TABLE_METRICS = (
     *("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM_cddfuse", "SSIM", "CC"),
@@ -568,41 +551,41 @@ def read_published(path: Path = PUBLISHED) -> Published:
     Raises:
         FileNotFoundError, ValueError: as `read_evaluation`.
     """
-    content = _read_json(path, PUBLISHED_FORMAT)
-    titles, sets, baselines, printed = {}, {}, {}, []
-    for name, found in _get(content, "sets", dict, str(path)).items():
-        where = f"{path}: sets[{name!r}]"
-        n = _get(_typed(found, dict, where), "pairs", int, where)
-        titles[name] = _text(found, "title", where)
-        sets[name] = list(_published_rows(found, "rows", name, n, where))
-        baselines[name] = list(_published_rows(found, "baselines", name, n, where))
-    for raw in _get(content, "printed", list, str(path)):
-        title, source = _text(_typed(raw, dict, str(path)), "title", str(path)), _text(raw, "source", str(path))
-        where = f"{path}: {title}"
-        rows = _published_rows(raw, "rows", raw.get("dataset") or title, raw.get("pairs") or 0, where, source)
-        same, note = _get(raw, "same_pairs", bool, where), _text(raw, "note", where)
-        printed.append(PrintedTable(raw.get("dataset"), title, source, same, note, tuple(rows)))
-    return Published(titles, sets, baselines, tuple(printed))
+    content, where = _read_json(path, PUBLISHED_FORMAT), str(path)
+    sets = {name: _get(found, "pairs", int, where) for name, found in _get(content, "sets", dict, where).items()}
 
+    def rows(found: dict[str, Any], key: str, dataset: str, n: int) -> list[Row]:
+        return [
+            Row(
+                method=_text(raw, "method", where),
+                kind="published",
+                source=_text({**raw, **found} if "source" in found else raw, "source", where),
+                dataset=dataset,
+                n=n,
+                metrics={k: Interval(_number(v, f"{where}: {k}")) for k, v in raw["values"].items() if v is not None},
+                warnings=_read_warnings(raw, where),
+                baseline=key == "baselines",
+                origin=where,
+            )
+            for raw in _get(found, key, list, where)
+        ]
 
-def _published_rows(
-    content: dict[str, Any], key: str, dataset: str, n: int, where: str, source: str | None = None
-) -> Iterator[Row]:
-    for i, raw in enumerate(_get(content, key, list, where)):
-        label = f"{where}: {key}[{i}]"
-        found = _get(_typed(raw, dict, label), "values", dict, label)
-        values = {name: _number(value, f"{label}: {name}") for name, value in found.items()}
-        yield Row(
-            method=_text(raw, "method", label),
-            kind="published",
-            source=source or _text(raw, "source", label),
-            dataset=dataset,
-            n=n,
-            metrics={name: Interval(value) for name, value in values.items() if not math.isnan(value)},
-            warnings=_read_warnings(raw, label),
-            baseline=key == "baselines",
-            origin=where,
-        )
+    return Published(
+        titles={name: _text(content["sets"][name], "title", where) for name in sets},
+        sets={name: rows(content["sets"][name], "rows", name, n) for name, n in sets.items()},
+        baselines={name: rows(content["sets"][name], "baselines", name, n) for name, n in sets.items()},
+        printed=tuple(
+            PrintedTable(
+                dataset=raw.get("dataset"),
+                title=_text(raw, "title", where),
+                source=_text(raw, "source", where),
+                same_pairs=_get(raw, "same_pairs", bool, where),
+                note=_text(raw, "note", where),
+                rows=tuple(rows(raw, "rows", raw.get("dataset") or raw["title"], raw.get("pairs") or 0)),
+            )
+            for raw in _get(content, "printed", list, where)
+        ),
+    )
 
 
 def _read_warnings(raw: dict[str, Any], where: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What can be evaluated: pipelines, rules without a network, and folders of images that any method has made."""
+"""Methods to evaluate: pipelines, rules without a network, and folders of fused images from other programs."""
 
 import hashlib
 import re
@@ -28,7 +28,7 @@ Fuse = Callable[[Pair, str], Image.Image]
 
 Rescale = Literal["none", "minmax"]
 ALWAYS = ("average", "maximum")
-"""The baselines that every report holds: a claim means little without them."""
+"""Baselines in every report: a claim means little without them."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Method:
         name: in tables.
         kind: "model", "baseline" or "folder".
         fuse: `(pair, dataset name) -> PIL image` of the pair's size.
-        details: what has to be known to get the same picture again, JSON-able: checkpoint hash, options, folder.
-        fingerprint: changes whenever its pictures could change; results are only resumed under the same one.
+        details: everything needed to get the same picture again, as JSON: checkpoint hash, options, folder.
+        fingerprint: changes whenever its pictures could change; only results with the same one are resumed.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Method:
 
     @property
     def stretched(self) -> bool | None:
-        """Whether each image is stretched to the full range; None where nobody here can know."""
+        """Whether each image is stretched to the full range; None: unknown."""
         rescale = self.details.get("rescale")
         return None if rescale is None else rescale == "minmax"
 
@@ -80,7 +80,7 @@ def source_luminance(pair: Pair, infrared_range: Any = "auto") -> tuple[np.ndarr
     """8-bit luminance of the visible and of the infrared picture, each `(H, W)` uint8.
 
     8-bit pictures as `luminance` reads them. Deeper ones go through the image processor, with the rule by which the
-    pipelines read them, so that a method is measured against what it was given.
+    pipelines read them, so a method is measured against its actual input.
     """
     pictures = [_decoded(pair.visible_source, "visible"), _decoded(pair.infrared_source, "infrared")]
     if all(p.pixels.dtype == np.uint8 and p.white == 255 and p.valid is None for p in pictures):
@@ -90,9 +90,8 @@ def source_luminance(pair: Pair, infrared_range: Any = "auto") -> tuple[np.ndarr
         visible_unit, infrared_unit, _ = processor.preprocess(*pictures)
         visible, infrared = (quantize(unit[0, 0].numpy()) for unit in (visible_unit, infrared_unit))
     if visible.shape != infrared.shape:
-        raise ValueError(
-            f"visible is {_size(visible)} and infrared {_size(infrared)} pixels: register and crop them to one size"
-        )
+        sizes = " and infrared ".join(f"{plane.shape[1]}x{plane.shape[0]}" for plane in (visible, infrared))
+        raise ValueError(f"visible is {sizes} pixels: register and crop them to one size")
     return visible, infrared
 
 
@@ -101,21 +100,7 @@ def _decoded(source: ImageSource, name: str) -> Picture:
     if isinstance(source, Path | Mapping):
         return read_picture(source, name)
     loaded = load_picture(source)
-    if isinstance(loaded, Image.Image):
-        return from_pil(loaded, name)
-    return from_array(loaded, name)
-
-
-def as_image(picture: Image.Image | np.ndarray) -> Image.Image:
-    """Pictures in memory as PIL images; pictures from files are that already."""
-    return picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-
-
-def _size(luma: np.ndarray) -> str:
-    return f"{luma.shape[1]}x{luma.shape[0]}"
-
-
-# --- rules without a network -----------------------------------------------------------------------------------------
+    return from_pil(loaded, name) if isinstance(loaded, Image.Image) else from_array(loaded, name)
 
 
 def baseline_method(name: str, rescale: Rescale = "none") -> Method:
@@ -126,26 +111,23 @@ def baseline_method(name: str, rescale: Rescale = "none") -> Method:
     """
     key = name.replace("-", "_")
     if key not in BASELINES:
-        raise ValueError(f"{name!r} is no baseline: choose among {', '.join(BASELINES)}")
+        raise ValueError(f"{name!r} is not a baseline: choose among {', '.join(BASELINES)}")
 
     def fuse(pair: Pair, dataset: str) -> Image.Image:
-        grey = fuse_levels(key, *source_luminance(pair))
-        return Image.fromarray(stretch(grey) if rescale == "minmax" else grey)
+        fused = fuse_levels(key, *source_luminance(pair))
+        return Image.fromarray(stretch(fused) if rescale == "minmax" else fused)
 
     label = key if rescale == "none" else f"{key}+minmax"
     details = {"rule": key, "rescale": rescale, "colour": "luminance only", "rounding": "halves to even"}
     return Method(label, "baseline", fuse, details, _digest("baseline", details))
 
 
-def stretch(grey: np.ndarray) -> np.ndarray:
+def stretch(gray: np.ndarray) -> np.ndarray:
     """`(H, W)` uint8 stretched so that its darkest level is 0 and its brightest 255; a constant image stays."""
-    low, high = int(grey.min()), int(grey.max())
+    low, high = int(gray.min()), int(gray.max())
     if low == high:
-        return grey
-    return quantize((grey.astype(np.float64) - low) / (high - low))
-
-
-# --- pipelines -------------------------------------------------------------------------------------------------------
+        return gray
+    return quantize((gray.astype(np.float64) - low) / (high - low))
 
 
 def pipeline_method(name: str, pipeline: "FusionPipeline", options: Mapping[str, Any] | None = None) -> Method:
@@ -177,9 +159,6 @@ def describe_checkpoint(pipeline: "FusionPipeline") -> dict[str, Any]:
     }
 
 
-# --- folders of fused images -----------------------------------------------------------------------------------------
-
-
 def folder_method(name: str, folder: Path, datasets: Mapping[str, list[str]]) -> Method:
     """Images that another program has fused, one for each pair, of the same stem.
 
@@ -189,7 +168,7 @@ def folder_method(name: str, folder: Path, datasets: Mapping[str, list[str]]) ->
         datasets: names of the pairs of each set.
 
     Raises:
-        FileNotFoundError: no such folder, or images are missing: nothing is evaluated on a part of a set unasked.
+        FileNotFoundError: no such folder, or images are missing: a method is never evaluated on only a part of a set.
         ValueError: one stem has several files.
     """
     if not folder.is_dir():
@@ -199,8 +178,7 @@ def folder_method(name: str, folder: Path, datasets: Mapping[str, list[str]]) ->
     }
 
     def fuse(pair: Pair, dataset: str) -> Image.Image:
-        file = files[dataset][pair.name]
-        return to_image(read_picture(file))
+        return to_image(read_picture(files[dataset][pair.name]))
 
     content = hashlib.sha256()
     for dataset in sorted(files):

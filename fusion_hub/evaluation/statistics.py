@@ -6,10 +6,10 @@ last digit, and has neither a paired p-value nor a second level of resampling (t
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from scipy import special, stats
@@ -196,25 +196,17 @@ def _student(freedom: int) -> float:
     return float(special.stdtrit(freedom, TAILS[1]))
 
 
-class HasValues(Protocol):
-    """Anything with means by metric."""
-
-    @property
-    def values(self) -> Mapping[str, float]: ...
-
-
-def mean_ranks(rows: Sequence[HasValues], metrics: Sequence[str] = RANK_METRICS) -> list[float | None]:
+def mean_ranks(rows: Sequence[Any], metrics: Sequence[str] = RANK_METRICS) -> list[float | None]:
     """Mean over `metrics` of each row's rank among all rows, 1 is best; equal values share the mean of their ranks.
 
-    None for a row that lacks one of the metrics; its other values still count for the ranks of the others.
+    Rows have a mapping `values` by metric. None for a row that lacks one of the metrics; its other values still count
+    for the ranks of the others.
     """
     signs = [-1 if find_metric(metric).direction == "up" else 1 for metric in metrics]
     values = [
         [sign * row.values.get(name, math.nan) for name, sign in zip(metrics, signs, strict=True)] for row in rows
     ]
-    if not rows:
-        return []
-    ranks = stats.rankdata(np.array(values), axis=0, nan_policy="omit")
+    ranks = stats.rankdata(np.reshape(values, (len(rows), len(metrics))), axis=0, nan_policy="omit")
     return [None if np.isnan(own).any() else sum(own.tolist()) / len(metrics) for own in ranks]
 
 

@@ -123,24 +123,21 @@ def test_a_set_of_unequal_pairs_is_a_sentence(folder: Path, tmp_path: Path) -> N
     assert board.exit_code == 1 and "it has no rows" in board.output
 
 
-@pytest.mark.parametrize(
-    "damage", [b"\xff\xfe\x00binary", b'{"name": "a"}', b"[1, 2]", b'{"name": "a", "values": 3}', b"[" * 9999]
-)
-def test_damaged_records_are_measured_again(folder: Path, tmp_path: Path, damage: bytes) -> None:
+def test_damaged_records_are_measured_again(folder: Path, tmp_path: Path) -> None:
+    damage = [b"\xff\xfe\x00binary", b'{"name": "a"}', b"[1, 2]", b'{"name": "a", "values": 3}', b"[" * 9999]
     words = ("evaluate", "-m", "maximum", "--data", folder, "--metrics", "EN", "-o", tmp_path / "out")
     assert run(*words).exit_code == 0
     before = json.loads((tmp_path / "out" / "summary.json").read_text())["rows"]
     for file in (tmp_path / "out" / "records").rglob("*.jsonl"):
         lines = file.read_bytes().splitlines()
-        file.write_bytes(b"\n".join([damage, *lines[1:]]) + b"\n")
-    with pytest.warns(UserWarning, match=r"\.jsonl has 1 damaged records: these pairs are measured again"):
+        file.write_bytes(b"\n".join([*damage, *lines[1:]]) + b"\n")
+    with pytest.warns(UserWarning, match=r"\.jsonl has 5 damaged records: these pairs are measured again"):
         assert run(*words).exit_code == 0
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["rows"] == before
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\x00", '{"format": "fusion-hub-evaluation/1"}'])
-def test_a_damaged_summary_is_a_sentence(tmp_path: Path, content: str) -> None:
-    (tmp_path / "summary.json").write_text(content)
+def test_a_damaged_summary_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text("{")  # further damage: test_leaderboard.py
     result = run("leaderboard", tmp_path, "-o", tmp_path / "board")
     assert result.exit_code == 1 and "summary.json" in result.output and "Traceback" not in result.output
     assert len(result.output.strip().splitlines()) == 1

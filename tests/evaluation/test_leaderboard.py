@@ -69,9 +69,6 @@ def in_memory(method: str, values: np.ndarray, names: tuple[str, ...] = NAMES, m
     return Row(method, "model", "here", "toy", len(names), means, names, {metric: values})
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------
-
-
 def test_mean_ranks_are_those_of_scipy_and_know_directions() -> None:
     values = np.random.default_rng(0).integers(0, 4, (9, 3)).astype(float)  # many ties
     names = ("SCD", "VIF", "MSE")
@@ -105,7 +102,7 @@ def test_paired_bootstrap_is_symmetric_and_bounded(values: list[float]) -> None:
     assert 2 / 201 <= p <= 1
 
 
-def test_identical_methods_are_never_told_apart() -> None:
+def test_identical_methods_do_not_differ() -> None:
     assert paired_bootstrap(np.zeros(9)) == (0, 0, 0, 1)
     for wrong in (np.empty(0), np.array([1.0, math.nan]), np.zeros((2, 2))):
         with pytest.raises(ValueError, match="finite value for each image"):
@@ -149,9 +146,6 @@ def test_direction_decides_who_is_better() -> None:
     low, high = in_memory("low", np.full(12, 1.0), metric="MSE"), in_memory("high", np.full(12, 2.0), metric="MSE")
     assert compare([low], high, ["MSE"])[0].better
     assert not compare([high], low, ["MSE"])[0].better
-
-
-# --- merging and ranking ---------------------------------------------------------------------------------------------
 
 
 def test_build_merges_files_and_writes_both_pages(tmp_path: Path) -> None:
@@ -229,7 +223,7 @@ def test_rows_over_other_images_are_shown_but_not_ranked(tmp_path: Path) -> None
     assert {c.n for c in board.comparisons if c.method == "others"} == {11}
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_missing_rows_and_metrics_are_noted(tmp_path: Path) -> None:
     silent = entry("silent", per_image=None)
     del silent["metrics"]["SCD"]
     board = build([save(tmp_path / "s.json", [silent])], tmp_path, published=False)
@@ -240,7 +234,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         assert "No row has per-image values" in text
 
 
-def test_evaluations_that_are_not_alike_are_told(tmp_path: Path) -> None:
+def test_evaluations_with_different_conventions_are_noted(tmp_path: Path) -> None:
     details = [
         {"conventions": {"values": values, "size": "original"}, "datasets": {"toy": {"blake2b": digest}}}
         for values, digest in (("8-bit", "aa"), ("unrounded", "aa"), ("8-bit", "bb"))
@@ -250,9 +244,6 @@ def test_evaluations_that_are_not_alike_are_told(tmp_path: Path) -> None:
     assert "conventions, 'values'" in convention and "0.json" in convention and "not comparable" in convention
     assert "datasets, 'toy'" in images and "2.json" in images
     assert build(files[:1], tmp_path).notes == ()
-
-
-# --- published numbers -----------------------------------------------------------------------------------------------
 
 
 def test_published_rows_join_those_of_their_set(tmp_path: Path) -> None:
@@ -269,9 +260,7 @@ def test_published_rows_join_those_of_their_set(tmp_path: Path) -> None:
 
 
 def test_measured_baselines_replace_published_ones(tmp_path: Path) -> None:
-    rows = baselines("msrs/test")
-    for row in rows:
-        row |= {"n": 92, "per_image": None}
+    rows = [row | {"n": 92, "per_image": None} for row in baselines("msrs/test")]
     (board,) = build([save(tmp_path / "s.json", rows)], tmp_path).boards
     kinds = [(e.row.method, e.row.kind) for e in board.entries if e.row.baseline]
     assert sorted(kinds) == [
@@ -322,13 +311,18 @@ def test_printed_tables_agree_with_the_measured_rows_where_the_pairs_are_the_sam
     assert checked == 4
 
 
-# --- refusals --------------------------------------------------------------------------------------------------------
-
-
 def _edited(edit: Callable[[dict[str, Any]], Any]) -> str:
     content = {"format": "fusion-hub-evaluation/1", "rows": [entry("ours")], "provenance": {}}
     edit(content)
     return json.dumps(content)
+
+
+def _row(**values: Any) -> str:
+    return _edited(lambda content: content["rows"][0].update(values))
+
+
+def _metric(**values: Any) -> str:
+    return _edited(lambda content: content["rows"][0]["metrics"]["EN"].update(values))
 
 
 MALFORMED = {
@@ -344,25 +338,20 @@ MALFORMED = {
     "no method": (_edited(lambda c: c["rows"][0].pop("method")), "'method' is missing"),
     "no metrics": (_edited(lambda c: c["rows"][0].pop("metrics")), r"'ours'.*'metrics' is missing"),
     "no mean": (_edited(lambda c: c["rows"][0]["metrics"]["EN"].pop("mean")), "'mean' is missing"),
-    "kind": (_edited(lambda c: c["rows"][0].update(kind="winner")), "kind is 'winner'"),
-    "n": (_edited(lambda c: c["rows"][0].update(n=0)), "n is 0"),
-    "n text": (_edited(lambda c: c["rows"][0].update(n="12")), "'n': expected int, got str"),
-    "n bool": (_edited(lambda c: c["rows"][0].update(n=True)), "'n': expected int, got bool"),
-    "n differs": (_edited(lambda c: c["rows"][0].update(n=13)), "12 names, but n is 13"),
-    "nan": (_edited(lambda c: c["rows"][0]["metrics"]["EN"].update(mean=math.nan)), "it holds NaN"),
-    "infinite": (_edited(lambda c: c["rows"][0]["metrics"]["EN"].update(low=-math.inf)), "it holds -Infinity"),
-    "huge": (
-        _edited(lambda c: None).replace('"n": 12', '"n": 12, "x": 1').replace('"mean": 0.', '"mean": 1e999', 1),
-        "finite number",
-    ),
-    "text": (_edited(lambda c: c["rows"][0]["metrics"]["EN"].update(mean="7")), "EN mean: expected a number"),
+    "kind": (_row(kind="winner"), "kind is 'winner'"),
+    "n": (_row(n=0), "n is 0"),
+    "n text": (_row(n="12"), "'n': expected int, got str"),
+    "n bool": (_row(n=True), "'n': expected int, got bool"),
+    "n differs": (_row(n=13), "12 names, but n is 13"),
+    "nan": (_metric(mean=math.nan), "it holds NaN"),
+    "infinite": (_metric(low=-math.inf), "it holds -Infinity"),
+    "huge": (_edited(lambda c: None).replace('"mean": 0.', '"mean": 1e999', 1), "finite number"),
+    "huge integer": (_metric(mean=10**400), "finite number"),
+    "text": (_metric(mean="7"), "EN mean: expected a number"),
     "short": (_edited(lambda c: c["rows"][0]["per_image"]["values"]["EN"].pop()), "11 values for 12 images"),
     "twice": (_edited(lambda c: c["rows"][0]["per_image"].update(names=["x"] * 12)), "a name twice"),
-    "warnings": (_edited(lambda c: c["rows"][0].update(warnings=[1])), "warnings: expected str, got int"),
-    "mean": (
-        _edited(lambda c: c["rows"][0]["metrics"]["EN"].update(mean=7.9)),
-        "the mean is 7.9, but that of",
-    ),
+    "warnings": (_row(warnings=[1]), "warnings: expected str, got int"),
+    "mean": (_metric(mean=7.9), "the mean is 7.9, but that of"),
 }
 
 
@@ -401,8 +390,6 @@ def test_other_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="rank_metrics is empty"):
         build([path], tmp_path, rank_metrics=[])
 
-
-# --- the pages -------------------------------------------------------------------------------------------------------
 
 VOID = {"meta", "line", "rect", "path", "circle", "br", "wbr"}
 
@@ -457,26 +444,13 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_text_from_files_is_escaped_in_html(evil: Path) -> None:
+def test_the_page_escapes_text_from_files_and_requests_nothing(evil: Path) -> None:
     text = (evil / "index.html").read_text(encoding="utf-8")
     page = Page(text)
     assert len(page.all("script")) == 1 and not page.all("img", "iframe", "object", "link")
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert EVIL in "".join(page.text)  # shown as it is, and not run as a template
     assert text.count("<style>") == text.count("</style>") == 1
-
-
-def test_text_from_files_is_escaped_in_markdown(evil: Path) -> None:
-    text = (evil / "leaderboard.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"<\w+", text)) <= {"<br", "<sub", "<sup", "<u"}
-    assert "](" not in text.replace("\\](", "") and "`" not in text.replace("\\`", "")
-    rows = [re.findall(r"(?<!\\)\|", line) for line in text.splitlines() if line.startswith("|")]
-    assert {len(cells) for cells in rows[:6]} == {len(rows[0])}  # no cell was broken in two
-
-
-def test_page_asks_for_nothing_from_outside(evil: Path) -> None:
-    text = (evil / "index.html").read_text(encoding="utf-8")
-    page = Page(text)
     assert not any("src" in attributes or "srcset" in attributes for _, attributes in page.elements)
     assert all((attributes.get("href") or "#").startswith("#") for _, attributes in page.elements)
     css = text[text.index("<style>") : text.index("</style>")]
@@ -485,6 +459,14 @@ def test_page_asks_for_nothing_from_outside(evil: Path) -> None:
     script = text[text.rindex("<script>") + len("<script>") : text.rindex("</script>")]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy is not None and "default-src 'none'" in policy and f"script-src 'sha256-{digest}'" in policy
+
+
+def test_text_from_files_is_escaped_in_markdown(evil: Path) -> None:
+    text = (evil / "leaderboard.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"<\w+", text)) <= {"<br", "<sub", "<sup", "<u"}
+    assert "](" not in text.replace("\\](", "") and "`" not in text.replace("\\`", "")
+    rows = [re.findall(r"(?<!\\)\|", line) for line in text.splitlines() if line.startswith("|")]
+    assert {len(cells) for cells in rows[:6]} == {len(rows[0])}  # no cell was broken in two
 
 
 def test_page_is_accessible(tmp_path: Path) -> None:
@@ -507,7 +489,7 @@ def test_page_is_accessible(tmp_path: Path) -> None:
     assert all(svg.get("role") == "img" and svg.get("aria-labelledby") for svg in plots)
 
 
-def test_balance_plot_tells_the_distance_to_the_diagonal(tmp_path: Path) -> None:
+def test_balance_plot_shows_the_distance_to_the_diagonal(tmp_path: Path) -> None:
     row = entry("ours", per_image=None)
     row["metrics"] |= {"VIF_visible": {"mean": 0.5}, "VIF_infrared": {"mean": 0.3}}
     build([save(tmp_path / "s.json", [row])], tmp_path, published=False)
