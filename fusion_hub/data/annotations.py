@@ -70,7 +70,7 @@ class BoxedPair:
 
 
 @dataclass(frozen=True)
-class LabelledPair:
+class LabeledPair:
     """A pair of pictures and the class of each of their pixels."""
 
     pair: Pair
@@ -105,33 +105,21 @@ class LabelledPair:
 
 
 class PictureBoxes(NamedTuple):
-    """The objects of one picture in one file.
+    """The objects of one picture in one file."""
 
-    Attributes:
-        boxes: `(N, 4)` float64: left, top, right, bottom in pixels, within the picture.
-        class_ids: `(N,)` int64, categories as the file numbers them.
-        size: width and height of the picture; None where the file does not give them.
-    """
-
-    boxes: np.ndarray
-    class_ids: np.ndarray
-    size: tuple[float, float] | None
+    boxes: np.ndarray  # (N, 4) float64
+    class_ids: np.ndarray  # (N,) int64, as the file numbers them
+    size: tuple[float, float] | None  # width and height, where the file gives them
 
 
-@dataclass(frozen=True, eq=False)
-class BoxFile:
-    """The content of a COCO file, or of all the VOC or YOLO files of a folder.
+class BoxFile(NamedTuple):
+    """The content of a COCO file, or of all the VOC or YOLO files of a folder."""
 
-    Attributes:
-        classes: the names of its categories, by id.
-        pictures: the objects of each listed picture, by stem.
-    """
-
-    classes: Mapping[int, str]
-    pictures: Mapping[str, PictureBoxes]
+    classes: Mapping[int, str]  # names by id
+    pictures: Mapping[str, PictureBoxes]  # by stem
 
 
-def find_labels(pairs: Sequence[Pair]) -> list[LabelledPair]:
+def find_labels(pairs: Sequence[Pair]) -> list[LabeledPair]:
     """The class maps that belong to pairs.
 
     For files they lie in a folder beside that of the visible pictures (`label/`, `labels/`, `masks/` ..., also with the
@@ -141,11 +129,11 @@ def find_labels(pairs: Sequence[Pair]) -> list[LabelledPair]:
         ValueError: a pair has no class map, or several.
     """
     folders: dict[Path, dict[str, list[Path]]] = {}
-    labelled, missing = [], []
+    labeled, missing = [], []
     for pair in pairs:
         source = pair.visible_source
         if isinstance(source, ScenePicture):
-            labelled.append(LabelledPair(pair, replace(source, band="classes")))
+            labeled.append(LabeledPair(pair, replace(source, band="classes")))
             continue
         if not isinstance(source, Path):
             raise ValueError(f"{pair.name!r} is not a file, so it has no folder of labels: give a folder of files")
@@ -157,7 +145,7 @@ def find_labels(pairs: Sequence[Pair]) -> list[LabelledPair]:
         if len(files) > 1:
             raise ValueError(f"{files[0].parent} has several files named {source.stem!r}: keep one of them")
         if files:
-            labelled.append(LabelledPair(pair, files[0]))
+            labeled.append(LabeledPair(pair, files[0]))
         else:
             missing.append(pair.name)
     if missing:
@@ -165,7 +153,7 @@ def find_labels(pairs: Sequence[Pair]) -> list[LabelledPair]:
             f"{len(missing)} of {len(pairs)} pairs have no class map: {some(missing)}. Add the maps, or leave these "
             "pairs out with exclude"
         )
-    return labelled
+    return labeled
 
 
 def find_boxes(
@@ -207,7 +195,13 @@ def find_boxes(
             continue
         if source.parent not in read:
             read[source.parent] = _read_folder(source.parent, annotations)
-            _check_classes(source.parent, read[source.parent], ids, every_class)
+            known = {same_class(name) for file in read[source.parent] for name in file.classes.values()}
+            unknown = [name for name in ids if name not in known]
+            if unknown and (every_class or len(unknown) == len(ids)):
+                raise ValueError(
+                    f"no file of boxes beside {source.parent} knows the class {unknown[0]!r}: use some of "
+                    f"{some(sorted(known))}"
+                )
         files = read[source.parent]
         names = [s.stem for s in (source, pair.infrared_source) if isinstance(s, Path)] + [pair.name]
         stem = next((name for name in names if all(name in file.pictures for file in files)), None)
@@ -316,15 +310,6 @@ def _selected(file: BoxFile, stem: str, ids: Mapping[str, int]) -> Boxes:
     return boxes[kept], np.array([wanted[int(number)] for number in class_ids[kept]], dtype=np.int64)
 
 
-def _check_classes(visible: Path, files: Sequence[BoxFile], ids: Mapping[str, int], every_class: bool) -> None:
-    known = {same_class(name) for file in files for name in file.classes.values()}
-    unknown = [name for name in ids if name not in known]
-    if unknown and (every_class or len(unknown) == len(ids)):
-        raise ValueError(
-            f"no file of boxes beside {visible} knows the class {unknown[0]!r}: use some of {some(sorted(known))}"
-        )
-
-
 def _read_folder(visible: Path, annotations: Sequence[str] | None) -> list[BoxFile]:
     """The requested files of boxes beside the folder of visible pictures."""
     files = _box_files(visible)
@@ -367,10 +352,11 @@ def _read_coco(file: Path) -> BoxFile:
     try:
         content = json.loads(file.read_bytes())  # UTF-8, UTF-16 or UTF-32, with or without a byte order mark
         classes = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
-        images = {
-            entry["id"]: (_coco_stem(entry["file_name"]), (float(entry["width"]), float(entry["height"])))
-            for entry in content["images"]
-        }
+        images = {}
+        for entry in content["images"]:  # a dot before no known extension belongs to the stem
+            path = PurePosixPath(entry["file_name"].replace("\\", "/"))
+            stem = path.stem if path.suffix.lower() in EXTENSIONS else path.name
+            images[entry["id"]] = stem, (float(entry["width"]), float(entry["height"]))
         annotations = [
             (entry["image_id"], entry["category_id"], np.array(entry["bbox"], dtype=np.float64).reshape(4))
             for entry in content["annotations"]
@@ -397,12 +383,6 @@ def _read_coco(file: Path) -> BoxFile:
         if box[2] > box[0] and box[3] > box[1]:
             rows[stem].append((class_id, box))
     return BoxFile(classes, {stem: _collected(rows[stem], size) for stem, size in images.values()})
-
-
-def _coco_stem(file_name: str) -> str:
-    """`00004N` of `00004N`, `00004N.png` or `vis/00004N.png`; a dot before no known extension stays."""
-    path = PurePosixPath(file_name.replace("\\", "/"))
-    return path.stem if path.suffix.lower() in EXTENSIONS else path.name
 
 
 def _collected(rows: Sequence[tuple[int, np.ndarray]], size: tuple[float, float] | None) -> PictureBoxes:
@@ -436,10 +416,7 @@ def _read_voc(files: Sequence[Path]) -> BoxFile:
         try:
             width, height = (float(root.findtext(f"size/{side}", "0") or 0) for side in ("width", "height"))
             found = [
-                (
-                    str(entry.findtext("name")).strip(),
-                    np.array([float(entry.findtext(f"bndbox/{edge}", "")) for edge in _EDGES]),
-                )
+                (str(entry.findtext("name")).strip(), [float(entry.findtext(f"bndbox/{edge}", "")) for edge in _EDGES])
                 for entry in root.iter("object")
             ]
         except ValueError as error:
@@ -449,14 +426,14 @@ def _read_voc(files: Sequence[Path]) -> BoxFile:
             ) from error
         size = (width, height) if width > 0 and height > 0 else None
         rows = []
-        for name, box in found:
-            left, top, right, bottom = box
+        for name, (left, top, right, bottom) in found:
             if left > right or top > bottom:
                 raise ValueError(
                     f"{file} has a box from x {left:g} to {right:g} and y {top:g} to {bottom:g}: exchange its ends"
                 )
-            class_id = classes.setdefault(name, len(classes))
-            rows.append((class_id, _clipped(box, size, file, file.stem) if size else box))
+            box = np.array([left, top, right, bottom])
+            box = _clipped(box, size, file, file.stem) if size else box
+            rows.append((classes.setdefault(name, len(classes)), box))
         pictures[file.stem] = _collected(rows, size)
     return BoxFile({number: name for name, number in classes.items()}, pictures)
 
@@ -523,8 +500,8 @@ def _text(file: Path) -> str:
 
 def _class_list(folder: Path) -> list[str]:
     """The names of the classes of YOLO files, from a list in their folder or up to two folders above it."""
-    places = (place / name for place in (folder, folder.parent, folder.parent.parent) for name in CLASS_LISTS)
-    file = next((place for place in places if place.is_file()), None)
+    files = (above / name for above in (folder, folder.parent, folder.parent.parent) for name in CLASS_LISTS)
+    file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise ValueError(f"{folder} holds YOLO boxes without names of classes: add one of {', '.join(CLASS_LISTS)}")
     text = _text(file)

@@ -109,7 +109,7 @@ def pair_files(visible: Iterable[Named], infrared: Iterable[Named]) -> Pairing:
         repeated |= groups.keys()
     result.visible = [file for file in result.visible if file.name not in repeated]
     result.infrared = [file for file in result.infrared if file.name not in repeated]
-    for reading in (_exact, _folded, _unmarked):
+    for reading in (lambda name, role: name, lambda name, role: fold_name(name), _unmarked):
         _match(result, reading)
     return result
 
@@ -125,14 +125,6 @@ def split_by_role(files: Iterable[Named]) -> tuple[list[Named], list[Named]]:
 def fold_name(name: str) -> str:
     """A name without the differences of case and Unicode form that some systems ignore."""
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def _exact(name: str, role: Role) -> str:
-    return name
-
-
-def _folded(name: str, role: Role) -> str:
-    return fold_name(name)
 
 
 def _unmarked(name: str, role: Role) -> str:

@@ -111,7 +111,7 @@ class Overlap(NamedTuple):
 
 @dataclass
 class Findings:
-    """What was left out while the pairs were put together; fields as in `PairReport`."""
+    """Files that are in no pair, and notes, while the pairs are put together; fields as in `PairReport`."""
 
     missing_infrared: list[str] = field(default_factory=list)
     missing_visible: list[str] = field(default_factory=list)

@@ -1,7 +1,6 @@
 """Synthetic pairs: streets by night, by day and in smoke with boxes and class maps, and brain slices (PET and MRI).
 
-Eight pairs, drawn by a program for this project, are shipped in `synthetic/`. A scene is a crop of one of them. They
-serve the demo, the tests and training runs without a data set; they do not replace pictures of real sensors.
+Scenes are crops of the eight rendered pairs in `synthetic/`, for the demo, the tests and training without a data set.
 """
 
 import json
@@ -56,8 +55,8 @@ class GeneratedPair:
 def generate_scene(seed: int, height: int = 480, width: int = 640, kind: Kind = "night_street") -> GeneratedPair:
     """A synthetic scene of any size; the same arguments give the same pixels.
 
-    There are two shipped pairs of each kind. Seeds 0 and 1 show all of them that fits the aspect ratio. Other even
-    seeds give random crops of the first and odd seeds of the second one, half of them mirrored, with random gains.
+    Even seeds show the first shipped pair of the kind, odd seeds the second. Seeds 0 and 1 crop it to the aspect ratio
+    only; the others give random crops, half of them mirrored, with random gains.
 
     Args:
         seed: at least 0.
@@ -88,12 +87,8 @@ def generate_scene(seed: int, height: int = 480, width: int = 640, kind: Kind = 
     x, y = across * (wide - scale * width), down * (tall - scale * height)
     window = (x, y, min(x + scale * width, wide), min(y + scale * height, tall))
     scene: dict[str, Any] = {}
-    for band, pixels, gain in (
-        ("visible", shipped.visible, gains[0]),
-        ("infrared", shipped.infrared, gains[1]),
-        ("classes", shipped.classes, 1),
-    ):
-        if pixels is not None:
+    for band, gain in zip(("visible", "infrared", "classes"), (*gains, 1), strict=True):
+        if (pixels := getattr(shipped, band)) is not None:
             resampling = Image.Resampling.NEAREST if band == "classes" else Image.Resampling.BICUBIC
             part = np.asarray(Image.fromarray(pixels).crop(frame).resize((width, height), resampling, box=window))
             scene[band] = np.ascontiguousarray(quantize(part, white=255 / gain)[:, :: -1 if mirrored else 1])

@@ -22,7 +22,7 @@ from transformers import (
     SegformerImageProcessorPil,
 )
 
-from fusion_hub.data.annotations import IGNORED, LabelledPair, find_labels
+from fusion_hub.data.annotations import IGNORED, LabeledPair, find_labels
 from fusion_hub.downstream.draw import overlay_segmentation
 from fusion_hub.downstream.image_training import (
     Augmentation,
@@ -116,7 +116,7 @@ class LabeledPicture:
     label: np.ndarray
 
 
-def open_labeled(source: Source, count: int | None = None) -> list[LabelledPair]:
+def open_labeled(source: Source, count: int | None = None) -> list[LabeledPair]:
     """The pairs of a source and their labels, or `count` evenly spaced ones.
 
     Raises:
@@ -129,7 +129,7 @@ def open_labeled(source: Source, count: int | None = None) -> list[LabelledPair]
 
 def read_labeled(
     inputs: Inputs,
-    labeled: Sequence[LabelledPair],
+    labeled: Sequence[LabeledPair],
     source: Source,
     classes: int,
     cache: Path,
@@ -175,7 +175,7 @@ class SegmentationCrops:
         seed: int,
         classes: int,
         augmentation: Augmentation,
-        sets: Sequence[Sequence[LabelledPair]] = (),
+        sets: Sequence[Sequence[LabeledPair]] = (),
     ) -> None:
         self.pictures, self.seed, self.augmentation, self.sets = pictures, seed, augmentation, sets
         self._choice = PictureChoice(pictures, weights, range(1, classes), lambda picture: np.unique(picture.label))

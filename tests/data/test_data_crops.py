@@ -124,7 +124,7 @@ def test_weights_choose_the_sources() -> None:
 def test_scale_jitter_is_antialiased_and_swap_and_gain_do_what_they_say() -> None:
     checker = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
     half = PairCrops([CropSource([(checker, checker)])], 16, 0, 5, scale_jitter=(0.5, 0.5), min_std=0)
-    assert half[0]["visible"][0, 3:-3, 3:-3].sub(0.5).abs().max() < 0.06  # grey, not a moire of black and white
+    assert half[0]["visible"][0, 3:-3, 3:-3].sub(0.5).abs().max() < 0.06  # gray, not a moire of black and white
     plain, swapped = crops(), crops(swap_probability=1.0)
     assert torch.equal(plain[2]["visible"], swapped[2]["infrared"])
     gained = crops(gain_jitter=0.5)[2]["visible"]
@@ -174,11 +174,11 @@ def test_luminance_against_the_formula() -> None:
     expected = rgb @ np.array([0.299, 0.587, 0.114])
     assert np.abs(luminance(Image.fromarray(rgb)) - expected).max() <= 0.51
     assert np.abs(luminance(rgb) - expected).max() <= 0.51
-    grey = rgb[..., 0]
-    assert np.array_equal(luminance(Image.fromarray(grey)), grey) and np.array_equal(luminance(grey[..., None]), grey)
+    gray = rgb[..., 0]
+    assert np.array_equal(luminance(Image.fromarray(gray)), gray) and np.array_equal(luminance(gray[..., None]), gray)
     alpha = np.dstack([rgb, rng.integers(0, 256, (20, 30), dtype=np.uint8)])
     assert np.array_equal(luminance(Image.fromarray(alpha)), luminance(Image.fromarray(rgb)))
-    assert np.array_equal(luminance(grey.astype(np.float32) / 255), grey)
+    assert np.array_equal(luminance(gray.astype(np.float32) / 255), gray)
 
 
 def test_luminance_of_sixteen_bits(tmp_path: Path) -> None:
@@ -210,9 +210,9 @@ def test_a_hot_pixel_is_read_as_the_pipeline_reads_it(tmp_path: Path) -> None:
 def test_luminance_applies_the_exif_orientation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    Image.fromarray(grey).save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(luminance(Image.open(tmp_path / "a.png")), np.rot90(grey, -1))
+    gray = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    Image.fromarray(gray).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(luminance(Image.open(tmp_path / "a.png")), np.rot90(gray, -1))
 
 
 @pytest.mark.parametrize(

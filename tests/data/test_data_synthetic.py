@@ -82,9 +82,9 @@ def test_boxes_and_classes_follow_the_crop() -> None:
             own = scene.classes == {"car": 1, "person": 2}[box.label]
             inside = own[round(box.top) : round(box.bottom), round(box.left) : round(box.right)]
             assert inside.mean() > 0.05, (seed, box)
-    labelled = find_labels(list(PairedDataset.open("generated:1")))
-    assert np.array_equal(labelled[0].label(3), generate_scene(0).classes)
-    (boxed,) = find_boxes([pair.pair for pair in labelled], ("car", "person"))
+    labeled = find_labels(list(PairedDataset.open("generated:1")))
+    assert np.array_equal(labeled[0].label(3), generate_scene(0).classes)
+    (boxed,) = find_boxes([pair.pair for pair in labeled], ("car", "person"))
     assert {0, 1} == set(boxed.class_ids.tolist())
 
 
