@@ -26,7 +26,7 @@ def pearson(x: Tensor, y: Tensor, dim: tuple[int, ...] = IMAGE, eps: float = 0.0
 
 
 def standard_deviation(fused: Tensor) -> Tensor:
-    """SD: population standard deviation of the gray values, 0..127.5 (Rao, 1997).
+    """SD: population standard deviation sqrt(mean((F - mean F)^2)), 0..127.5 (Rao, 1997).
 
     Not the 8-bit quantity of the SeAFusion suite, `legacy.standard_deviation_uint8`, which saturates at 16.
 

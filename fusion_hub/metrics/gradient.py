@@ -63,7 +63,7 @@ def average_gradient(fused: Tensor) -> Tensor:
 
 
 def edge_intensity(fused: Tensor) -> Tensor:
-    """EI: mean Sobel strength, integer weights, border replicated (Rajalingam and Priya, 2018).
+    """EI: mean of sqrt(Sx^2 + Sy^2), Sobel with integer weights, border replicated (Rajalingam and Priya, 2018).
 
     >>> edge_intensity(torch.arange(0, 40, 4).repeat(1, 1, 10, 1))
     tensor([28.8000], dtype=torch.float64)

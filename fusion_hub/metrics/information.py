@@ -44,7 +44,7 @@ def entropies(fused: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def entropy(fused: Tensor) -> Tensor:
-    """EN: Shannon entropy of the gray values in bits, 0..8 (Roberts, van Aardt and Ahmed, 2008).
+    """EN: Shannon entropy -sum p log2 p of the gray values in bits, 0..8 (Roberts, van Aardt and Ahmed, 2008).
 
     >>> entropy(torch.arange(256).view(1, 1, 16, 16))
     tensor([8.], dtype=torch.float64)
@@ -53,7 +53,7 @@ def entropy(fused: Tensor) -> Tensor:
 
 
 def mutual_information(fused: Tensor, source: Tensor) -> Tensor:
-    """MI with one source: I(source; fused) in nats (Qu, Zhang and Yan, 2002). Tables print the sum over both sources.
+    """MI with one source: I(X; F) = H(X) + H(F) - H(X, F) in nats (Qu, Zhang and Yan, 2002). Tables print the sum.
 
     >>> image = torch.arange(256).view(1, 1, 16, 16)
     >>> mutual_information(255 - image, image) / math.log(2)

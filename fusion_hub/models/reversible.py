@@ -40,6 +40,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusion_hub.models.layers import check_choice
+
 MEMORY_MODES = ("reversible", "checkpoint", "none")
 """Invert the chain; keep the inputs of the bodies and run the bodies again; plain autograd."""
 
@@ -299,8 +301,7 @@ def _add(sums: list[Tensor | None], i: int, grad: Tensor) -> None:
 
 
 def _check(steps: Sequence[WiredStep], x: Tensor, x_prev: Tensor, mode: str) -> None:
-    if mode not in MEMORY_MODES:
-        raise ValueError(f"mode must be one of {', '.join(MEMORY_MODES)}, got {mode!r}")
+    check_choice("mode", mode, MEMORY_MODES)
     if x.shape != x_prev.shape:
         raise ValueError(f"x {tuple(x.shape)} and x_prev {tuple(x_prev.shape)} must have one shape")
     for k, step in enumerate(steps):

@@ -20,11 +20,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    torch.manual_seed(0)
-
-
 def random_model(**settings: Any) -> DiffFuseNetModel:
     """Small, in eval mode, without weights that are zero."""
     return tiny_pipeline(**settings).model

@@ -19,11 +19,6 @@ TIMESTEPS = (0, 40, 999)
 PREDICTION_TYPES = ("v_prediction", "epsilon")
 
 
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    torch.manual_seed(0)
-
-
 def true_prediction(clean: Tensor, noise: Tensor, alpha_bar: float, prediction_type: str) -> Tensor:
     """What a perfect denoiser says: the noise, or v = sqrt(abar) eps - sqrt(1 - abar) F_0 (Salimans and Ho, 2022)."""
     if prediction_type == "epsilon":

@@ -15,11 +15,6 @@ from fusion_hub.models.frequency import (
 )
 
 
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    torch.manual_seed(0)
-
-
 def randomize(module: nn.Module, std: float) -> nn.Module:
     torch.manual_seed(1)
     with torch.no_grad():

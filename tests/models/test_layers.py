@@ -7,11 +7,6 @@ import torch.nn.functional as F
 from fusion_hub.models.layers import FeatureDecoupling, LocalGroupNorm
 
 
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    torch.manual_seed(0)
-
-
 def test_specific_features_are_those_of_what_is_not_shared() -> None:
     decoupling = FeatureDecoupling(4)
     visible, infrared = torch.randn(2, 4, 6, 8), torch.randn(2, 4, 6, 8)

@@ -21,11 +21,6 @@ REDUCED = {
 NARROW: dict[str, Any] = {"block_out_channels": (8, 16), "num_attention_heads": 2, "norm_num_groups": 4}
 
 
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture(scope="module")
 def source() -> UNet2DConditionModel:
     """A narrow network with the layout of Stable Diffusion 1.5."""

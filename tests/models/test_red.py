@@ -28,11 +28,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    torch.manual_seed(0)
-
-
 def random_model(**settings: Any) -> REDModel:
     """Tiny, with a network that matters, and coefficients that are not those of the start."""
     model = REDModel(**(TINY | settings)).eval()

@@ -32,11 +32,6 @@ def plain_chain(steps: list[WiredStep], x: Tensor, x_prev: Tensor) -> tuple[Tens
     return x, x_prev
 
 
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    torch.manual_seed(0)
-
-
 class Block(nn.Module):
     """Changes its width for a moment; uses a side tensor."""
 
