@@ -260,7 +260,7 @@ class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers type
         schedule = self._schedule(dtype)
         if num_inference_steps == "auto" or return_intermediates:
             limit = tolerance if num_inference_steps == "auto" else None
-            fused, states, estimates = self._walk(sources, schedule, steps, limit)
+            fused, states, estimates = self._trace(sources, schedule, steps, limit)
             fused = fused.to(visible.dtype)
             if not return_intermediates:
                 return fused
@@ -299,7 +299,7 @@ class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers type
         timestep = round(TRAIN_TIMESTEPS * t / self.config.num_steps) - 1
         return self.unet(torch.cat([x, *sources], dim=1) if sources else x, timestep).to(x.dtype)
 
-    def _walk(
+    def _trace(
         self, sources: Pair, schedule: "Schedule", steps: int, tolerance: float | None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """The chain step by step by plain autograd: the fused image, the states and the clean estimates.
