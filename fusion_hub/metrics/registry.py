@@ -67,6 +67,10 @@ def _mean(function: Callable[[Tensor, Tensor], Tensor]) -> BatchFunction:
     return _sum(function, 2)
 
 
+def _of_source(function: Callable[[Tensor, Tensor], Tensor], index: int) -> BatchFunction:
+    return lambda *images: function(images[0], images[index])
+
+
 def _of_each(name: str) -> tuple[str, str]:
     return f"{name}_visible", f"{name}_infrared"
 
@@ -185,8 +189,8 @@ def _half(whole: Metric, source: str, function: BatchFunction) -> dict[str, Metr
 METRICS: dict[str, Metric] = dict(_WHOLE)
 """Every metric in its recommended convention: of the fused image, of both sources, of one source."""
 for _name, _function in _PER_SOURCE.items():
-    METRICS |= _half(_WHOLE[_name], "visible", lambda f, v, i, function=_function: function(f, v))  # type: ignore[misc]
-    METRICS |= _half(_WHOLE[_name], "infrared", lambda f, v, i, function=_function: function(f, i))  # type: ignore[misc]
+    METRICS |= _half(_WHOLE[_name], "visible", _of_source(_function, 1))
+    METRICS |= _half(_WHOLE[_name], "infrared", _of_source(_function, 2))
 METRICS |= _half(_WHOLE["SCD"], "visible", lambda f, v, i: _SCD(f, v, i))
 METRICS |= _half(_WHOLE["SCD"], "infrared", lambda f, v, i: _SCD(f, i, v))
 
