@@ -4,8 +4,8 @@ An independent implementation after the published description (Wang, Li, Yang, X
 Infrared-visible image fusion via diffusion-guided feature alignment and feature consistency alignment", Pattern
 Recognition 180, 2026, 114259). Not the authors' code or weights; where the description is silent the choice is ours.
 
-Reads top to bottom in the order of the data: pixels -> shallow features -> D2FE -> EDFD -> Haar bands -> coupling ->
-cross-frequency attention -> band fusion -> reconstruction.
+Data flow: pixels -> shallow features -> D2FE -> EDFD -> Haar bands -> coupling -> cross-frequency attention -> band
+fusion -> reconstruction.
 """
 
 import math
@@ -316,10 +316,9 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         freeze_d2fe: bool = False,
         record: Record | None = None,
     ) -> FusionFeatures:
-        """Everything up to the bands of each image.
+        """Everything up to the bands of each image; arguments as in `forward`.
 
-        Arguments as in `forward`; `freeze_d2fe` keeps gradients out of the encoder and the denoiser; `record` receives
-        the intermediate tensors.
+        `freeze_d2fe` stops gradients to the encoder and the denoiser; `record` receives the intermediate tensors.
         """
         self.check_images(visible, infrared, self.config.in_channels)
         pixels = F.pixel_unshuffle(torch.cat([visible, infrared]), self.config.patch_size)
@@ -361,11 +360,7 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         return current
 
     def fuse(self, features: FusionFeatures, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
-        """Fuse the bands and reconstruct: F = s V + (1 - s) I + r.
-
-        Returns:
-            The fused image `(B, 1, H, W)` and the share s of the visible image in (0, 1), same shape.
-        """
+        """F = s V + (1 - s) I + r from the fused bands: F and the share s of V in (0, 1), `(B, 1, H, W)` each."""
         bands = self.fuse_low(*features.low.chunk(2))
         if features.high is not None:
             bands = haar_synthesis(bands, self.fuse_high(*features.high.chunk(2)))

@@ -5,7 +5,7 @@ reversible blocks is that of Invertible Diffusion Models (Chen et al., TPAMI 202
 are those of diffusers' `UNet2DConditionModel`, so pre-trained tensors are copied by name ([`PrunedUNet.from_sd15`]).
 Cross-attention is gone: there is no text to attend to.
 
-Reads in the order of the data: attention, residual blocks, down and up blocks, the network.
+Order of the file: attention, residual blocks, down and up blocks, the network.
 """
 
 import os
@@ -434,12 +434,12 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
     def from_sd15(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **overrides: Any
     ) -> tuple[Self, CopyReport]:
-        """The network with the weights of a Stable Diffusion 1.5 U-Net, and what was copied.
+        """The network with the weights of a Stable Diffusion 1.5 U-Net, and a report of the copied tensors.
 
         Args:
             pretrained_model_name_or_path: folder or Hub id of a `UNet2DConditionModel` in safetensors, or of a pipeline
                 that has one as `unet`.
-            overrides: arguments of `PrunedUNet`. Widths, heads and groups are those of the source unless given; more
+            overrides: arguments of `PrunedUNet`. Defaults of widths, heads and groups are those of the source; more
                 `in_channels` than the source has are allowed, the new ones start at zero.
 
         Raises:

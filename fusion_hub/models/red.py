@@ -158,15 +158,10 @@ class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers type
 
     @classmethod
     def from_sd15(cls, pretrained_model_name_or_path: str | os.PathLike[str], **config: Any) -> Self:
-        """A model that starts from the U-Net of Stable Diffusion 1.5; what was copied is in `model.copy_report`.
+        """A model with the U-Net of Stable Diffusion 1.5; `model.copy_report` lists the copied tensors.
 
-        Args:
-            pretrained_model_name_or_path: as in [`PrunedUNet.from_sd15`].
-            config: arguments of `REDModel`. Widths, heads and groups are those of the source unless given.
-
-        Raises:
-            OSError: if there are no safetensors weights of a U-Net.
-            ValueError: if its tensors do not fit.
+        Path and errors are those of [`PrunedUNet.from_sd15`]; `config` holds arguments of `REDModel`. Defaults of
+        widths, heads and groups are those of the source.
         """
         source = load_sd_unet(pretrained_model_name_or_path)
         model = cls(**(sd_unet_settings(source) | config))
