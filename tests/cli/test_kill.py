@@ -14,8 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fusion_hub import cli
-from tests.downstream.test_downstream_yolo_dataset import run as export_yolo
-from tests.downstream.test_downstream_yolo_dataset import street  # noqa: F401  # a fixture
+from tests.downstream.test_yolo_dataset import run as export_yolo
+from tests.downstream.test_yolo_dataset import street  # noqa: F401  # a fixture
 from tests.support.tiny import tiny_pipeline
 
 COUNT = 120

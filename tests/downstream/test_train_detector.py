@@ -37,14 +37,14 @@ CLASSES = ["person", "car"]
 
 # --- views and their boxes -------------------------------------------------------------------------------------------
 
-# Each object is a bright rectangle on black, of one colour for its class; so the picture tells where the boxes are.
-COLOURS = np.array([[255, 0, 0], [0, 255, 0]], np.uint8)
+# Each object is a bright rectangle on black, of one color for its class; so the picture tells where the boxes are.
+COLORS = np.array([[255, 0, 0], [0, 255, 0]], np.uint8)
 
 
 def coded_picture(boxes: list[tuple[int, int, int, int]], class_ids: list[int], size: tuple[int, int]) -> BoxedPicture:
     picture = np.zeros((*size, 3), np.uint8)
     for (left, top, right, bottom), class_id in zip(boxes, class_ids, strict=True):
-        picture[top:bottom, left:right] = COLOURS[class_id]
+        picture[top:bottom, left:right] = COLORS[class_id]
     return BoxedPicture("coded", picture, np.array(boxes, np.float32).reshape(-1, 4), np.array(class_ids, np.int64))
 
 
@@ -68,7 +68,7 @@ def test_boxes_move_with_their_pictures(number: int, smallest: float, largest: f
     for (x, y, width, height), class_id in zip(boxes.tolist(), shown, strict=False):
         expected = extent(image[class_id] > 0.5)
         got = [256 * (x - width / 2), 192 * (y - height / 2), 256 * (x + width / 2), 192 * (y + height / 2)]
-        assert got == pytest.approx(expected, abs=3 * largest), "half of an enlarged pixel, and its neighbours"
+        assert got == pytest.approx(expected, abs=3 * largest), "half of an enlarged pixel, and its neighbors"
     for class_id in {0, 1} - set(shown):  # left out: hardly anything of it is to be seen
         whole = [50 * 50, 60 * 90][class_id] * (256 / 200) * (192 / 150)
         assert (image[class_id] > 0.5).sum() <= 0.35 * whole * largest**2
@@ -262,7 +262,7 @@ def test_the_ci_configuration_trains_a_detector(tmp_path: Path) -> None:
     assert torch.equal(more.state_dict()[name], average[name])
 
 
-def test_a_start_keeps_its_normalisation(tmp_path: Path, drawn: Path) -> None:
+def test_a_start_keeps_its_normalization(tmp_path: Path, drawn: Path) -> None:
     config = run_config(tmp_path / "run", drawn, max_steps=1)
     train("detector", config, detector_config(tmp_path / "cache"))
     start = str(tmp_path / "run" / "pipeline")
@@ -272,7 +272,7 @@ def test_a_start_keeps_its_normalisation(tmp_path: Path, drawn: Path) -> None:
         task.open_samples(config)
         module = task.build_training_module(task.build_model())
         tasks.append([*module.mean.flatten().tolist(), *module.std.flatten().tolist()])
-    assert tasks[0] == tasks[1], "the network was trained on pictures of that normalisation"
+    assert tasks[0] == tasks[1], "the network was trained on pictures of that normalization"
 
 
 def test_a_start_of_another_kind_is_named(tmp_path: Path) -> None:

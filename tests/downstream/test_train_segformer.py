@@ -40,7 +40,7 @@ CLASSES = ["unlabelled", "car", "person"]
 
 
 def coded_picture(height: int = 60, width: int = 80) -> LabeledPicture:
-    """Every pixel's colour tells its class: 40, 80 or 120, in blocks that survive resizing."""
+    """Every pixel's color tells its class: 40, 80 or 120, in blocks that survive resizing."""
     label = np.kron(np.random.default_rng(0).integers(3, size=(height // 10, width // 10)), np.ones((10, 10)))
     picture = np.repeat((40 * (label + 1)).astype(np.uint8)[..., None], 3, axis=2)
     return LabeledPicture("coded", picture, label.astype(np.uint8))
@@ -81,9 +81,9 @@ def test_crops_seek_rare_classes_and_keep_to_the_weights() -> None:
 
 
 def test_labels_lie_beside_the_pictures(tmp_path: Path, drawn: Path) -> None:
-    labelled = find_labels(list(PairedDataset.open(str(drawn))))
+    labeled = find_labels(list(PairedDataset.open(str(drawn))))
     scene = generate_scene(0, 96, 128, "day_road")
-    assert labelled[0].name == "0_day_road" and np.array_equal(labelled[0].label(3), scene.classes)
+    assert labeled[0].name == "0_day_road" and np.array_equal(labeled[0].label(3), scene.classes)
     assert set(np.unique(scene.classes)) == {0, 1, 2}
     for box in scene.boxes:  # the middle of a car or a person is of its class, unless something stands before it
         patch = scene.classes[int(box.top) : int(box.bottom) + 1, int(box.left) : int(box.right) + 1]
@@ -134,14 +134,14 @@ def test_class_weights_follow_their_definitions() -> None:
     median = np.median(frequency) / frequency
     pixels = np.array([10, 1, 3, 0])
 
-    def normalised(weights: np.ndarray) -> np.ndarray:
+    def normalized(weights: np.ndarray) -> np.ndarray:
         weights = np.append(weights, 0)
         return weights / ((weights * pixels).sum() / pixels.sum())
 
-    assert class_weights(labels, 4, "median_frequency") == pytest.approx(normalised(median))
-    assert class_weights(labels, 4, "median_frequency", power=0.5) == pytest.approx(normalised(median**0.5))
+    assert class_weights(labels, 4, "median_frequency") == pytest.approx(normalized(median))
+    assert class_weights(labels, 4, "median_frequency", power=0.5) == pytest.approx(normalized(median**0.5))
     effective = 1 / (1 - 0.9 ** np.array([2.0, 1.0, 1.0]))
-    assert class_weights(labels, 4, "effective_number", beta=0.9) == pytest.approx(normalised(effective))
+    assert class_weights(labels, 4, "effective_number", beta=0.9) == pytest.approx(normalized(effective))
     assert class_weights(labels, 4, "none").tolist() == [1, 1, 1, 0]
 
 
@@ -263,9 +263,9 @@ def test_the_ci_configuration_trains_a_segmenter(tmp_path: Path) -> None:
     # What was measured is what a user gets: the picture in its own size, through the image processor.
     segmenter = SegformerSegmenter.from_pretrained(folder)
     assert list(segmenter.names.values()) == CLASSES
-    (labelled,) = find_labels(list(PairedDataset.open("generated:1")))
-    picture = open_inputs("average").picture(labelled.pair)
-    result = evaluate_segmenter(segmenter, [(labelled.name, picture, labelled.label(3))])
+    (labeled,) = find_labels(list(PairedDataset.open("generated:1")))
+    picture = open_inputs("average").picture(labeled.pair)
+    result = evaluate_segmenter(segmenter, [(labeled.name, picture, labeled.label(3))])
     saved = SegmentationResult.load(folder / "evaluation.json")
     assert np.array_equal(saved.confusions, result.confusions)
     assert records(tmp_path / "run", "validation")[-1]["mIoU"] == pytest.approx(result.numbers()["mIoU"])

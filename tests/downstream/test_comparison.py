@@ -80,7 +80,7 @@ def test_two_people_are_not_matched_with_one() -> None:
     assert compare(pair, found((0.9, 0, (11, 10, 31, 60))), found()).only_fused == (1,)
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(any_detections(), any_detections(), any_detections())
 def test_every_detection_is_counted_once(fused: Detections, visible: Detections, infrared: Detections) -> None:
     comparison = compare(fused, visible, infrared, threshold=0.3)
@@ -98,6 +98,7 @@ def test_every_detection_is_counted_once(fused: Detections, visible: Detections,
     assert compare(fused, infrared, visible, threshold=0.3).only_fused == comparison.only_fused
 
 
+@settings(max_examples=40)
 @given(any_detections(), any_detections())
 def test_a_copy_of_a_source_adds_and_loses_nothing_of_it(source: Detections, other: Detections) -> None:
     comparison = compare(source, source, other)

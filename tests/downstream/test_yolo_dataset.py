@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
@@ -20,15 +20,16 @@ from fusion_hub.downstream.yolo_dataset import label_rows
 
 
 def read_label(text: str, size: tuple[int, int]) -> tuple[np.ndarray, list[int]]:
-    """Rows as documented: class, centre x, centre y, width, height, in parts of the picture."""
+    """Rows as documented: class, center x, center y, width, height, in parts of the picture."""
     rows = [line.split() for line in text.splitlines()]
     assert all(len(row) == 5 and row[0].isdecimal() for row in rows)
     numbers = np.array([[float(value) for value in row[1:]] for row in rows]).reshape(-1, 4)
     assert ((numbers >= 0) & (numbers <= 1)).all()
-    centre, half = numbers[:, :2] * size, numbers[:, 2:] * size / 2
-    return np.concatenate([centre - half, centre + half], axis=1), [int(row[0]) for row in rows]
+    center, half = numbers[:, :2] * size, numbers[:, 2:] * size / 2
+    return np.concatenate([center - half, center + half], axis=1), [int(row[0]) for row in rows]
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 9000), st.integers(1, 9000), st.data())
 def test_boxes_come_back_within_half_a_pixel(width: int, height: int, data: st.DataObject) -> None:
     n = data.draw(st.integers(0, 4))

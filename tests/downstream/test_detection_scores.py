@@ -102,7 +102,7 @@ def by_pycocotools(result: DetectionResult) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_numbers_are_those_of_pycocotools(seed: int) -> None:
     result = random_result(seed)
     numbers = result.numbers()
@@ -209,11 +209,11 @@ def test_the_interval_covers_what_it_promises() -> None:
     whole = random_result(6, pictures=400)
     value = whole.numbers()["recall@0.3"]
     inside = 0
-    for trial in range(30):
+    for trial in range(20):
         part = set(np.random.default_rng(trial).choice(whole.pictures, 40, replace=False).tolist())
         interval = bootstrap_detection(whole.take(part.__contains__), "recall@0.3", seed=trial, resamples=200)
         inside += interval.low <= value <= interval.high
-    assert inside >= 25  # of 30; 28 or 29 are expected
+    assert inside >= 16  # of 20; 19 are expected
 
 
 def test_a_difference_is_paired() -> None:
@@ -257,7 +257,7 @@ def test_unknown_statistics_and_no_results_are_errors(statistic: str, results: i
 
 
 class Painted:
-    """Finds squares: each colour is a class, its brightness the score."""
+    """Finds squares: each color is a class, its brightness the score."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
         self.names = names

@@ -24,16 +24,16 @@ def unresized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def picture(size: tuple[int, int]) -> np.ndarray:
-    """Blocks of random colours, so that a network with random weights sees more than noise."""
+    """Blocks of random colors, so that a network with random weights sees more than noise."""
     blocks = np.random.default_rng(0).integers(0, 256, (-(-size[0] // 8), -(-size[1] // 8), 3)).astype(np.uint8)
     return blocks.repeat(8, axis=0).repeat(8, axis=1)[: size[0], : size[1]]
 
 
 def by_hand(segmenter: SegformerSegmenter, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Classes `(H, W)` of pixels that already have the size in which the network sees them."""
-    normalised = torch.from_numpy(((pixels / 255 - MEAN) / STD).astype(np.float32)).permute(2, 0, 1)[None]
+    normalized = torch.from_numpy(((pixels / 255 - MEAN) / STD).astype(np.float32)).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        logits = segmenter.model(pixel_values=normalised).logits
+        logits = segmenter.model(pixel_values=normalized).logits
     return torch.nn.functional.interpolate(logits, size=size, mode="bilinear")[0].argmax(0).numpy()
 
 
@@ -75,7 +75,7 @@ def test_windows_agree_with_whole_pictures(folder: Path, unresized: Path) -> Non
         assert np.array_equal(found[rows, columns], alone[rows, columns])
 
 
-def test_names_and_colours_of_msrs(folder: Path) -> None:
+def test_names_and_colors_of_msrs(folder: Path) -> None:
     segmenter = SegformerSegmenter.from_pretrained(folder)
     assert tuple(segmenter.names.values()) == MSRS_CLASSES
     assert tuple(segmenter.palette.values()) == MSRS_PALETTE and len(set(MSRS_PALETTE)) == 9
@@ -83,12 +83,12 @@ def test_names_and_colours_of_msrs(folder: Path) -> None:
     assert found.is_background(0) and not found.is_background(1)
 
 
-def test_grey_and_deep_pictures_are_accepted(folder: Path) -> None:
+def test_gray_and_deep_pictures_are_accepted(folder: Path) -> None:
     segmenter = SegformerSegmenter.from_pretrained(folder)
-    grey = picture((40, 40))[..., 0]
-    expected = segmenter.segment(np.stack([grey] * 3, axis=2)).class_map
-    assert np.array_equal(segmenter.segment(Image.fromarray(grey)).class_map, expected)
-    counts = 2600 + grey.astype(np.uint16)
+    gray = picture((40, 40))[..., 0]
+    expected = segmenter.segment(np.stack([gray] * 3, axis=2)).class_map
+    assert np.array_equal(segmenter.segment(Image.fromarray(gray)).class_map, expected)
+    counts = 2600 + gray.astype(np.uint16)
     deep = segmenter.segment(Image.fromarray(counts), value_range=(2600, 2855))
     assert np.array_equal(deep.class_map, expected)
 

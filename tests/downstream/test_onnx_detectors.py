@@ -41,7 +41,7 @@ def street(size: tuple[int, int] = (128, 192)) -> np.ndarray:
 # --- small networks -----------------------------------------------------
 
 
-def test_each_family_finds_the_colours_where_they_are(detector: OnnxDetector) -> None:
+def test_each_family_finds_the_colors_where_they_are(detector: OnnxDetector) -> None:
     found = detector.detect(street(), threshold=0.9)
     assert isinstance(detector, Detector)
     assert found.counts().keys() == {"red", "blue"} and (np.diff(found.scores) <= 0).all()
@@ -70,11 +70,11 @@ def test_a_threshold_before_or_after_is_the_same(detector: OnnxDetector) -> None
 
 def test_every_kind_of_picture_is_accepted(folder: Path, tmp_path: Path) -> None:
     detector = OnnxDetector(write_yolo(folder / "kinds.onnx", "yolov8"), threads=1)
-    grey = np.random.default_rng(0).integers(0, 256, (64, 96)).astype(np.uint8)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    expected = detector.detect(np.stack([grey] * 3, axis=2), threshold=0.4)
-    counts = 2600 + grey.astype(np.uint16) // 2  # of a thermal camera: a small part of 16 bits
-    for picture in (grey, tmp_path / "grey.png", Image.fromarray(grey), (grey / 255).astype(np.float32)):
+    gray = np.random.default_rng(0).integers(0, 256, (64, 96)).astype(np.uint8)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    expected = detector.detect(np.stack([gray] * 3, axis=2), threshold=0.4)
+    counts = 2600 + gray.astype(np.uint16) // 2  # of a thermal camera: a small part of 16 bits
+    for picture in (gray, tmp_path / "gray.png", Image.fromarray(gray), (gray / 255).astype(np.float32)):
         assert np.array_equal(detector.detect(picture, threshold=0.4).boxes, expected.boxes)
     deep = detector.detect(Image.fromarray(counts), threshold=0.4, value_range=(2600, 2600 + 127.5))
     assert len(deep) == len(expected) > 0
@@ -140,7 +140,7 @@ HEAD = np.zeros((1, 6, 126), dtype=np.float32)  # YOLOv8 with two classes at 64 
         ((1, 3, 64, 96), [HEAD], {"input_type": onnx.TensorProto.UINT8}, r"tensor\(uint8\): export it with float32"),
     ],
 )
-def test_files_that_are_not_recognised_say_why(
+def test_files_that_are_not_recognized_say_why(
     folder: Path, input_shape: tuple[int, ...], outputs: list[np.ndarray], changes: dict[str, Any], words: str
 ) -> None:
     path = write_constant(folder / "strange.onnx", input_shape, *outputs, **changes)
@@ -201,7 +201,7 @@ def yolox(data_root: Path) -> OnnxDetector:
     return OnnxDetector.from_pretrained(path, threads=1)
 
 
-def test_yolox_nano_is_recognised(yolox: OnnxDetector) -> None:
+def test_yolox_nano_is_recognized(yolox: OnnxDetector) -> None:
     assert (yolox.layout.family, yolox.layout.size, len(yolox.names)) == ("yolox", (416, 416), 80)
 
 

@@ -45,7 +45,7 @@ def test_boxes_and_scores_are_those_of_the_network(one: Path) -> None:
     found = detector.detect(picture(), threshold=0)
     resized = np.asarray(Image.fromarray(picture()).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     with torch.inference_mode():
-        pixels = torch.from_numpy(resized.copy()).permute(2, 0, 1)[None] / 255  # RT-DETR is not normalised
+        pixels = torch.from_numpy(resized.copy()).permute(2, 0, 1)[None] / 255  # RT-DETR is not normalized
         outputs = detector.model(pixel_values=pixels)
     scores = torch.sigmoid(outputs.logits[0]).numpy()
     for detection in found:
@@ -57,14 +57,14 @@ def test_boxes_and_scores_are_those_of_the_network(one: Path) -> None:
         assert np.allclose(detection.box, edges, atol=1e-2)
 
 
-def test_grey_and_deep_pictures_are_accepted(one: Path) -> None:
+def test_gray_and_deep_pictures_are_accepted(one: Path) -> None:
     detector = load_detector(one)
-    grey = picture()[..., 0]
+    gray = picture()[..., 0]
     same = [
-        detector.detect(image, threshold=0) for image in (grey, Image.fromarray(grey), np.stack([grey] * 3, axis=2))
+        detector.detect(image, threshold=0) for image in (gray, Image.fromarray(gray), np.stack([gray] * 3, axis=2))
     ]
     assert all(np.array_equal(found.boxes, same[0].boxes) for found in same)
-    assert len(detector.detect(Image.fromarray(2600 + grey.astype(np.uint16)), threshold=0)) > 0
+    assert len(detector.detect(Image.fromarray(2600 + gray.astype(np.uint16)), threshold=0)) > 0
 
 
 def test_incomplete_weights_are_an_error_not_random_numbers(one: Path, tmp_path: Path) -> None:

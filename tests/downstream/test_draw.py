@@ -18,7 +18,7 @@ from fusion_hub.downstream.draw import _ink, _label_position, _shared
 from fusion_hub.downstream.protocols import COLORS, color_of, palette_of
 
 NAMES = dict(enumerate(COCO_CLASSES))
-GREY = 90
+GRAY = 90
 
 
 def found(size: tuple[int, int], *boxes: tuple[float, float, float, float]) -> Detections:
@@ -27,7 +27,7 @@ def found(size: tuple[int, int], *boxes: tuple[float, float, float, float]) -> D
     )
 
 
-def labelled(size: tuple[int, int]) -> Segmentation:
+def labeled(size: tuple[int, int]) -> Segmentation:
     """A car left, a person right, nothing else."""
     class_map = np.zeros(size, dtype=np.int64)
     class_map[10:30, 5:40], class_map[10:50, 60:80] = 1, 2
@@ -35,9 +35,9 @@ def labelled(size: tuple[int, int]) -> Segmentation:
     return Segmentation(class_map, names, palette_of(names))
 
 
-def luminance(colour: tuple[int, int, int]) -> float:
+def luminance(color: tuple[int, int, int]) -> float:
     """Relative luminance by WCAG 2."""
-    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in color)]
     return float(np.dot(parts, [0.2126, 0.7152, 0.0722]))
 
 
@@ -45,19 +45,19 @@ def luminance(colour: tuple[int, int, int]) -> float:
 
 
 def test_frames_lie_on_the_edges_and_the_rest_is_untouched() -> None:
-    picture = np.full((200, 300, 3), GREY, dtype=np.uint8)
+    picture = np.full((200, 300, 3), GRAY, dtype=np.uint8)
     before = picture.copy()
     drawn = draw_detections(picture, found((200, 300), (100, 80, 180, 160)))
     assert isinstance(drawn, Image.Image) and drawn.mode == "RGB" and drawn.size == (300, 200)
     assert np.array_equal(picture, before)
     pixels = np.asarray(drawn)
-    colour = list(color_of(0))
+    color = list(color_of(0))
     for row, column in ((80, 140), (159, 140), (120, 100), (120, 179)):
-        assert pixels[row, column].tolist() == colour
-    assert (pixels[90:150, 110:170] == GREY).all()  # inside
-    assert (pixels[165:] == GREY).all() and (pixels[:, 190:] == GREY).all() and (pixels[:, :95] == GREY).all()
+        assert pixels[row, column].tolist() == color
+    assert (pixels[90:150, 110:170] == GRAY).all()  # inside
+    assert (pixels[165:] == GRAY).all() and (pixels[:, 190:] == GRAY).all() and (pixels[:, :95] == GRAY).all()
     label = pixels[60:79, 100:180]
-    assert (label == colour).all(axis=2).mean() > 0.3 and (label == _ink(color_of(0))).all(axis=2).any()
+    assert (label == color).all(axis=2).mean() > 0.3 and (label == _ink(color_of(0))).all(axis=2).any()
 
 
 def test_nothing_found_leaves_the_picture_and_gives_a_new_one() -> None:
@@ -66,14 +66,14 @@ def test_nothing_found_leaves_the_picture_and_gives_a_new_one() -> None:
     assert drawn is not picture and np.array_equal(np.asarray(drawn), np.asarray(picture))
 
 
-def test_emphasised_boxes_are_thick_and_the_others_bare() -> None:
-    picture = np.full((200, 300), GREY, dtype=np.uint8)
+def test_emphasized_boxes_are_thick_and_the_others_bare() -> None:
+    picture = np.full((200, 300), GRAY, dtype=np.uint8)
     detections = found((200, 300), (20, 60, 100, 160), (150, 60, 250, 160))
     pixels = np.asarray(draw_detections(picture, detections, emphasise=[1])).astype(int)
     thin = (pixels[120, :130] == color_of(0)).all(axis=1).sum()
     thick = (pixels[120, 130:] == color_of(1)).all(axis=1).sum()
     assert thick >= 2 * thin > 0
-    assert (pixels[:58, :130] == GREY).all()  # no label
+    assert (pixels[:58, :130] == GRAY).all()  # no label
     assert (pixels[:58, 130:] == color_of(1)).all(axis=2).any()
 
 
@@ -101,7 +101,7 @@ def test_any_box_in_any_picture_can_be_drawn(size: tuple[int, int], corners: lis
     assert drawn.size == (size[1], size[0])
 
 
-def test_deep_grey_pictures_are_shown_stretched() -> None:
+def test_deep_gray_pictures_are_shown_stretched() -> None:
     counts = np.linspace(2600, 2700, 64 * 64).reshape(64, 64).astype(np.uint16)
     drawn = np.asarray(draw_detections(counts, found((64, 64))))
     assert drawn.min() == 0 and drawn.max() == 255
@@ -111,16 +111,16 @@ def test_the_picture_must_be_the_one_that_was_searched() -> None:
     with pytest.raises(ValueError, match=r"50x40, but this image has 60x40 \(width x height\)"):
         draw_detections(np.zeros((40, 60), dtype=np.uint8), found((40, 50)))
     with pytest.raises(ValueError, match="segmentation belong to an image"):
-        overlay_segmentation(np.zeros((40, 60), dtype=np.uint8), labelled((60, 90)))
+        overlay_segmentation(np.zeros((40, 60), dtype=np.uint8), labeled((60, 90)))
 
 
-# --- colours ------------------------------------------------------------
+# --- colors ------------------------------------------------------------
 
 
-def test_letters_stand_out_from_every_colour() -> None:
-    for colour in COLORS:
-        light, dark = sorted((luminance(colour), luminance(_ink(colour))), reverse=True)
-        assert (light + 0.05) / (dark + 0.05) >= 4.5, colour  # WCAG AA
+def test_letters_stand_out_from_every_color() -> None:
+    for color in COLORS:
+        light, dark = sorted((luminance(color), luminance(_ink(color))), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, color  # WCAG AA
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,9 @@ def test_letters_stand_out_from_every_colour() -> None:
         [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
         [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
     ],
-    ids=["all colours", "protanopia", "deuteranopia", "tritanopia"],
+    ids=["all colors", "protanopia", "deuteranopia", "tritanopia"],
 )
-def test_colours_can_be_told_apart_with_any_colour_vision(matrix: list[list[float]]) -> None:
+def test_colors_can_be_told_apart_with_any_color_vision(matrix: list[list[float]]) -> None:
     # Machado, Oliveira and Fernandes (2009), severity 1, in linear light; differences in CIELAB.
     from skimage.color import deltaE_ciede2000, rgb2lab
 
@@ -148,22 +148,22 @@ def test_colours_can_be_told_apart_with_any_colour_vision(matrix: list[list[floa
 # --- segmentation -------------------------------------------------------
 
 
-def test_classes_get_their_colour_and_the_background_none() -> None:
-    picture = np.full((60, 90, 3), GREY, dtype=np.uint8)
-    segmentation = labelled((60, 90))
+def test_classes_get_their_color_and_the_background_none() -> None:
+    picture = np.full((60, 90, 3), GRAY, dtype=np.uint8)
+    segmentation = labeled((60, 90))
     pixels = np.asarray(overlay_segmentation(picture, segmentation, opacity=0.5, legend=False)).astype(float)
     assert pixels.shape == (60, 90, 3)
-    assert (pixels[segmentation.class_map == 0] == GREY).all()
+    assert (pixels[segmentation.class_map == 0] == GRAY).all()
     for class_id, (row, column) in ((1, (20, 20)), (2, (30, 70))):
-        colour = np.array(segmentation.palette[class_id])
-        assert np.allclose(pixels[row, column], (colour + GREY) / 2, atol=1)
+        color = np.array(segmentation.palette[class_id])
+        assert np.allclose(pixels[row, column], (color + GRAY) / 2, atol=1)
         edge = (10, 20) if class_id == 1 else (10, 70)
-        assert np.array_equal(pixels[edge], colour)  # outlined
+        assert np.array_equal(pixels[edge], color)  # outlined
 
 
-def test_opacity_goes_from_outlines_to_flat_colour() -> None:
+def test_opacity_goes_from_outlines_to_flat_color() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
-    segmentation = labelled((60, 90))
+    segmentation = labeled((60, 90))
     inside = (slice(11, 29), slice(6, 39))
     clear = np.asarray(overlay_segmentation(picture, segmentation, opacity=0, legend=False))
     flat = np.asarray(overlay_segmentation(picture, segmentation, opacity=1, legend=False))
@@ -175,14 +175,14 @@ def test_opacity_goes_from_outlines_to_flat_colour() -> None:
 
 @pytest.mark.parametrize("width", [90, 400])
 def test_the_legend_lies_below_and_names_what_occurs(width: int) -> None:
-    picture = np.full((60, width), GREY, dtype=np.uint8)
-    segmentation = labelled((60, width))
+    picture = np.full((60, width), GRAY, dtype=np.uint8)
+    segmentation = labeled((60, width))
     drawn = np.asarray(overlay_segmentation(picture, segmentation))
     plain = np.asarray(overlay_segmentation(picture, segmentation, legend=False))
     assert np.array_equal(drawn[:60], plain) and drawn.shape[0] > 60 and drawn.shape[1] == width
     legend = drawn[60:]
-    for class_id, colour in segmentation.palette.items():
-        swatch = (legend == colour).all(axis=2).sum() >= 60
+    for class_id, color in segmentation.palette.items():
+        swatch = (legend == color).all(axis=2).sum() >= 60
         assert swatch == (class_id in (1, 2)), class_id
     nothing = Segmentation(np.zeros((60, width), dtype=np.int64), segmentation.names, segmentation.palette)
-    assert (np.asarray(overlay_segmentation(picture, nothing))[:60] == GREY).all()
+    assert (np.asarray(overlay_segmentation(picture, nothing))[:60] == GRAY).all()
