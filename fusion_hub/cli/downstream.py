@@ -89,12 +89,12 @@ def downstream(
             raise CommandError("--detector and --data belong together: give both or neither", WRONG_USE)
         if not runs and detector is None:
             raise CommandError("nothing to compare: give runs, or --detector and --data", WRONG_USE)
-        places = list(runs or [])
+        paths = list(runs or [])
         try:
             if detector is not None and data is not None:
                 folder = (Path(temporary) if output is None else output) / "zero_shot"
-                places += networks.zero_shot.zero_shot_files(detector, data, split, inputs, classes, cache, folder)
-            found = networks.results.find_runs(places)
+                paths += networks.zero_shot.zero_shot_files(detector, data, split, inputs, classes, cache, folder)
+            found = networks.results.find_runs(paths)
             result = networks.results.assemble(
                 found.runs,
                 by_day_and_night=split_by == "day-night",

@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -84,8 +84,7 @@ class Run:
     origin: str = ""
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """Runs, and what was left out of the folders that hold them, each with the reason."""
 
     runs: tuple[Run, ...]
@@ -219,39 +218,38 @@ def _plain(value: Any) -> Any:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def find_runs(places: Sequence[Path]) -> Found:
-    """All results in `places`, each file once, whichever way it was named.
+def find_runs(paths: Sequence[Path]) -> Found:
+    """All results in `paths`, each file once, whichever way it was named.
 
     A training run is a folder of `train/segformer.py` or `train/detector.py`; its `pipeline/` holds results, training
     configuration, cost, and the provenance of its pictures. A zero-shot result is one JSON file for each input.
 
     Args:
-        places: run folders, their `pipeline/` folders, JSON files of zero-shot results, or folders that hold any of
+        paths: run folders, their `pipeline/` folders, JSON files of zero-shot results, or folders that hold any of
             them. In a folder of runs, those without a result on one input are left out: they are unfinished, or were
             trained on several inputs as a start for others.
 
     Raises:
-        FileNotFoundError: a place does not exist.
-        ValueError: a place holds no result, or a file cannot be read.
+        FileNotFoundError: a path does not exist.
+        ValueError: a path holds no result, or a file cannot be read.
     """
     files: set[Path] = set()
     left_out: set[str] = set()
-    for place in places:
-        if not place.exists():
-            raise FileNotFoundError(f"{place} does not exist: give a run folder, a folder of runs, or a zero-shot JSON")
-        found, reasons = [place] if place.is_file() else [], []
-        inside = [place] if place.is_file() or _is_run(place) else sorted(place.iterdir())
-        for path in inside:
-            if _is_run(path):
-                pipeline = path if path.name == "pipeline" else path / "pipeline"
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist: give a run folder, a folder of runs, or a zero-shot JSON")
+        found, reasons = [path] if path.is_file() else [], []
+        for inside in [] if path.is_file() else [path] if _is_run(path) else sorted(path.iterdir()):
+            if _is_run(inside):
+                pipeline = inside if inside.name == "pipeline" else inside / "pipeline"
                 results = [pipeline / name for name in _RESULT_FILES if (pipeline / name).is_file()]
                 found += results
-                reasons += [] if results else [_why_without_result(path, pipeline)]
-            elif path.suffix == ".json" and not path.name.startswith("."):
-                found.append(path)
+                reasons += [] if results else [_why_without_result(inside, pipeline)]
+            elif inside.suffix == ".json" and not inside.name.startswith("."):
+                found.append(inside)
         if not found:
             why = "; ".join(reasons) or "no run of train/segformer.py or train/detector.py, no zero-shot JSON"
-            raise ValueError(f"{place} holds no results ({why}): give finished runs of one input each")
+            raise ValueError(f"{path} holds no results ({why}): give finished runs of one input each")
         files.update(file.resolve() for file in found)
         left_out.update(reasons)
     return Found(tuple(_read(file) for file in sorted(files)), tuple(sorted(left_out)))
@@ -434,23 +432,25 @@ def _part(runs: Sequence[Run], group: str, letter: str) -> Part:
     """The part of the pictures whose names end in `letter`."""
     segmentation = runs[0].task == "segmentation"
     headline = ("mIoU", "mIoU_foreground") if segmentation else ("mAP50", "mAP", "recall")
-    draws = Resampling(sum(name.endswith(letter) for name in runs[0].result.pictures))
+    resampling = Resampling(sum(name.endswith(letter) for name in runs[0].result.pictures))
     rows, drawn = [], {}
     names = [name for name, _ in sorted({(run.input, run.kind) for run in runs}, key=lambda pair: table_order(*pair))]
     for name in tqdm(names, desc=f"{runs[0].task}, {group}", unit="input", leave=False, disable=None):
         own = sorted((run for run in runs if run.input == name), key=lambda run: run.seed or 0)
-        row, drawn[name] = _row(own, [run.result.take(lambda picture: picture.endswith(letter)) for run in own], draws)
+        row, drawn[name] = _row(
+            own, [run.result.take(lambda picture: picture.endswith(letter)) for run in own], resampling
+        )
         rows.append(row)
     return Part(
         task=runs[0].task,
         detector=runs[0].detector,
         group=group,
-        pictures=draws.counts.shape[1],
+        pictures=resampling.counts.shape[1],
         classes=tuple(runs[0].result.classes),
         headline=headline,
         families=("IoU",) if segmentation else ("AP50", "AP", "recall", "recall@0.3", "precision@0.3"),
         rows=tuple(rows),
-        differences=tuple(_differences(rows, drawn, headline, draws)),
+        differences=tuple(_differences(rows, drawn, headline, resampling)),
         settings=_without_machine_paths(runs[0].settings),
     )
 
@@ -462,43 +462,40 @@ def table_order(name: str, kind: Kind) -> tuple[int, int, str]:
 
 
 Drawn = Mapping[str, np.ndarray]
-"""By name, the number of each run of an input on each draw of pictures: `(resamples, S)`."""
+"""By name, the number of each run of an input on each resample of pictures: `(resamples, S)`."""
 
 
-def _row(runs: Sequence[Run], results: Sequence[Result], draws: Resampling) -> tuple[Row, Drawn]:
+def _row(runs: Sequence[Run], results: Sequence[Result], resampling: Resampling) -> tuple[Row, Drawn]:
     values = [{k: v for k, v in one.numbers().items() if k != "pixel_accuracy" and math.isfinite(v)} for one in results]
     names = list(dict.fromkeys(name for one in values for name in one))
     # A number that is undefined in one of the runs has no mean over the runs.
     means = {name: sum(one[name] for one in values) / len(values) for name in names if all(name in v for v in values)}
-    single = [_on_draws(result, list(means), draws.counts) for result in results]
+    single = [_on_draws(result, list(means), resampling.counts) for result in results]
     drawn = {name: np.stack([one[name] for one in single], axis=1) for name in means}
-    costs = [run.cost for run in runs if run.cost is not None]
+    cost = None
+    if costs := [run.cost for run in runs if run.cost is not None]:
+        seconds = sum(one.seconds for one in costs) / len(costs)
+        cost = Cost(costs[0].steps, seconds, "; ".join(dict.fromkeys(one.hardware for one in costs)))
     row = Row(
         input=runs[0].input,
         kind=runs[0].kind,
         seeds=tuple(run.seed for run in runs if run.seed is not None),
-        numbers={name: draws.interval(mean, drawn[name]) for name, mean in means.items()},
+        numbers={name: resampling.interval(mean, drawn[name]) for name, mean in means.items()},
         by_seed={name: tuple(one.get(name) for one in values) for name in names},
-        cost=Cost(
-            costs[0].steps,
-            sum(one.seconds for one in costs) / len(costs),
-            "; ".join(dict.fromkeys(one.hardware for one in costs)),
-        )
-        if costs
-        else None,
+        cost=cost,
     )
     return row, drawn
 
 
 def _on_draws(result: Result, metrics: Sequence[str], counts: np.ndarray) -> Mapping[str, np.ndarray]:
-    """Each of `metrics` on each of the draws of pictures `counts`, `(resamples,)`, NaN where undefined."""
+    """Each of `metrics` on the resampled pictures `counts`, `(resamples,)`, NaN where undefined."""
     if isinstance(result, SegmentationResult):
         size = len(result.classes)
         sums = (counts @ result.confusions.reshape(-1, size**2).astype(np.float64)).reshape(-1, size, size)
         iou = class_iou(sums)
         means = {"mIoU": mean_iou(sums), "mIoU_foreground": mean_iou(sums, background=False)}
         return means | {f"IoU/{name}": iou[:, index] for index, name in enumerate(result.classes)}
-    # Detections are matched with objects once for all draws, and means are over the numbers of the classes.
+    # Detections are matched with objects once for all resamples, and means are over the numbers of the classes.
     parts_of = {name: [f"{MEANS[name]}/{one}" for one in result.classes] for name in metrics if name in MEANS}
     of_classes = {name for parts in parts_of.values() for name in parts} | {name for name in metrics if "/" in name}
     pieces = [counts[start : start + _RESAMPLES_AT_ONCE] for start in range(0, len(counts), _RESAMPLES_AT_ONCE)]
@@ -510,7 +507,7 @@ def _on_draws(result: Result, metrics: Sequence[str], counts: np.ndarray) -> Map
 
 
 def _differences(
-    rows: Sequence[Row], drawn: Mapping[str, Drawn], metrics: Sequence[str], draws: Resampling
+    rows: Sequence[Row], drawn: Mapping[str, Drawn], metrics: Sequence[str], resampling: Resampling
 ) -> list[Difference]:
     """Every input against visible and against the better single picture; fusion networks against the best rule too."""
     found = []
@@ -528,7 +525,7 @@ def _differences(
             for name in inputs:
                 if reference is not None and name != reference:
                     mean = able[name].numbers[metric].mean - able[reference].numbers[metric].mean
-                    both = draws.difference(mean, drawn[reference][metric], drawn[name][metric])
+                    both = resampling.difference(mean, drawn[reference][metric], drawn[name][metric])
                     seeds = _over_seeds(able, reference, name, metric)
                     found.append(Difference(name, reference, metric, role, both, seeds))
     return found

@@ -1,4 +1,4 @@
-"""Fusion rules without a network, to print beside every model: average, maximum, Laplacian pyramid, guided filter.
+"""Fusion rules without a network, shown with every model: average, maximum, Laplacian pyramid, guided filter.
 
 Every function takes the luminance pair `visible`, `infrared`: `(B, 1, H, W)` float tensors in [0, 1] of equal shape,
 any size from 1x1 up, and returns the fused `(B, 1, H, W)` in [0, 1] with the dtype and device of the input.
@@ -53,7 +53,7 @@ def guided_filter(visible: Tensor, infrared: Tensor) -> Tensor:
 
     Base: mean filter 31x31 (eq. 6). Saliency: Gaussian 11x11, sigma 5, of |Laplacian| (eqs. 8, 9). Weights: 1 where
     the source is the more salient one (eq. 10), then guided by that source with r 45, eps 0.3 for the base and r 7,
-    eps 1e-6 for the detail (eqs. 11, 12), and normalised to sum 1 (eqs. 13 to 15).
+    eps 1e-6 for the detail (eqs. 11, 12), and normalized to sum 1 (eqs. 13 to 15).
     """
     _check(visible, infrared)
     a, b = infrared.double(), visible.double()  # eps 1e-6 needs exact local variances

@@ -190,28 +190,27 @@ def folder_method(name: str, folder: Path, datasets: Mapping[str, list[str]]) ->
 
 def _fused_files(name: str, folder: Path, dataset: str, pairs: list[str], several: bool) -> dict[str, Path]:
     """File of each pair of one set."""
-    places = [folder / dataset, folder / re.sub(r"[/\\]", "_", dataset), folder / dataset.split("/")[0]]
-    place = next((p for p in places if p.is_dir()), None)
-    if place is None:
-        if several:
-            raise FileNotFoundError(
-                f"{name}: {folder} has no folder for {dataset!r}; with several sets give one folder for each, such as "
-                f"{places[1]}"
-            )
-        place = folder
+    candidates = [folder / dataset, folder / re.sub(r"[/\\]", "_", dataset), folder / dataset.split("/")[0]]
+    own = next((path for path in candidates if path.is_dir()), None)
+    if own is None and several:
+        raise FileNotFoundError(
+            f"{name}: {folder} has no folder for {dataset!r}; with several sets give one folder for each, such as "
+            f"{candidates[1]}"
+        )
+    folder = own or folder
     by_stem: dict[str, list[Path]] = {}
-    for file in sorted(place.iterdir()):
+    for file in sorted(folder.iterdir()):
         if file.suffix.lower() in EXTENSIONS:
             by_stem.setdefault(file.stem, []).append(file)
     repeated = [stem for stem in pairs if len(by_stem.get(stem, [])) > 1]
     if repeated:
-        raise ValueError(f"{name}: {place} has several images of the stem {repeated[0]!r}: leave one")
+        raise ValueError(f"{name}: {folder} has several images of the stem {repeated[0]!r}: leave one")
     missing = [stem for stem in pairs if stem not in by_stem]
     if missing:
         shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
         raise FileNotFoundError(
-            f"{name}: {place} lacks {len(missing)} of the {len(pairs)} images of {dataset!r} ({shown}); each must have "
-            "the stem of its pair. Leave pairs out with --limit, or complete the folder"
+            f"{name}: {folder} lacks {len(missing)} of the {len(pairs)} images of {dataset!r} ({shown}); each must "
+            "have the stem of its pair. Leave pairs out with --limit, or complete the folder"
         )
     return {stem: by_stem[stem][0] for stem in pairs}
 

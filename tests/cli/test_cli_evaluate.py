@@ -114,8 +114,8 @@ def test_mistakes_are_told_in_a_sentence(folder: Path, words: list[str], message
 
 
 def test_two_sets_of_one_name_are_refused(folder: Path) -> None:
-    place = folder / "set" / "test"
-    result = run("evaluate", "--data", place, "--data", place)
+    data = folder / "set" / "test"
+    result = run("evaluate", "--data", data, "--data", data)
     assert result.exit_code == 2 and "two sets have the name 'set/test'" in result.output
 
 

@@ -209,7 +209,7 @@ def test_conclusions_are_no_stronger_than_both_intervals() -> None:
     one = part.differences[0]
     assert one.over_both.excludes_zero and one.verdict == "open"
     assert "open: fused +" in conclusions(part)[0] and "seeds -" in conclusions(part)[0]
-    # One run each: nothing is known of other runs, and it is said.
+    # One run each: nothing is known of other runs.
     single = part_of(assemble([made[0], made[2]]), "segmentation")
     assert single.differences[0].these_networks_only and single.differences[0].verdict == "higher"
     assert "One run of each input: it holds for these networks" in conclusions(single)[0]
@@ -311,9 +311,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_neither_the_order_of_folders_nor_that_of_pictures_changes_anything(folder: Path, tmp_path: Path) -> None:
     expected = json.dumps(assemble(find_runs([folder]).runs).as_json())
-    places = [place / part for place in sorted(folder.iterdir()) for part in (".", "pipeline")]
-    random.Random(0).shuffle(places)
-    found = find_runs(places).runs
+    paths = [path / part for path in sorted(folder.iterdir()) for part in (".", "pipeline")]
+    random.Random(0).shuffle(paths)
+    found = find_runs(paths).runs
     assert len(found) == 4, "each file once"
     assert json.dumps(assemble(found[::-1]).as_json()) == expected
     for number, (name, seed) in enumerate(itertools.product(("average", "visible"), (1, 0))):
@@ -360,13 +360,13 @@ def test_unfinished_runs_are_named_and_what_holds_nothing_is_refused(folder: Pat
     found = find_runs([folder])
     assert len(found.runs) == 4
     assert found.left_out == ("runs/late-seed0 is not finished", "runs/start was trained on several inputs at once")
-    for place, message in (
+    for path, message in (
         (folder / "late-seed0", r"no results \(runs/late-seed0 is not finished\)"),
         (folder / "start", "was trained on several inputs at once"),
         (tmp_path / "runs" / "average-seed1" / "pipeline" / "segmentation.json", "'detector' is missing"),
     ):
         with pytest.raises(ValueError, match=message):
-            find_runs([place])
+            find_runs([path])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"no run of train/segformer\.py"):
         find_runs([tmp_path / "empty"])

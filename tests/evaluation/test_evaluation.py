@@ -57,15 +57,15 @@ def row(result: Evaluation, method: str) -> Row:
 
 
 def test_luminance_rounds_bt601() -> None:
-    colours = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    expected = [[int(0.299 * r + 0.587 * g + 0.114 * b + 0.5) for r, g, b in line] for line in colours.tolist()]
-    assert luminance(Image.fromarray(colours)).tolist() == expected
-    grey = colours[..., 0]
-    assert np.array_equal(luminance(Image.fromarray(grey)), grey)
-    assert np.array_equal(luminance(Image.fromarray(grey.astype(np.uint16) * 257)), grey)
-    assert np.array_equal(luminance(Image.fromarray(np.stack([grey] * 3, -1))), grey)
+    colors = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    expected = [[int(0.299 * r + 0.587 * g + 0.114 * b + 0.5) for r, g, b in line] for line in colors.tolist()]
+    assert luminance(Image.fromarray(colors)).tolist() == expected
+    gray = colors[..., 0]
+    assert np.array_equal(luminance(Image.fromarray(gray)), gray)
+    assert np.array_equal(luminance(Image.fromarray(gray.astype(np.uint16) * 257)), gray)
+    assert np.array_equal(luminance(Image.fromarray(np.stack([gray] * 3, -1))), gray)
     with pytest.raises(ValueError, match="mode F"):
-        luminance(Image.fromarray(grey.astype(np.float32)))
+        luminance(Image.fromarray(gray.astype(np.float32)))
 
 
 def test_values_are_those_of_evaluate_pair(drawn: EvaluationSet) -> None:
@@ -175,9 +175,9 @@ def test_incomplete_or_ambiguous_folders_are_refused(drawn: EvaluationSet, tmp_p
 
 
 def test_several_sets_have_a_folder_each(tmp_path: Path) -> None:
-    for place in ("a/test", "b"):
-        (tmp_path / place).mkdir(parents=True)
-        Image.new("L", (8, 8), 9).save(tmp_path / place / "1.png")
+    for part in ("a/test", "b"):
+        (tmp_path / part).mkdir(parents=True)
+        Image.new("L", (8, 8), 9).save(tmp_path / part / "1.png")
     method = folder_method("x", tmp_path, {"a/test": ["1"], "b/test": ["1"]})
     pair = PairedDataset.open(
         [{"visible": np.zeros((8, 8), np.uint8), "infrared": np.zeros((8, 8), np.uint8), "name": "1"}]
