@@ -164,21 +164,13 @@ def publish_dataset(
     licence_name: Annotated[
         str | None,
         typer.Option(
-            "--license-name",
-            "--licence-name",
-            metavar="TEXT",
-            help="Name of the license 'other'.",
-            show_default="none",
+            "--license-name", "--licence-name", metavar="TEXT", help="Name of the license 'other'.", show_default="none"
         ),
     ] = None,
     licence_link: Annotated[
         str | None,
         typer.Option(
-            "--license-link",
-            "--licence-link",
-            metavar="URL",
-            help="Text of the license 'other'.",
-            show_default="none",
+            "--license-link", "--licence-link", metavar="URL", help="Text of the license 'other'.", show_default="none"
         ),
     ] = None,
     medical: Annotated[bool, typer.Option("--medical", help="State on the card: MRI with CT, PET or SPECT.")] = False,

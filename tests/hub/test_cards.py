@@ -158,10 +158,10 @@ def test_one_of_several_models_is_found_by_its_weights(folder: Path) -> None:
 
 
 def test_numbers_on_training_pairs_are_marked(card: str, folder: Path) -> None:
-    assert "were trained on" not in card
+    assert "trained on pairs of this" not in card
     for split in ("test", None):
         trained_on(folder, "${FUSION_HUB_DATA}/data/tno", split)
-        assert "**Pairs of this set were trained on" in render(folder)
+        assert "trained on pairs of this dataset" in render(folder)
 
 
 def test_without_numbers_none_are_claimed(folder: Path) -> None:
@@ -452,7 +452,7 @@ def test_bundled_card(name: str) -> None:
 
     # What must not get lost.
     flat = re.sub(r"\s+", " ", text)
-    assert "independent implementation after the published description; not the authors' code or weights" in flat
+    assert "independent implementation of the published description; not the authors' code or weights" in flat
     assert "No pixel of" in flat and "Registered pairs only" in flat and "clinical use" in flat
     assert WATCHED[name] in flat
     quoted = text.split("\n### The paper's numbers\n")[1].split("\n#")[0]

@@ -24,7 +24,7 @@ EXTENSIONS = (("png", "png"), ("jpg", "tiff"), ("webp", "png"))  # visible, infr
 
 
 def draw(seed: int) -> tuple[Image.Image, Image.Image]:
-    """A colour picture and 14 bits of counts."""
+    """A color picture and 14 bits of counts."""
     random = np.random.default_rng(seed)
     visible = random.integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8)
     return Image.fromarray(visible), Image.fromarray(random.integers(2000, 16384, SIZE[::-1], dtype=np.uint16))
@@ -42,7 +42,7 @@ def make_pairs(folder: Path, names: list[str], seed: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two splits of 16-bit infrared with colour, in several file formats."""
+    """Two splits of 16-bit infrared with color, in several file formats."""
     root = tmp_path_factory.mktemp("data") / "mine"
     for number, (split, names) in enumerate(NAMES.items()):
         make_pairs(root / split, names, 100 * number)
@@ -199,7 +199,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "truncated": (
         lambda f: (f / "train/ir/a.png").write_bytes((f / "train/ir/a.png").read_bytes()[:-300]),
-        r"train: files that cannot be read, a \(infrared\): .*truncated",
+        r"train: files that cannot be read, a \(infrared\): .*cut off",
     ),
     "no picture": (lambda f: (f / "train/vis/a.png").write_text("text"), r"cannot be read, a \(visible\)"),
     "leak": (
@@ -225,7 +225,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_told(fresh: Path, fault: str) -> None:
+def test_faults_are_reported(fresh: Path, fault: str) -> None:
     damage, message = FAULTS[fault]
     damage(fresh)
     with pytest.raises(PublishError, match=message):
@@ -288,7 +288,7 @@ def test_refusals_by_the_hub(fresh: Path, tmp_path: Path) -> None:
             code, output = hub.invoke(tmp_path, *command)
             assert code == 1 and message in output, output
         assert "its tag v1 was removed again" in output and not hub.repository("datasets/tester/refused").tags
-        hub.heal()
+        hub.faults.clear()
         assert hub.invoke(tmp_path, *command)[0] == 0
         repository = hub.repository("datasets/tester/refused")
         assert repository.tags == {"v1": repository.head.oid} and len(repository.commits) == 2

@@ -47,7 +47,7 @@ def fuse(pipeline: FusionPipeline) -> np.ndarray:
 
 
 def make_run(folder: Path, kind: str) -> Path:
-    """A pipeline folder as training leaves it, with places of its machine in it."""
+    """A pipeline folder as training leaves it, with local paths in it."""
     PIPELINES[kind]().save_pretrained(folder)
     bundled = checkpoints.ROOT / RUNS[kind]
     config = yaml.safe_load((bundled / "config.yaml").read_text())
@@ -274,7 +274,7 @@ def staged(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> P
     with staged_model(runs["dfn"], "tester/dfn") as found:
         shutil.copytree(found.folder, copy)
         left = found.folder
-    assert not left.exists()
+    assert not left.exists() and check_model(copy) == []
     return copy
 
 
@@ -295,7 +295,7 @@ def cast(file: Path, change: Callable) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no licence": (lambda f: (f / "LICENSE").unlink(), "LICENSE is missing"),
+    "no license": (lambda f: (f / "LICENSE").unlink(), "LICENSE is missing"),
     "no half weights": (lambda f: (f / HALF).unlink(), "diffusion_pytorch_model.fp16.safetensors is missing"),
     "no full weights": (lambda f: (f / FULL).unlink(), "diffusion_pytorch_model.safetensors is missing"),
     "damaged weights": (lambda f: (f / HALF).write_bytes(b"x" * 99), "damaged or incomplete"),
@@ -331,7 +331,6 @@ def test_check_finds(staged: Path, tmp_path: Path, kind: str) -> None:
     spoil, message = WRONG[kind]
     folder = tmp_path / "model"
     shutil.copytree(staged, folder)
-    assert check_model(folder) == []
     spoil(folder)
     problems = check_model(folder)
     assert any(message in problem for problem in problems), problems
@@ -356,7 +355,7 @@ def test_values_beyond_half_precision(runs: dict[str, Path], tmp_path: Path) -> 
         pass
 
 
-def test_licence_of_weights_from_stable_diffusion(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_license_of_weights_from_stable_diffusion(runs: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "sd"
     shutil.copytree(runs["red"], folder)
     edit(folder / "config.yaml", "sd15: null", "sd15: /models/sd15")
@@ -370,7 +369,7 @@ def test_licence_of_weights_from_stable_diffusion(runs: dict[str, Path], tmp_pat
 # --- paths of one machine ---
 
 
-def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FUSION_HUB_DATA", str(tmp_path / "shared"))
     values = {

@@ -161,7 +161,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda r: shutil.rmtree(r / "fusion_hub/pretrained/red-small-msrs/model"),
         "weights of red-small-msrs are missing .*: restore",
     ),
-    "another colour": (lambda r: replace(r / "space/README.md", "colorTo: red", "colorTo: crimson"), "crimson"),
+    "another color": (lambda r: replace(r / "space/README.md", "colorTo: red", "colorTo: crimson"), "crimson"),
     "no application": (lambda r: replace(r / "space/README.md", "app_file: app.py", "app_file: main.py"), "main.py"),
     "no card": (lambda r: (r / "space/README.md").unlink(), "cannot be assembled.*README.md"),
     "gradio twice": (
@@ -172,7 +172,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_told(checkout: Path, fault: str) -> None:
+def test_faults_are_reported(checkout: Path, fault: str) -> None:
     damage, message = FAULTS[fault]
     damage(checkout)
     with pytest.raises(PublishError, match=message), staged_space(checkout):

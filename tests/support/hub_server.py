@@ -34,11 +34,11 @@ from fusion_hub.cli import app
 from tests.support.hub_repository import Blob, HubError, Repository, is_lfs, list_folder
 
 TOKEN, READ_TOKEN = "hf_test", "hf_read"
-USER, ORGANISATION = "tester", "lab"
+USER, ORGANIZATION = "tester", "lab"
 PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 PAGE = 50
 
-FaultKind = Literal["status", "cut", "lose", "die", "truncate", "short", "corrupt", "call"]
+FaultKind = Literal["status", "lose", "die", "truncate", "short", "corrupt", "call"]
 
 
 @dataclass
@@ -81,14 +81,12 @@ class HubServer:
         repositories: by id, `"owner/name"`, `"datasets/owner/name"`, `"spaces/owner/name"`.
         objects: LFS contents by their SHA-256, also those of uploads that were never committed.
         requests: `"METHOD path"` of every request so far.
-        tokens: that came with requests, as a set.
     """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[str] = []
-        self.tokens: set[str] = set()
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
         self.port = 0
@@ -181,20 +179,15 @@ class HubServer:
     def fault(self, kind: FaultKind, method: str, path: str, **settings: Any) -> Fault:
         """Requests of `method` (`"GET|HEAD"`) whose path matches the pattern go wrong; see `Fault`.
 
-        status: answered with an error. cut: the connection ends before anything is done. lose: after it was done, with
-        no answer. die: cut in the middle of the body, and the server stops. truncate: half of the answer, then the
-        connection ends. short: half, as if it were all. corrupt: one bit wrong. call: all is well, but `action` is
-        called first.
+        status: answered with an error. lose: done, but not answered. die: cut in the middle of the body, and the server
+        stops. truncate: half of the answer, then the connection ends. short: half, as if it were all. corrupt: one bit
+        wrong. call: all is well, but `action` is called first.
         """
         self.faults.append(Fault(kind, method, path, **settings))
         return self.faults[-1]
 
     def fail(self, method: str, path: str, status: int, **settings: Any) -> Fault:
         return self.fault("status", method, path, status=status, **settings)
-
-    def heal(self) -> None:
-        """No faults any more."""
-        self.faults.clear()
 
     def next_fault(self, method: str, path: str) -> Fault | None:
         with self.lock:
@@ -213,7 +206,7 @@ class HubServer:
         return {
             "type": "user",
             "name": USER,
-            "orgs": [{"type": "org", "name": ORGANISATION}],
+            "orgs": [{"type": "org", "name": ORGANIZATION}],
             "auth": {"type": "access_token", "accessToken": {"displayName": "test", "role": role}},
         }
 
@@ -221,7 +214,7 @@ class HubServer:
         wanted = request.json
         kind = wanted.get("type") or "model"
         owner = wanted.get("organization") or USER
-        if owner not in (USER, ORGANISATION):
+        if owner not in (USER, ORGANIZATION):
             raise HubError(403, f'You don\'t have the rights to create a {kind} under the namespace "{owner}"')
         key = f"{PREFIXES[kind]}{owner}/{wanted['name']}"
         answer = {"url": f"{self.endpoint}/{key}", "name": f"{owner}/{wanted['name']}", "id": key}
@@ -230,19 +223,6 @@ class HubServer:
         private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
         self.repositories[key] = Repository(private=private, settings=wanted)
         return answer
-
-    def delete(self, request: Request) -> dict[str, Any]:
-        wanted = request.json
-        name = f"{wanted.get('organization') or USER}/{wanted['name']}"
-        self.repository(name, kind := wanted.get("type") or "model")
-        del self.repositories[f"{PREFIXES[kind]}{name}"]
-        return {}
-
-    def configure(self, request: Request, kind: str, name: str) -> dict[str, Any]:
-        repository = self.visible(kind, name, request)
-        if "visibility" in request.json or "private" in request.json:
-            repository.private = request.json.get("visibility") == "private" or bool(request.json.get("private"))
-        return {"private": repository.private}
 
     def validate_yaml(self, request: Request) -> dict[str, Any]:
         try:
@@ -374,13 +354,6 @@ class HubServer:
             raise HubError(404, f"Invalid rev id: {tag}", "RevisionNotFound")
         return {}
 
-    def history(self, request: Request, kind: str, name: str, revision: str) -> list[dict[str, Any]]:
-        repository = self.visible(kind, name, request)
-        last = repository.commits.index(repository.at(revision))
-        commits = reversed(repository.commits[: last + 1])
-        date = "2026-01-01T00:00:00.000Z"
-        return [{"id": c.oid, "title": c.title, "message": "", "authors": [], "date": date} for c in commits]
-
 
 def read_card(text: str) -> dict[str, Any]:
     """The YAML at the top of a README."""
@@ -392,9 +365,7 @@ REPO = r"/api/(model|dataset|space)s/([^/]+/[^/]+)"
 ROUTES: dict[tuple[str, str], Callable[..., Any]] = {
     ("GET", r"/api/whoami-v2"): HubServer.whoami,
     ("POST", r"/api/repos/create"): HubServer.create,
-    ("DELETE", r"/api/repos/delete"): HubServer.delete,
     ("POST", r"/api/validate-yaml"): HubServer.validate_yaml,
-    ("PUT", REPO + r"/settings"): HubServer.configure,
     ("POST", REPO + r"/hardware"): HubServer.request_hardware,
     ("POST", REPO + r"/preupload/([^/]+)"): HubServer.preupload,
     ("POST", r"/(|datasets/|spaces/)([^/]+/[^/]+)\.git/info/lfs/objects/batch"): HubServer.lfs_batch,
@@ -407,7 +378,6 @@ ROUTES: dict[tuple[str, str], Callable[..., Any]] = {
     ("GET", REPO + r"/refs"): HubServer.refs,
     ("POST", REPO + r"/tag/([^/]+)"): HubServer.add_tag,
     ("DELETE", REPO + r"/tag/([^/]+)"): HubServer.delete_tag,
-    ("GET", REPO + r"/commits/([^/]+)"): HubServer.history,
 }
 FILE_ROUTE = r"/(?:api/)?(?:(dataset|space)s/)?([^/]+/[^/]+)/(?:resolve|raw)/([^/]+)/(.+)"
 STORE_ROUTE = r"/lfs/([0-9a-f]{64})"
@@ -427,10 +397,9 @@ class HubHandler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {path}")
         self.strikes = self.hub.next_fault(self.command, path)
         length = int(self.headers.get("Content-Length") or 0)
-        if self.strikes and self.strikes.kind in ("cut", "die"):
+        if self.strikes and self.strikes.kind == "die":
             self.rfile.read(length // 2)
-            if self.strikes.kind == "die":
-                self.hub.stop()
+            self.hub.stop()
             self.close_connection = True
             return
         body = self.rfile.read(length)
@@ -451,8 +420,6 @@ class HubHandler(BaseHTTPRequestHandler):
     def authorise(self, path: str) -> str | None:
         """The token that came along, if it is a good one for this request."""
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-        if token is not None:
-            self.hub.tokens.add(token)
         if token not in (None, TOKEN, READ_TOKEN):
             raise HubError(401, "Invalid credentials in Authorization header")
         if self.command not in ("GET", "HEAD") and not any(part in path for part in OPEN_TO_READERS):
