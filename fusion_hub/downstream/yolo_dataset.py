@@ -55,6 +55,8 @@ def open_sets(
 ) -> tuple[list[str], list[YoloPicture]]:
     """The classes, and the images of all parts with their boxes.
 
+    If a part has several sets, the name of the set is put before each stem.
+
     Args:
         sets: for each of `PARTS`, `FOLDER` or `FOLDER:SPLIT` of each paired set.
         class_names: classes to export, in the order of their ids; empty: all in the box files.
@@ -67,11 +69,18 @@ def open_sets(
     pairs = {text: list(PairedDataset.open(*name)) for text, name in names.items()}
     everything = [pair for texts in sets.values() for text in dict.fromkeys(texts) for pair in pairs[text]]
     classes = list(class_names) or known_classes(everything, annotations)
-    pictures = []
+    pictures: list[YoloPicture] = []
     for part, texts in sets.items():
         found = {_label(*names[text]): pairs[text] for text in texts}
-        boxed = {label: find_boxes(found[label], classes, annotations, every_class=False) for label in found}
-        pictures += arrange(part, boxed)
+        of_part = [
+            YoloPicture(part, f"{label}_{boxed.name}" if len(found) > 1 else boxed.name, boxed)
+            for label in found
+            for boxed in find_boxes(found[label], classes, annotations, every_class=False)
+        ]
+        stems = [picture.stem for picture in of_part]
+        if repeated := sorted({stem for stem in stems if stems.count(stem) > 1}):
+            raise ValueError(f"several pairs of {part} have the name {repeated[0]!r}: rename them")
+        pictures += of_part
     return classes, pictures
 
 
@@ -85,23 +94,6 @@ def _label(folder: str, split: str | None) -> str:
     """`msrs_train` for `data/msrs/train` and for `data/msrs:train`."""
     name = file_name("_".join([*Path(folder).resolve().parts, *([split] if split else [])][-2:]))
     return "set" if name == "_" else name
-
-
-def arrange(part: str, sets: Mapping[str, Sequence[BoxedPair]]) -> list[YoloPicture]:
-    """The images of one part; if it has several sets, the name of the set is put before each stem.
-
-    Raises:
-        ValueError: two images of a set have one name.
-    """
-    pictures = [
-        YoloPicture(part, f"{name}_{pair.name}" if len(sets) > 1 else pair.name, pair)
-        for name, boxed in sets.items()
-        for pair in boxed
-    ]
-    stems = [picture.stem for picture in pictures]
-    if repeated := sorted({stem for stem in stems if stems.count(stem) > 1}):
-        raise ValueError(f"several pairs of {part} have the name {repeated[0]!r}: rename them")
-    return pictures
 
 
 def export(

@@ -30,6 +30,7 @@ from fusion_hub.downstream.train_detector import (
 )
 from fusion_hub.training import ConfigError, Source, load_config
 from tests.support.downstream_runs import detector_config, run_config, train
+from tests.support.tiny_transformers import save_detector
 from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
 
 CLASSES = ["person", "car"]
@@ -195,8 +196,8 @@ def test_new_networks_pass_their_pictures_on(architecture: str) -> None:
     assert len(before) <= sum(not parameter.any() for parameter in model.parameters()), "zeros stay"
 
 
-def test_averaged_weights_have_one_value_under_all_their_names(tmp_path: Path, drawn: Path) -> None:
-    # The heads of these networks are tied: they are in the file twice, and both have to be the average.
+def test_averages_of_tied_weights_and_the_normalization_of_a_start(tmp_path: Path, drawn: Path) -> None:
+    # The heads of these networks are tied: they are in the file twice, and both must be the average.
     config = run_config(tmp_path / "run", drawn, max_steps=2)
     train("detector", config, detector_config(tmp_path / "cache"))
     average = load_file(tmp_path / "run" / "step_000002" / "ema" / "model.safetensors")
@@ -206,6 +207,15 @@ def test_averaged_weights_have_one_value_under_all_their_names(tmp_path: Path, d
     for name in tied:
         assert torch.equal(average[name], average[f"model.decoder.{name}"])
     assert not torch.equal(average["class_embed.0.weight"], current["class_embed.0.weight"])
+    # A run that starts from it keeps its normalization, whatever its own images are.
+    start = str(tmp_path / "run" / "pipeline")
+    seen = []
+    for name in ("visible", "infrared"):
+        task = DetectorTask(config, detector_config(tmp_path / "cache", input=[name], initial_weights=start))
+        task.open_samples(config)
+        module = task.build_training_module(task.build_model())
+        seen.append([*module.mean.flatten().tolist(), *module.std.flatten().tolist()])
+    assert seen[0] == seen[1]
 
 
 # --- the task and its script -----------------------------------------------------------------------------------------
@@ -216,15 +226,10 @@ def test_the_ci_configuration_trains_a_detector(tmp_path: Path) -> None:
     flags = ("--output_dir", str(tmp_path / "run"), "--cache_dir", str(tmp_path / "cache"))
     assert run_script("detector.py", "--config", str(config), *flags) == 0
     folder = tmp_path / "run" / "pipeline"
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json",
-        "config.yaml",
-        "detection.json",
-        "inputs.json",
-        "model.safetensors",
-        "preprocessor_config.json",
-        "training.json",
-    ]
+    files = (
+        "config.json config.yaml detection.json inputs.json model.safetensors preprocessor_config.json training.json"
+    )
+    assert sorted(path.name for path in folder.iterdir()) == files.split()
     about = json.loads((folder / "inputs.json").read_text())
     (seen,) = about["inputs"]
     assert seen["name"] == "average" and seen["details"]["rule"] == "average" and about["classes"] == CLASSES
@@ -262,22 +267,7 @@ def test_the_ci_configuration_trains_a_detector(tmp_path: Path) -> None:
     assert torch.equal(more.state_dict()[name], average[name])
 
 
-def test_a_start_keeps_its_normalization(tmp_path: Path, drawn: Path) -> None:
-    config = run_config(tmp_path / "run", drawn, max_steps=1)
-    train("detector", config, detector_config(tmp_path / "cache"))
-    start = str(tmp_path / "run" / "pipeline")
-    tasks = []
-    for name in ("visible", "infrared"):
-        task = DetectorTask(config, detector_config(tmp_path / "cache", input=[name], initial_weights=start))
-        task.open_samples(config)
-        module = task.build_training_module(task.build_model())
-        tasks.append([*module.mean.flatten().tolist(), *module.std.flatten().tolist()])
-    assert tasks[0] == tasks[1], "the network was trained on pictures of that normalization"
-
-
 def test_a_start_of_another_kind_is_named(tmp_path: Path) -> None:
-    from tests.support.tiny_transformers import save_detector
-
     folder = save_detector("yolos", tmp_path / "yolos")
     task = DetectorTask(run_config(tmp_path, Path("unused")), detector_config(tmp_path, initial_weights=str(folder)))
     with pytest.raises(ConfigError, match="it is a yolos, not one of rt_detr_v2, d_fine"):

@@ -37,16 +37,8 @@ def test_it_is_the_detector_on_the_picture_of_each_pair(data_root: Path, tmp_pat
 
 def test_the_benchmark_measures_once(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--detector", str(data_root / "models" / "yolox_nano.onnx"), "--data", "generated:2"]
-    arguments += [
-        "--classes",
-        "person",
-        "car",
-        "--inputs",
-        "maximum",
-        "--annotators",
-        "--cache",
-        str(tmp_path / "made"),
-    ]
+    arguments += ["--classes", "person", "car", "--inputs", "maximum", "--annotators"]
+    arguments += ["--cache", str(tmp_path / "made")]
     benchmark.main([*arguments, "--output", str(tmp_path / "out")])
     told = capsys.readouterr().out
     assert "| maximum |" in told and "| infrared | visible | all |" in told
