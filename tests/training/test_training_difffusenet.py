@@ -182,7 +182,7 @@ def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pa
 
 
 def test_eight_steps_equal_four_and_a_kill_and_four(tmp_path: Path, drawn_pairs: Path) -> None:
-    values = {"sources": [Source(str(drawn_pairs))], "num_processes": 2}
+    values = {"sources": [Source(str(drawn_pairs))], "num_processes": 2, "batch_size": 2}
     straight, killed = (run_config(tmp_path / name, **values) for name in ("straight", "killed"))
     config = tiny_config(stage_one_fraction=0.4)  # three steps: both sides of the kill are in stage two
     assert launch(train, 2, DiffFuseNetTask, straight, config) == [0, 0]
@@ -197,14 +197,15 @@ def test_eight_steps_equal_four_and_a_kill_and_four(tmp_path: Path, drawn_pairs:
 def test_two_processes_give_the_gradients_of_one_batch(tmp_path: Path, drawn_pairs: Path, two_stage: bool) -> None:
     # One step: of stage one, or of stage two.
     sources = [Source(str(drawn_pairs))]
-    config = run_config(tmp_path, sources=sources, num_processes=2, max_steps=1, max_grad_norm=torch.inf)
+    values = {"num_processes": 2, "batch_size": 2, "max_steps": 1, "max_grad_norm": torch.inf}
+    config = run_config(tmp_path, sources=sources, **values)
     model_config = tiny_config(two_stage=two_stage, stage_one_fraction=1.0)
     assert launch(train, 2, DiffFuseNetTask, config, model_config) == [0, 0]
 
     torch.manual_seed(mixed_seed(config.seed))
     task = DiffFuseNetTask(config, model_config)
     module = task.build_training_module(task.build_model())
-    loss, _ = module(batch_of(drawn_pairs, 4, CROP), 0)
+    loss, _ = module(batch_of(drawn_pairs, 2, CROP), 0)
     without = assert_same_gradients(tmp_path, module, loss, 1e-3, 1e-5)
     parts = {name.split(".")[1] for name in without}
     assert parts == ({"fuse_low", "fuse_high", "fusion_head"} if two_stage else {"reconstruction_head"})
