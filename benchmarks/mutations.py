@@ -1,11 +1,11 @@
-"""Damages small picture files of every format and counts what the reader makes of them.
+"""Damage small picture files of every format and count the reactions of the reader.
 
     python benchmarks/mutations.py --mutations 3000
 
 Each file is changed in a few bytes, cut off, or loses, gains or repeats a block. It is then read and preprocessed as
-one of a pair, in a process of its own that is watched. Right is: refused in one sentence, or read. Wrong is: any
-exception but ValueError, a process that dies, more than 20 seconds, more than 4 GiB of memory, and a picture from a
-file that is cut off whose pixels are not those of the whole file.
+one of a pair, in a monitored process. A file may be refused with a ValueError, or read. Failures are: any other
+exception, a process that dies, more than 20 seconds, more than 4 GiB of memory, and a picture from a cut-off file whose
+pixels differ from those of the whole file.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How long it takes to read and scale pairs: JPEG pairs of RoadScene, and one 4096 x 4096 pair of 16-bit TIFFs.
+"""Time to read and scale pairs: JPEG pairs of RoadScene, and one 4096 x 4096 pair of 16-bit TIFFs.
 
     python benchmarks/reading.py --data ../shared/data
 

@@ -6,12 +6,12 @@
     python benchmarks/speed.py --memory-8k                       # peak memory of a pipeline on an 8192 x 8192 pair
 
 A row times the network on one luminance pair (`model`) and the pipeline from decoded picture to picture (`pipeline`),
-wall clock, after warm-up. Beside them stands one plain convolution, 64 to 64 channels, 3x3, on an image of the same
-size, timed in the same process in turn with the network: seconds differ from machine to machine, their ratio hardly.
-FLOPs count 2 for a multiply-add, in convolutions and matrix products. The process keeps its freed memory, as the
-command line does (`fusion_hub/allocator.py`), but not for `--memory-8k`, which shows what a program of
-yours needs. Peak memory is the resident size of the whole process, interpreter and libraries included, after the calls
-of the pipeline; on a GPU it is what tensors took there. The pipeline's time includes the way to the GPU and back.
+wall clock, after warm-up. The table also holds one plain convolution, 64 to 64 channels, 3x3, on an image of the same
+size, timed in the same process in turn with the network: seconds depend on the machine, their ratio hardly does. FLOPs
+count 2 for a multiply-add, in convolutions and matrix products. The process keeps its freed memory, as the command
+line does (`fusion_hub/allocator.py`), except for `--memory-8k`, which shows the memory of a plain program. Peak memory
+is the resident size of the whole process, interpreter and libraries included, after the calls of the pipeline; on a
+GPU it is the memory of the tensors. The pipeline's time includes copies to the GPU and back.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How far pictures fused in tiles are from those fused whole, in gray levels, and what the tiles cost in time.
+"""Differences between pictures fused in tiles and whole, in gray levels, and the time that tiles cost.
 
     python benchmarks/tile_seams.py --model red-small-msrs --data ../shared/data --tiles 0 352
 

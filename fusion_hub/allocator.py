@@ -1,4 +1,4 @@
-"""What glibc does with freed memory: a matter of speed for large images on CPUs, and of size for a server."""
+"""Settings of glibc's allocator: speed for large images on CPUs, and the memory of a server."""
 
 import ctypes
 import sys
@@ -8,27 +8,27 @@ TOP_PAD = 1 << 28
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to keep the memory of freed tensors for the next ones.
+    """Keep the memory of freed tensors for the next ones.
 
     By default glibc hands blocks above 32 MiB back to the kernel at once, and every new activation map of a large image
     pays for fresh, zeroed pages: a RED of 3 M parameters then takes 6 times as long for 1280 x 960 pixels as for
-    640 x 480; with kept memory 4 times, as the pixels say. The setting holds for the whole process, so a library must
-    not choose it: the command line and the benchmarks do, and a program of yours may.
+    640 x 480; with kept memory 4 times, in proportion to the pixels. The setting holds for the whole process, so a
+    library must not choose it: the command line and the benchmarks do, and your program may.
 
     Returns:
-        Whether it was done: False where the C library is not glibc.
+        Whether the setting was applied: False where the C library is not glibc.
     """
     return _set((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, TOP_PAD))
 
 
 def share_arenas(count: int = 2) -> bool:
-    """Tell glibc's allocator to serve all threads of the process from `count` arenas.
+    """Serve all threads of the process from `count` arenas.
 
-    By default each thread gets one of its own, which keeps what that thread has freed. A server whose requests run in
-    ever other threads grows by the size of a fusion for each of them. Call it before threads are started.
+    By default each thread has its own arena, which keeps the memory that the thread freed, so a server that runs
+    requests in changing threads grows by the memory of one fusion per thread. Call this before threads are started.
 
     Returns:
-        Whether it was done: False where the C library is not glibc.
+        Whether the setting was applied: False where the C library is not glibc.
     """
     return _set((M_ARENA_MAX, count))
 

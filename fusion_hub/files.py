@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what killed runs have left of them."""
+"""Write files whole or not at all, remove the leftovers of killed runs, and explain disk errors."""
 
 import errno
 import os
@@ -20,9 +20,9 @@ _NOT_WRITABLE = {errno.EROFS: "it is read-only", **dict.fromkeys((errno.EACCES, 
 
 @contextmanager
 def write_aside(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to; it takes the place of `target` when the block ends without an error.
+    """A temporary path next to `target` that replaces it when the block ends without an error.
 
-    Missing folders are made. The name of the file aside stays short, so that any name that `target` may have works.
+    Missing folders are created. The temporary name is short, so that it works for any name of `target`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name[:32]}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -34,7 +34,7 @@ def write_aside(target: Path) -> Iterator[Path]:
 
 
 def sweep_leftovers(folder: Path) -> int:
-    """Remove the files aside of processes that are gone, in the folder itself; returns how many."""
+    """Remove the temporary files of dead processes from a folder; return how many."""
     removed = 0
     if not folder.is_dir():
         return 0
@@ -64,20 +64,20 @@ def _is_left_behind(file: Path, host: str | None, process: int) -> bool:
 
 
 def disk_trouble(error: BaseException, place: Path) -> str | None:
-    """One sentence where an error means that nothing can be written to a place; None for other errors."""
+    """One sentence for an error that means that a place cannot be written; None for other errors."""
     if not isinstance(error, OSError) or error.errno is None:
         return None
-    if reason := _NO_ROOM.get(error.errno):
-        return f"{place} cannot be written, {reason}: free some space, or choose another folder"
-    if reason := _NOT_WRITABLE.get(error.errno):
-        return f"{place} cannot be written, {reason}: choose another folder"
+    if cause := _NO_ROOM.get(error.errno):
+        return f"{place} cannot be written, {cause}: free some space, or choose another folder"
+    if cause := _NOT_WRITABLE.get(error.errno):
+        return f"{place} cannot be written, {cause}: choose another folder"
     if isinstance(error, NotADirectoryError | FileExistsError):
         return f"{place} cannot be made, a part of it is a file: choose another folder"
     return None
 
 
 def check_writable(folder: Path) -> None:
-    """Raise an `OSError` of one sentence where a folder, or the nearest one above it that exists, takes no files."""
+    """Raise an `OSError` if a folder, or its nearest existing parent, is not writable."""
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -88,5 +88,5 @@ def check_writable(folder: Path) -> None:
 
 
 def plain_cell(text: str) -> str:
-    """A CSV cell that no spreadsheet takes for a formula: file names may come from strangers."""
+    """A CSV cell that no spreadsheet reads as a formula: file names may come from strangers."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

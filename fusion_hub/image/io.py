@@ -53,7 +53,7 @@ MAX_PIXELS = 2**28
 _BY_PILLOW = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
 READ_FORMATS = ("PNG", "JPEG", "TIFF", "WebP", "BMP", "GIF", "PGM", "PPM", "JPEG 2000", "AVIF")
 
-_KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (  # offset, magic bytes, what it is and what to do
+_KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (  # offset, magic bytes, kind of file and advice
     (4, b"ftyphei", "a HEIC picture: save it as JPEG or PNG"),
     (4, b"ftypmif1", "a HEIF picture: save it as JPEG or PNG"),
     (4, b"ftypcrx", "a camera raw file (CR3): develop it and save as 16-bit TIFF or PNG"),
@@ -92,7 +92,7 @@ _pil_limit_lock = threading.Lock()
 
 
 def read_header(source: EncodedImage, name: str = "image", max_pixels: int = MAX_PIXELS) -> Header:
-    """Size and kind of a picture, without decoding a pixel.
+    """Size and kind of a picture, from its header.
 
     Args:
         source: path, or `{"bytes", "path"}`.
@@ -100,7 +100,7 @@ def read_header(source: EncodedImage, name: str = "image", max_pixels: int = MAX
         max_pixels: larger pictures are refused.
 
     Raises:
-        ValueError: no file, no picture, damage, or too many pixels; one sentence that names the file.
+        ValueError: the file is missing, damaged, not a picture, or too large; the message names it.
     """
     with _opened(source, name) as (stream, name, start):
         if is_tiff(start):
@@ -115,7 +115,7 @@ def read_header(source: EncodedImage, name: str = "image", max_pixels: int = MAX
 
 
 def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decode a picture: upright, samples as stored, with what the file says of missing data.
+    """Decode a picture: upright, samples as stored, with the missing data that the file declares.
 
     Args:
         source: path, or `{"bytes", "path"}`.
@@ -123,7 +123,13 @@ def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MA
         max_pixels: larger pictures are refused before they are decoded.
 
     Raises:
-        ValueError: no file, no picture, damage, several pictures, or too many pixels; one sentence that names the file.
+        ValueError: the file is missing, damaged, not a picture, too large, or holds several; the message names it.
+
+    Examples:
+        >>> pgm = b"P5 3 1 4095\\n" + bytes([0, 7, 1, 0, 15, 255])
+        >>> picture = read_picture({"bytes": pgm, "path": None})
+        >>> picture.pixels, picture.white
+        (array([[   7,  256, 4095]], dtype=uint16), 4095.0)
     """
     with _opened(source, name) as (stream, name, start):
         if is_tiff(start):
@@ -153,7 +159,7 @@ def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MA
 
 
 def check_complete(path: Path) -> None:
-    """Raise a `ValueError` for a file that is no picture, or that is cut off, without decoding it."""
+    """Raise a `ValueError` for a file that is not a picture or is cut off, without decoding it."""
     read_header(path)
     with open(path, "rb") as stream:
         start = stream.read(8)
@@ -194,7 +200,7 @@ def _opened(source: EncodedImage, name: str) -> Iterator[tuple[BinaryIO, str, by
 
 
 def check_path(path: str, name: str) -> None:
-    """Raise a `ValueError` for what is no regular file on this machine."""
+    """Raise a `ValueError` unless a path is a regular file on this machine."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
         raise ValueError(f"{name} is a URL, {path!r}: nothing is downloaded here, save the image and give its path")
     try:
@@ -207,7 +213,7 @@ def check_path(path: str, name: str) -> None:
 
 
 def read_bytes(source: Path | Mapping[str, Any]) -> bytes:
-    """The encoded picture as it is stored.
+    """The encoded bytes of a picture.
 
     Raises:
         ValueError: an empty cell of a table.
@@ -527,7 +533,12 @@ class DeepImage(Image.Image):
 
 
 def to_image(picture: Picture) -> Image.Image:
-    """A decoded picture as an image of Pillow; 16-bit and float colors as a [`DeepImage`]."""
+    """A decoded picture as an image of Pillow; 16-bit and float colors as a [`DeepImage`].
+
+    Examples:
+        >>> to_image(Picture(np.zeros((2, 3, 3), np.uint16))).samples.dtype
+        dtype('uint16')
+    """
     pixels = picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
     if pixels.dtype.kind == "f":
         pixels = pixels.astype(np.float32)
@@ -550,7 +561,15 @@ def save_image(image: Image.Image, path: str | os.PathLike[str], *, metadata: bo
 
     Raises:
         ValueError: for an unknown suffix, or a format that cannot hold the image (16 bits or alpha in JPEG).
-        TypeError: if `image` is no PIL image.
+        TypeError: if `image` is not a PIL image.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> save_image(Image.new("L", (3, 2)), folder / "fused").name
+        'fused.png'
+        >>> read_header(folder / "fused.png").size
+        (2, 3)
     """
     if not isinstance(image, Image.Image):
         raise TypeError(f"image is of type {type(image).__name__}: give a PIL image (output_type='pil')")

@@ -26,7 +26,7 @@ _CLIPPED = 0.5  # share of the pixels
 _FLAT = 1 / 255  # standard deviation of a plane that is nearly constant
 _COLORED = 0.15  # mean difference of the channels, of the full scale, from which an infrared image is false-colored
 _FILLS = (0.0, -1.0, -99.0, -999.0, -9999.0, -99999.0, -32768.0, -32767.0, -(2.0**31), -273.15, 65535.0)
-"""Values that programs write where they have no data."""
+"""Values that programs write for missing data."""
 _LEAST_FILL = 8  # pixels
 _BORDER_SHARE, _BORDER_GAP = 0.02, 0.2  # of the border's pixels, and of the scene's span
 _RING = 2  # pixels round a fill that resampling has mixed with it
@@ -43,7 +43,7 @@ class Plane:
         values: `(H, W)` float32 in [0, 1]; 0 where there is no data.
         limits: the sample values that became 0 and 1.
         valid: `(H, W)` bool, False where there is no data; None where all of it is data.
-        notes: what is questionable, one sentence each, without a full stop.
+        notes: warnings, one sentence each, without a full stop.
     """
 
     values: np.ndarray
@@ -53,7 +53,11 @@ class Plane:
 
 
 def check_range(rule: ValueRange, argument: str) -> None:
-    """Raise a `ValueError` for what is no rule of scaling."""
+    """Raise a `ValueError` for an unknown rule of scaling.
+
+    Examples:
+        >>> check_range((0, 255), "infrared_range")
+    """
     if isinstance(rule, str) and rule in ("auto", "dtype", "minmax", "percentile"):
         return
     if isinstance(rule, tuple | list) and len(rule) == 2:
@@ -67,10 +71,14 @@ def check_range(rule: ValueRange, argument: str) -> None:
 
 
 def parse_range(text: str, argument: str) -> ValueRange:
-    """A rule as people write it: one of the names, or two numbers `LOW,HIGH`.
+    """A rule from text: one of the names, or two numbers `LOW,HIGH`.
 
     Raises:
         ValueError: it is neither.
+
+    Examples:
+        >>> parse_range("2600,2800", "--infrared-range")
+        (2600.0, 2800.0)
     """
     rule: Any = text.strip()
     try:
@@ -179,14 +187,14 @@ def to_plane(
 
     Args:
         picture: any picture.
-        name: how messages call it.
+        name: its name in messages.
         rule: see [`FusionImageProcessor`].
         percentile: the lower and upper percentile of the rule "percentile", in 0..100.
         role: what "auto" means: a visible image keeps its scale, an infrared one of more than 8 bits is stretched.
         argument: the option that messages name, by default `visible_range` or `infrared_range`.
 
     Raises:
-        ValueError: samples whose scale is unknown, a picture without data, or a range that leaves nothing of it.
+        ValueError: samples whose scale is unknown, a picture without data, or a range outside its values.
     """
     luminance = luma(picture.pixels)
     valid, guesses = _valid(picture, luminance, role, name)
@@ -291,7 +299,7 @@ class _Scaling:
         return self.picture.white
 
     def judge(self, low: float, high: float, looked_at: int) -> Iterator[str]:
-        """What is questionable, seen on a regular grid of at most about `looked_at` pixels."""
+        """Warnings, from a regular grid of at most about `looked_at` pixels."""
         name, argument, white = self.name, self.argument, self.picture.white
         sample = _sample(self.luminance, self.valid, looked_at)
         least, most = _extremes(sample, None)
@@ -362,7 +370,7 @@ def _sample(values: np.ndarray, valid: np.ndarray | None, most: int = _LOOKED_AT
 
 
 def _valid(picture: Picture, luminance: np.ndarray, role: Role, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Where there is data: declared, finite, and not what a warp or a camera fills in; and a note on guesses."""
+    """Pixels with data: declared, finite, and not filled in by a warp or a camera; and notes on guesses."""
     valid = picture.valid
     if luminance.dtype.kind == "f":
         valid = _both(valid, np.isfinite(luminance))
@@ -420,7 +428,7 @@ def _fill(luminance: np.ndarray, valid: np.ndarray | None, role: Role) -> tuple[
             continue
         below = fill < core.min()
         empty = filled | (near & ((luminance < core.min()) if below else (luminance > core.max())))
-        if not below:  # a saturated target is hot, not missing: what is missing above are whole rows or columns
+        if not below:  # a saturated target is hot, not missing; missing data above the scene are whole rows or columns
             rows, columns = (_from_the_edges(empty.all(axis=axis)) for axis in (1, 0))
             empty &= rows[:, None] | columns
         empty &= data

@@ -70,7 +70,7 @@ class Picture:
         white: the sample value that is white, None where the file does not say (signed and 32-bit integers).
         depth: sample type of a result of this kind.
         metadata: see [`Metadata`].
-        notes: what a person should know about the file, one sentence each, without a full stop.
+        notes: warnings about the file, one sentence each, without a full stop.
     """
 
     pixels: np.ndarray

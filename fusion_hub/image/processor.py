@@ -73,7 +73,7 @@ class PairContext:
         white: the sample value of `alpha` that is opaque.
         replacement: `(H, W)` float32 luminance of the other image where one of the two has no data, NaN elsewhere; None
             where both have data everywhere.
-        notes: what is questionable about the pair, one sentence each, without a full stop.
+        notes: warnings about the pair, one sentence each, without a full stop.
     """
 
     size: tuple[int, int]
@@ -104,7 +104,7 @@ class FusionImageProcessor(ConfigMixin):
     an array `(H, W)`, `(H, W, 1|3|4)`; a tensor `(H, W)`, `(1|3|4, H, W)`; a batch as an array `(B, H, W, 1|3|4)` or a
     tensor `(B, 1|3|4, H, W)`; or a list of single images.
 
-    What the kinds mean:
+    How they are read:
         - Files are read with the samples that they hold: [`fusion_hub.image.io`]; docs/formats.md lists the kinds.
         - EXIF and TIFF orientation is applied. Palette, CMYK and YCbCr images become RGB, 1-bit images gray;
           transparency becomes alpha. Fully transparent pixels of the infrared hold no data.
@@ -185,7 +185,7 @@ class FusionImageProcessor(ConfigMixin):
 
         Raises:
             ValueError: a size, value, file or channel count that cannot be used; the message names the argument.
-            TypeError: an object that is no image.
+            TypeError: an object that is not an image.
 
         Examples:
             >>> processor = FusionImageProcessor()
@@ -292,7 +292,7 @@ class FusionImageProcessor(ConfigMixin):
             name: how messages call the image.
 
         Returns:
-            `(H, W)` float32 in [0, 1]; what has no data holds the nearest data.
+            `(H, W)` float32 in [0, 1]; pixels without data hold the nearest data.
 
         Raises:
             ValueError, TypeError: as [`preprocess`].
@@ -394,7 +394,7 @@ def from_array(array: np.ndarray, name: str) -> Picture:
     white = full_scale(array.dtype)
     if channels == 1:
         return Picture(array.reshape(array.shape[:2]), valid=valid, white=white, depth=depth)
-    array = array.copy()  # colors are kept until the way back: what the caller does meanwhile must not change them
+    array = array.copy()  # colors are kept for the result: changes by the caller must not reach them
     return Picture(array[..., :3], array[..., 3] if channels == 4 else None, valid, white, depth)
 
 
@@ -485,7 +485,7 @@ def _color(plane: np.ndarray, context: PairContext, stretch: bool, dtype: np.dty
 
 
 def _unit_colors(rgb: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Colors `(h, W, 3)` as float32 where the limits are 0 and 1; not a number, which is no data, becomes 0."""
+    """Colors `(h, W, 3)` as float32, scaled so that the limits are 0 and 1; NaN, which is no data, becomes 0."""
     low, high = limits
     if low == 0 and rgb.dtype.kind == "u":
         return rgb / np.float32(high)

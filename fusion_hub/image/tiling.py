@@ -1,8 +1,8 @@
 """Overlapping tiles for images of any size: split, run, blend, in bounded memory.
 
-A tile sees artificial borders where the whole image goes on, so its outer pixels are wrong by as much as the network's
-receptive field reaches. Here those pixels get weight zero and neighbours are cross-faded in the rest of their overlap,
-so no seam is left: where two tiles agree the result is exactly theirs, where they differ a little the change is smooth.
+Pixels near the border of a tile differ from those of the whole image, within the receptive field of the network. They
+get weight zero, and neighbors are cross-faded in the rest of their overlap, so that no seam is left: where two tiles
+agree the result is exactly theirs, where they differ a little the change is smooth.
 """
 
 import math
@@ -95,11 +95,15 @@ def tile_windows(height: int, width: int, tile: int, overlap: int, multiple: int
     Args:
         height, width: size of the image in pixels.
         tile: side of a tile in pixels, a multiple of `multiple`.
-        overlap: the least that neighbours share in pixels, less than half of `tile`.
+        overlap: smallest number of pixels that neighbors share, less than half of `tile`.
         multiple: grid of the tile origins in pixels.
 
     Raises:
         ValueError: if a size does not fit these rules.
+
+    Examples:
+        >>> [(w.top, w.left) for w in tile_windows(64, 160, tile=64, overlap=16, multiple=16)]
+        [(0, 0), (0, 48), (0, 96)]
     """
     _check_geometry(height, width, tile, overlap, multiple)
     tops = _starts(height, tile, overlap, multiple)
@@ -120,9 +124,9 @@ def run_tiled(
 ) -> Tensor:
     """Run `fn` on overlapping tiles and blend the results into one image.
 
-    Memory beside the inputs: the float32 output and one tile. The weights are products of two one-dimensional ramps,
-    which sum to one along each axis, so no image of weights is needed. `fn` is called once for each window; it gets
-    views of the inputs and pads them itself if its network needs that.
+    Needs memory for the float32 output and one tile, besides the inputs: the weights are products of two ramps, which
+    sum to one along each axis. `fn` is called once for each window with views of the inputs; it pads them if its
+    network needs that.
 
     Args:
         fn: `fn(visible_tile, infrared_tile, window)`, `(B, 1, h, w)` each, returns `(B, C, h, w)`.
@@ -217,7 +221,7 @@ def _axis_weights(length: int, tile: int, overlap: int, multiple: int, margin: i
             weight[size - overlap :] *= fade.flip(0)
         total[start : start + size] += weight
         weights[start] = weight
-    # Two neighbours that share exactly `overlap` already sum to one; evenly spaced ones may share more.
+    # Two neighbors that share exactly `overlap` already sum to one; evenly spaced ones may share more.
     return {start: (w / total[start : start + len(w)]).float() for start, w in weights.items()}
 
 

@@ -20,6 +20,11 @@ class DiffFuseNetPipeline(FusionPipeline):
         scheduler: diffusers' `DDIMScheduler` with the schedule that the model was trained with; the fusion path needs
             its `alphas_cumprod` only.
         infrared_range: default of the argument of the same name in the call; stored with the weights.
+
+    Examples:
+        >>> pipe = DiffFuseNetPipeline.from_pretrained("difffusenet-msrs")
+        >>> pipe.get_timesteps(1) == (pipe.model.config.inference_timestep,)
+        True
     """
 
     def __init__(

@@ -171,7 +171,9 @@ def _shards(index: Path, ending: str) -> list[Path]:
     pattern = re.compile(rf"{WEIGHTS_STEM}{re.escape(ending)}-\d+-of-\d+[.]safetensors")
     for name in sorted(set(files.values())):
         if not pattern.fullmatch(name):
-            raise ValueError(f"{index} names {shorten(name)}, which is no shard of this model: restore the saved file")
+            raise ValueError(
+                f"{index} names {shorten(name)}, which is not a shard of this model: restore the saved file"
+            )
     shards = [index.with_name(name) for name in sorted(set(files.values()))]
     for shard in shards:
         if {tensor for tensor, file in files.items() if file == shard.name} != _tensors(shard).keys():

@@ -114,7 +114,7 @@ class FusionPipeline(PortablePipeline):
         check_range(settings.get("infrared_range", "auto"), "infrared_range")
 
     def check_steps(self, num_inference_steps: Any) -> None:
-        """Raise a `ValueError` if the model cannot take so many steps, with the value and what it can take."""
+        """Raise a `ValueError` that names the value and the limits if the model cannot run so many steps."""
         raise NotImplementedError(f"{type(self).__name__} must implement check_steps")
 
     @property
@@ -179,7 +179,7 @@ class FusionPipeline(PortablePipeline):
                 to T, or `"auto"`, which stops when a further step would change next to nothing.
             noise_strength: scale of the Gaussian noise added to the features, 0 to 1. 0: the output is deterministic.
                 RED draws no noise and takes 0 only.
-            generator: where the noise comes from; a list has one for each pair. Not drawn from without noise.
+            generator: source of the noise; a list has one for each pair. Unused without noise.
             tile: side of the tiles in pixels. None: automatic, whole images up to 1536 x 1536 pixels, tiles of about
                 768 beyond; where a RED model's attention or statistics span the whole image, tiles of the size it was
                 trained on. 0: never tiles.
@@ -204,12 +204,15 @@ class FusionPipeline(PortablePipeline):
                 value and the fix.
 
         Warns:
-            InputWarning: an image that can be fused but looks wrong: nearly constant, clipped, in false colors.
+            InputWarning: an image that looks wrong: nearly constant, clipped, in false colors.
 
         Examples:
             >>> from fusion_hub import DiffFuseNetPipeline
             >>> pipe = DiffFuseNetPipeline.from_pretrained("difffusenet-msrs")
-            >>> pipe("street.png", "street_ir.png").images[0].save("fused.png")
+            >>> visible, infrared = np.eye(32, dtype=np.uint8) * 255, np.arange(32 * 32).reshape(32, 32) / 1023
+            >>> fused = pipe(visible, infrared).images[0]
+            >>> fused.mode, fused.size
+            ('L', (32, 32))
         """
         # 1. Check the inputs. Draw one seed for each pair, in order, so that batches do not change the noise.
         pairs = pair_up(visible, infrared)

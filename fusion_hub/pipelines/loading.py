@@ -111,7 +111,7 @@ class PortablePipeline(DiffusionPipeline):
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Raise a `ValueError` for a bad value among the settings that `model_index.json` stores beside components."""
+        """Raise a `ValueError` for a bad value among the settings in `model_index.json`."""
 
     def register_modules(self, **kwargs: Any) -> None:
         """As diffusers' `register_modules`; refuses a model whose checkpoint lacked tensors.
@@ -231,7 +231,7 @@ class PortablePipeline(DiffusionPipeline):
         """Save the pipeline.
 
         A folder that does not exist yet appears complete or not at all: it is written aside and renamed. An existing
-        folder is written into, file by file, so that cards and licenses beside the weights stay; its old weights of the
+        folder is written into, file by file, so that cards and licenses stay; its old weights of the
         same variant are removed first.
 
         Args:
@@ -311,7 +311,7 @@ class PortablePipeline(DiffusionPipeline):
     def _check_folder(cls, folder: Path, kwargs: Mapping[str, Any]) -> None:
         """Refuse a folder whose parts are damaged or do not belong together; those given in `kwargs` are not used."""
         index = read_json(folder / cls.config_name)
-        if "_use_default_values" in index:  # diffusers would leave out what it names
+        if "_use_default_values" in index:  # diffusers would skip the components it names
             raise ValueError(f"{folder / cls.config_name} has _use_default_values: remove it or restore the saved file")
         files: list[Path] = []
         models: dict[str, type[Any]] = {}
@@ -358,7 +358,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _shim(cls: type) -> str:
-    """One line that imports a class: by its public name, so that moving a file of ours breaks no published folder."""
+    """One line that imports a class by its public name, so that published folders survive moved files."""
     module = "fusion_hub" if _find_public(cls.__name__) is cls else cls.__module__
     return f"from {module} import {cls.__name__}  # noqa: F401\n"
 

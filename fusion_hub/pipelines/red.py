@@ -1,4 +1,4 @@
-"""RED as a pipeline: the network and the image processor's settings. No scheduler: the coefficients are learnt."""
+"""RED as a pipeline: the network and the image processor's settings. It has no scheduler: coefficients are learned."""
 
 from collections.abc import Mapping
 from numbers import Integral
@@ -20,7 +20,7 @@ EXACT_WHOLE_LIMIT = 1280 * 1024  # pixels; a float32 red-small holds about 3 GiB
 class REDPipeline(FusionPipeline):
     """Fuse visible with infrared images, or MRI with CT, PET or SPECT images, by RED (arXiv 2601.20260).
 
-    RED draws no noise: its output follows from the two images alone.
+    RED is deterministic: no noise is drawn.
 
     Args:
         model: the network.
@@ -30,8 +30,11 @@ class REDPipeline(FusionPipeline):
 
     Examples:
         >>> from fusion_hub import REDPipeline
+        >>> import numpy as np
         >>> pipe = REDPipeline.from_pretrained("red-small-msrs")
-        >>> pipe("street.png", "street_ir.png", num_inference_steps="auto").images[0].save("fused.png")
+        >>> visible, infrared = np.eye(32, dtype=np.uint8) * 255, np.arange(32 * 32).reshape(32, 32) / 1023
+        >>> pipe(visible, infrared, num_inference_steps="auto").images[0].size
+        (32, 32)
     """
 
     draws_noise = False

@@ -52,7 +52,7 @@ def test_an_independent_reader_agrees() -> None:
 
 def test_documentation_holds_the_table() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert document(text) == text, "run python tests/image_format_cases.py"
+    assert document(text) == text, "run python tests/image/image_format_cases.py"
 
 
 # --- files of cameras and GIS programs -------------------------------------------------------------------------------
