@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 import fusion_hub
@@ -252,107 +253,9 @@ def test_bundled_checkpoints(info: fusion_hub.PretrainedInfo, pair: tuple[np.nda
 # --- the Hub ---
 
 
-def run(script: str, hub: HubServer, home: Path, *arguments: str) -> str:
-    """What the script prints, in a process that knows only this Hub."""
-    environment = {**os.environ, **hub.environment(home), "PYTHONPATH": str(Path(__file__).parents[2])}
-    result = subprocess.run(
-        [sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-PUBLISH_AND_LOAD_TYPED = """
-import sys
-import numpy as np
-from huggingface_hub import HfApi
-from fusion_hub import DiffFuseNetPipeline, FusionPipeline
-
-folder, cache, inputs, expected = sys.argv[1:]
-HfApi().create_repo("tester/tiny")
-HfApi().upload_folder(repo_id="tester/tiny", folder_path=folder)
-
-pair = np.load(inputs)
-def check(pipe):
-    assert type(pipe) is DiffFuseNetPipeline
-    fused = pipe(pair["visible"], pair["infrared"], output_type="np").images
-    assert np.array_equal(fused, np.load(expected))
-
-check(DiffFuseNetPipeline.from_pretrained("tester/tiny", cache_dir=cache + "/typed"))
-check(FusionPipeline.from_pretrained("tester/tiny", cache_dir=cache + "/base"))
-check(FusionPipeline.from_pretrained("tester/tiny", cache_dir=cache + "/base", local_files_only=True))
-
-for arguments in ({"pretrained_model_name_or_path": "tester/absent"}, {"revision": "v9"}):
-    try:
-        FusionPipeline.from_pretrained(**{"pretrained_model_name_or_path": "tester/tiny", **arguments})
-    except OSError as error:
-        assert "from the Hub" in str(error) and "difffusenet-msrs" in str(error), error
-    else:
-        raise AssertionError(f"{arguments} loaded something")
-"""
-
-LOAD_WITH_PLAIN_DIFFUSERS = """
-import sys
-import numpy as np
-from diffusers import DiffusionPipeline
-
-cache, inputs, expected = sys.argv[1:]
-try:
-    DiffusionPipeline.from_pretrained("tester/tiny", cache_dir=cache)
-except ValueError as error:
-    assert "trust_remote_code" in str(error), error
-else:
-    raise AssertionError("code of a repository was run without being trusted")
-pipe = DiffusionPipeline.from_pretrained("tester/tiny", cache_dir=cache, trust_remote_code=True)
-pair = np.load(inputs)
-assert np.array_equal(pipe(pair["visible"], pair["infrared"], output_type="np").images, np.load(expected))
-
-import fusion_hub
-assert type(pipe) is fusion_hub.DiffFuseNetPipeline  # imported, not copied
-try:
-    DiffusionPipeline.from_pretrained("tester/incomplete", cache_dir=cache, trust_remote_code=True)
-except ValueError as error:
-    assert "without 1 of its tensors (first: trunk.0.bias)" in str(error), error
-else:
-    raise AssertionError("random weights were loaded")
-"""
-
-
-def test_from_the_hub(folder: Path, tmp_path: Path, pair: tuple[np.ndarray, np.ndarray]) -> None:
-    inputs, expected, cache = tmp_path / "pair.npz", tmp_path / "fused.npy", tmp_path / "cache"
-    np.savez(inputs, visible=pair[0], infrared=pair[1])
-    np.save(expected, fuse(tiny_pipeline(), pair))
-    with HubServer() as hub:
-        run(PUBLISH_AND_LOAD_TYPED, hub, tmp_path / "home", *map(str, (folder, cache, inputs, expected)))
-        files = hub.repository("tester/tiny").files
-        assert {name for name in files if name.endswith(".py")} == {"pipeline.py", "model/modeling.py"}
-        fetched = [request for request in hub.requests if "/resolve/" in request]
-        assert fetched and not any(request.endswith(".py") for request in fetched)
-
-        edit_weights(folder, lambda tensors: tensors.pop("trunk.0.bias"))
-        hub.repositories["tester/incomplete"] = Repository({**files, WEIGHTS: (folder / WEIGHTS).read_bytes()})
-        run(LOAD_WITH_PLAIN_DIFFUSERS, hub, tmp_path / "fresh", *map(str, (cache / "plain", inputs, expected)))
-
-
-LOAD_FAULTY = """
-import json, os, sys
-from pathlib import Path
-import numpy as np
-from fusion_hub import DiffFuseNetPipeline, FusionPipeline
-
-cases, cache, inputs, expected = json.loads(sys.argv[1]), *sys.argv[2:]
-pair = np.load(inputs)
-for repo_id, settings in cases:
-    try:
-        pipe = FusionPipeline.from_pretrained(f"tester/{repo_id}", **{"cache_dir": f"{cache}/{repo_id}", **settings})
-        assert type(pipe) is DiffFuseNetPipeline
-        fused = pipe(pair["visible"], pair["infrared"], output_type="np").images
-        print("loaded" if np.array_equal(fused, np.load(expected)) else "loaded other weights")
-    except (OSError, ValueError) as error:
-        print(" ".join(str(error).split()))
-"""
-
 FAULTY: list[tuple[str, dict[str, object], str]] = [
+    ("absent", {}, "cannot load 'tester/absent' from the Hub .*difffusenet-msrs"),
+    ("whole", {"revision": "v9"}, "cannot load 'tester/whole' from the Hub .*difffusenet-msrs"),
     ("corrupt", {}, f"{WEIGHTS} of 'tester/corrupt' is damaged: .* removed from the cache: load again"),
     ("corrupt", {}, "loaded"),
     ("corrupt-json", {}, "model/config.json of 'tester/corrupt-json' is damaged"),
@@ -412,14 +315,20 @@ def faulty_repositories(folder: Path, mark: Path) -> dict[str, Repository]:
     return {name: Repository(content) for name, content in (*contents.items(), *((name, files) for name in sound))}
 
 
+def test_plain_diffusers_refuses_an_incomplete_checkpoint(folder: Path) -> None:
+    edit_weights(folder, lambda tensors: tensors.pop("trunk.0.bias"))
+    with pytest.raises(ValueError, match=r"without 1 of its tensors \(first: trunk.0.bias\)"):
+        DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+
+
 def test_faults_of_the_hub_and_of_repositories(
-    folder: Path, tmp_path: Path, pair: tuple[np.ndarray, np.ndarray]
+    folder: Path, tmp_path: Path, pair: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is told in a sentence; nothing is executed, and nothing damaged stays in the cache."""
-    inputs, expected, cache, mark = (tmp_path / name for name in ("pair.npz", "fused.npy", "cache", "executed"))
-    np.savez(inputs, visible=pair[0], infrared=pair[1])
-    np.save(expected, fuse(tiny_pipeline(), pair))
+    """Each error is one message; nothing is executed, and nothing damaged stays in the cache."""
+    expected, cache, mark = fuse(tiny_pipeline(), pair), tmp_path / "cache", tmp_path / "executed"
+    results: list[str] = []
     with HubServer() as hub:
+        hub.redirect(monkeypatch, tmp_path / "home", token=None)
         hub.repositories |= {f"tester/{name}": content for name, content in faulty_repositories(folder, mark).items()}
         sha = hub.repository("tester/whole").head.blobs[WEIGHTS].sha256
         # The repositories share their weights, so these three strike in the order of FAULTY.
@@ -430,11 +339,17 @@ def test_faults_of_the_hub_and_of_repositories(
         hub.fail("GET", "^/api/models/tester/busy$", 503, times=2)
         hub.fail("GET", "^/api/models/tester/busy/revision/", 503, times=2)
         hub.fail("HEAD", "/tester/busy-file/resolve/.*/model/config.json", 503, times=2)
-        cases = json.dumps([(repo_id, settings) for repo_id, settings, _ in FAULTY])
-        output = run(LOAD_FAULTY, hub, tmp_path / "home", cases, *map(str, (cache, inputs, expected)))
+        for repo_id, settings, _ in FAULTY:
+            try:
+                name = f"tester/{repo_id}"
+                pipe = FusionPipeline.from_pretrained(name, cache_dir=cache / repo_id, **settings)
+                assert type(pipe) is DiffFuseNetPipeline
+                results.append("loaded" if np.array_equal(fuse(pipe, pair), expected) else "loaded other weights")
+            except (OSError, ValueError) as error:
+                results.append(" ".join(str(error).split()))
         requests = [request for request in hub.requests if "/resolve/" in request]
-    for (repo_id, settings, message), said in zip(FAULTY, output.splitlines(), strict=True):
-        assert re.search(f"^{message}$" if message == "loaded" else message, said), (repo_id, settings, said)
+    for (repo_id, settings, message), result in zip(FAULTY, results, strict=True):
+        assert re.search(f"^{message}$" if message == "loaded" else message, result), (repo_id, settings, result)
     assert not mark.exists()
     assert requests and not any(request.endswith((".py", ".bin")) for request in requests)
     assert not [path for path in cache.rglob("*") if path.name.endswith(".incomplete")]
