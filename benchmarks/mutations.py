@@ -105,25 +105,25 @@ def mutate(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
     kind = str(rng.choice(KINDS))
     changed, length = bytearray(data), len(data)
     # Half of the changes hit the header, where the sizes and offsets are.
-    place = int(rng.integers(0, min(length, 400) if rng.random() < 0.5 else length))
+    start = int(rng.integers(0, min(length, 400) if rng.random() < 0.5 else length))
     size = int(rng.integers(1, 1 + max(1, length // 8)))
     if kind == "bytes":
         for _ in range(int(rng.integers(1, 6))):
             changed[int(rng.integers(0, length))] = int(rng.integers(0, 256))
-        changed[place] = int(rng.integers(0, 256))
+        changed[start] = int(rng.integers(0, 256))
     elif kind == "bits":
-        changed[place] ^= 1 << int(rng.integers(0, 8))
+        changed[start] ^= 1 << int(rng.integers(0, 8))
     elif kind == "cut":
         changed = changed[: int(rng.integers(1, length))]
     elif kind == "remove":
-        del changed[place : place + size]
+        del changed[start : start + size]
     elif kind == "repeat":
-        changed[place:place] = changed[place : place + size]
+        changed[start:start] = changed[start : start + size]
     elif kind == "zeros":
-        changed[place : place + size] = bytes(len(changed[place : place + size]))
+        changed[start : start + size] = bytes(len(changed[start : start + size]))
     else:  # a number in the header becomes an extreme one
         value = int(rng.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFFF, 65536])).to_bytes(4, "big")
-        changed[place : place + 4] = value if rng.random() < 0.5 else value[::-1]
+        changed[start : start + 4] = value if rng.random() < 0.5 else value[::-1]
     return kind, bytes(changed)
 
 

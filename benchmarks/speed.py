@@ -121,7 +121,7 @@ def count_flops(model: nn.Module, *inputs: Tensor) -> int:
 
 @torch.no_grad()
 def time_in_turn(calls: Sequence[Callable[[], Any]], repeats: int, warm_up: int) -> list[Timing]:
-    """Time several calls in turn, so that what else the machine does meets all of them alike."""
+    """Time several calls in turn, so that other load on the machine affects all of them equally."""
     seconds: list[list[float]] = [[] for _ in calls]
     for turn in range(warm_up + repeats):
         for call, values in zip(calls, seconds, strict=True):

@@ -25,11 +25,11 @@ ROADSCENE = ("FLIR_04319", "FLIR_06307")
 
 def pairs(data: Path) -> Iterator[tuple[str, Image.Image, Image.Image]]:
     """Luminance of a picture and its partner, which is stretched to the same size where it is a raw one."""
-    places: list[tuple[str, Path, str, tuple[int, int] | None]] = [
+    files: list[tuple[str, Path, str, tuple[int, int] | None]] = [
         (name, data / "llvip" / "test", "jpg", None) for name in LLVIP
     ]
-    places += [(name, data / "roadscene" / "raw", "png", LARGE) for name in ROADSCENE]
-    for name, folder, ending, size in places:
+    files += [(name, data / "roadscene" / "raw", "png", LARGE) for name in ROADSCENE]
+    for name, folder, ending, size in files:
         images = (Image.open(folder / "vis" / f"{name}.jpg"), Image.open(folder / "ir" / f"{name}.{ending}"))
         visible, infrared = (image.convert("L").resize(size or images[0].size) for image in images)
         yield name, visible, infrared

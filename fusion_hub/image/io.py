@@ -438,25 +438,25 @@ def _check_png(stream: BinaryIO, name: str) -> None:
     """Each chunk must be whole and match its check sum, which Pillow does not look at."""
     stream.seek(0)
     data = memoryview(stream.read())
-    place = len(_PNG_START)
-    while place + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, place)
-        kind, end = bytes(data[place + 4 : place + 8]), place + 12 + length
+    offset = len(_PNG_START)
+    while offset + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, offset)
+        kind, end = bytes(data[offset + 4 : offset + 8]), offset + 12 + length
         if end > len(data):
             break
-        if struct.unpack_from(">I", data, end - 4)[0] != zlib.crc32(data[place + 4 : end - 4]):
+        if struct.unpack_from(">I", data, end - 4)[0] != zlib.crc32(data[offset + 4 : end - 4]):
             raise ValueError(
                 f"{name} is damaged (the check sum of its {kind.decode('latin-1')} is wrong): copy it again"
             )
         if kind == b"IEND":
             return
-        place = end
+        offset = end
     raise ValueError(f"{name} is cut off: copy or export it again")
 
 
 def _png_exif(stream: BinaryIO) -> bytes | None:
     """EXIF that stands behind the pixels, found without decoding them."""
-    place = stream.tell()
+    offset = stream.tell()
     stream.seek(len(_PNG_START))
     found = None
     while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
@@ -465,7 +465,7 @@ def _png_exif(stream: BinaryIO) -> bytes | None:
             found = stream.read(length)
             break
         stream.seek(length + 4, os.SEEK_CUR)
-    stream.seek(place)
+    stream.seek(offset)
     return found
 
 
@@ -473,8 +473,10 @@ def _jpeg2000_bits(stream: BinaryIO) -> tuple[int, bool]:
     """Bits of the samples and whether they are signed, from the SIZ marker (ISO/IEC 15444-1, A.5.1)."""
     stream.seek(0)
     data = stream.read(2**16)
-    place = data.find(b"\xff\x4f\xff\x51")
-    components = data[place + 42 :: 3][: max(1, data[place + 41])] if place >= 0 and len(data) > place + 42 else b"\7"
+    offset = data.find(b"\xff\x4f\xff\x51")
+    components = (
+        data[offset + 42 :: 3][: max(1, data[offset + 41])] if offset >= 0 and len(data) > offset + 42 else b"\7"
+    )
     return max((value & 0x7F) + 1 for value in components), any(value & 0x80 for value in components)
 
 
@@ -482,8 +484,8 @@ def _avif_bits(stream: BinaryIO) -> int:
     """Bits of the samples, from the AV1 configuration box (av1C)."""
     stream.seek(0)
     data = stream.read(2**16)
-    place = data.find(b"av1C")
-    flags = data[place + 6] if place >= 0 and len(data) > place + 6 else 0
+    offset = data.find(b"av1C")
+    flags = data[offset + 6] if offset >= 0 and len(data) > offset + 6 else 0
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 

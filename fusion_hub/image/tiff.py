@@ -147,9 +147,9 @@ def _check_whole(tiff: tifffile.TiffFile, page: Any, name: str) -> None:
     """Every strip or tile must lie in the file: a missing one would become black."""
     wanted = math.prod(page.chunked)
     length = tiff.filehandle.size
-    places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    whole = sum(1 for offset, count in places if offset > 0 and count > 0 and offset + count <= length)
-    if whole < wanted or len(places) < wanted:
+    strips = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    whole = sum(1 for offset, count in strips if offset > 0 and count > 0 and offset + count <= length)
+    if whole < wanted or len(strips) < wanted:
         raise ValueError(f"{name} is cut off: {whole} of its {wanted} strips or tiles are there, export it again")
     if page.compression == COMPRESSION.NONE:
         row = math.ceil(math.prod(page.chunks[1:] or (1,)) * _bits(page) / 8) if len(page.chunks) > 1 else 1
@@ -278,10 +278,10 @@ def _interpret(
     extras = [int(kind) for kind in page.extrasamples]
     alpha = None
     if has_alpha:
-        place = next(index for index, kind in enumerate(extras) if kind in (1, 2))
-        alpha = samples[..., len(samples[0, 0]) - len(extras) + place]
+        index_of_alpha = next(index for index, kind in enumerate(extras) if kind in (1, 2))
+        alpha = samples[..., len(samples[0, 0]) - len(extras) + index_of_alpha]
     pixels = samples[..., :3] if colors == 3 else samples[..., 0]
-    if alpha is not None and extras[place] == 1:
+    if alpha is not None and extras[index_of_alpha] == 1:
         pixels = _unassociated(pixels, alpha, white)
     unused = samples.shape[2] - colors - has_alpha
     notes: tuple[str, ...] = ()
@@ -370,7 +370,7 @@ def _plain_date(value: Any) -> str | None:
 
 
 def _append_directory(file: io.BytesIO, pointer: int, entries: dict[int, Any]) -> None:
-    """Write a directory at the end of a little-endian TIFF file and its place into the tag that points to it."""
+    """Write a directory at the end of a little-endian TIFF file and store its offset in the tag that points to it."""
     offset = file.seek(0, io.SEEK_END)
     offset += file.write(b"\0" * (offset % 2))
     directory = TiffImagePlugin.ImageFileDirectory_v2(ifh=b"II*\0\0\0\0\0")
@@ -381,6 +381,9 @@ def _append_directory(file: io.BytesIO, pointer: int, entries: dict[int, Any]) -
     with tifffile.TiffFile(file) as tiff:
         first: Any = tiff.pages[0]
         entry = first.tags[pointer - 1]
-    for place, packed in ((entry.offset, struct.pack("<H", pointer)), (entry.valueoffset, struct.pack("<I", offset))):
-        file.seek(place)
+    for position, packed in (
+        (entry.offset, struct.pack("<H", pointer)),
+        (entry.valueoffset, struct.pack("<I", offset)),
+    ):
+        file.seek(position)
         file.write(packed)

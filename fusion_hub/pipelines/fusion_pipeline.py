@@ -85,7 +85,7 @@ class FusionPipeline(PortablePipeline):
     """
 
     model_cpu_offload_seq = "model"  # type: ignore[assignment]  # diffusers declares its default, None
-    draws_noise = True
+    uses_noise = True
     """Whether the model uses `noise_strength`."""
     overlap_share = 0.6
     """Overlap of the tiles relative to the reach of the network; no pixel of a real picture is a gray level off."""
@@ -305,7 +305,7 @@ class FusionPipeline(PortablePipeline):
         self.check_steps(num_inference_steps)
         if isinstance(noise_strength, bool) or not 0 <= noise_strength <= 1:
             raise ValueError(f"noise_strength={noise_strength!r} must be from 0 (deterministic) to 1")
-        if noise_strength > 0 and not self.draws_noise:
+        if noise_strength > 0 and not self.uses_noise:
             raise ValueError(
                 f"noise_strength={noise_strength!r} was given, but {type(self).__name__} draws no noise: leave it at 0"
             )

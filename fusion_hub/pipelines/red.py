@@ -37,7 +37,7 @@ class REDPipeline(FusionPipeline):
         (32, 32)
     """
 
-    draws_noise = False
+    uses_noise = False
     overlap_share = 0.45
 
     def __init__(

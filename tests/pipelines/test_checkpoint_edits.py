@@ -114,8 +114,8 @@ def relabel(folder: Path, dtype: str) -> None:
 
 def point_to(folder: Path, name: str, keep: bool = True) -> Path:
     """An index file that names other weights; its path."""
-    places = dict.fromkeys(load_file(folder / WEIGHTS), name)
-    (folder / SHARDS).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    files = dict.fromkeys(load_file(folder / WEIGHTS), name)
+    (folder / SHARDS).write_text(json.dumps({"metadata": {}, "weight_map": files}))
     if not keep:
         (folder / WEIGHTS).rename(folder / "model" / name)
     return folder / SHARDS

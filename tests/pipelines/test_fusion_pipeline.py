@@ -315,10 +315,10 @@ def test_cpu_offload(any_pipe: FusionPipeline) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_equals_cpu(any_pipe: FusionPipeline) -> None:
     settings: dict[str, Any] = {"output_type": "pt"}
-    if any_pipe.draws_noise:
+    if any_pipe.uses_noise:
         settings |= {"noise_strength": 1.0, "tile": 128, "generator": torch.Generator().manual_seed(0)}
     expected = any_pipe(*pair(200, 300), **settings).images
-    if any_pipe.draws_noise:
+    if any_pipe.uses_noise:
         settings["generator"].manual_seed(0)
     fused = copy_of(any_pipe).to("cuda")(*pair(200, 300), **settings).images
     assert fused.device.type == "cpu"
