@@ -82,7 +82,7 @@ class PrincipalColors:
         parts = np.clip(np.concatenate([parts, np.zeros((3 - len(parts), *size), np.float32)]), -1, 1)
         luma, blue, red = 0.5 + 0.45 * parts[0], _HUE * parts[1], _HUE * parts[2]
         rgb = np.stack([luma + red, luma - (red + blue) / 2, luma + blue], axis=-1)
-        return Image.fromarray((np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8))
+        return Image.fromarray(quantize(rgb))
 
 
 def heat(values: Tensor, low: float, high: float, cell: int, size: tuple[int, int]) -> Image.Image:
