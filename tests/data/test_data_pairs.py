@@ -231,17 +231,17 @@ def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "splits"),
+    ("folders", "splits"),
     [
-        (("vis", "ir"), []),
-        (("train/vis", "train/ir", "test/vis", "test/ir", "notes"), ["test", "train"]),
-        (("vis/train", "ir/train", "vis/test"), ["test", "train"]),
-        (("train/vis", "train/ir", "val"), ["train", "val"]),
+        ("vis ir", []),
+        ("train/vis train/ir test/vis test/ir notes", ["test", "train"]),
+        ("vis/train ir/train vis/test", ["test", "train"]),
+        ("train/vis train/ir val", ["train", "val"]),
     ],
 )
-def test_splits_are_found(tmp_path: Path, places: tuple[str, ...], splits: list[str]) -> None:
-    for place in places:
-        (tmp_path / place).mkdir(parents=True)
+def test_splits_are_found(tmp_path: Path, folders: str, splits: list[str]) -> None:
+    for inside in folders.split():
+        (tmp_path / inside).mkdir(parents=True)
     assert find_splits(tmp_path) == splits
 
 
