@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def bundle_segmenter(source: Path, folder: Path) -> None:
-    """Write a SegFormer, its processor, and the reports of its runs; those it started from are in `earlier`, in order."""
+    """Write a SegFormer, its processor, and the reports of its runs; earlier runs are in `earlier`, in order."""
     from transformers import SegformerForSemanticSegmentation
 
     SegformerForSemanticSegmentation.from_pretrained(source).half().save_pretrained(folder)

@@ -234,6 +234,11 @@ def test_a_bare_script_takes_its_default_configuration(
     assert list(tmp_path.iterdir()) == [], "a failed start left something behind"
 
 
+def test_a_script_reports_a_missing_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script("red.py", "--resume", str(tmp_path), "--output_dir", str(tmp_path / "run")) == 2
+    assert capsys.readouterr().err == f"error: resume = {tmp_path} is no checkpoint: state.json is missing\n"
+
+
 @pytest.mark.parametrize(
     ("name", "task_config"),
     [
