@@ -83,19 +83,6 @@ def test_two_processes_give_the_numbers_of_one(folder: Path, tmp_path: Path) -> 
     assert len(list((tmp_path / "two" / "records").rglob("1.jsonl"))) == 3  # the second process took its share
 
 
-def test_a_bad_pair_is_reported_and_the_others_are_measured(folder: Path, tmp_path: Path) -> None:
-    fused = tmp_path / "fused"
-    fused.mkdir()
-    for name in NAMES:
-        Image.new("L", (60, 48) if name != "b" else (30, 24), 90).save(fused / f"{name}.png")
-    result = run("evaluate", "-m", fused, "--data", folder / "set" / "test", "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    assert "failed: fused, set/test, b: the fused image is 30x24" in result.output
-    row = summary(tmp_path / "out")["fused"]
-    assert row["n"] == 2
-    assert "NaN" not in (tmp_path / "out" / "summary.json").read_text()
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
