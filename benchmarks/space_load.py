@@ -1,15 +1,14 @@
-"""Many visitors at once at the page of `space/app.py`: is a fusion lost or handed to another, does memory grow?
+"""Load test of the page `space/app.py`: does it lose or mix up fusions of simultaneous visitors, does its memory grow?
 
     python benchmarks/space_load.py --json space_load.json       # 32 visitors, 200 fusions of 640 x 480
     python benchmarks/space_load.py --visitors 8 --fusions 40 --threads 1
-    python benchmarks/space_load.py --url http://127.0.0.1:7860  # a page that runs already; no memory is measured
+    python benchmarks/space_load.py --url http://127.0.0.1:7860  # a running page; memory is not measured
 
-The page runs as people run it, in a process of its own. Each visitor is a `gradio_client` in a thread: it uploads a
-pair that nobody else has, fuses, downloads the PNG, and goes on with the next pair at once. Each PNG must hold exactly
-the pixels that the page's pipeline gives for that pair in this process, alone. A visitor who is told that the queue is
-full comes again; the table counts how often. The resident size of the page's process is read four times a second. The
-first quarter of the fusions is taken as warm-up; the memory of the others is compared. Exit code 1 if anything was lost
-or mixed up.
+The page runs in its own process. Each visitor is a `gradio_client` in a thread that uploads a pair of its own, fuses
+it, downloads the PNG, and continues with the next pair at once. Each PNG must have exactly the pixels that the page's
+pipeline computes for that pair in this process. Visitors try again when the queue is full; the table counts how often.
+The resident size of the page's process is read four times a second; the first quarter of the fusions is warm-up.
+Exits with 1 if anything was lost or mixed up.
 """
 
 import argparse
@@ -87,15 +86,15 @@ def serve(folder: Path, threads: int | None = None, program: Sequence[str] | Non
     """Run `space/app.py` on a free port until the block ends.
 
     Args:
-        folder: existing empty folder for its log and its temporary files.
-        threads: of torch; None leaves that to torch.
-        program: what Python runs in its place, followed by `--port`.
+        folder: existing folder for its log and its temporary files.
+        threads: of torch; None: its default.
+        program: arguments of Python to run in its place, followed by `--port`.
 
     Raises:
-        RuntimeError: it does not answer; its last words are in the message.
+        RuntimeError: it does not answer. The message has the end of its log.
     """
     files, log = folder / "files", folder / "log.txt"
-    files.mkdir()
+    files.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -306,7 +305,7 @@ class Report:
         lost: nothing came.
         mixed_up: another visitor's picture came, or another one of the same visitor.
         altered: a picture came that is nobody's.
-        refusals: how often a visitor was told that the queue is full; that visitor came again.
+        refusals: how often the queue was full; the visitor tried again.
     """
 
     visitors: int
@@ -377,7 +376,7 @@ def table(report: Report) -> str:
         ("lost", f"{report.lost}"),
         ("mixed up", f"{report.mixed_up}"),
         ("altered", f"{report.altered}"),
-        ("told that the queue is full", f"{report.refusals} times"),
+        ("queue full", f"{report.refusals} times"),
         ("whole run", f"{report.seconds:.1f} s, {report.fusions / report.seconds:.2f} fusions a second"),
         ("a visitor's wait", f"median {report.median:.1f} s, 95% {report.p95:.1f} s, longest {report.longest:.1f} s"),
     ]

@@ -1,14 +1,13 @@
-"""How soon the page of `space/app.py` can be used, and how long one fusion through its API takes.
+"""Startup time of the page `space/app.py`, and time of one fusion through its API.
 
     python benchmarks/space_speed.py                               # start, and 640 x 480 by each street model
     python benchmarks/space_speed.py --models difffusenet-msrs --fusions 20 --threads 1
     python benchmarks/space_speed.py --browser /usr/bin/chromium   # also: the page and its fusions there
 
-"Page" is the time from the end of the server's imports to the first answer with the whole page; its first example is
-drawn and fused meanwhile, and is there when a browser shows "its first result". There a fusion is timed from the click
-to the picture; the browser takes its share of the same cores. Others are timed as a program has them: upload of both
-pictures, fusion, download of the PNG and of what the slider shows, by `gradio_client`, which spends half a second of
-that on TLS contexts for its requests. The first of each model, which loads it, is given apart.
+"Page" is the time from the end of the server's imports to the first response; the server fuses its first example
+meanwhile. In a browser a fusion is timed from the click to the picture, with the browser on the same cores. Through
+`gradio_client` it covers the upload of both pictures, the fusion, and the download of the PNG and of the slider's
+pictures; half a second of that is TLS setup of the client. The first fusion of each model, which loads it, is separate.
 """
 
 import argparse

@@ -1,11 +1,11 @@
 () => {
-  // What Gradio's parts lack for people who hear the page or use no mouse.
+  // Accessibility that Gradio's components lack: names for screen readers, and keys.
   const SLIDERS = ["slider", "medical_slider"];
   const INPUTS = ["visible", "infrared", "medical_visible", "medical_infrared"];
 
   const labelOf = (block) => block.querySelector("[data-testid=block-label]")?.innerText.trim() ?? "";
 
-  // The slider moves by dragging alone: arrow keys drag it.
+  // The slider only reacts to dragging, so arrow keys drag it.
   const drag = (handle, shift) => {
     const grip = handle.querySelector(".inner");
     const box = grip.getBoundingClientRect();
@@ -55,7 +55,7 @@
     }
   };
 
-  // On a phone the result stands above the buttons that ask for it.
+  // On a phone the result is above the buttons: scroll to it.
   document.addEventListener("click", (event) => {
     const button = event.target.closest("#fuse, #medical_fuse, .examples button");
     if (!button || window.innerWidth > 640) return;

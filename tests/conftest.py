@@ -34,3 +34,4 @@ def space_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Page"]:
 
     with serve(tmp_path_factory.mktemp("space_page")) as page:
         yield page
+    assert page.process.returncode == 0 and not [*page.files.glob("fusion_hub_page_*")], "SIGTERM deletes all uploads"

@@ -1,4 +1,4 @@
-"""`fusion-hub`: what it writes, what it tells, and its exit codes; with one process and with two."""
+"""`fusion-hub`: output, messages and exit codes, with one process and with two."""
 
 import csv
 import errno

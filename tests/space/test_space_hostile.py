@@ -4,7 +4,6 @@ import io
 import json
 import re
 import struct
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 from space_load import Page
+
+from tests.support.space_page import wait_for_examples
 
 MODEL = "difffusenet-msrs"
 MIB = 2**20
@@ -46,19 +47,10 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def still_works(space_page: Page, client: Client, good: Path) -> Iterator[None]:
     """A visitor gets a fusion before and after all of this."""
-    wait_for_the_examples(space_page)
+    wait_for_examples(space_page)
     before = fuse(client, good, good)
     yield
     assert fuse(client, good, good) == before
-
-
-def wait_for_the_examples(page: Page) -> None:
-    """Until those of both tabs are fused: the memory of it is nobody's attack."""
-    for _ in range(600):
-        if len([*page.files.rglob("fusion_hub_examples_*/*/*_fused.png")]) == 2:
-            return
-        time.sleep(0.1)
-    raise TimeoutError(page.log.read_text(errors="replace"))
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ import pytest
 import storage
 from space_load import Page, serve
 
+from tests.support.space_page import wait_for_examples
+
 MIB = 1 << 20
 OLD = time.time() - 2 * storage.LIFETIME
 
@@ -105,9 +107,11 @@ def test_a_bound_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
-    """A page for uploads of 4 MiB, with room for two or three of them beside its examples."""
+    """A page for uploads of 4 MiB, with room for two or three of them, and old files of a killed server."""
     monkeypatch.setenv(storage.UPLOAD_VARIABLE, "4")
     monkeypatch.setenv(storage.DISK_VARIABLE, "12")
+    killed = write(tmp_path / "files" / f"{storage.PREFIX}killed" / "hash" / "old.png")
+    os.utime(killed.parents[1], (OLD, OLD))
     with serve(tmp_path) as page:
         yield page
 
@@ -122,12 +126,14 @@ def kept(page: Page) -> int:
 
 
 def test_uploads_are_bounded_and_go_when_the_server_is_stopped(bounded: Page) -> None:
-    time.sleep(3)  # for the first examples
+    """The session's page is stopped by SIGTERM, see `space_page`; this one by Ctrl-C."""
+    assert not [*bounded.files.glob(f"{storage.PREFIX}killed")], "left by a killed server"
+    wait_for_examples(bounded)
     before = kept(bounded)
     answer = upload(bounded, 3 * MIB, 3 * MIB)
     assert answer.status_code == 413 and answer.text == "At most 4 MiB are allowed at a time."
 
-    def pieces() -> Iterator[bytes]:  # without a size that is announced
+    def pieces() -> Iterator[bytes]:  # without an announced size
         for index in range(4):
             head = f'--abc\r\nContent-Disposition: form-data; name="files"; filename="{index}.png"\r\n\r\n'
             yield head.encode() + bytes(3 * MIB) + b"\r\n"
@@ -142,34 +148,9 @@ def test_uploads_are_bounded_and_go_when_the_server_is_stopped(bounded: Page) ->
     assert kept(bounded) <= 12 * MIB
     assert "Traceback" not in bounded.log.read_text()
 
-    bounded.process.send_signal(signal.SIGTERM)
+    bounded.process.send_signal(signal.SIGINT)
     assert bounded.process.wait(20) == 0
     assert not [*bounded.files.glob(f"{storage.PREFIX}*")], "uploads stay"
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_stays_after_an_end(tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serve(tmp_path) as page:
-        [place] = upload(page, 100).json()
-        page.process.send_signal(how)
-        page.process.wait(20)
-    assert Path(place).exists() == (how is signal.SIGKILL)
-    if how is signal.SIGKILL:
-        os.utime(place, (OLD, OLD))
-        (tmp_path / "next").mkdir()
-        monkeypatch.setenv("TMPDIR", str(page.files))
-        with serve(tmp_path / "next", program=["-c", START.format(files=str(page.files), app=APP)]):
-            assert not Path(place).exists(), "the next server deletes it"
-
-
-APP = str(Path(__file__).parents[2] / "space" / "app.py")
-# The page with the folder for temporary files of a former one.
-START = """
-import os, runpy, sys
-os.environ["GRADIO_TEMP_DIR"] = {files!r}
-sys.path.insert(0, os.path.dirname({app!r}))
-runpy.run_path({app!r}, run_name="__main__")
-"""
 
 
 def test_refused_calls_leave_a_line_in_the_log(space_page: Page) -> None:
@@ -181,7 +162,7 @@ def test_refused_calls_leave_a_line_in_the_log(space_page: Page) -> None:
         "batch": [[file], "difffusenet-msrs"],
         "nothing": [],
     }
-    time.sleep(3)  # until it has said that it serves
+    wait_for_examples(space_page)  # the log has its first lines by then
     for name, data in calls.items():
         before = space_page.log.stat().st_size
         answer = httpx.post(f"{space_page.url}/gradio_api/call/{name}", json={"data": data})
