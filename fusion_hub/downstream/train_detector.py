@@ -79,9 +79,9 @@ class DetectorConfig(InputConfig):
     repeats_fraction: float = option("length of that part, 0 to 1; afterwards one is matched to each box", 0.0, 0, 1)
 
     # --- augmentation; smallest_scale and gain_jitter are options of the loop
-    largest_scale: float = option("scenes are enlarged by a random factor up to this", 1.0)
-    gamma_jitter: float = option("images are raised to a power from exp(-this) to exp(this)", 0.0)
-    rare_class_crops: float = option("probability that a view is centered on an object of a class drawn evenly", 0.0)
+    largest_scale: float = option("scenes are enlarged by a random factor up to this", 1.0, 1, 100)
+    gamma_jitter: float = option("images are raised to a power from exp(-this) to exp(this)", 0.0, 0, 3)
+    rare_class_crops: float = option("probability of a view centered on an object of a random class", 0.0, 0, 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

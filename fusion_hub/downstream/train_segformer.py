@@ -72,21 +72,21 @@ class SegFormerConfig(InputConfig):
     initial_weights: str | None = option(
         "folder or Hub id of a SegFormer to start from; its classes may differ; empty: random weights", None
     )
-    drop_path: float = option("probability of skipping a residual branch", 0.1)
-    classifier_dropout: float = option("dropout before the last layer", 0.1)
+    drop_path: float = option("probability of skipping a residual branch", 0.1, 0, 1)
+    classifier_dropout: float = option("dropout before the last layer", 0.1, 0, 1)
 
     # --- augmentation; smallest_scale and gain_jitter are options of the loop
-    largest_scale: float = option("scenes are enlarged by a random factor up to this", 1.0)
-    gamma_jitter: float = option("images are raised to a power from exp(-this) to exp(this)", 0.0)
-    rare_class_crops: float = option("probability that a crop is centered on a class other than 0, drawn evenly", 0.0)
+    largest_scale: float = option("scenes are enlarged by a random factor up to this", 1.0, 1, 100)
+    gamma_jitter: float = option("images are raised to a power from exp(-this) to exp(this)", 0.0, 0, 3)
+    rare_class_crops: float = option("probability of a crop centered on a class other than 0", 0.0, 0, 1)
 
     # --- losses
-    cross_entropy: float = option("weight of the cross entropy", 1.0)
+    cross_entropy: float = option("weight of the cross entropy", 1.0, 0)
     class_weights: str = option(
         f"class weights of the cross entropy: {', '.join(WEIGHTINGS)}", "median_frequency", choices=WEIGHTINGS
     )
-    class_weight_power: float = option("power to which class weights are raised: 0 makes them equal", 1.0)
-    lovasz: float = option("weight of the Lovász-Softmax loss, a differentiable surrogate of 1 - mIoU", 0.0)
+    class_weight_power: float = option("power to which class weights are raised: 0 makes them equal", 1.0, 0, 1)
+    lovasz: float = option("weight of the Lovász-Softmax loss, a differentiable surrogate of 1 - mIoU", 0.0, 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from fusion_hub.downstream.train_segformer import (
     segformer_logits,
 )
 from fusion_hub.training import ConfigError, load_config
-from tests.support.downstream_runs import run_config, segformer_config
+from tests.support.downstream_runs import detector_config, run_config, segformer_config
 from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
 
 CLASSES = ["unlabelled", "car", "person"]
@@ -121,6 +122,16 @@ def test_missing_and_wrong_labels_are_named(tmp_path: Path, drawn: Path) -> None
     config = run_config(tmp_path / "run", tmp_path / "only")
     with pytest.raises(ConfigError, match="'0_day_road' is 128x96, but its label map is 64x48"):
         SegFormerTask(config, segformer_config(tmp_path)).open_samples(config)
+
+
+def test_options_outside_their_limits_are_named(tmp_path: Path) -> None:
+    limits = {"largest_scale": (0.5, 101), "gamma_jitter": (-0.1, 3.5), "rare_class_crops": (-0.1, 1.5)}
+    of_segformer = {"drop_path": (-0.1, 1.5), "classifier_dropout": (-0.1, 1.5), "class_weight_power": (-1, 1.5)}
+    of_segformer |= {"cross_entropy": (-1, math.inf), "lovasz": (-1, math.nan)}
+    for make, options in ((detector_config, limits), (segformer_config, limits | of_segformer)):
+        for name, value in ((name, value) for name, values in options.items() for value in values):
+            with pytest.raises(ConfigError, match=f"{name} must be .*, got {value}"):
+                make(tmp_path, **{name: value})
 
 
 # --- losses ----------------------------------------------------------------------------------------------------------
