@@ -489,6 +489,8 @@ def _unit_colors(rgb: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     low, high = limits
     if low == 0 and rgb.dtype.kind == "u":
         return rgb / np.float32(high)
+    if not low < high:  # a constant luminance, which becomes 0
+        return np.zeros(rgb.shape, dtype=np.float32)
     unit = ((rgb.astype(np.float64) - low) / (high - low)).astype(np.float32)
     return np.nan_to_num(unit, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 

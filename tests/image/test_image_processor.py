@@ -274,6 +274,16 @@ def test_clamp_and_rescale() -> None:
     np.testing.assert_allclose(constant, 0.3, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 4)])
+def test_one_color_over_its_own_range_gives_the_other_image(size: tuple[int, int]) -> None:
+    visible = np.full((*size, 3), (10, 20, 30), np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # a division by zero
+        plane, _, contexts = processor.preprocess(visible, np.zeros(size, np.uint8), visible_range="minmax")
+        (image,) = processor.postprocess(torch.full((1, 1, *size), 0.4), contexts)
+    assert not plane.any() and np.array_equal(image, np.full((*size, 3), 102))
+
+
 def test_float_pil_image_stays_float() -> None:
     (image,) = through(Image.fromarray((GREY / 255).astype(np.float32)))
     assert image.mode == "F"
