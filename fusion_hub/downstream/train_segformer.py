@@ -78,7 +78,7 @@ class SegFormerConfig(InputConfig):
     # --- augmentation; smallest_scale and gain_jitter are options of the loop
     largest_scale: float = option("scenes are enlarged by a random factor up to this", 1.0, 1, 100)
     gamma_jitter: float = option("images are raised to a power from exp(-this) to exp(this)", 0.0, 0, 3)
-    rare_class_crops: float = option("probability of a crop centered on a class other than 0", 0.0, 0, 1)
+    rare_class_crops: float = option("probability of a crop centered on a random class other than 0", 0.0, 0, 1)
 
     # --- losses
     cross_entropy: float = option("weight of the cross entropy", 1.0, 0)

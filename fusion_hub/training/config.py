@@ -22,7 +22,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 import yaml
 
 from fusion_hub import data
-from fusion_hub.image.luminance import parse_range
+from fusion_hub.image.luminance import ValueRange, parse_range
 
 DATA_ROOT_VARIABLE = "FUSION_HUB_DATA"
 DATA_ROOT_DEFAULT = "../shared"
@@ -92,26 +92,25 @@ class Source:
         """From a YAML mapping, the same as text (`'{path: a, weight: 2}'` on the command line), or a path alone."""
         if isinstance(value, cls):
             return value
-        if isinstance(value, str):
-            # `${...}` at the start is a path, not a mapping.
+        if isinstance(value, str):  # `${...}` at the start is a path, not a mapping
             value = _load_yaml(value, f"source {value!r}") if value.lstrip().startswith("{") else {"path": value}
         names = [f.name for f in dataclasses.fields(cls)]
         if not isinstance(value, Mapping) or not value.get("path"):
             raise ConfigError(f"a source is a path or a mapping {{{', '.join(names)}}} with a path; got {value!r}")
         _reject_unknown(value, names, "key of a source")
+        where = f"source {value['path']}"
         values: dict[str, Any] = {name: None if given is None else str(given) for name, given in value.items()}
         for name in ("infrared_range", "visible_range"):
-            if isinstance(value.get(name), list | tuple):
-                values[name] = ",".join(map(str, value[name]))
+            if isinstance(given := value.get(name), list | tuple):
+                values[name] = ",".join(map(str, given))
             try:
-                if values.get(name) is not None:
-                    parse_range(values[name], name)
+                _range(values.get(name), name)
             except ValueError as error:
-                raise ConfigError(f"source {value['path']}: {error}") from error
+                raise ConfigError(f"{where}: {error}") from error
         if (weight := values.get("weight")) is not None:
-            values["weight"] = _convert(f"source {value['path']}: weight", float, weight)
+            values["weight"] = _convert(f"{where}: weight", float, weight)
             if not 0 < values["weight"] < math.inf:
-                raise ConfigError(f"source {value['path']}: weight must be a number above 0, got {weight}")
+                raise ConfigError(f"{where}: weight must be a number above 0, got {weight}")
         return cls(**values)
 
     @property
@@ -125,11 +124,15 @@ class Source:
             expand_variables(self.path),
             self.split,
             self.weight,
-            None if self.exclude is None else expand_variables(self.exclude),
+            self.exclude and expand_variables(self.exclude),
             self.dataset,
-            None if self.infrared_range is None else parse_range(self.infrared_range, "infrared_range"),
-            None if self.visible_range is None else parse_range(self.visible_range, "visible_range"),
+            _range(self.infrared_range, "infrared_range"),
+            _range(self.visible_range, "visible_range"),
         )
+
+
+def _range(text: str | None, name: str) -> ValueRange | None:
+    return None if text is None else parse_range(text, name)
 
 
 @contextlib.contextmanager
@@ -265,28 +268,22 @@ def parse_config(
     for name, item in fields.items():
         default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
         text = f"{item.metadata.get('help', '')} (default: {default})".replace("%", "%%")
-        flags = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-        if any(get_origin(kind) is list for kind in (kinds[name], *get_args(kinds[name]))):
-            parser.add_argument(*flags, nargs="+", help=text)
-        elif kinds[name] is bool:
-            parser.add_argument(*flags, nargs="?", const=True, help=text)
-            if default is True:
-                negated = dict.fromkeys((f"--no_{name}", f"--no-{name.replace('_', '-')}"))
-                parser.add_argument(*negated, dest=name, action="store_const", const=False, help=f"{name} = false")
-        else:
-            parser.add_argument(*flags, help=text)
+        dashed, is_list = name.replace("_", "-"), "list[" in str(kinds[name])
+        extra = {"nargs": "?", "const": True} if kinds[name] is bool else {"nargs": "+"} if is_list else {}
+        parser.add_argument(*dict.fromkeys((f"--{name}", f"--{dashed}")), help=text, **extra)
+        if default is True:
+            negated, text = (f"--no_{name}", f"--no-{dashed}"), f"{name} = false"
+            parser.add_argument(*negated, dest=name, action="store_const", const=False, help=text)
     text = f"YAML file with values for the options above (default: {default_config})"
     parser.add_argument("--config", type=Path, default=default_config, help=text)
-    parser.add_argument(
-        "--data",
-        help="one paired set instead of all sources: a folder, a Hub dataset id, or generated (synthetic scenes)",
-    )
+    text = "one paired set instead of all sources: a folder, a Hub dataset id, or generated (synthetic scenes)"
+    parser.add_argument("--data", help=text)
     arguments, unknown = parser.parse_known_args(argv)
-    if unknown:
-        first = unknown[0].split("=")[0]
+    for first in unknown[:1]:
         if not first.startswith("--"):
-            raise ConfigError(f"{unknown[0]!r} belongs to no flag: flags are written --name value")
-        _reject_unknown([first.lstrip("-").replace("-", "_")], [*fields, "config", "data"], "flag")
+            raise ConfigError(f"{first!r} belongs to no flag: flags are written --name value")
+        flag = first.split("=")[0].lstrip("-").replace("-", "_")
+        _reject_unknown([flag], [*fields, "config", "data"], "flag")
     given = vars(arguments)
     file, source = given.pop("config"), given.pop("data", None)
     if source is not None and "sources" in fields:
@@ -307,10 +304,7 @@ def parse_config(
 
 def resolved(*configs: Any) -> dict[str, Any]:
     """All values of the configs as one flat dictionary of plain types; `save_config` writes it, `--config` reads it."""
-    values: dict[str, Any] = {}
-    for config in configs:
-        values |= dataclasses.asdict(config)
-    return values
+    return {name: value for config in configs for name, value in dataclasses.asdict(config).items()}
 
 
 def save_config(values: Mapping[str, Any], path: Path) -> None:
@@ -325,26 +319,23 @@ def load_config(path: Path) -> dict[str, Any]:
 
 def differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
     """Readable lines with the values that a resumed run would change, apart from `NEUTRAL_FIELDS`."""
-    absent = object()
+    pairs = {key: (old.get(key, "(absent)"), new.get(key, "(absent)")) for key in {**old, **new}}
     return [
-        f"{key}: {old.get(key, '(absent)')} in the checkpoint, {new.get(key, '(absent)')} now"
-        for key in {**old, **new}
-        if key not in NEUTRAL_FIELDS and old.get(key, absent) != new.get(key, absent)
+        f"{key}: {before} in the checkpoint, {now} now"
+        for key, (before, now) in pairs.items()
+        if key not in NEUTRAL_FIELDS and before != now
     ]
 
 
-_BOOLEANS = {
-    **dict.fromkeys(("yes", "true", "t", "y", "1"), True),
-    **dict.fromkeys(("no", "false", "f", "n", "0"), False),
-}
+_BOOLEANS = dict.fromkeys(("yes", "true", "t", "y", "1"), True) | dict.fromkeys(("no", "false", "f", "n", "0"), False)
 
 
 def _convert(name: str, kind: Any, value: Any) -> Any:
     """A value of the file or of a flag (text) as the type of its field: a scalar, a Source, a list, or None."""
-    if type(None) in get_args(kind):
+    if NoneType in get_args(kind):
         if value is None:
             return None
-        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+        kind = get_args(kind)[0]
     if value is None:
         raise ConfigError(f"{name} is empty: give a value or leave the line out")
     if get_origin(kind) is list:
