@@ -23,7 +23,7 @@ from fusion_hub.cli.evaluate import set_name
 from fusion_hub.data.annotations import find_labels
 from fusion_hub.downstream import SegformerSegmenter
 from fusion_hub.downstream.inputs import open_inputs, read_inputs
-from fusion_hub.downstream.segmentation_scores import LEVEL, SegmentationResult, bootstrap, evaluate_segmenter
+from fusion_hub.downstream.scores import LEVEL, SegmentationResult, bootstrap, evaluate_segmenter
 from fusion_hub.files import write_aside
 from fusion_hub.training.config import Source
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def describe(result: SegmentationResult) -> dict[str, Any]:
     """Scores on all images, the interval of their mIoU, and the scores of each part that has images."""
-    interval = bootstrap(result.confusions)
+    interval = bootstrap(result)
     halves = {part: result.take(ends_in(letter)) for part, letter in PARTS.items()}
     parts = {part: half for part, half in halves.items() if half.pictures}
     return {

@@ -20,13 +20,9 @@ import numpy as np
 
 from fusion_hub import PairedDataset
 from fusion_hub.data.annotations import BoxedPair, find_boxes
-from fusion_hub.downstream.detection_scores import (
-    DetectionResult,
-    bootstrap_detection,
-    bootstrap_detection_difference,
-)
 from fusion_hub.downstream.detectors import load_detector
 from fusion_hub.downstream.inputs import SOURCES, file_name, open_inputs
+from fusion_hub.downstream.scores import DetectionResult, bootstrap, bootstrap_difference
 from fusion_hub.downstream.zero_shot import CLASSES, describe_detector, provenance, zero_shot
 from fusion_hub.training.config import Source
 
@@ -92,7 +88,7 @@ def by_class(results: Results) -> str:
     """AP50, recall, and recall at a score of 0.3, for each class."""
     classes = next(iter(results.values())).classes
     columns = ["mAP50", *(f"{kind}/{name}" for name in classes for kind in ("AP50", "recall", "recall@0.3"))]
-    rows = [[name, *(bootstrap_detection(result, c).percent for c in columns)] for name, result in results.items()]
+    rows = [[name, *(bootstrap(result, c).percent for c in columns)] for name, result in results.items()]
     return table(["input", *(column.replace("/", " ") for column in columns)], rows)
 
 
@@ -109,7 +105,7 @@ def differences(parts: Mapping[str, Results]) -> str:
     columns = ("mAP50", "AP50/person", "AP50/car", "recall")
     names = list(parts["all"])
     rows = [
-        [name, other, part, *(bootstrap_detection_difference(found[other], found[name], c).percent for c in columns)]
+        [name, other, part, *(bootstrap_difference(found[other], found[name], c).percent for c in columns)]
         for number, name in enumerate(names)
         for other in (*SOURCES, "average")
         if other in names[:number]
@@ -132,7 +128,7 @@ def by_annotator(results: Results, truths: Mapping[str, Sequence[BoxedPair]]) ->
     for name in results:
         cells = []
         for found in judged.values():
-            more = "" if name == "visible" else bootstrap_detection_difference(found["visible"], found[name]).percent
+            more = "" if name == "visible" else bootstrap_difference(found["visible"], found[name]).percent
             cells += [_number(found[name], "mAP50"), more]
         rows.append([name, *cells])
     heads = [f"{truth} ({sum(len(pair.boxes) for pair in boxed)} boxes)" for truth, boxed in truths.items()]

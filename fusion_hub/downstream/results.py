@@ -24,8 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fusion_hub.data.pairs import some
-from fusion_hub.downstream.detection_scores import MEANS, DetectionResult, mean_over_classes, measure
-from fusion_hub.downstream.segmentation_scores import SegmentationResult, class_iou, mean_iou
+from fusion_hub.downstream.scores import DetectionResult, SegmentationResult
 from fusion_hub.evaluation.statistics import Interval, Resampling, difference_over_seeds
 from fusion_hub.training.config import NEUTRAL_FIELDS, load_config
 
@@ -43,7 +42,6 @@ DAY_NIGHT = {"D": "day", "N": "night"}
 """Last letter of the names of MSRS."""
 
 _RESULT_FILES: Mapping[str, Task] = {"evaluation.json": "segmentation", "detection.json": "detection"}
-_RESAMPLES_AT_ONCE = 250  # bounds the memory
 
 
 @dataclass(frozen=True)
@@ -315,12 +313,7 @@ def _load(file: Path, task: Task) -> Result:
     result = SegmentationResult.load(file) if task == "segmentation" else DetectionResult.load(file)
     if len(set(result.pictures)) < len(result.pictures):
         raise ValueError("two of its pictures have the same name, so runs cannot be compared picture by picture")
-    order = sorted(range(len(result.pictures)), key=result.pictures.__getitem__)
-    names = tuple(result.pictures[index] for index in order)
-    if isinstance(result, SegmentationResult):
-        return dataclasses.replace(result, pictures=names, confusions=result.confusions[order])
-    truth = tuple(result.truth[index] for index in order)
-    return dataclasses.replace(result, pictures=names, truth=truth, found=tuple(result.found[i] for i in order))
+    return result.at(sorted(range(len(result.pictures)), key=result.pictures.__getitem__))
 
 
 def read_published(path: Path = PUBLISHED) -> tuple[Published, ...]:
@@ -430,8 +423,7 @@ def assemble(
 
 def _part(runs: Sequence[Run], group: str, letter: str) -> Part:
     """The part of the pictures whose names end in `letter`."""
-    segmentation = runs[0].task == "segmentation"
-    headline = ("mIoU", "mIoU_foreground") if segmentation else ("mAP50", "mAP", "recall")
+    segmentation, headline = runs[0].task == "segmentation", runs[0].result.headline
     resampling = Resampling(sum(name.endswith(letter) for name in runs[0].result.pictures))
     rows, drawn = [], {}
     names = [name for name, _ in sorted({(run.input, run.kind) for run in runs}, key=lambda pair: table_order(*pair))]
@@ -470,7 +462,7 @@ def _row(runs: Sequence[Run], results: Sequence[Result], resampling: Resampling)
     names = list(dict.fromkeys(name for one in values for name in one))
     # A number that is undefined in one of the runs has no mean over the runs.
     means = {name: sum(one[name] for one in values) / len(values) for name in names if all(name in v for v in values)}
-    single = [_on_draws(result, list(means), resampling.counts) for result in results]
+    single = [result.scores(means, resampling.counts) for result in results]
     drawn = {name: np.stack([one[name] for one in single], axis=1) for name in means}
     cost = None
     if costs := [run.cost for run in runs if run.cost is not None]:
@@ -485,25 +477,6 @@ def _row(runs: Sequence[Run], results: Sequence[Result], resampling: Resampling)
         cost=cost,
     )
     return row, drawn
-
-
-def _on_draws(result: Result, metrics: Sequence[str], counts: np.ndarray) -> Mapping[str, np.ndarray]:
-    """Each of `metrics` on the resampled pictures `counts`, `(resamples,)`, NaN where undefined."""
-    if isinstance(result, SegmentationResult):
-        size = len(result.classes)
-        sums = (counts @ result.confusions.reshape(-1, size**2).astype(np.float64)).reshape(-1, size, size)
-        iou = class_iou(sums)
-        means = {"mIoU": mean_iou(sums), "mIoU_foreground": mean_iou(sums, background=False)}
-        return means | {f"IoU/{name}": iou[:, index] for index, name in enumerate(result.classes)}
-    # Detections are matched with objects once for all resamples, and means are over the numbers of the classes.
-    parts_of = {name: [f"{MEANS[name]}/{one}" for one in result.classes] for name in metrics if name in MEANS}
-    of_classes = {name for parts in parts_of.values() for name in parts} | {name for name in metrics if "/" in name}
-    pieces = [counts[start : start + _RESAMPLES_AT_ONCE] for start in range(0, len(counts), _RESAMPLES_AT_ONCE)]
-    drawn = {
-        name: np.concatenate([measure(result.matches, result.classes, name, piece) for piece in pieces])
-        for name in sorted(of_classes)
-    }
-    return drawn | {name: mean_over_classes(np.stack([drawn[one] for one in own])) for name, own in parts_of.items()}
 
 
 def _differences(

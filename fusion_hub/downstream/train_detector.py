@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fusion_hub.data.annotations import BoxedPair, find_boxes
-from fusion_hub.downstream.detection_scores import WORKING_SCORE, evaluate_detector
 from fusion_hub.downstream.detector_networks import (
     ARCHITECTURES,
     VARIANTS,
@@ -40,6 +39,7 @@ from fusion_hub.downstream.image_training import (
 )
 from fusion_hub.downstream.inputs import Inputs, read_inputs
 from fusion_hub.downstream.protocols import Detections
+from fusion_hub.downstream.scores import WORKING_SCORE, evaluate_detector
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import ConfigError, Source, TrainingConfig, expand_variables, option
 from fusion_hub.training.samples import Batch

@@ -37,13 +37,13 @@ from fusion_hub.downstream.image_training import (
 )
 from fusion_hub.downstream.inputs import Inputs, read_inputs
 from fusion_hub.downstream.protocols import MSRS_CLASSES, Segmentation
+from fusion_hub.downstream.scores import SegmentationResult, evaluate_segmenter
 from fusion_hub.downstream.segmentation_losses import (
     WEIGHTINGS,
     class_weights,
     lovasz_softmax,
     weighted_cross_entropy,
 )
-from fusion_hub.downstream.segmentation_scores import SegmentationResult, evaluate_segmenter
 from fusion_hub.downstream.segmenter import SegformerSegmenter
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import ConfigError, Source, TrainingConfig, expand_variables, option

@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from fusion_hub.data import PairedDataset
 from fusion_hub.data.annotations import BoxedPair, find_boxes
-from fusion_hub.downstream.detection_scores import DetectionResult, evaluate_detector
 from fusion_hub.downstream.detectors import load_detector
 from fusion_hub.downstream.inputs import Inputs, file_name, open_inputs, read_inputs
 from fusion_hub.downstream.protocols import Detector
+from fusion_hub.downstream.scores import DetectionResult, evaluate_detector
 from fusion_hub.training.config import Source
 
 CLASSES = ("person", "car", "bicycle")

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForObjectDetection
 
-from fusion_hub.downstream.detection_scores import DetectionResult, evaluate_detector
 from fusion_hub.downstream.detector_networks import initialize, new_network
 from fusion_hub.downstream.detectors import TransformersDetector
 from fusion_hub.downstream.image_training import Augmentation
 from fusion_hub.downstream.inputs import open_inputs
+from fusion_hub.downstream.scores import DetectionResult, evaluate_detector
 from fusion_hub.downstream.train_detector import (
     NO_OBJECT,
     BoxedPicture,

@@ -17,13 +17,13 @@ from fusion_hub.data.annotations import find_labels
 from fusion_hub.downstream import SegformerSegmenter
 from fusion_hub.downstream.image_training import Augmentation
 from fusion_hub.downstream.inputs import open_inputs
-from fusion_hub.downstream.segmentation_losses import class_weights, lovasz_softmax, weighted_cross_entropy
-from fusion_hub.downstream.segmentation_scores import (
+from fusion_hub.downstream.scores import (
     SegmentationResult,
     class_iou,
     confusion_matrix,
     evaluate_segmenter,
 )
+from fusion_hub.downstream.segmentation_losses import class_weights, lovasz_softmax, weighted_cross_entropy
 from fusion_hub.downstream.train_segformer import (
     LabeledPicture,
     SegFormerTask,

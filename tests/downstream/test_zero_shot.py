@@ -10,9 +10,9 @@ import zero_shot as benchmark
 
 from fusion_hub.data import PairedDataset
 from fusion_hub.data.annotations import find_boxes
-from fusion_hub.downstream.detection_scores import DetectionResult
 from fusion_hub.downstream.detectors import load_detector
 from fusion_hub.downstream.inputs import open_inputs
+from fusion_hub.downstream.scores import DetectionResult
 from fusion_hub.downstream.zero_shot import CLASSES, describe_detector, provenance, zero_shot
 
 
