@@ -24,12 +24,8 @@ in float32, as in training.
 import argparse
 import contextlib
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -37,12 +33,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import common
 import diffusers
 import torch
 import torch.utils.checkpoint
+from common import MIB
 from torch import Tensor
 
-import fusion_hub
+from fusion_hub.evaluation.report import markdown_table
+from fusion_hub.files import write_aside
 from fusion_hub.models.red import RED_VARIANTS, REDModel
 from fusion_hub.training.red import REDConfig, REDTraining
 
@@ -58,68 +57,44 @@ MODES: dict[str, tuple[str, bool]] = {
 }
 """Name to `memory` and `store_states` of `REDModel`."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-COLOURS = {"none": "#b03a2e", "checkpoint": "#7d7d7d", "stored": "#5b9f5b", "reversible": "#0b6e99"}
+COLORS = {"none": "#b03a2e", "checkpoint": "#7d7d7d", "stored": "#5b9f5b", "reversible": "#0b6e99"}
 TITLES = {"none": "plain autograd", "checkpoint": "checkpoint", "stored": "stored states", "reversible": "reversible"}
-MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one process is to measure.
+    """What one process is to measure."""
 
-    Attributes:
-        mode: one of `MODES`.
-        steps: T.
-        variant: one of `VARIANTS`.
-        crop: side of the images, pixels.
-        batch: images at a time.
-        dtype: `"float32"` or `"bfloat16"`, in which the network computes.
-        device: torch's.
-        threads: torch's.
-        repeats: timed steps.
-        warm_up: steps before them.
-        compare: time mode `none` in turn with this one, after all else was measured.
-    """
-
-    mode: str
-    steps: int
+    mode: str  # one of `MODES`
+    steps: int  # T
     variant: str = "narrow"
-    crop: int = 64
+    crop: int = 64  # side of the images, pixels
     batch: int = 2
-    dtype: str = "float32"
+    dtype: str = "float32"  # in which the network computes
     device: str = "cpu"
     threads: int = 1
-    repeats: int = 5
-    warm_up: int = 1
-    compare: bool = True
+    repeats: int = 5  # timed steps
+    warm_up: int = 1  # steps before them
+    compare: bool = True  # time mode `none` in turn with this one, after everything else
+
+    @property
+    def processor_time(self) -> bool:
+        """Whether seconds are those of the processor; with several threads their sum would not mean much."""
+        return self.threads == 1 and self.device == "cpu"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
-
-    Attributes:
-        mode: one of `MODES`.
-        steps: T.
-        saved_bytes: saved for backward at the worst moment.
-        kept_bytes: the part of it that waits between the forward and the backward pass.
-        peak_bytes: of the process or the GPU.
-        start_bytes: the same before the first step.
-        step_seconds: median.
-        times_none: how many times longer a step takes than in mode `none`, median; None if this was not measured.
-    """
+    """One line of the table."""
 
     mode: str
     steps: int
-    saved_bytes: int
-    kept_bytes: int
-    peak_bytes: int
-    start_bytes: int
-    step_seconds: float
-    times_none: float | None = None
-
-
-# --- counting what is saved ------------------------------------------------------------------------------------------
+    saved_bytes: int  # saved for the backward pass at the worst moment
+    kept_bytes: int  # the part of it that waits between the forward and the backward pass
+    peak_bytes: int  # of the process or the GPU
+    start_bytes: int  # the same before the first step
+    step_seconds: float  # median
+    times_none: float | None = None  # median ratio to the seconds of mode `none`
 
 
 class SavedBytes:
@@ -137,20 +112,9 @@ class SavedBytes:
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:
         """Count what is saved within; the forward and the backward pass both belong here."""
-        hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
-        # torch's checkpoint sees to what it recomputes with hooks of its own, and only the innermost hooks are called.
-        recomputing = mock.patch.object(torch.utils.checkpoint, "_recomputation_hook", self._recomputation_hook())
-        with hooks, recomputing:
-            yield
-
-    def _pack(self, tensor: Tensor) -> Tensor:
-        self.add(tensor)
-        return tensor.detach()  # the tensor itself would hold the graph that holds it
-
-    def _recomputation_hook(self) -> Callable[..., Any]:
         original = torch.utils.checkpoint._recomputation_hook
 
-        def build(*args: Any) -> Any:
+        def recomputation_hook(*args: Any) -> Any:
             hooks = original(*args)
             keep = hooks.pack_hook
 
@@ -161,7 +125,14 @@ class SavedBytes:
             hooks.pack_hook = pack
             return hooks
 
-        return build
+        # torch's checkpoint has hooks of its own for what it recomputes, and only the innermost hooks are called.
+        recomputing = mock.patch.object(torch.utils.checkpoint, "_recomputation_hook", recomputation_hook)
+        with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor), recomputing:
+            yield
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        self.add(tensor)
+        return tensor.detach()  # the tensor itself would hold the graph that holds it
 
     def add(self, tensor: Tensor) -> None:
         """Count the storage of a tensor, unless it is counted already, until it is freed."""
@@ -177,9 +148,6 @@ class SavedBytes:
     def _freed(self, key: int, size: int) -> None:
         self._alive.discard(key)
         self.now -= size
-
-
-# --- measuring one row -----------------------------------------------------------------------------------------------
 
 
 def build_training(task: Task) -> REDTraining:
@@ -210,110 +178,56 @@ def count_saved(training: REDTraining, batch: Mapping[str, Tensor], dtype: str) 
     return saved.peak, kept
 
 
-def time_in_turn(trainings: Sequence[REDTraining], batch: Mapping[str, Tensor], task: Task) -> list[list[float]]:
-    """Seconds of the training steps of each, after the warm-up."""
-    clock = time.process_time if processor_time(task) else time.perf_counter
-    seconds: list[list[float]] = [[] for _ in trainings]
-    for _ in range(task.warm_up + task.repeats):
-        for training, values in zip(trainings, seconds, strict=True):
-            begun = clock()
+def measure(task: Task) -> Row:
+    """Measure in this process, whose memory should be fresh."""
+
+    def step_of(training: REDTraining) -> Callable[[], None]:
+        def step() -> None:
             compute_loss(training, batch, task.dtype).backward()
             training.zero_grad()
-            if batch["visible"].is_cuda:
-                torch.cuda.synchronize()
-            values.append(clock() - begun)
-    return [values[task.warm_up :] for values in seconds]
 
+        return step
 
-def processor_time(task: Task) -> bool:
-    """Whether seconds are the processor's; with several threads their sum would say little."""
-    return task.threads == 1 and task.device == "cpu"
-
-
-def measure(task: Task) -> Row:
-    """Measure in this process. Its memory should be fresh: see `measure_apart`."""
     torch.set_num_threads(task.threads)
     training = build_training(task)
     images = torch.rand(2, task.batch, 1, task.crop, task.crop).to(task.device)
     batch = {"visible": images[0].clone(), "infrared": images[1].clone()}
-    start = peak_memory(task.device)
-    (seconds,) = time_in_turn([training], batch, task)
-    peak = peak_memory(task.device)
+    start = common.peak_memory(task.device)
+    clock = 1 if task.processor_time else 0
+    (seconds,) = common.time_in_turn([step_of(training)], task.repeats, task.warm_up)
+    peak = common.peak_memory(task.device)
     saved, kept = count_saved(training, batch, task.dtype)
     times_none = 1.0 if task.mode == "none" else None
     if task.compare and task.mode != "none":
-        pairs = zip(*time_in_turn([training, build_training(replace(task, mode="none"))], batch, task), strict=True)
-        times_none = statistics.median(own / plain for own, plain in pairs)
-    return Row(task.mode, task.steps, saved, kept, peak, start, statistics.median(seconds), times_none)
-
-
-def peak_memory(device: str) -> int:
-    """Largest size so far, bytes: what tensors took on a GPU, else the resident size of this process."""
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had before it started us
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def measure_apart(task: Task) -> Row:
-    """`measure` in a new process.
-
-    Raises:
-        RuntimeError: it failed; its last words are in the message.
-    """
-    command = [sys.executable, __file__, "--row", json.dumps(asdict(task))]
-    environment = os.environ | {"OMP_NUM_THREADS": str(task.threads)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"measuring {task} ended with code {done.returncode}:\n{done.stderr.strip()[-2000:]}")
-    return Row(**json.loads(done.stdout.splitlines()[-1]))
-
-
-# --- the report ------------------------------------------------------------------------------------------------------
+        steps = [step_of(training), step_of(build_training(replace(task, mode="none")))]
+        own, plain = (timed[clock] for timed in common.time_in_turn(steps, task.repeats, task.warm_up))
+        times_none = statistics.median(a / b for a, b in zip(own, plain, strict=True))
+    return Row(task.mode, task.steps, saved, kept, peak, start, statistics.median(seconds[clock]), times_none)
 
 
 def provenance(task: Task) -> dict[str, Any]:
     """Where the numbers are from; `task` is any of the rows'."""
-    shared = {name: value for name, value in asdict(task).items() if name not in ("mode", "steps")}
-    return {
-        "device_name": torch.cuda.get_device_name(task.device) if task.device != "cpu" else cpu_model(),
-        "seconds": "processor" if processor_time(task) else "wall clock",
-        "peak": "max_memory_allocated" if task.device != "cpu" else "resident size",
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "python": platform.python_version(),
-        "fusion_hub": fusion_hub.__version__,
+    shared = {name: value for name, value in asdict(task).items() if name not in ("mode", "steps", "threads")}
+    on_gpu = task.device != "cpu"
+    return common.versions(
+        task.threads,
+        device_name=torch.cuda.get_device_name(task.device) if on_gpu else common.cpu_model(),
+        seconds="processor" if task.processor_time else "wall clock",
+        peak="max_memory_allocated" if on_gpu else "resident size",
+        diffusers=diffusers.__version__,
         **shared,
-    }
-
-
-def cpu_model() -> str:
-    """The processor's name as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    )
 
 
 def table(rows: Sequence[Row]) -> str:
     """All rows as Markdown."""
-    lines: list[tuple[str, ...]] = [("mode", "T", "saved MiB", "between", "peak MiB", "growth", "step s", "x none")]
+    lines = []
     for row in rows:
         sizes = (row.saved_bytes, row.kept_bytes, row.peak_bytes, row.peak_bytes - row.start_bytes)
         relative = "-" if row.times_none is None else f"{row.times_none:.2f}"
         numbers = [f"{size / MIB:.{digits}f}" for size, digits in zip(sizes, (2, 2, 0, 0), strict=True)]
         lines.append((row.mode, str(row.steps), *numbers, f"{row.step_seconds:.3f}", relative))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [f"| {' | '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))} |" for line in lines]
-    rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
-    return "\n".join([text[0], rule, *text[1:]])
+    return markdown_table(("mode", "T", "saved MiB", "between", "peak MiB", "growth", "step s", "x none"), lines)
 
 
 def findings(rows: Sequence[Row]) -> list[str]:
@@ -336,14 +250,6 @@ def findings(rows: Sequence[Row]) -> list[str]:
     return said
 
 
-def write_json(path: Path, rows: Sequence[Row], task: Task) -> None:
-    """Rows and provenance; a file is never half written."""
-    content = {"provenance": provenance(task), "rows": [asdict(row) for row in rows]}
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
-
-
 def draw(path: Path, rows: Sequence[Row], task: Task) -> None:
     """Saved memory and time of a step against T, one line for each mode.
 
@@ -357,13 +263,12 @@ def draw(path: Path, rows: Sequence[Row], task: Task) -> None:
     _draw_lines(memory, {(row.mode, row.steps): row.saved_bytes / MIB for row in rows}, "{:.0f} MiB")
     memory.set_title("Memory saved for the backward pass (MiB)", fontsize=10, loc="left")
     _draw_lines(seconds, {(row.mode, row.steps): row.step_seconds for row in rows}, "{:.2g} s")
-    clock = "processor" if processor_time(task) else "wall clock"
+    clock = "processor" if task.processor_time else "wall clock"
     seconds.set_title(f"Time of a training step (s, {clock})", fontsize=10, loc="left")
     settings = f"RED {task.variant}, {task.batch} x {task.crop} x {task.crop} pixels, {task.dtype}"
     figure.suptitle(settings, fontsize=9, color="#555555", x=0.01, ha="left")
-    aside = path.with_name(path.name + ".tmp")
-    figure.savefig(aside, format="png", dpi=160)
-    aside.replace(path)
+    with write_aside(path) as aside:
+        figure.savefig(aside, format="png", dpi=160)
 
 
 def _draw_lines(panel: Any, values: Mapping[tuple[str, int], float], label: str) -> None:
@@ -373,13 +278,13 @@ def _draw_lines(panel: Any, values: Mapping[tuple[str, int], float], label: str)
     for mode in MODES:
         points = [(count, values[mode, count]) for count in steps if (mode, count) in values]
         if points:
-            panel.plot(*zip(*points, strict=True), "o-", color=COLOURS[mode], linewidth=2, markersize=5)
+            panel.plot(*zip(*points, strict=True), "o-", color=COLORS[mode], linewidth=2, markersize=5)
             ends.append((points[-1][1], mode, points[-1][0]))
     height = -0.4 * apart
     for value, mode, count in sorted(ends):
         height = max(value, height + apart)  # labels do not lie on each other
         text = f"{TITLES[mode]}, {label.format(value)}"
-        panel.annotate(text, (count, height), (8, 0), textcoords="offset points", va="center", color=COLOURS[mode])
+        panel.annotate(text, (count, height), (8, 0), textcoords="offset points", va="center", color=COLORS[mode])
     panel.set_ylim(0, height + apart)
     panel.set_xticks(steps)
     span = max(steps[-1] - steps[0], 1)
@@ -387,9 +292,6 @@ def _draw_lines(panel: Any, values: Mapping[tuple[str, int], float], label: str)
     panel.set_xlabel("diffusion steps T", loc="left")
     panel.grid(axis="y", alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
-
-
-# --- the command line ------------------------------------------------------------------------------------------------
 
 
 def plan(arguments: argparse.Namespace) -> list[Task]:
@@ -407,7 +309,7 @@ def plan(arguments: argparse.Namespace) -> list[Task]:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.new_parser(__doc__)
     parser.add_argument("--modes", nargs="+", choices=MODES, help="default: none checkpoint reversible")
     parser.add_argument("--steps", nargs="+", type=int, help="values of T; default: 1 2 4 8")
     parser.add_argument("--variant", choices=VARIANTS, default="narrow", help="narrow: small with widths 32 and 64")
@@ -425,21 +327,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write the numbers and where they are from")
     parser.add_argument("--figure", type=Path, help="draw a PNG; needs matplotlib")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # a task for this process alone
-    arguments = parser.parse_args(argv)
-    for name in ("crop", "batch", "threads", "repeats"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
-    if arguments.steps and min(arguments.steps) < 1:
-        parser.error(f"--steps must be at least 1, got {min(arguments.steps)}")
-    for name in ("json", "figure"):
-        path = getattr(arguments, name)
-        if path and not path.resolve().parent.is_dir():
-            parser.error(f"--{name} {path}: its folder does not exist")
-    return arguments
+    return common.parse_checked(parser, argv, ("crop", "batch", "threads", "repeats", "steps"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, write. 1 if a row could not be measured."""
+    """Measure, print, write."""
     arguments = parse(argv)
     if arguments.row:
         print(json.dumps(asdict(measure(Task(**json.loads(arguments.row))))))
@@ -448,15 +340,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     tasks = plan(arguments)
     for task in tasks:
         print(f"{task.variant} {task.mode} T = {task.steps} ...", file=sys.stderr, flush=True)
-        try:
-            rows.append(measure_apart(task))
-        except RuntimeError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-    print(", ".join(f"{name} {value}" for name, value in provenance(tasks[0]).items()) + "\n")
-    print("\n".join([table(rows), "", *findings(rows)]))
-    if arguments.json:
-        write_json(arguments.json, rows, tasks[0])
+        rows.append(Row(**common.measure_apart(__file__, task)))
+    text = "\n".join([table(rows), "", *findings(rows)])
+    common.report(provenance(tasks[0]), text, arguments.json, rows=list(map(asdict, rows)))
     if arguments.figure:
         draw(arguments.figure, rows, tasks[0])
     return 0

@@ -9,28 +9,25 @@ Seconds per megapixel that stay equal from size to size mean a cost that is line
 """
 
 import argparse
-import json
-import os
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import fusion_hub
 from fusion_hub import PairedDataset
 from fusion_hub.data import Pair
 from fusion_hub.evaluation.methods import baseline_method, source_luminance, stretch
-from fusion_hub.files import write_aside
+from fusion_hub.evaluation.report import markdown_table
 from fusion_hub.metrics import CDDFUSE_EVALUATOR, METRICS, evaluate_pair, find_metric
 
 SIZES = ((240, 320), (480, 640), (720, 960), (960, 1280))
@@ -46,17 +43,13 @@ EXAMPLE_METRICS = (
 COLUMNS = 10  # metrics side by side in one table of examples
 
 
-# --- speed -----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Timing:
     """Seconds of one call."""
 
     median: float
     minimum: float
-    processor: float
-    """Minimum of the processor's time, all threads together."""
+    processor: float  # minimum of the processor's time, all threads together
 
 
 @dataclass(frozen=True)
@@ -85,15 +78,8 @@ def random_images(height: int, width: int) -> dict[str, Tensor]:
 
 
 def time_calls(call: Callable[[], Any], repeats: int, warm_up: int = 1) -> Timing:
-    """Median and minimum of the seconds of `repeats` calls, after `warm_up` calls that do not count."""
-    for _ in range(warm_up):
-        call()
-    walls, processors = [], []
-    for _ in range(repeats):
-        wall, processor = time.perf_counter(), time.process_time()
-        call()
-        walls.append(time.perf_counter() - wall)
-        processors.append(time.process_time() - processor)
+    """The seconds of `repeats` calls, after `warm_up` calls that do not count."""
+    ((walls, processors),) = common.time_in_turn([call], repeats, warm_up)
     return Timing(statistics.median(walls), min(walls), min(processors))
 
 
@@ -108,49 +94,28 @@ def measure_all(sizes: Sequence[tuple[int, int]], repeats: int, each: bool) -> I
 
 def speed_table(rows: Sequence[Row]) -> str:
     """Rows as Markdown."""
-    head = ("metrics", "size", "s", "minimum s", "processor s", "s per megapixel")
-    lines = [
-        (
-            row.group,
-            f"{row.width}x{row.height}",
-            *(f"{value:.4f}" for value in (row.timing.median, row.timing.minimum, row.timing.processor)),
-            f"{row.per_megapixel:.3f}",
-        )
-        for row in rows
-    ]
-    return markdown([head, *lines])
-
-
-# --- how to fool them ------------------------------------------------------------------------------------------------
-
-
-def noisy(image: np.ndarray, deviation: float = 10) -> np.ndarray:
-    """`(H, W)` uint8 with Gaussian noise of a fixed seed, rounded."""
-    noise = deviation * np.random.default_rng(0).standard_normal(image.shape)
-    return np.clip(np.floor(image + noise + 0.5), 0, 255).astype(np.uint8)
-
-
-def moved(image: np.ndarray) -> np.ndarray:
-    """The image one pixel further down and to the right, its border replicated."""
-    return np.pad(image, ((1, 0), (1, 0)), mode="edge")[:-1, :-1]
+    lines = []
+    for row in rows:
+        seconds = (row.timing.median, row.timing.minimum, row.timing.processor)
+        size = f"{row.width}x{row.height}"
+        lines.append((row.group, size, *(f"{value:.4f}" for value in seconds), f"{row.per_megapixel:.3f}"))
+    return markdown_table(("metrics", "size", "s", "minimum s", "processor s", "s per megapixel"), lines)
 
 
 def fooling_images(pair: Pair, visible: np.ndarray, infrared: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Images that are no fusion, or a degraded one, by name; every image is `(H, W)` uint8."""
     average = ((visible.astype(int) + infrared + 1) // 2).astype(np.uint8)  # halves up
     maximum, laplacian = (np.asarray(baseline_method(name).fuse(pair, "")) for name in ("maximum", "laplacian"))
+    noise = 10 * np.random.default_rng(0).standard_normal(average.shape)
     yield "visible image copied", visible
     yield "infrared image copied", infrared
     yield "constant 128", np.full_like(visible, 128)
-    yield "average", average
     yield "average, halves to even", np.rint((visible.astype(float) + infrared) / 2).astype(np.uint8)
-    yield "average, min-max stretched", stretch(average)
-    yield "average, noise of sigma 10", noisy(average)
-    yield "average, moved 1 pixel", moved(average)
-    yield "maximum", maximum
-    yield "maximum, min-max stretched", stretch(maximum)
-    yield "maximum, noise of sigma 10", noisy(maximum)
-    yield "maximum, moved 1 pixel", moved(maximum)
+    for name, image in (("average", average), ("maximum", maximum)):
+        yield name, image
+        yield f"{name}, min-max stretched", stretch(image)
+        yield f"{name}, noise of sigma 10", np.clip(np.floor(image + noise + 0.5), 0, 255).astype(np.uint8)
+        yield f"{name}, moved 1 pixel", np.pad(image, ((1, 0), (1, 0)), mode="edge")[:-1, :-1]
     yield "Laplacian pyramid", laplacian
 
 
@@ -169,16 +134,13 @@ def measure_examples(pairs: PairedDataset, metrics: Sequence[str]) -> dict[str, 
 
 def example_table(examples: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> str:
     """Examples as Markdown; the best value of each column in bold."""
-    head = ("fused image", *(f"{name} {'↑' if find_metric(name).direction == 'up' else '↓'}" for name in metrics))
-    best = {
-        name: (max if find_metric(name).direction == "up" else min)(values[name] for values in examples.values())
-        for name in metrics
-    }
+    up = {name: find_metric(name).direction == "up" for name in metrics}
+    best = {name: (max if up[name] else min)(values[name] for values in examples.values()) for name in metrics}
     lines = [
         (rule, *(f"**{number(n, values[n])}**" if values[n] == best[n] else number(n, values[n]) for n in metrics))
         for rule, values in examples.items()
     ]
-    return markdown([head, *lines])
+    return markdown_table(("fused image", *(f"{name} {'↑' if up[name] else '↓'}" for name in metrics)), lines)
 
 
 def number(metric: str, value: float) -> str:
@@ -187,36 +149,9 @@ def number(metric: str, value: float) -> str:
     return f"{value:.3f}" if largest <= 2 else f"{value:.0f}" if largest > 255**2 - 1 else f"{value:.2f}"
 
 
-# --- the report ------------------------------------------------------------------------------------------------------
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the head first, as a Markdown table with columns of equal width."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-    def row(cells: Sequence[str]) -> str:
-        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-        return "| " + " | ".join((cells[0].ljust(widths[0]), *rest)) + " |"
-
-    rule = "|" + "|".join(("-" * (w + 2)) if k == 0 else "-" * (w + 1) + ":" for k, w in enumerate(widths)) + "|"
-    return "\n".join((row(lines[0]), rule, *map(row, lines[1:])))
-
-
-def provenance(threads: int) -> dict[str, Any]:
-    """Where the numbers are from."""
-    return {
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "fusion_hub": fusion_hub.__version__,
-    }
-
-
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.new_parser(__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7, help="timed calls")
     parser.add_argument("--sizes", nargs="+", type=_size, default=list(SIZES), metavar="WIDTHxHEIGHT")
@@ -225,14 +160,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="pairs for --examples, a folder as for `fusion-hub evaluate`")
     parser.add_argument("--metrics", nargs="+", default=EXAMPLE_METRICS, metavar="NAME", help="columns of --examples")
     parser.add_argument("--json", type=Path, help="write the numbers and where they are from")
-    arguments = parser.parse_args(argv)
-    for name in ("threads", "repeats"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    arguments = common.parse_checked(parser, argv, ("threads", "repeats"))
     if arguments.examples != (arguments.data is not None):
         parser.error("--examples needs --data DIR, and --data is for --examples only")
-    if arguments.json and not arguments.json.resolve().parent.is_dir():
-        parser.error(f"--json {arguments.json}: its folder does not exist")
     return arguments
 
 
@@ -248,24 +178,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     arguments = parse(argv)
     torch.set_num_threads(arguments.threads)
-    content: dict[str, Any] = {"provenance": provenance(arguments.threads)}
+    provenance = common.versions(arguments.threads, machine=platform.processor() or platform.machine())
+    content: dict[str, Any]
     if arguments.examples:
         pairs = PairedDataset.open(arguments.data)
         examples = measure_examples(pairs, arguments.metrics)
-        print(f"Means over the {len(pairs)} pairs of {pairs.description}\n")
-        for first in range(0, len(arguments.metrics), COLUMNS):
-            print(example_table(examples, arguments.metrics[first : first + COLUMNS]) + "\n")
-        content["examples"] = {"data": pairs.description, "pairs": len(pairs), "rows": examples}
+        starts = range(0, len(arguments.metrics), COLUMNS)
+        tables = [example_table(examples, arguments.metrics[first : first + COLUMNS]) for first in starts]
+        text = "\n\n".join([f"Means over the {len(pairs)} pairs of {pairs.description}", *tables])
+        content = {"examples": {"data": pairs.description, "pairs": len(pairs), "rows": examples}}
     else:
         count = len(arguments.sizes) * len(GROUPS) + len(METRICS) * arguments.each
         measured = measure_all(arguments.sizes, arguments.repeats, arguments.each)
         rows = list(tqdm(measured, total=count, leave=False))
-        print(", ".join(f"{name} {value}" for name, value in content["provenance"].items()) + "\n")
-        print(speed_table(rows))
-        content["rows"] = [asdict(row) | {"per_megapixel": row.per_megapixel} for row in rows]
-    if arguments.json:
-        with write_aside(arguments.json) as aside:
-            aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        text = speed_table(rows)
+        content = {"rows": [asdict(row) | {"per_megapixel": row.per_megapixel} for row in rows]}
+    common.report(provenance, text, arguments.json, **content)
     return 0
 
 

@@ -17,15 +17,21 @@ import select
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import common
 import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image
+
+from fusion_hub import FusionImageProcessor
+from fusion_hub.data import generate_scene
+from fusion_hub.image.io import read_header, read_picture
 
 SECONDS = 20.0
 MEMORY = 4 << 30
@@ -38,8 +44,6 @@ def real_pictures() -> tuple[np.ndarray, np.ndarray]:
     files = sorted((data / "msrs" / "test" / "vis").glob("*D.*"))
     counts = sorted((data / "thermal16" / "radiometric" / "ir").glob("*.png"))
     if not files or not counts:
-        from fusion_hub.data import generate_scene
-
         scene = generate_scene(0)
         return scene.visible[200:248, 200:264], scene.infrared[200:248, 200:264].astype(np.uint16) + 2600
     with Image.open(files[0]) as image, Image.open(counts[0]) as warm:
@@ -127,16 +131,8 @@ def mutate(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
     return kind, bytes(changed)
 
 
-# --- the watched process --------------------------------------------------------------------------------------------
-
-
 def worker() -> None:
     """Reads a line `[name, length]` and so many bytes from standard input, and answers with a line of JSON each."""
-    import warnings
-
-    from fusion_hub.image.io import read_header, read_picture
-    from fusion_hub.image.processor import FusionImageProcessor
-
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     processor = FusionImageProcessor()
@@ -207,7 +203,7 @@ def mutations(files: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[
 
 def main(argv: list[str] | None = None) -> int:
     """The number of wrong outcomes, 100 at most."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.new_parser(__doc__)
     parser.add_argument("--mutations", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the files that were read wrongly")

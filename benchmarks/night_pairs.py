@@ -13,9 +13,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import common
+
 from fusion_hub import PairedDataset
 from fusion_hub.downstream import Comparison, compare, load_detector
 from fusion_hub.downstream.inputs import SOURCES, open_inputs, read_inputs
+from fusion_hub.evaluation.report import markdown_table
 from fusion_hub.training.config import Source
 
 LOWEST = 0.1  # as on the page: fainter detections are ignored
@@ -23,7 +26,7 @@ COLUMNS = ("visible", "infrared", "fused", "only fused", "lost")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.new_parser(__doc__)
     parser.add_argument("--detector", required=True, help="a YOLO file in ONNX, or a transformers detector")
     parser.add_argument("--data", required=True, help="set of pairs")
     parser.add_argument("--split", help="split of that set")
@@ -53,22 +56,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def table(rows: Sequence[tuple[str, Comparison]]) -> str:
     """Markdown: one line for each pair, and one for their sum."""
-    lines = [f"| pair | {' | '.join(COLUMNS)} |", f"|{'---|' * (len(COLUMNS) + 1)}"]
+    lines = []
     total: dict[str, Counter[str]] = {column: Counter() for column in COLUMNS}
     for name, one in rows:
         counts = {column: Counter({kind: n[column] for kind, n in one.counts.items()}) for column in COLUMNS}
         lines.append(_line(name, counts, len(one.below_threshold)))
         for column in COLUMNS:
             total[column] += counts[column]
-    return "\n".join([*lines, _line("all", total, sum(len(one.below_threshold) for _, one in rows))])
+    lines.append(_line("all", total, sum(len(one.below_threshold) for _, one in rows)))
+    return markdown_table(("pair", *COLUMNS), lines)
 
 
-def _line(name: str, counts: Mapping[str, Counter[str]], faint: int) -> str:
+def _line(name: str, counts: Mapping[str, Counter[str]], faint: int) -> list[str]:
     cells = [", ".join(f"{kind} {n}" for kind, n in sorted((+counts[column]).items())) or "-" for column in COLUMNS]
     only_fused = COLUMNS.index("only fused")
     if cells[only_fused] != "-":
         cells[only_fused] += f" ({faint})"
-    return f"| {name} | {' | '.join(cells)} |"
+    return [name, *cells]
 
 
 if __name__ == "__main__":

@@ -9,17 +9,17 @@ baselines, from which cards and `fusion-hub models` take their numbers.
 """
 
 import argparse
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import common
 import diffusers
 import torch
+from tqdm import tqdm
 
 from fusion_hub import FusionPipeline, PairedDataset, evaluation, leaderboard
-from fusion_hub.cli.common import progress_bar
 from fusion_hub.evaluation import Evaluation, EvaluationSet, Method
 from fusion_hub.evaluation.baselines import BASELINES
 from fusion_hub.metrics import CDDFUSE_METRICS, METRICS
@@ -28,7 +28,7 @@ DEFAULT_METRICS = (*CDDFUSE_METRICS, "AG", "EI_quarter", "SSIM", "CC")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.new_parser(__doc__)
     parser.add_argument("--model", nargs="+", default=["difffusenet-msrs"], help="bundled names, folders or Hub ids")
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the sets")
     parser.add_argument("--sets", nargs="+", required=True, help="folders below it with vis/ and ir/, such as tno/test")
@@ -37,13 +37,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--rescale", default="none", choices=("none", "minmax"), help="default: none")
     parser.add_argument("--limit", type=int, help="only the first pairs of each set")
-    parser.add_argument("--output", type=Path, required=True, help="folder; a run that was stopped goes on from it")
+    parser.add_argument("--output", type=Path, required=True, help="folder; run the same command again to resume")
     parser.add_argument("--save-images", action="store_true", help="keep the fused pictures in OUTPUT/images")
     parser.add_argument("--metrics-json", type=Path, help="the metrics.json of a checkpoint (one --model)")
     arguments = parser.parse_args(argv)
     if arguments.metrics_json and len(arguments.model) > 1:
         parser.error("--metrics-json takes the numbers of one model: give one --model")
-    # Ranks need their metrics, asked for or not.
+    # Ranks need their metrics.
     arguments.metrics = list(dict.fromkeys([*arguments.metrics, *leaderboard.RANK_METRICS]))
     return arguments
 
@@ -57,20 +57,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         EvaluationSet.of(name, PairedDataset.open(arguments.data / name)[: arguments.limit]) for name in arguments.sets
     ]
     total = len(methods) * sum(len(dataset.pairs) for dataset in datasets)
-    with progress_bar("evaluating", total, shown=True) as (bar, task):
+    with tqdm(desc="evaluating", total=total) as bar:
         result = evaluation.evaluate(
             methods,
             datasets,
             arguments.metrics,
             arguments.output,
             save_images=arguments.save_images,
-            progress=lambda: bar.advance(task),
+            progress=bar.update,
         )
     board = leaderboard.build([arguments.output], arguments.output / "board", metrics=arguments.metrics)
     print(board.markdown())
     if arguments.metrics_json:
-        content = for_checkpoint(result, models[0].name)
-        arguments.metrics_json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        common.write_json(arguments.metrics_json, for_checkpoint(result, models[0].name))
 
 
 def open_model(name: str, arguments: argparse.Namespace) -> Method:
@@ -83,21 +82,14 @@ def for_checkpoint(result: Evaluation, model: str) -> dict[str, Any]:
     """What stands beside a checkpoint: for each set its own means, those of the baselines, and the provenance."""
     sets: dict[str, dict[str, Any]] = {}
     for row in result.rows:
-        means = {name: _rounded(found.mean) for name, found in row.metrics.items()}
+        means = {name: None if math.isnan(found.mean) else round(found.mean, 6) for name, found in row.metrics.items()}
         content = sets.setdefault(row.dataset, {"n": row.n, "metrics": {}, "baselines": {}})
         if row.method == model:
             content["metrics"] = means
         elif row.kind == "baseline":
             content["baselines"][row.method] = means
-    return {"sets": sets, "provenance": _own(result.provenance, model)}
-
-
-def _own(provenance: Mapping[str, Any], model: str) -> dict[str, Any]:
-    return {**provenance, "methods": {model: provenance["methods"][model]}}
-
-
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)
+    own = {model: result.provenance["methods"][model]}
+    return {"sets": sets, "provenance": {**result.provenance, "methods": own}}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ are in the table. With one seed small differences are not significant.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -17,12 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import common
 import diffusers
+from tqdm import tqdm
 
 from fusion_hub import FusionPipeline, PairedDataset, evaluation
 from fusion_hub.allocator import keep_freed_memory
-from fusion_hub.cli.common import progress_bar
-from fusion_hub.evaluation import EvaluationSet, Method
+from fusion_hub.evaluation import EvaluationSet
+from fusion_hub.evaluation.report import markdown_table
+from fusion_hub.evaluation.statistics import format_value
 
 ROOT = Path(__file__).parents[1]
 METRICS = ("EN", "SF", "SCD", "VIF", "Qabf", "SSIM_cddfuse")
@@ -44,7 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.new_parser(__doc__)
     parser.add_argument("--data", required=True, help="set to measure on; not one that is trained on")
     parser.add_argument("--split", help="of that set")
     parser.add_argument("--limit", type=int, help="only its first pairs")
@@ -60,17 +62,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep_freed_memory()
     diffusers.utils.logging.disable_progress_bar()
     seconds = {name: train(name, arguments) for name in arguments.variants}
-    methods = [open_variant(name, arguments.output) for name in arguments.variants]
+    pipelines: dict[str, Any] = {
+        name: FusionPipeline.from_pretrained(str(folder(name, arguments.output) / "pipeline"))
+        for name in arguments.variants
+    }
+    for pipeline in pipelines.values():
+        pipeline.set_progress_bar_config(disable=True)
+    methods = [evaluation.pipeline_method(name, each, {"rescale": "none"}) for name, each in pipelines.items()]
     pairs = PairedDataset.open(arguments.data, split=arguments.split)[: arguments.limit]
     dataset = EvaluationSet.of(Path(arguments.data).name, pairs)
-    with progress_bar("measuring", (len(methods) + 2) * len(pairs), shown=True) as (bar, task):
-        result = evaluation.evaluate(
-            methods, [dataset], METRICS, arguments.output / "evaluation", progress=lambda: bar.advance(task)
-        )
-    rows = [describe(row, seconds.get(row.method), arguments.output) for row in result.rows]
-    (arguments.output / "ablations.json").write_text(
-        json.dumps({"rows": rows, "pairs": len(pairs), "provenance": dict(result.provenance)}, indent=2) + "\n"
-    )
+    with tqdm(desc="measuring", total=(len(methods) + 2) * len(pairs)) as bar:
+        result = evaluation.evaluate(methods, [dataset], METRICS, arguments.output / "evaluation", progress=bar.update)
+    rows: list[dict[str, Any]] = []
+    for row in result.rows:
+        found = {name: row.metrics[name] for name in METRICS}
+        means = {name: {"mean": one.mean, "low": one.low, "high": one.high} for name, one in found.items()}
+        rows.append({"method": row.method, "metrics": means, "training_seconds": seconds.get(row.method)})
+        if row.kind == "model":
+            rows[-1]["coefficients"] = pipelines[row.method].model.coefficients()
+    content = {"rows": rows, "pairs": len(pairs), "provenance": dict(result.provenance)}
+    common.write_json(arguments.output / "ablations.json", content)
     print(table(rows, f"{dataset.name} {arguments.split or ''}, {len(pairs)} pairs"))
 
 
@@ -83,9 +94,7 @@ def train(name: str, arguments: argparse.Namespace) -> float:
     run = folder(name, arguments.output)
     stamp = run / "seconds.txt"
     if not stamp.exists():
-        flags = dict(VARIANTS[name])
-        if arguments.max_steps:
-            flags["max_steps"] = arguments.max_steps
+        flags = VARIANTS[name] | ({"max_steps": arguments.max_steps} if arguments.max_steps else {})
         words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
         script = [sys.executable, str(ROOT / "train" / "red.py"), "--config", str(arguments.config)]
         started = time.perf_counter()
@@ -94,31 +103,13 @@ def train(name: str, arguments: argparse.Namespace) -> float:
     return float(stamp.read_text())
 
 
-def open_variant(name: str, output: Path) -> Method:
-    pipeline = FusionPipeline.from_pretrained(str(folder(name, output) / "pipeline"))
-    pipeline.set_progress_bar_config(disable=True)
-    return evaluation.pipeline_method(name, pipeline, {"rescale": "none"})
-
-
-def describe(row: evaluation.Row, seconds: float | None, output: Path) -> dict[str, Any]:
-    means: dict[str, Any] = {
-        name: {"mean": row.metrics[name].mean, "low": row.metrics[name].low, "high": row.metrics[name].high}
-        for name in METRICS
-    }
-    found: dict[str, Any] = {"method": row.method, "metrics": means, "training_seconds": seconds}
-    if row.kind == "model":
-        pipeline: Any = FusionPipeline.from_pretrained(str(folder(row.method, output) / "pipeline"))
-        found["coefficients"] = pipeline.model.coefficients()
-    return found
-
-
 def table(rows: Sequence[Mapping[str, Any]], title: str) -> str:
-    lines = [f"| {title} | {' | '.join(METRICS)} | training, s |", f"|---|{'---|' * len(METRICS)}---|"]
+    lines = []
     for row in rows:
-        cells = [evaluation.report.format_value(name, row["metrics"][name]["mean"]) for name in METRICS]
+        cells = [format_value(name, row["metrics"][name]["mean"]) for name in METRICS]
         took = "" if row["training_seconds"] is None else f"{row['training_seconds']:.0f}"
-        lines.append(f"| {row['method']} | {' | '.join(cells)} | {took} |")
-    return "\n".join(lines)
+        lines.append((row["method"], *cells, took))
+    return markdown_table((title, *METRICS, "training, s"), lines)
 
 
 if __name__ == "__main__":

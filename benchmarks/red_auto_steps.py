@@ -7,18 +7,20 @@ for each fixed number of steps and one for each tolerance.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import common
+import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from fusion_hub import PairedDataset, REDPipeline
 from fusion_hub.allocator import keep_freed_memory
-from fusion_hub.cli.common import progress_bar
 from fusion_hub.evaluation.methods import source_luminance
+from fusion_hub.evaluation.report import markdown_table
 from fusion_hub.image.luminance import quantize
 from fusion_hub.metrics import evaluate_pair
 from fusion_hub.models.red import REDModel, REDOutput
@@ -30,14 +32,14 @@ Fuse = Callable[[Tensor, Tensor], REDOutput]
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.new_parser(__doc__)
     parser.add_argument("--model", required=True, help="bundled name, pipeline folder or Hub id of a RED pipeline")
     parser.add_argument("--data", required=True, help="set to measure on; not one that is trained on")
     parser.add_argument("--split", help="of that set")
     parser.add_argument("--limit", type=int, help="only its first pairs")
     parser.add_argument("--tolerances", type=float, nargs="+", default=TOLERANCES, metavar="LEVELS")
     parser.add_argument("--json", type=Path, help="write the rows there")
-    return parser.parse_args(argv)
+    return common.parse_checked(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,23 +48,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     pipeline: Any = REDPipeline.from_pretrained(arguments.model)
     ways = ways_to_run(pipeline.model, arguments.tolerances)
     pairs = PairedDataset.open(arguments.data, split=arguments.split)[: arguments.limit]
-    sums = {name: [0.0] * (1 + len(SHOWN)) for name in ways}
-    with progress_bar("measuring", len(ways) * len(pairs), shown=True) as (bar, task):
-        for pair in pairs:
-            sources = source_luminance(pair)
-            for name, fuse in ways.items():
-                measured = measure(fuse, pipeline.model.multiple, sources)
-                sums[name] = [total + value for total, value in zip(sums[name], measured, strict=True)]
-                bar.advance(task)
-    rows: list[dict[str, Any]] = [
-        {"run": name, **dict(zip(("steps", *SHOWN), (total / len(pairs) for total in totals), strict=True))}
-        for name, totals in sums.items()
+    sums = {name: np.zeros(1 + len(SHOWN)) for name in ways}
+    for pair in tqdm(pairs, total=len(pairs), desc="measuring"):
+        sources = source_luminance(pair)
+        for name, fuse in ways.items():
+            sums[name] += measure(fuse, pipeline.model.multiple, sources)
+    columns = ("steps", *SHOWN)
+    rows = [
+        {"run": name, **dict(zip(columns, (total / len(pairs)).tolist(), strict=True))} for name, total in sums.items()
     ]
     if arguments.json:
-        arguments.json.write_text(json.dumps({"model": arguments.model, "pairs": len(pairs), "rows": rows}, indent=2))
-    print(f"| {len(pairs)} pairs | mean steps | {' | '.join(SHOWN)} |", f"|---|{'---|' * (1 + len(SHOWN))}", sep="\n")
-    for row in rows:
-        print(f"| {row['run']} | {row['steps']:.2f} | {' | '.join(f'{row[name]:.3f}' for name in SHOWN)} |")
+        common.write_json(arguments.json, {"model": arguments.model, "pairs": len(pairs), "rows": rows})
+    lines = [(row["run"], f"{row['steps']:.2f}", *(f"{row[name]:.3f}" for name in SHOWN)) for row in rows]
+    print(markdown_table((f"{len(pairs)} pairs", "mean steps", *SHOWN), lines))
 
 
 def ways_to_run(model: REDModel, tolerances: Sequence[float]) -> dict[str, Fuse]:

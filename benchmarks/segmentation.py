@@ -10,28 +10,30 @@ rendered; the first of `--inputs` is the one it was trained on.
 
 import argparse
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import torch
 
 from fusion_hub import PairedDataset, pretrained
-from fusion_hub.cli.evaluate import set_name
 from fusion_hub.data.annotations import find_labels
 from fusion_hub.downstream import SegformerSegmenter
 from fusion_hub.downstream.inputs import open_inputs, read_inputs
 from fusion_hub.downstream.scores import LEVEL, SegmentationResult, bootstrap, evaluate_segmenter
-from fusion_hub.files import write_aside
+from fusion_hub.evaluation import set_name
 from fusion_hub.training.config import Source
 
-PARTS = {"day": "D", "night": "N"}
+PARTS: dict[str, Callable[[str], bool]] = {
+    "day": lambda name: name.endswith("D"),
+    "night": lambda name: name.endswith("N"),
+}
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.new_parser(__doc__)
     parser.add_argument("--model", default="segformer-b0-msrs", help="bundled name, folder or Hub id of a SegFormer")
     parser.add_argument("--data", required=True, help="paired set with labels: a folder with vis/, ir/ and label/")
     parser.add_argument("--split", help="train, val ..., if there are several")
@@ -62,17 +64,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def describe(result: SegmentationResult) -> dict[str, Any]:
     """Scores on all images, the interval of their mIoU, and the scores of each part that has images."""
     interval = bootstrap(result)
-    halves = {part: result.take(ends_in(letter)) for part, letter in PARTS.items()}
+    halves = {part: result.take(wanted) for part, wanted in PARTS.items()}
     parts = {part: half for part, half in halves.items() if half.pictures}
     return {
         "numbers": result.numbers(),
         "interval": {"level": LEVEL, "over": "pictures", "low": interval.low, "high": interval.high},
         "parts": {part: {**one.numbers(), "pictures": len(one.pictures)} for part, one in parts.items()},
     }
-
-
-def ends_in(letter: str) -> Callable[[str], bool]:
-    return lambda name: name.endswith(letter)
 
 
 def show(name: str, row: dict[str, Any]) -> None:
@@ -88,15 +86,9 @@ def write(path: Path, model: str, dataset: str, pictures: int, rows: dict[str, A
     """Write `metrics.json` for a bundled SegFormer, with the hash of its weights."""
     folder = pretrained.resolve_segmenter(model) or Path(model)
     weights = folder / "model.safetensors"
-    content = {
-        "dataset": dataset,
-        "pictures": pictures,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
-        "inputs": rows,
-        "versions": {"torch": torch.__version__},
-    }
-    with write_aside(path) as aside:
-        aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+    content = {"dataset": dataset, "pictures": pictures, "sha256": sha256, "inputs": rows}
+    common.write_json(path, {**content, "versions": {"torch": torch.__version__}})
 
 
 if __name__ == "__main__":

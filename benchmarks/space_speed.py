@@ -11,7 +11,6 @@ pictures; half a second of that is TLS setup of the client. The first fusion of 
 """
 
 import argparse
-import json
 import re
 import statistics
 import sys
@@ -19,13 +18,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import common
 from gradio_client import Client, handle_file
 from PIL import Image
 from space_load import SPACE, Page, provenance, serve
 
 from fusion_hub.data import generate_scene
+from fusion_hub.evaluation.report import markdown_table
 
 # As `python space/app.py`, and it says when its imports are done.
 PROGRAM = f"""
@@ -102,17 +102,14 @@ def time_fusions(url: str, pair: tuple[Path, Path], model: str, steps: str, coun
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.new_parser(__doc__)
     parser.add_argument("--models", nargs="+", default=["difffusenet-msrs", "red-small-msrs"])
     parser.add_argument("--fusions", type=int, default=10, help="of each model, after its first")
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--browser", help="a Chromium: the page is opened there too")
     parser.add_argument("--json", type=Path, help="write the numbers and where they are from")
-    arguments = parser.parse_args(argv)
-    if arguments.fusions < 1:
-        parser.error(f"--fusions must be at least 1, got {arguments.fusions}")
-    return arguments
+    return common.parse_checked(parser, argv, ("fusions",))
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -149,14 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (RuntimeError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-    origin: dict[str, Any] = provenance(arguments.threads)
-    print(", ".join(f"{name} {value}" for name, value in origin.items()) + "\n")
-    print("| | seconds |\n|---|---|")
-    print("\n".join(f"| {name} | {seconds:.2f} |" for name, seconds in results.items()))
-    if arguments.json:
-        aside = arguments.json.with_name(arguments.json.name + ".tmp")
-        aside.write_text(json.dumps({"provenance": origin, "seconds": results}, indent=2) + "\n", encoding="utf-8")
-        aside.replace(arguments.json)
+    text = markdown_table(("", "seconds"), [(name, f"{seconds:.2f}") for name, seconds in results.items()])
+    common.report(provenance(arguments.threads), text, arguments.json, seconds=results)
     return 0
 
 

@@ -17,55 +17,42 @@ GPU it is the memory of the tensors. The pipeline's time includes copies to the 
 import argparse
 import json
 import math
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import common
 import torch
+from common import MIB
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-import fusion_hub
 from fusion_hub import DiffFuseNetModel, DiffFuseNetPipeline, FusionPipeline, list_models
 from fusion_hub.allocator import keep_freed_memory
+from fusion_hub.evaluation.report import markdown_table
 from fusion_hub.models import DIFFFUSENET_VARIANTS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one process is to measure.
+    """What one process is to measure."""
 
-    Attributes:
-        model: a size of DiffFuseNet (weights do not matter for speed), a bundled checkpoint or a pipeline folder.
-        dtype: `"fp32"` or `"bf16"`, of weights and input.
-        compile: whether the network goes through torch.compile.
-        height, width: of the pair, pixels.
-        threads: torch's.
-        repeats: timed calls.
-        warm_up: calls before them.
-        whole: only one call of the pipeline, for its memory; nothing else is timed.
-        device: `"cpu"` or `"cuda"`.
-    """
-
-    model: str
-    dtype: str = "fp32"
-    compile: bool = False
+    model: str  # a size of DiffFuseNet (weights do not matter for speed), a bundled checkpoint or a pipeline folder
+    dtype: str = "fp32"  # or "bf16", of weights and input
+    compile: bool = False  # with torch.compile
     height: int = 480
     width: int = 640
     threads: int = 2
-    repeats: int = 10
-    warm_up: int = 3
-    whole: bool = False
-    device: str = "cpu"
+    repeats: int = 10  # timed calls
+    warm_up: int = 3  # calls before them
+    whole: bool = False  # only one call of the pipeline, for its memory
+    device: str = "cpu"  # or "cuda"
 
 
 @dataclass(frozen=True)
@@ -94,9 +81,6 @@ class Row:
         return self.model.median / self.convolution.median if self.model and self.convolution else None
 
 
-# --- measuring one row -----------------------------------------------------------------------------------------------
-
-
 def build_pipeline(name: str) -> Any:
     """A pipeline from a name of `Task.model`, on the CPU, in eval mode."""
     pipeline: FusionPipeline
@@ -112,62 +96,26 @@ def build_pipeline(name: str) -> Any:
 
 def count_flops(model: nn.Module, *inputs: Tensor) -> int:
     """Floating-point operations of one call, 2 for each multiply-add."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(*inputs)
     return counter.get_total_flops()
 
 
-@torch.no_grad()
-def time_in_turn(calls: Sequence[Callable[[], Any]], repeats: int, warm_up: int) -> list[Timing]:
-    """Time several calls in turn, so that other load on the machine affects all of them equally."""
-    seconds: list[list[float]] = [[] for _ in calls]
-    for turn in range(warm_up + repeats):
-        for call, values in zip(calls, seconds, strict=True):
-            begun = time.perf_counter()
-            call()
-            if torch.cuda.is_initialized():
-                torch.cuda.synchronize()
-            if turn >= warm_up:
-                values.append(time.perf_counter() - begun)
-    return [Timing(statistics.median(values), min(values)) for values in seconds]
-
-
-def peak_memory(device: str = "cpu") -> float:
-    """Largest size so far, MiB: of this process, or of its tensors on the GPU."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / MIB
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had before it started us
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024 / MIB
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
-
-
-def random_pictures(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """A colour picture `(3, H, W)` and a grey one `(1, H, W)`, uint8."""
-    torch.manual_seed(0)
-    visible = torch.randint(256, (3, height, width), dtype=torch.uint8)
-    return visible, torch.randint(256, (1, height, width), dtype=torch.uint8)
-
-
 def measure(task: Task) -> Row:
-    """Measure in this process. Its memory should be fresh: see `measure_apart`."""
+    """Measure in this process, whose memory should be fresh."""
     torch.set_num_threads(task.threads)
+    torch.manual_seed(0)
     dtype = DTYPES[task.dtype]
     pipeline = build_pipeline(task.model).to(task.device, dtype)
     model: nn.Module = pipeline.model.to(memory_format=torch.channels_last)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    pictures = random_pictures(task.height, task.width)
+    pictures = [torch.randint(256, (bands, task.height, task.width), dtype=torch.uint8) for bands in (3, 1)]
     if task.whole:
         begun = time.perf_counter()
         pipeline(*pictures)
         seconds = time.perf_counter() - begun
-        return Row(task, parameters, None, None, Timing(seconds, seconds), None, peak_memory(task.device))
+        peak = common.peak_memory(task.device) / MIB
+        return Row(task, parameters, None, None, Timing(seconds, seconds), None, peak)
 
     multiple = int(pipeline.model.multiple)
     padded = [math.ceil(side / multiple) * multiple for side in (task.height, task.width)]
@@ -175,101 +123,43 @@ def measure(task: Task) -> Row:
     flops = count_flops(model, visible, infrared)
     if task.compile:
         model.compile()
-    (whole,) = time_in_turn([lambda: pipeline(*pictures)], task.repeats, task.warm_up)
-    peak = peak_memory(task.device)
-
     layer = nn.Conv2d(64, 64, 3, padding=1, device=task.device, dtype=dtype)
     layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    features = torch.rand(1, 64, task.height, task.width).to(task.device, dtype, memory_format=torch.channels_last)
-    network, convolution = time_in_turn(
-        [lambda: model(visible, infrared), lambda: layer(features)], task.repeats, task.warm_up
-    )
-    return Row(task, parameters, flops, network, whole, convolution, peak)
-
-
-# --- one process for each row ----------------------------------------------------------------------------------------
-
-
-def measure_apart(task: Task) -> Row:
-    """`measure` in a new process.
-
-    Raises:
-        RuntimeError: it failed; its last words are in the message.
-    """
-    command = [sys.executable, __file__, "--row", json.dumps(asdict(task))]
-    environment = os.environ | {"OMP_NUM_THREADS": str(task.threads)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"measuring {task} ended with code {done.returncode}:\n{done.stderr.strip()[-2000:]}")
-    return row_from_json(json.loads(done.stdout.splitlines()[-1]))
+    with torch.no_grad():
+        whole = common.time_in_turn([lambda: pipeline(*pictures)], task.repeats, task.warm_up)
+        peak = common.peak_memory(task.device) / MIB
+        features = torch.rand(1, 64, task.height, task.width).to(task.device, dtype, memory_format=torch.channels_last)
+        calls = [lambda: model(visible, infrared), lambda: layer(features)]
+        turns = common.time_in_turn(calls, task.repeats, task.warm_up)
+    timings = [Timing(statistics.median(walls), min(walls)) for walls, _ in (*whole, *turns)]
+    return Row(task, parameters, flops, timings[1], timings[0], timings[2], peak)
 
 
 def row_from_json(values: dict[str, Any]) -> Row:
     """Inverse of `dataclasses.asdict`."""
-
-    def timing(name: str) -> Timing | None:
-        return Timing(**values[name]) if values[name] else None
-
-    numbers = {name: values[name] for name in ("parameters", "flops", "peak_mib")}
-    return Row(
-        task=Task(**values["task"]),
-        model=timing("model"),
-        pipeline=Timing(**values["pipeline"]),
-        convolution=timing("convolution"),
-        **numbers,
-    )
-
-
-# --- the report ------------------------------------------------------------------------------------------------------
-
-
-def provenance(threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Where the numbers are from."""
-    return {
-        **({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "fusion_hub": fusion_hub.__version__,
-    }
-
-
-def cpu_model() -> str:
-    """The processor's name as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    timings = {name: values[name] and Timing(**values[name]) for name in ("model", "pipeline", "convolution")}
+    return Row(**{**values, **timings, "task": Task(**values["task"])})
 
 
 def table(rows: Sequence[Row]) -> str:
     """All rows as Markdown."""
     head = ("model", "dtype", "size", "parameters", "GFLOPs", "model s", "min", "pipeline s", "min", "conv s", "ratio")
-    lines = [(*head, "peak MiB")]
-    for row in rows:
-        task = row.task
-        lines.append(
-            (
-                task.model,
-                task.dtype + " compiled" * task.compile,
-                f"{task.width}x{task.height}",
-                f"{row.parameters / 1e6:.2f} M",
-                "-" if row.flops is None else f"{row.flops / 1e9:.1f}",
-                *_seconds(row.model),
-                *_seconds(row.pipeline),
-                _seconds(row.convolution)[0],
-                "-" if row.ratio is None else f"{row.ratio:.1f}",
-                f"{row.peak_mib:.0f}",
-            )
+    lines = [
+        (
+            row.task.model,
+            row.task.dtype + " compiled" * row.task.compile,
+            f"{row.task.width}x{row.task.height}",
+            f"{row.parameters / 1e6:.2f} M",
+            "-" if row.flops is None else f"{row.flops / 1e9:.1f}",
+            *_seconds(row.model),
+            *_seconds(row.pipeline),
+            _seconds(row.convolution)[0],
+            "-" if row.ratio is None else f"{row.ratio:.1f}",
+            f"{row.peak_mib:.0f}",
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths)
-    return "\n".join(line + " |" for line in (text[0], *text[1:])).replace("\n", f"\n{rule}|\n", 1)
+        for row in rows
+    ]
+    return markdown_table((*head, "peak MiB"), lines)
 
 
 def _seconds(timing: Timing | None) -> tuple[str, str]:
@@ -277,14 +167,6 @@ def _seconds(timing: Timing | None) -> tuple[str, str]:
         return "-", "-"
     digits = 4 if timing.median < 0.1 else 3
     return f"{timing.median:.{digits}f}", f"{timing.minimum:.{digits}f}"
-
-
-def write_json(path: Path, rows: Sequence[Row], threads: int, device: str = "cpu") -> None:
-    """Rows and provenance; a file is never half written."""
-    content = {"provenance": provenance(threads, device), "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
 
 
 def default_models() -> list[str]:
@@ -312,7 +194,7 @@ def plan(arguments: argparse.Namespace) -> list[Task]:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.new_parser(__doc__)
     parser.add_argument("--models", nargs="+", help="sizes, bundled names or pipeline folders; default: all there are")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
@@ -324,23 +206,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=8192, help="of that pair, pixels")
     parser.add_argument("--json", type=Path, help="write the numbers and where they are from")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # a task for this process alone
-    arguments = parser.parse_args(argv)
-    for name in ("threads", "repeats", "side"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    arguments = common.parse_checked(parser, argv, ("threads", "repeats", "side"))
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error(f"--device cuda: torch {torch.__version__} sees no GPU here")
-    if arguments.json and not arguments.json.resolve().parent.is_dir():
-        parser.error(f"--json {arguments.json}: its folder does not exist")
     return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, write. 1 if a row could not be measured."""
+    """Measure, print, write."""
     arguments = parse(argv)
     if arguments.row:
-        values = json.loads(arguments.row)
-        task = Task(**{field.name: values[field.name] for field in fields(Task)})
+        task = Task(**json.loads(arguments.row))
         if not task.whole:
             keep_freed_memory()  # as the command line does
         print(json.dumps(asdict(measure(task))))
@@ -348,17 +224,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     for task in plan(arguments):
         print(f"{task.model} {task.dtype} {task.width}x{task.height} ...", file=sys.stderr, flush=True)
-        try:
-            rows.append(measure_apart(task))
-        except RuntimeError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-    print(
-        ", ".join(f"{name} {value}" for name, value in provenance(arguments.threads, arguments.device).items()) + "\n"
-    )
-    print(table(rows))
-    if arguments.json:
-        write_json(arguments.json, rows, arguments.threads, arguments.device)
+        rows.append(row_from_json(common.measure_apart(__file__, task)))
+    gpu = {"gpu": torch.cuda.get_device_name()} if arguments.device == "cuda" else {}
+    provenance = common.versions(arguments.threads, **gpu, cpu=common.cpu_model())
+    content = [asdict(row) | {"ratio": row.ratio} for row in rows]
+    common.report(provenance, table(rows), arguments.json, rows=content)
     return 0
 
 

@@ -6,12 +6,12 @@ Pairs: LLVIP (1280x1024) and the raw RoadScene pictures, enlarged to 1700x1400. 
 memory for the whole picture: about 8 GiB for red-small-msrs.
 """
 
-import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 from PIL import Image
 
@@ -36,7 +36,7 @@ def pairs(data: Path) -> Iterator[tuple[str, Image.Image, Image.Image]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.new_parser(__doc__)
     parser.add_argument("--model", required=True, help="bundled name or folder")
     parser.add_argument("--data", type=Path, required=True, help="folder with llvip and roadscene")
     parser.add_argument("--tiles", type=int, nargs="+", default=[0], help="sides in pixels; 0: the automatic one")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 
 from fusion_hub import PairedDataset
@@ -24,6 +25,7 @@ from fusion_hub.downstream.detectors import load_detector
 from fusion_hub.downstream.inputs import SOURCES, file_name, open_inputs
 from fusion_hub.downstream.scores import DetectionResult, bootstrap, bootstrap_difference
 from fusion_hub.downstream.zero_shot import CLASSES, describe_detector, provenance, zero_shot
+from fusion_hub.evaluation.report import markdown_table
 from fusion_hub.training.config import Source
 
 PARTS: Mapping[str, Callable[[str], bool]] = {
@@ -35,7 +37,7 @@ Results = Mapping[str, DetectionResult]
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.new_parser(__doc__)
     parser.add_argument("--detector", required=True, help="a YOLO file in ONNX, or a transformers detector")
     parser.add_argument("--data", required=True, help="a paired set with boxes/")
     parser.add_argument("--split")
@@ -89,7 +91,7 @@ def by_class(results: Results) -> str:
     classes = next(iter(results.values())).classes
     columns = ["mAP50", *(f"{kind}/{name}" for name in classes for kind in ("AP50", "recall", "recall@0.3"))]
     rows = [[name, *(bootstrap(result, c).percent for c in columns)] for name, result in results.items()]
-    return table(["input", *(column.replace("/", " ") for column in columns)], rows)
+    return markdown_table(["input", *(column.replace("/", " ") for column in columns)], rows)
 
 
 def day_and_night(parts: Mapping[str, Results]) -> str:
@@ -97,7 +99,7 @@ def day_and_night(parts: Mapping[str, Results]) -> str:
     classes = next(iter(parts["all"].values())).classes
     columns = [(part, f"{kind}/{name}") for part in ("day", "night") for name in classes for kind in ("AP50", "recall")]
     rows = [[name, *(_number(parts[part][name], column) for part, column in columns)] for name in parts["all"]]
-    return table(["input", *(f"{part} {column.replace('/', ' ')}" for part, column in columns)], rows)
+    return markdown_table(["input", *(f"{part} {column.replace('/', ' ')}" for part, column in columns)], rows)
 
 
 def differences(parts: Mapping[str, Results]) -> str:
@@ -112,7 +114,7 @@ def differences(parts: Mapping[str, Results]) -> str:
         for part, found in parts.items()
         if found[name].pictures
     ]
-    return table(["input", "minus", "pictures", *(column.replace("/", " ") for column in columns)], rows)
+    return markdown_table(["input", "minus", "pictures", *(column.replace("/", " ") for column in columns)], rows)
 
 
 def by_annotator(results: Results, truths: Mapping[str, Sequence[BoxedPair]]) -> str:
@@ -132,18 +134,13 @@ def by_annotator(results: Results, truths: Mapping[str, Sequence[BoxedPair]]) ->
             cells += [_number(found[name], "mAP50"), more]
         rows.append([name, *cells])
     heads = [f"{truth} ({sum(len(pair.boxes) for pair in boxed)} boxes)" for truth, boxed in truths.items()]
-    return table(["input", *(f"{head}{more}" for head in heads for more in (": mAP50", ", minus visible"))], rows)
+    columns = [f"{head}{more}" for head in heads for more in (": mAP50", ", minus visible")]
+    return markdown_table(["input", *columns], rows)
 
 
 def _number(result: DetectionResult, statistic: str) -> str:
     value = result.numbers().get(statistic)
     return "" if value is None else f"{100 * value:.1f}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

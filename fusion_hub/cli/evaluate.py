@@ -53,7 +53,6 @@ Examples:
 
   torchrun --nproc_per_node 2 -m fusion_hub.cli evaluate --data data/msrs/test --output results
 """
-SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
 def evaluate(
@@ -203,23 +202,11 @@ def _named(text: str) -> tuple[str | None, str]:
     return None, text
 
 
-def set_name(source: str, split: str | None) -> str:
-    """The name under which tables know a set: `tno/test` for `data/tno/test`, or for `data/tno` with a split."""
-    if not Path(source).expanduser().is_dir():
-        return source if split is None else f"{source}/{split}"
-    folder = Path(source).expanduser().resolve()
-    if split is not None:
-        return (
-            f"{folder.name}/{split}" if folder.name.lower() != split.lower() else f"{folder.parent.name}/{folder.name}"
-        )
-    return f"{folder.parent.name}/{folder.name}" if folder.name.lower() in SPLITS else folder.name
-
-
 def _open_sets(sources: Sequence[str], split: str | None, limit: int | None, shown: bool) -> "list[EvaluationSet]":
     found: dict[str, EvaluationSet] = {}
     for text in sources:
         name, source = _named(text)
-        name = name or set_name(source, split)
+        name = name or evaluation.set_name(source, split)
         if name in found:
             raise CommandError(f"two sets have the name {name!r}: name one of them, --data NAME={source}", WRONG_USE)
         opened = pairs.PairedDataset.open(source, split=split)

@@ -24,6 +24,7 @@ from fusion_hub.evaluation.statistics import Interval, bootstrap_mean, format_va
 from fusion_hub.image.io import read_bytes
 from fusion_hub.metrics import evaluate_pair, find_metric
 
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 BANDS = ("visible", "infrared")
 GUARD_METRICS = tuple(f"{name}_{band}" for name in ("VIF", "SSIM", "Qabf") for band in BANDS)
 """Always measured: a sum over both sources hides a result that copies one of them."""
@@ -40,6 +41,17 @@ ONE_SIDED = 0.5  # of the smaller per-source VIF of the average
 FULL_RANGE_SHARE = 0.9  # of the images touch both ends of the gray scale
 
 Record = dict[str, Any]
+
+
+def set_name(source: str, split: str | None) -> str:
+    """The name under which tables know a set: `tno/test` for `data/tno/test`, or for `data/tno` with a split."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        return source if split is None else f"{source}/{split}"
+    folder = folder.resolve()
+    if split is not None and folder.name.lower() != split.lower():
+        return f"{folder.name}/{split}"
+    return f"{folder.parent.name}/{folder.name}" if split or folder.name.lower() in SPLITS else folder.name
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def evaluate(
     *,
     save_images: bool = False,
     seed: int = 0,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> Evaluation:
     """Evaluate methods on sets in this process, write the report to `output`, and return it.
 
@@ -153,7 +153,7 @@ def measure_share(
     process: int = 0,
     processes: int = 1,
     images: Path | None = None,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> list[Failure]:
     """Measure what is not on disk yet: every `processes`-th pair, starting with pair `process`.
 

@@ -1,13 +1,10 @@
 """The benchmark of the metrics: what it times, its tables, and its examples on generated pairs."""
 
-import importlib.util
 import json
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
+import metrics as benchmark
 import numpy as np
 import pytest
 import torch
@@ -16,28 +13,13 @@ from PIL import Image
 from fusion_hub.data import PairedDataset, generated_pairs
 from fusion_hub.metrics import METRICS, evaluate_pair
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "metrics.py"
-
-
-@pytest.fixture(scope="module")
-def benchmark() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("metrics_benchmark", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["metrics_benchmark"] = module  # dataclasses look their module up
-    threads = torch.get_num_threads()
-    spec.loader.exec_module(module)
-    yield module
-    torch.set_num_threads(threads)
-    del sys.modules["metrics_benchmark"]
-
 
 @pytest.fixture(scope="module")
 def pairs() -> PairedDataset:
     return PairedDataset.open(generated_pairs(2, height=64, width=72))
 
 
-def test_calls_are_counted_after_the_warm_up(benchmark: ModuleType) -> None:
+def test_calls_are_counted_after_the_warm_up() -> None:
     naps = iter([0.05, 0.0, 0.004, 0.006, 0.005])
     timing = benchmark.time_calls(lambda: time.sleep(next(naps)), repeats=3, warm_up=2)
     assert timing.minimum >= 0.004 and timing.median >= 0.005 and timing.minimum <= timing.median
@@ -45,7 +27,7 @@ def test_calls_are_counted_after_the_warm_up(benchmark: ModuleType) -> None:
     assert next(naps, None) is None
 
 
-def test_random_images_are_pictures_and_not_noise(benchmark: ModuleType) -> None:
+def test_random_images_are_pictures_and_not_noise() -> None:
     images = benchmark.random_images(176, 200)
     assert {image.shape for image in images.values()} == {(1, 1, 176, 200)}
     assert len(benchmark.GROUPS["all twelve of CDDFuse"]) == 12
@@ -54,9 +36,7 @@ def test_random_images_are_pictures_and_not_noise(benchmark: ModuleType) -> None
     assert 5 < values["EN"] < 8 and values["CC"] > 0.5 and 0.3 < values["VIF"] < 2
 
 
-def test_the_script_prints_a_table_and_writes_json(
-    benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_script_prints_a_table_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "metrics.json"
     flags = ["--threads", "1", "--repeats", "1", "--sizes", "168x172", "200x176", "--json", str(file)]
     assert benchmark.main(flags) == 0
@@ -71,13 +51,13 @@ def test_the_script_prints_a_table_and_writes_json(
     assert "168x172" in lines[2] and "all twelve of CDDFuse" in lines[2]
 
 
-def test_each_metric_is_timed_on_the_second_size(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_metric_is_timed_on_the_second_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "METRICS", {"EN": METRICS["EN"], "VIF": METRICS["VIF"]})
     rows = list(benchmark.measure_all([(176, 176), (176, 184)], repeats=1, each=True))
     assert [(row.group, row.width) for row in rows[-2:]] == [("EN", 184), ("VIF", 184)]
 
 
-def test_examples_are_what_their_names_say(benchmark: ModuleType, pairs: PairedDataset) -> None:
+def test_examples_are_what_their_names_say(pairs: PairedDataset) -> None:
     pair = pairs[0]
     visible, infrared = benchmark.source_luminance(pair)
     images = dict(benchmark.fooling_images(pair, visible, infrared))
@@ -93,7 +73,7 @@ def test_examples_are_what_their_names_say(benchmark: ModuleType, pairs: PairedD
     assert 7 < difference.std() < 11 and abs(difference.mean()) < 2
 
 
-def test_examples_are_means_over_the_pairs(benchmark: ModuleType, pairs: PairedDataset) -> None:
+def test_examples_are_means_over_the_pairs(pairs: PairedDataset) -> None:
     found = benchmark.measure_examples(pairs, ["EN", "MSE"])
     expected = [
         evaluate_pair(*(benchmark.source_luminance(pair)[k] for k in (0, 0, 1)), ["MSE"])["MSE"] for pair in pairs
@@ -103,7 +83,7 @@ def test_examples_are_means_over_the_pairs(benchmark: ModuleType, pairs: PairedD
     assert min(values["MSE"] for values in found.values()) == found["average"]["MSE"]
 
 
-def test_the_example_table_marks_the_best(benchmark: ModuleType) -> None:
+def test_the_example_table_marks_the_best() -> None:
     examples = {"one": {"EN": 7.0, "MSE": 1234.4, "VIF": 0.5}, "two": {"EN": 6.0, "MSE": 99.6, "VIF": 0.25}}
     lines = benchmark.example_table(examples, ["EN", "MSE", "VIF"]).splitlines()
     assert len(lines) == 4 and len({len(line) for line in lines}) == 1
@@ -112,9 +92,7 @@ def test_the_example_table_marks_the_best(benchmark: ModuleType) -> None:
     assert cells[2] == ["one", "**7.00**", "1234", "**0.500**"] and cells[3] == ["two", "6.00", "**100**", "0.250"]
 
 
-def test_the_script_prints_examples(
-    benchmark: ModuleType, pairs: PairedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_script_prints_examples(pairs: PairedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for band, picture in zip(("vis", "ir"), benchmark.source_luminance(pairs[0]), strict=True):
         (tmp_path / band).mkdir()
         Image.fromarray(picture).save(tmp_path / band / "street.png")
@@ -136,9 +114,7 @@ def test_the_script_prints_examples(
         (["--json", "absent/folder/file.json"], "its folder does not exist"),
     ],
 )
-def test_wrong_flags_are_named(
-    benchmark: ModuleType, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_flags_are_named(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         benchmark.parse(flags)
     assert message in capsys.readouterr().err

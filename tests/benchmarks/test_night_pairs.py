@@ -20,8 +20,8 @@ def test_each_pair_has_a_line_and_all_together() -> None:
     first = compare(fused=found(person, car), visible=found(faint), infrared=found(person))
     second = compare(fused=found(), visible=found(), infrared=found(person))
     lines = night_pairs.table([("1N", first), ("2N", second)]).splitlines()
-    assert lines[0] == "| pair | visible | infrared | fused | only fused | lost |"
-    assert lines[2] == "| 1N | - | person 1 | car 1, person 1 | car 1 (1) | - |"
-    assert lines[3] == "| 2N | - | person 1 | - | - | person 1 |"
-    assert lines[4] == "| all | - | person 2 | car 1, person 1 | car 1 (1) | person 1 |"
-    assert len({line.count("|") for line in lines}) == 1
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0] == ["pair", "visible", "infrared", "fused", "only fused", "lost"]
+    assert cells[2] == ["1N", "-", "person 1", "car 1, person 1", "car 1 (1)", "-"]
+    assert cells[3] == ["2N", "-", "person 1", "-", "-", "person 1"]
+    assert cells[4] == ["all", "-", "person 2", "car 1, person 1", "car 1 (1)", "person 1"]

@@ -1,13 +1,11 @@
 """The benchmark of the automatic number of steps, on drawn pairs and a tiny model."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+import red_auto_steps as benchmark
 import torch
 from PIL import Image
 
@@ -15,18 +13,6 @@ from fusion_hub import REDModel, REDPipeline
 from fusion_hub.data import PairedDataset, generated_pairs
 from fusion_hub.image.processor import save_image
 from fusion_hub.models import RED_VARIANTS
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "red_auto_steps.py"
-
-
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("red_auto_steps", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["red_auto_steps"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def tiny_red(steps: int) -> REDModel:
@@ -36,9 +22,7 @@ def tiny_red(steps: int) -> REDModel:
     return model.eval()
 
 
-def test_rows_of_fixed_and_automatic_steps(
-    benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_of_fixed_and_automatic_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     REDPipeline(tiny_red(3)).save_pretrained(tmp_path / "red")
     for pair in PairedDataset.open(generated_pairs(2, height=66, width=80)):
         for folder, picture in (("vis", pair.visible), ("ir", pair.infrared)):
@@ -50,9 +34,9 @@ def test_rows_of_fixed_and_automatic_steps(
     # No change is below 0: all steps, and then the result is that of all steps. Every change is below 255 levels.
     assert [row["steps"] for row in rows.values()] == [1, 2, 3, 3, 2]
     assert {**rows["auto, 0 levels"], "run": ""} == {**rows["3 steps"], "run": ""}
-    assert "| auto, 255 levels | 2.00 |" in capsys.readouterr().out
+    assert "| auto, 255 levels | 2.00         |" in capsys.readouterr().out
 
 
-def test_a_model_of_two_steps_is_refused(benchmark: ModuleType) -> None:
+def test_a_model_of_two_steps_is_refused() -> None:
     with pytest.raises(SystemExit, match="trained with 2 steps"):
         benchmark.ways_to_run(tiny_red(2), [1.0])

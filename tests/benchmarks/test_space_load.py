@@ -33,14 +33,14 @@ def test_few_visitors_get_their_own_pictures(
 
 
 def test_memory_and_files_of_the_page_are_read(space_page: Page) -> None:
-    with space_load.MemoryLog(space_page) as log:
-        start = log.samples[0][0]
-    assert len(log.samples) >= 2 and min(size for _, size in log.samples) > 100
+    with space_load.memory_log(space_page) as samples:
+        start = samples[0][0]
+    assert len(samples) >= 2 and min(size for _, size in samples) > 100
     answers = [replace(answer, ended=start + answer.job) for answer in ANSWERS]
-    memory = space_load.memory_of(log, answers, start)
-    assert memory.idle > 100 and memory.peak >= max(memory.quarters) and len(memory.quarters) == 4
-    assert memory.grown == memory.quarters[3] - memory.quarters[1]
-    assert memory.disk > 0
+    memory = space_load.summarize_memory(samples, space_page.disk_mib(), answers, start)
+    assert memory["idle"] > 100 and memory["peak"] >= max(memory["quarters"]) and len(memory["quarters"]) == 4
+    assert memory["grown"] == memory["quarters"][3] - memory["quarters"][1]
+    assert memory["disk"] > 0
 
 
 def test_what_goes_wrong_is_counted() -> None:
@@ -48,16 +48,16 @@ def test_what_goes_wrong_is_counted() -> None:
     answers[1] = replace(answers[1], got=None, error="AppError: no")
     answers[2] = replace(answers[2], got=JOBS[3].expected)
     answers[4] = replace(answers[4], got="nobody's", refusals=3)
-    report = space_load.summarise(JOBS, answers, 9.0, ARGUMENTS, None)
-    assert (report.right, report.lost, report.mixed_up, report.altered) == (5, 1, 1, 1)
-    assert report.refusals == 3 and report.errors == ["AppError: no"] and not report.good
-    assert (report.seconds, report.median, report.p95, report.longest) == (8.0, 4.5, 8.0, 8.0)
-    assert space_load.summarise(JOBS, ANSWERS, 9.0, ARGUMENTS, None).good
+    report = space_load.summarize(JOBS, answers, 9.0, ARGUMENTS, None)
+    assert [report[name] for name in ("right", "lost", "mixed_up", "altered")] == [5, 1, 1, 1]
+    assert report["refusals"] == 3 and report["errors"] == ["AppError: no"]
+    assert [report[name] for name in ("seconds", "median", "p95", "longest")] == [8.0, 4.5, 8.0, 8.0]
+    assert space_load.summarize(JOBS, ANSWERS, 9.0, ARGUMENTS, None)["right"] == len(JOBS)
 
 
 def test_the_table_has_all_numbers() -> None:
-    memory = space_load.Memory(500.0, (600.0, 610.0, 611.0, 612.0), 640.0, 2.0, 30.0)
-    report = space_load.summarise(JOBS, ANSWERS, 9.0, ARGUMENTS, memory)
+    memory = {"idle": 500.0, "quarters": [600.0, 610.0, 611.0, 612.0], "peak": 640.0, "grown": 2.0, "disk": 30.0}
+    report = space_load.summarize(JOBS, ANSWERS, 9.0, ARGUMENTS, memory)
     lines = space_load.table(report).splitlines()
     assert len({len(line) for line in lines}) == 1 and {line.count("|") for line in lines} == {3}
     assert "600, 610, 611, 612 MiB (+2 from the second to the last)" in "\n".join(lines)
@@ -65,10 +65,10 @@ def test_the_table_has_all_numbers() -> None:
 
 
 def test_a_fingerprint_is_of_pixels() -> None:
-    grey = Image.new("L", (4, 2), 7)
-    assert space_load.fingerprint(grey) == space_load.fingerprint(grey.copy())
-    others = [Image.new("L", (2, 4), 7), Image.new("L", (4, 2), 8), grey.convert("RGB")]
-    assert space_load.fingerprint(grey) not in map(space_load.fingerprint, others)
+    gray = Image.new("L", (4, 2), 7)
+    assert space_load.fingerprint(gray) == space_load.fingerprint(gray.copy())
+    others = [Image.new("L", (2, 4), 7), Image.new("L", (4, 2), 8), gray.convert("RGB")]
+    assert space_load.fingerprint(gray) not in map(space_load.fingerprint, others)
 
 
 def test_a_page_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from fusion_hub import cli
-from fusion_hub.cli.evaluate import parse_metrics, set_name
+from fusion_hub.cli.evaluate import parse_metrics
+from fusion_hub.evaluation import set_name
 from fusion_hub.metrics import TABLES
 from tests.support.tiny import tiny_pipeline
 
