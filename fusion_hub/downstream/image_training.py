@@ -1,18 +1,24 @@
-"""Training on single images, as SegFormer and detectors share it: inputs, augmentation, validation, saved results."""
+"""Training on single annotated images, the part that SegFormer and detectors share.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+Options of the images, crops and their augmentation, normalization, validation, and the `ImageTask` for `Trainer`.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image
+from torch import Tensor, nn
 
-from fusion_hub.data.pairs import Pair
-from fusion_hub.downstream.inputs import DTYPES, Inputs, file_name, open_inputs
+from fusion_hub.downstream.inputs import DTYPES, Inputs, file_name, open_inputs, read_inputs
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import (
     ConfigError,
@@ -23,11 +29,13 @@ from fusion_hub.training.config import (
     missing_data_explained,
     option,
 )
+from fusion_hub.training.samples import Batch
 from fusion_hub.training.validation import picture_grid
 
-Picture = TypeVar("Picture")
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of the three channels, of images in [0, 1]."""
+View = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels of an image; it may leave the image."""
 SHOWN = 4  # images in the validation grid
 
 
@@ -43,8 +51,8 @@ def config_errors(prefix: str = "") -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class InputConfig:
-    """Input images of a network that follows fusion."""
+class ImageConfig:
+    """Input images, start and augmentation of a network that follows fusion."""
 
     input: list[str] = option(
         "visible, infrared, a rule (average, maximum, laplacian, guided_filter), a bundled fusion model, a pipeline "
@@ -53,51 +61,22 @@ class InputConfig:
     )
     input_dtype: str = option("precision of the fusion model: float32 or bfloat16", "float32", choices=DTYPES)
     cache_dir: str = option("folder for fused images and their provenance", "runs/inputs")
+    initial_weights: str | None = option(
+        "folder or Hub id of a network to start from; its classes may differ; empty: random weights", None
+    )
+
+    # --- augmentation; smallest_scale and gain_jitter are options of the loop
+    largest_scale: float = option("scenes are enlarged by a random factor up to this", 1.0, 1, 100)
+    gamma_jitter: float = option("images are raised to a power from exp(-this) to exp(this)", 0.0, 0, 3)
+    rare_class_crops: float = option("probability of a crop centered on a random foreground class", 0.0, 0, 1)
 
     def __post_init__(self) -> None:
         check_options(self)
         if not self.input or len(set(self.input)) < len(self.input):
             raise ConfigError(f"input must be one or more different names, got {self.input}")
 
-    def open_inputs(self) -> list[Inputs]:
-        """The images of each name. Raises `ConfigError` for an unknown name."""
-        opened = []
-        for name in self.input:
-            with config_errors(f"input = {name}: "):
-                opened.append(open_inputs(expand_variables(name), self.input_dtype))
-        return opened
 
-
-def open_pairs(source: Source, count: int | None = None) -> list[Pair]:
-    """The pairs of a source, or `count` evenly spaced ones.
-
-    Raises:
-        ConfigError: there is no such dataset.
-    """
-    with missing_data_explained():
-        resolved = source.resolve()
-        try:
-            pairs = list(resolved.open())
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-    if count is not None:
-        chosen = np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int))
-        pairs = [pairs[index] for index in chosen]
-    return pairs
-
-
-def measure_channels(pictures: Sequence[np.ndarray]) -> Normalization:
-    """Mean and deviation of the channels of all images `(H, W, 3)` uint8, each image with the same weight.
-
-    Rounded as in the saved image processor, so that it normalizes exactly as training did.
-    """
-    sums = np.zeros((2, 3))
-    for picture in pictures:
-        pixels = picture.reshape(-1, 3).astype(np.float64) / 255
-        sums += np.stack([pixels.mean(0), (pixels**2).mean(0)])
-    mean, square = sums / len(pictures)
-    std = np.sqrt(np.maximum(square - mean**2, 1e-6))
-    return tuple(round(float(v), 6) for v in mean), tuple(round(float(v), 6) for v in std)
+# --- samples ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -105,7 +84,7 @@ class Augmentation:
     """Random variation of crops.
 
     Attributes:
-        scale: (smallest, largest) factor by which the scene is scaled.
+        scale: (smallest, largest) factor by which the scene is scaled; its logarithm is uniform.
         gain: images are multiplied by a factor from 1 - this to 1 + this.
         gamma: images are raised to a power from exp(-this) to exp(this).
         rare_classes: probability that a crop is centered on an object of a class, drawn uniformly from the classes.
@@ -116,51 +95,75 @@ class Augmentation:
     gamma: float = 0.0
     rare_classes: float = 0.0
 
-    def draw_scale(self, rng: np.random.Generator) -> float:
-        """A factor by which the scene is scaled; its logarithm is uniform."""
-        return float(np.exp(rng.uniform(*np.log(self.scale))))
 
-    def brightness(self, rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-        """An image uint8 as float32 in [0, 1], brighter or darker."""
-        pixels = np.divide(picture, 255, dtype=np.float32)
-        gain, gamma = self.gain, self.gamma
-        factor, power = rng.uniform(1 - gain, 1 + gain), np.exp(rng.uniform(-gamma, gamma))
-        return np.minimum(pixels ** np.float32(power) * np.float32(factor), 1) if gain or gamma else pixels
-
-
-class PictureChoice(Generic[Picture]):
-    """Draws images, by the weights of their sources or for a rare class.
+class ImageCrops(ABC):
+    """Random crops of annotated images; sample `number` is always the same crop.
 
     Args:
-        pictures: those of each source; with several inputs, one after the other.
+        pictures: those of each source; with several inputs, one after the other. Each has `picture` (H, W, 3) uint8,
+            `present()`, the ids of the classes in it, and `point(rng, class_id)`, row and column of one object.
         weights: relative frequency of each source; None: its number of images.
-        classes: class ids that may be drawn as rare.
-        classes_of: class ids in an image.
+        seed: at least 0.
+        classes: number of classes; from `first_class` on they may be drawn as rare.
+        sets: the pairs of each source, for the run's report.
     """
+
+    first_class: ClassVar[int] = 0
 
     def __init__(
         self,
-        pictures: Sequence[Sequence[Picture]],
+        pictures: Sequence[Sequence[Any]],
         weights: Sequence[float | None],
-        classes: Iterable[int],
-        classes_of: Callable[[Picture], Iterable[int]],
+        seed: int,
+        classes: int,
+        augmentation: Augmentation,
+        sets: Sequence[Sequence[Any]] = (),
     ) -> None:
-        self.pictures = pictures
+        self.pictures, self.seed, self.augmentation, self.sets = pictures, seed, augmentation, sets
         shares = [len(p) if weight is None else weight for p, weight in zip(pictures, weights, strict=True)]
         self._upper = np.cumsum(np.asarray(shares, dtype=np.float64)) / sum(shares)
-        having: dict[int, list[Picture]] = {}
-        for picture in (picture for of_source in pictures for picture in of_source):
-            for value in classes_of(picture):
-                having.setdefault(int(value), []).append(picture)
-        self._having = [(value, having[value]) for value in classes if value in having]
+        having: dict[int, list[Any]] = {}
+        for item in (item for of_source in pictures for item in of_source):
+            for class_id in item.present():
+                having.setdefault(int(class_id), []).append(item)
+        self._having = [(one, having[one]) for one in range(self.first_class, classes) if one in having]
 
-    def draw(self, rng: np.random.Generator, rare_classes: float) -> tuple[Picture, int | None]:
-        """An image, and the rare class for which it was drawn, if any."""
-        if self._having and rng.random() < rare_classes:
-            value, having = self._having[int(rng.integers(len(self._having)))]
-            return having[int(rng.integers(len(having)))], value
-        of_source = self.pictures[int(np.searchsorted(self._upper, rng.random(), side="right"))]
-        return of_source[int(rng.integers(len(of_source)))], None
+    @abstractmethod
+    def shapes(self, extents: tuple[int, int], crop_size: int, scale: float) -> tuple[Sequence[int], Sequence[int]]:
+        """`(H, W)` of the sample, and of its view in an image of `extents`."""
+
+    @abstractmethod
+    def annotation(self, item: Any, view: View, size: Sequence[int], flipped: bool) -> Batch:
+        """The annotation inside a view that is resized to `size` (H, W) and, if `flipped`, mirrored."""
+
+    def sample(self, number: int, crop_size: int) -> Batch:
+        """The crop that belongs to `number`: `image` (3, H, W) float32 in [0, 1], `sample`, and the annotation."""
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number])))
+        variation = self.augmentation
+        target: tuple[int | None, int | None] = (None, None)
+        if self._having and rng.random() < variation.rare_classes:
+            class_id, having = self._having[int(rng.integers(len(self._having)))]
+            item = having[int(rng.integers(len(having)))]
+            target = item.point(rng, class_id)
+        else:
+            of_source = self.pictures[int(np.searchsorted(self._upper, rng.random(), side="right"))]
+            item = of_source[int(rng.integers(len(of_source)))]
+        extents = item.picture.shape[:2]
+        size, sides = self.shapes(extents, crop_size, float(np.exp(rng.uniform(*np.log(variation.scale)))))
+        top, left = (draw_corner(rng, *numbers) for numbers in zip(extents, sides, target, strict=True))
+        view = (left, top, left + sides[1], top + sides[0])
+        image = Image.fromarray(item.picture).crop(view).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        flipped = rng.random() < 0.5
+        pixels = np.divide(np.asarray(image), 255, dtype=np.float32)[:, :: -1 if flipped else 1]
+        if variation.gain or variation.gamma:
+            gain = rng.uniform(1 - variation.gain, 1 + variation.gain)
+            power = np.exp(rng.uniform(-variation.gamma, variation.gamma))
+            pixels = np.minimum(pixels ** np.float32(power) * np.float32(gain), 1)
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+            **self.annotation(item, view, size, flipped),
+            "sample": torch.tensor(number, dtype=torch.int64),
+        }
 
 
 def draw_corner(rng: np.random.Generator, extent: int, side: int, target: int | None) -> int:
@@ -175,95 +178,245 @@ def draw_corner(rng: np.random.Generator, extent: int, side: int, target: int | 
     return int(np.clip(target - side // 2 + int(rng.integers(-(side // 4), side // 4 + 1)), low, high))
 
 
-class ImageValidation(Generic[Picture]):
-    """A `Validation` of the training loop: whole images, processed as a user would do it.
+def measure_channels(pictures: Sequence[np.ndarray]) -> Normalization:
+    """Mean and deviation of the channels of all images `(H, W, 3)` uint8, each image with the same weight.
 
-    Args:
-        wrap: from a network to a `Segmenter` or `Detector`.
-        pictures: by the name of the input, in their own size.
-        score: name of the headline number.
-        evaluate: result of a segmenter or detector on images.
-        row: images of one row of the grid.
+    Rounded as in the saved image processor, so that it normalizes exactly as training did.
+    """
+    unit = (picture / 255 for picture in pictures)
+    mean, square = np.mean([[one.mean((0, 1)), (one * one).mean((0, 1))] for one in unit], axis=0)
+    std = np.sqrt(np.maximum(square - mean**2, 1e-6))
+    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
+
+
+# --- the task --------------------------------------------------------------------------------------------------------
+
+
+class ImageTraining(nn.Module):
+    """A network, trained in place, and the normalization of its images; subclasses add the loss.
+
+    `normalization` is also that of the saved image processor.
     """
 
-    def __init__(
-        self,
-        wrap: Callable[[Any], Any],
-        pictures: Mapping[str, Sequence[Picture]],
-        score: str,
-        evaluate: Callable[[Any, Sequence[Picture]], Any],
-        row: Callable[[Any, Picture], Sequence[np.ndarray]],
-    ) -> None:
-        self.pictures, self._wrap, self._evaluate, self._row = pictures, wrap, evaluate, row
-        self._prefixes = {name: f"{name}/" if len(pictures) > 1 else "" for name in pictures}
-        self.headline = [f"{prefix}{score}" for prefix in self._prefixes.values()]
+    mean: Tensor
+    std: Tensor
 
-    def evaluate(self, model: Network, name: str) -> Any:
-        """Result on the images of the input `name`."""
-        return self._evaluate(self._wrap(model), self.pictures[name])
+    def __init__(self, model: Any, normalization: Normalization) -> None:
+        super().__init__()
+        self.model = model
+        for name, values in zip(("mean", "std"), normalization, strict=True):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False)
+
+    def normalized(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The images `(B, 3, H, W)` as the network sees them."""
+        return (batch["image"] - self.mean) / self.std
+
+
+class ImageValidation:
+    """A `Validation` of the training loop: whole images in their own size, processed as a user would do it.
+
+    Args:
+        task: reads the images, and wraps and scores the network.
+        sources: paired sets.
+        count: evenly spaced pairs of each; None: all.
+    """
+
+    def __init__(self, task: "ImageTask", sources: Sequence[Source], count: int | None = None) -> None:
+        self.task, self.sources = task, sources
+        self.pictures: dict[str, list[Any]] = {inputs.name: [] for inputs in task.inputs}
+        for source in sources:
+            items = task.open_annotated(source, count)
+            for inputs in task.inputs:
+                self.pictures[inputs.name] += task.read(inputs, items, source)
+        self._prefixes = {name: f"{name}/" if len(self.pictures) > 1 else "" for name in self.pictures}
+        self.headline = [f"{prefix}{task.score}" for prefix in self._prefixes.values()]
 
     def measure(self, model: Network, device: torch.device) -> tuple[dict[str, float], Image.Image]:
         """All numbers, with several inputs as `visible/mIoU`, and a grid of some images with truth and prediction."""
+        predictor = self.task.predictor(model)
         numbers = {
             f"{prefix}{key}": value
             for name, prefix in self._prefixes.items()
-            for key, value in self.evaluate(model, name).numbers().items()
+            for key, value in self.task.evaluate(predictor, self.pictures[name]).numbers().items()
         }
-        pictures = [item for items in self.pictures.values() for item in items]
-        chosen = np.unique(np.linspace(0, len(pictures) - 1, SHOWN).round().astype(int))
-        wrapped = self._wrap(model)
-        return numbers, picture_grid([self._row(wrapped, pictures[int(index)]) for index in chosen])
+        pictures = evenly_spaced([item for items in self.pictures.values() for item in items], SHOWN)
+        return numbers, picture_grid([self.task.row(predictor, item) for item in pictures])
+
+    def save(self, model: Network, folder: Path, stem: str, **more: Any) -> None:
+        """Write the result on each input: `STEM.json`, or `STEM-INPUT.json` with several inputs."""
+        about = [{"path": source.path, "split": source.split} for source in self.sources]
+        for name, pictures in self.pictures.items():
+            file = f"{stem}.json" if len(self.pictures) == 1 else f"{stem}-{file_name(name)}.json"
+            result = self.task.evaluate(self.task.predictor(model), pictures)
+            result.save(folder / file, input=name, sources=about, seed=self.task.training.seed, **more)
 
 
-class ImageTask:
-    """The part of a `TrainingTask` that SegFormer and detectors share.
+def evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
+    """`count` of the items, or all of fewer."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))]
 
-    Args:
-        training: options of the run.
-        config: options of the network and its images.
-        network: "SegFormer", for messages.
-        annotation: "labels", for messages.
+
+class ImageTask(ABC):
+    """A network on single images for `Trainer`: see `fusion_hub.training.TrainingTask`.
+
+    Attributes:
+        network, annotation: what they are called in messages.
+        score: name of the headline number.
+        files: JSON file in the saved folder with inputs and classes; stem of those with the scores.
+        types: auto class of the network and its image processor, both of `transformers`, and what users load.
+        architectures: those of `transformers` that `initial_weights` may have.
     """
 
-    def __init__(self, training: TrainingConfig, config: Any, network: str, annotation: str) -> None:
+    network: ClassVar[str]
+    annotation: ClassVar[str]
+    score: ClassVar[str]
+    files: ClassVar[tuple[str, str]]
+    types: ClassVar[tuple[Any, Any, Any]]
+    architectures: ClassVar[Sequence[str]]
+
+    def __init__(self, training: TrainingConfig, config: Any) -> None:
         if training.swap_probability:
-            raise ConfigError(f"swap_probability = {training.swap_probability}: {network} sees one image, use 0")
+            raise ConfigError(f"swap_probability = {training.swap_probability}: {self.network} sees one image, use 0")
         if not training.sources:
-            raise ConfigError(f"sources is empty: name at least one paired set with {annotation} to train on")
+            raise ConfigError(f"sources is empty: name at least one paired set with {self.annotation} to train on")
         self.training, self.config = training, config
-        self.cache = Path(config.cache_dir)
-        self._normalization: Normalization | None = None
+        self.size = None if config.image_size is None else (config.image_size[0], config.image_size[1])
+        self.normalization: Any = None  # of the training images, or of `initial_weights`
+        self.test_sources: Sequence[Source] = ()  # for the final scores, if not the validation sources
+        # Settings of the network besides its classes; further facts in the files with the inputs and with the scores.
+        self.settings, self.facts, self.result_facts = dict[str, Any](), dict[str, Any](), dict[str, Any]()
+        self._final: ImageValidation | None = None
+
+    @abstractmethod
+    def annotate(self, pairs: Sequence[Any]) -> list[Any]:
+        """The pairs with their annotations."""
+
+    @abstractmethod
+    def annotated_picture(self, item: Any, image: Image.Image, where: str, resized: bool) -> Any:
+        """An image with its annotation, in the network's size if `resized`; `where` begins error messages."""
+
+    @abstractmethod
+    def crops(self, pictures: Sequence[Sequence[Any]], *common: Any, sets: Sequence[Sequence[Any]]) -> ImageCrops:
+        """The training samples, from the arguments of `ImageCrops`."""
+
+    @abstractmethod
+    def new_network(self, settings: Mapping[str, Any]) -> Network:
+        """A network with random weights from torch's generator."""
+
+    @abstractmethod
+    def evaluate(self, predictor: Any, pictures: Sequence[Any]) -> Any:
+        """The result of a predictor on images."""
+
+    @abstractmethod
+    def row(self, predictor: Any, item: Any) -> list[np.ndarray]:
+        """Pictures of one row of the validation grid."""
 
     @cached_property
     def inputs(self) -> list[Inputs]:
         """The images that the network sees."""
-        return self.config.open_inputs()
+        opened = []
+        for name in self.config.input:
+            with config_errors(f"input = {name}: "):
+                opened.append(open_inputs(expand_variables(name), self.config.input_dtype))
+        return opened
 
-    @property
-    def augmentation(self) -> Augmentation:
-        """Random variation of the crops."""
-        scale = self.training.smallest_scale, self.config.largest_scale
-        return Augmentation(scale, self.training.gain_jitter, self.config.gamma_jitter, self.config.rare_class_crops)
+    def open_annotated(self, source: Source, count: int | None = None) -> list[Any]:
+        """The annotated pairs of a source, or `count` evenly spaced ones.
 
-    @property
-    def normalization(self) -> Normalization:
-        """That of `initial_weights`, else that of the training images."""
-        if self._normalization is None:
-            raise RuntimeError("open_samples must be called first: it measures the training images")
-        return self._normalization
+        Raises:
+            ConfigError: there is no such dataset, or it has no annotations.
+        """
+        with config_errors():
+            with missing_data_explained():
+                pairs = list(source.resolve().open())
+            return self.annotate(pairs if count is None else evenly_spaced(pairs, count))
 
-    def save_results(
-        self,
-        validation: ImageValidation[Any],
-        model: Network,
-        folder: Path,
-        stem: str,
-        sources: Sequence[Source],
-        **more: Any,
-    ) -> None:
-        """Write the result on each input: `STEM.json`, or `STEM-INPUT.json` with several inputs."""
-        about = [{"path": source.path, "split": source.split} for source in sources]
-        for one in self.inputs:
-            name = f"{stem}.json" if len(self.inputs) == 1 else f"{stem}-{file_name(one.name)}.json"
-            result = validation.evaluate(model, one.name)
-            result.save(folder / name, input=one.name, sources=about, seed=self.training.seed, **more)
+    def read(self, inputs: Inputs, items: Sequence[Any], source: Source, resized: bool = False) -> list[Any]:
+        """Images and annotations in memory.
+
+        Raises:
+            ConfigError: an image or annotation cannot be read, or the two do not fit.
+        """
+        with config_errors():
+            images = read_inputs(inputs, [item.pair for item in items], source.label, Path(self.config.cache_dir))
+            return [
+                self.annotated_picture(
+                    item, image, f"{source.label}: the image {item.name!r} is {image.width}x{image.height}", resized
+                )
+                for item, image in zip(items, images, strict=True)
+            ]
+
+    def open_samples(self, config: TrainingConfig) -> ImageCrops:
+        """Crops of the training images, which are fused now if necessary."""
+        annotated = [self.open_annotated(source) for source in config.sources]  # first, because fusing is slow
+        self.check(annotated)
+        pictures = [
+            [picture for inputs in self.inputs for picture in self.read(inputs, items, source, resized=True)]
+            for items, source in zip(annotated, config.sources, strict=True)
+        ]
+        measured = measure_channels([item.picture for of_source in pictures for item in of_source])
+        self.normalization = self.normalization or measured
+        model = self.config
+        scale = config.smallest_scale, model.largest_scale
+        augmentation = Augmentation(scale, config.gain_jitter, model.gamma_jitter, model.rare_class_crops)
+        weights = [source.weight for source in config.sources]
+        return self.crops(pictures, weights, config.seed, len(model.classes), augmentation, sets=annotated)
+
+    def check(self, annotated: Sequence[Sequence[Any]]) -> None:  # noqa: B027  # nothing to check for SegFormer
+        """Raises `ConfigError` if the annotations of the training sources do not suffice."""
+
+    def open_validation(self, config: TrainingConfig) -> ImageValidation | None:
+        """Whole images of `config.validation_sources`; those of the final scores are opened too."""
+        sources = config.validation_sources if config.validation_pairs else []
+        validation = ImageValidation(self, sources, config.validation_pairs) if sources else None
+        self._final = ImageValidation(self, self.test_sources) if self.test_sources else validation
+        return validation
+
+    def build_model(self) -> Network:
+        """A new network, or a copy of `initial_weights`, with new last layers if its classes differ.
+
+        Raises:
+            ConfigError: the weights cannot be loaded, or are of another architecture.
+        """
+        names = dict(enumerate(self.config.classes))
+        settings = {"id2label": names, "label2id": {name: i for i, name in names.items()}, **self.settings}
+        if self.config.initial_weights is None:
+            return self.new_network(settings)
+        name = expand_variables(self.config.initial_weights)
+        with config_errors(f"initial_weights = {name} cannot be loaded: "):
+            architecture = transformers.AutoConfig.from_pretrained(name).model_type
+            if architecture not in self.architectures:
+                raise ValueError(f"it is a {architecture}, not one of {', '.join(self.architectures)}")
+            model = self.types[0].from_pretrained(
+                name, use_safetensors=True, ignore_mismatched_sizes=True, dtype=torch.float32, **settings
+            )
+            processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil")
+        self.normalization = (0.0,) * 3, (1.0,) * 3
+        if processor.do_normalize:
+            self.normalization = tuple(processor.image_mean), tuple(processor.image_std)
+        return model
+
+    def predictor(self, model: Network) -> Any:
+        """The network as users will have it, with its image processor."""
+        return self.types[2](model, self.processor())
+
+    def processor(self) -> Any:
+        """Resizes images to `image_size`, without keeping proportions, and normalizes them."""
+        mean, std = self.normalization
+        size = {} if self.size is None else {"size": {"height": self.size[0], "width": self.size[1]}}
+        resize, mean_and_std = self.size is not None, {"image_mean": list(mean), "image_std": list(std)}
+        return self.types[1](do_resize=resize, do_normalize=True, **mean_and_std, **size)
+
+    def save_pipeline(self, model: Network, folder: Path) -> None:
+        """A folder for `from_pretrained` of the predictor, with its inputs and its scores on the test sources."""
+        model.save_pretrained(folder)
+        self.processor().save_pretrained(folder)
+        about = {
+            "inputs": [one.to_dict() for one in self.inputs],
+            "classes": self.config.classes,
+            **self.facts,
+            "image_size": self.config.image_size,
+        }
+        (folder / self.files[0]).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        if self._final is not None:
+            self._final.save(model, folder, self.files[1], **self.result_facts)

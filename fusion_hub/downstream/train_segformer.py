@@ -3,11 +3,9 @@
 The network is that of `transformers`.
 """
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,40 +13,26 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear
-from transformers import (
-    AutoImageProcessor,
-    SegformerConfig,
-    SegformerForSemanticSegmentation,
-    SegformerImageProcessorPil,
-)
+from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessorPil
 
 from fusion_hub.data.annotations import IGNORED, LabeledPair, find_labels
 from fusion_hub.downstream.draw import overlay_segmentation
 from fusion_hub.downstream.image_training import (
-    Augmentation,
+    ImageConfig,
+    ImageCrops,
     ImageTask,
-    ImageValidation,
-    InputConfig,
-    PictureChoice,
-    config_errors,
-    draw_corner,
-    measure_channels,
-    open_pairs,
+    ImageTraining,
+    Normalization,
+    View,
 )
-from fusion_hub.downstream.inputs import Inputs, read_inputs
 from fusion_hub.downstream.protocols import MSRS_CLASSES, Segmentation
 from fusion_hub.downstream.scores import SegmentationResult, evaluate_segmenter
-from fusion_hub.downstream.segmentation_losses import (
-    WEIGHTINGS,
-    class_weights,
-    lovasz_softmax,
-    weighted_cross_entropy,
-)
 from fusion_hub.downstream.segmenter import SegformerSegmenter
 from fusion_hub.training.checkpoint import Network
-from fusion_hub.training.config import ConfigError, Source, TrainingConfig, expand_variables, option
+from fusion_hub.training.config import ConfigError, TrainingConfig, option
 from fusion_hub.training.samples import Batch
 
+WEIGHTINGS = ("none", "median_frequency", "effective_number")
 VARIANTS: dict[str, dict[str, Any]] = {
     "b0": {},  # the defaults of transformers
     "tiny": {
@@ -61,26 +45,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class SegFormerConfig(InputConfig):
-    """Input, network, augmentation and losses of a SegFormer run."""
+class SegFormerConfig(ImageConfig):
+    """Options of a SegFormer run."""
 
     image_size: list[int] | None = option("height and width to which all images are resized; empty: unchanged", None)
     classes: list[str] = option("names of the classes, by label value", list(MSRS_CLASSES))
-
-    # --- the network
     variant: str = option(f"size: {', '.join(VARIANTS)}", "b0", choices=tuple(VARIANTS))
-    initial_weights: str | None = option(
-        "folder or Hub id of a SegFormer to start from; its classes may differ; empty: random weights", None
-    )
     drop_path: float = option("probability of skipping a residual branch", 0.1, 0, 1)
     classifier_dropout: float = option("dropout before the last layer", 0.1, 0, 1)
-
-    # --- augmentation; smallest_scale and gain_jitter are options of the loop
-    largest_scale: float = option("scenes are enlarged by a random factor up to this", 1.0, 1, 100)
-    gamma_jitter: float = option("images are raised to a power from exp(-this) to exp(this)", 0.0, 0, 3)
-    rare_class_crops: float = option("probability of a crop centered on a random class other than 0", 0.0, 0, 1)
-
-    # --- losses
     cross_entropy: float = option("weight of the cross entropy", 1.0, 0)
     class_weights: str = option(
         f"class weights of the cross entropy: {', '.join(WEIGHTINGS)}", "median_frequency", choices=WEIGHTINGS
@@ -103,115 +75,38 @@ class SegFormerConfig(InputConfig):
 
 @dataclass(frozen=True, eq=False)
 class LabeledPicture:
-    """An image for the network and the classes of its pixels.
-
-    Attributes:
-        name: of its pair.
-        picture: `(H, W, 3)` uint8.
-        label: `(H, W)` uint8, class ids or `IGNORED`.
-    """
+    """The image `picture` `(H, W, 3)` of the pair `name`, and `label` `(H, W)`: class ids or `IGNORED`; both uint8."""
 
     name: str
     picture: np.ndarray
     label: np.ndarray
 
+    def present(self) -> np.ndarray:
+        """Ids of the classes in the image."""
+        return np.unique(self.label)
 
-def open_labeled(source: Source, count: int | None = None) -> list[LabeledPair]:
-    """The pairs of a source and their labels, or `count` evenly spaced ones.
-
-    Raises:
-        ConfigError: there is no such dataset, or it has no labels.
-    """
-    pairs = open_pairs(source, count)
-    with config_errors():
-        return find_labels(pairs)
-
-
-def read_labeled(
-    inputs: Inputs,
-    labeled: Sequence[LabeledPair],
-    source: Source,
-    classes: int,
-    cache: Path,
-    size: tuple[int, int] | None = None,
-) -> list[LabeledPicture]:
-    """Images and labels in memory, resized to `size` (H, W) as by the image processor; None: not resized.
-
-    Raises:
-        ConfigError: an image or label cannot be read, or the two differ in size.
-    """
-    result = []
-    with config_errors():
-        images = read_inputs(inputs, [item.pair for item in labeled], source.label, cache)
-        for item, image in zip(labeled, images, strict=True):
-            label = item.label(classes)
-            if image.size != label.shape[::-1]:
-                raise ConfigError(
-                    f"{source.label}: the image {item.name!r} is {image.width}x{image.height}, but its label map is "
-                    f"{label.shape[1]}x{label.shape[0]}: they must have one size"
-                )
-            if size is not None and image.size != size[::-1]:
-                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-                label = np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
-            result.append(LabeledPicture(item.name, np.asarray(image), label))
-    return result
+    def point(self, rng: np.random.Generator, class_id: int) -> tuple[int, int]:
+        """Row and column of a random pixel of a class."""
+        pixels = np.flatnonzero(self.label == class_id)
+        row, column = np.unravel_index(pixels[int(rng.integers(len(pixels)))], self.label.shape)
+        return int(row), int(column)
 
 
-class SegmentationCrops:
-    """Random crops of labeled images; sample `number` is always the same crop.
+class SegmentationCrops(ImageCrops):
+    """Square crops with `label` (H, W) int64, `IGNORED` where the crop leaves the image."""
 
-    Args:
-        pictures: those of each source; with several inputs, one after the other.
-        weights: relative frequency of each source; None: its number of images.
-        seed: at least 0.
-        classes: number of classes.
-        sets: the labeled pairs of each source, for the run's report.
-    """
+    first_class = 1  # 0 is the background
 
-    def __init__(
-        self,
-        pictures: Sequence[Sequence[LabeledPicture]],
-        weights: Sequence[float | None],
-        seed: int,
-        classes: int,
-        augmentation: Augmentation,
-        sets: Sequence[Sequence[LabeledPair]] = (),
-    ) -> None:
-        self.pictures, self.seed, self.augmentation, self.sets = pictures, seed, augmentation, sets
-        self._choice = PictureChoice(pictures, weights, range(1, classes), lambda picture: np.unique(picture.label))
+    def shapes(self, extents: tuple[int, int], crop_size: int, scale: float) -> tuple[Sequence[int], Sequence[int]]:
+        """`(H, W)` of the sample, and of its view in the image."""
+        return [crop_size] * 2, [max(1, round(crop_size / scale))] * 2
 
-    def sample(self, number: int, crop_size: int) -> Batch:
-        """The crop that belongs to `number`.
-
-        Returns:
-            `image` (3, crop_size, crop_size) float32 in [0, 1]; `label` (crop_size, crop_size) int64, `IGNORED` where
-            the crop leaves the image; `sample`: the number, int64.
-        """
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number])))
-        item, rare_class = self._choice.draw(rng, self.augmentation.rare_classes)
-        target: Sequence[int | None] = (None, None)
-        if rare_class is not None:
-            pixels = np.flatnonzero(item.label == rare_class)
-            center = np.unravel_index(pixels[int(rng.integers(len(pixels)))], item.label.shape)
-            target = [int(one) for one in center]
-        side = max(1, round(crop_size / self.augmentation.draw_scale(rng)))
-        top, left = (draw_corner(rng, extent, side, one) for extent, one in zip(item.label.shape, target, strict=True))
-        box = (left, top, left + side, top + side)
+    def annotation(self, item: LabeledPicture, view: View, size: Sequence[int], flipped: bool) -> Batch:
+        """The labels inside the view."""
         # crop() fills with 0 outside the image; labels are inverted so that this means IGNORED.
-        image = Image.fromarray(item.picture).crop(box)
-        inverted = Image.fromarray(IGNORED - item.label).crop(box)
-        if side != crop_size:
-            image = image.resize((crop_size, crop_size), Image.Resampling.BILINEAR)
-            inverted = inverted.resize((crop_size, crop_size), Image.Resampling.NEAREST)
-        picture, label = np.asarray(image), IGNORED - np.asarray(inverted)
-        if rng.random() < 0.5:
-            picture, label = picture[:, ::-1], label[:, ::-1]
-        values = self.augmentation.brightness(rng, picture)
-        return {
-            "image": torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))),
-            "label": torch.from_numpy(label.astype(np.int64)),
-            "sample": torch.tensor(number, dtype=torch.int64),
-        }
+        inverted = Image.fromarray(IGNORED - item.label).crop(view).resize((size[1], size[0]), Image.Resampling.NEAREST)
+        label = (IGNORED - np.asarray(inverted))[:, :: -1 if flipped else 1]
+        return {"label": torch.from_numpy(label.astype(np.int64))}
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
@@ -268,33 +163,113 @@ def initialize_encoder(model: SegformerForSemanticSegmentation) -> None:
             nn.init.trunc_normal_(layer.weight, std=0.02)
 
 
-class SegFormerTraining(nn.Module):
-    """The whole training computation of one batch, so that DDP sees it in one forward.
+# --- losses ----------------------------------------------------------------------------------------------------------
+
+
+def class_weights(
+    labels: Iterable[np.ndarray], classes: int, weighting: str, *, power: float = 1.0, beta: float = 0.999
+) -> np.ndarray:
+    """A weight for each class `(C,)` float32 whose mean over the pixels of `labels` is 1; 0 for absent classes.
+
+    - `median_frequency` (Eigen and Fergus 2015, arXiv 1411.4734): `median(f) / f_c` with `f_c` the share of class c in
+      the pixels of the images that contain it.
+    - `effective_number` (Cui et al. 2019, arXiv 1901.05555): `1 / (1 - beta^n_c)`. Pixels of one image are not
+      independent samples, so n_c is the number of images that contain the class.
+    - `none`: all equal.
+
+    Args:
+        labels: label maps, integers below `classes` or `IGNORED`.
+        power: the weights are raised to it; below 1 they differ less.
+        beta: of `effective_number`.
+    """
+    # For each class: its pixels, all pixels of the images that contain it, the number of these images.
+    pixels, shown, pictures = np.zeros((3, classes))
+    for label in labels:
+        counts = np.bincount(label[label != IGNORED].ravel(), minlength=classes)
+        pixels += counts
+        shown += np.where(counts > 0, counts.sum(), 0)
+        pictures += counts > 0
+    present = pixels > 0
+    weights = np.zeros(classes)
+    if weighting == "none":
+        weights[present] = 1
+    elif weighting == "median_frequency":
+        frequency = pixels[present] / shown[present]
+        weights[present] = np.median(frequency) / frequency
+    elif weighting == "effective_number":
+        weights[present] = 1 / (1 - beta ** pictures[present])
+    else:
+        raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {weighting}")
+    weights[present] **= power
+    if present.any():
+        weights /= (weights * pixels).sum() / pixels.sum()
+    return weights.astype(np.float32)
+
+
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Mean over the pixels of `weight x -log p`, a scalar.
+
+    It divides by the number of pixels and not, as PyTorch does, by the sum of their weights. So the loss of a batch is
+    the mean of the losses of its parts, also if these are on several processes.
+
+    Args:
+        logits: `(B, C, H, W)` float32.
+        labels: `(B, H, W)` int64, below C or `IGNORED`.
+        weights: `(C,)`.
+    """
+    total = torch.nn.functional.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
+    return total / labels.numel()
+
+
+def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
+    """Lovász-Softmax (Berman et al. 2018, arXiv 1705.08790, eqs. 8 and 11), a scalar in [0, 1].
+
+    A differentiable surrogate of 1 - IoU, averaged over the classes in the labels of the batch; for predictions with
+    probabilities 0 and 1 it is equal to it.
+
+    Args:
+        logits: `(B, C, H, W)` float32.
+        labels: `(B, H, W)` int64, below C or `IGNORED`.
+    """
+    counted = labels != IGNORED
+    probabilities = logits.softmax(1).movedim(1, -1)[counted]  # (P, C)
+    truth = labels[counted]
+    terms = []
+    for index in torch.unique(truth).tolist():
+        is_class = (truth == index).float()
+        errors, order = (is_class - probabilities[:, index]).abs().sort(descending=True)
+        terms.append(errors @ _jaccard_gradient(is_class[order]))
+    return torch.stack(terms).mean() if terms else logits.sum() * 0
+
+
+def _jaccard_gradient(truth: Tensor) -> Tensor:
+    """Increase of the Jaccard loss with each further error, largest errors first (their Algorithm 1)."""
+    inside = truth.cumsum(0)
+    jaccard = 1 - (inside[-1] - inside) / (inside[-1] + (1 - truth).cumsum(0))
+    return torch.diff(jaccard, prepend=jaccard.new_zeros(1))
+
+
+class SegFormerTraining(ImageTraining):
+    """The loss of one batch.
 
     Args:
         model: the network; trained in place.
-        config: the losses.
+        normalization: of its images.
+        config: weights of the losses.
         weights: of the classes, `(C,)`.
-        mean, std: of the three channels of images in [0, 1]; the image processor has the same.
     """
 
     weights: Tensor
-    mean: Tensor
-    std: Tensor
 
-    def __init__(
-        self, model: Any, config: SegFormerConfig, weights: np.ndarray, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
-        super().__init__()
-        self.model, self.config = model, config
+    def __init__(self, model: Any, normalization: Normalization, config: SegFormerConfig, weights: np.ndarray) -> None:
+        super().__init__(model, normalization)
+        self.config = config
         self.register_buffer("weights", torch.as_tensor(weights, dtype=torch.float32), persistent=False)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch and its weighted terms by name: `image` `(B, 3, H, W)` in [0, 1], `label` `(B, H, W)`."""
         label = batch["label"]
-        logits = segformer_logits(self.model, (batch["image"] - self.mean) / self.std)
+        logits = segformer_logits(self.model, self.normalized(batch))
         with torch.autocast(logits.device.type, enabled=False):
             coarse = logits.float()
             terms = {}
@@ -313,113 +288,63 @@ class SegFormerTraining(nn.Module):
 
 
 class SegFormerTask(ImageTask):
-    """SegFormer for `Trainer`: see `fusion_hub.training.TrainingTask`."""
+    """SegFormer for `Trainer`."""
 
+    network, annotation, score, files = "SegFormer", "labels", "mIoU", ("segmentation.json", "evaluation")
+    types = SegformerForSemanticSegmentation, SegformerImageProcessorPil, SegformerSegmenter
+    architectures = ("segformer",)
     find_unused_parameters = False
 
     def __init__(self, training: TrainingConfig, config: SegFormerConfig) -> None:
-        super().__init__(training, config, "SegFormer", "labels")
-        self.size = None if config.image_size is None else (config.image_size[0], config.image_size[1])
-        self._weights: np.ndarray | None = None
-        self._validation: ImageValidation[LabeledPicture] | None = None
-
-    def open_samples(self, config: TrainingConfig) -> SegmentationCrops:
-        """Crops of the training images, which are fused now if necessary."""
-        labeled = [open_labeled(source) for source in config.sources]  # first, because fusing is slow
-        count = len(self.config.classes)
-        pictures = [
-            [p for inputs in self.inputs for p in read_labeled(inputs, items, source, count, self.cache, self.size)]
-            for items, source in zip(labeled, config.sources, strict=True)
-        ]
-        everything = [picture for of_source in pictures for picture in of_source]
-        self._normalization = self._normalization or measure_channels([item.picture for item in everything])
-        self._weights = class_weights(
-            (item.label for item in everything), count, self.config.class_weights, power=self.config.class_weight_power
-        )
-        weights = [source.weight for source in config.sources]
-        return SegmentationCrops(pictures, weights, config.seed, count, self.augmentation, labeled)
-
-    def open_validation(self, config: TrainingConfig) -> ImageValidation[LabeledPicture] | None:
-        """Whole images of `config.validation_sources` in their own size."""
-        pictures: dict[str, list[LabeledPicture]] = {inputs.name: [] for inputs in self.inputs}
-        sources = config.validation_sources if config.validation_pairs else []
-        for source in sources:
-            items = open_labeled(source, config.validation_pairs)
-            for inputs in self.inputs:
-                pictures[inputs.name] += read_labeled(inputs, items, source, len(self.config.classes), self.cache)
-        if sources:
-            self._validation = ImageValidation(self.segmenter, pictures, "mIoU", _evaluate, _overlays)
-        return self._validation
-
-    def build_model(self) -> Network:
-        """A new network, or a copy of `initial_weights`, with a new last layer if its classes differ."""
-        names = dict(enumerate(self.config.classes))
-        settings: dict[str, Any] = {
-            "id2label": names,
-            "label2id": {name: index for index, name in names.items()},
-            "drop_path_rate": self.config.drop_path,
-            "classifier_dropout_prob": self.config.classifier_dropout,
+        super().__init__(training, config)
+        self.settings = {
+            "drop_path_rate": config.drop_path,
+            "classifier_dropout_prob": config.classifier_dropout,
             # SegFormer's reduction leaves a few dozen keys: the plain product is fastest on a CPU.
             "attn_implementation": "eager",
         }
-        if self.config.initial_weights is None:
-            model = SegformerForSemanticSegmentation(SegformerConfig(**VARIANTS[self.config.variant], **settings))
-            initialize_encoder(model)
-            return model
-        name = expand_variables(self.config.initial_weights)
-        with config_errors(f"initial_weights = {name} cannot be loaded: "):
-            model = SegformerForSemanticSegmentation.from_pretrained(
-                name, use_safetensors=True, ignore_mismatched_sizes=True, dtype=torch.float32, **settings
-            )
-            processor = AutoImageProcessor.from_pretrained(name, backend="pil")
-        self._normalization = tuple(processor.image_mean), tuple(processor.image_std)
+
+    def annotate(self, pairs: Sequence[Any]) -> list[LabeledPair]:
+        """The pairs with their labels."""
+        return find_labels(pairs)
+
+    def annotated_picture(self, item: LabeledPair, image: Image.Image, where: str, resized: bool) -> LabeledPicture:
+        """An image and its labels, resized as by the image processor if `resized`."""
+        label = item.label(len(self.config.classes))
+        if image.size != label.shape[::-1]:
+            height, width = label.shape
+            raise ConfigError(f"{where}, but its label map is {width}x{height}: they must have one size")
+        if resized and self.size is not None:
+            size = self.size[1], self.size[0]
+            image = image.resize(size, Image.Resampling.BILINEAR)
+            label = np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST))
+        return LabeledPicture(item.name, np.asarray(image), label)
+
+    def crops(self, pictures: Sequence[Sequence[LabeledPicture]], *common: Any, **more: Any) -> SegmentationCrops:
+        """Crops of the training images, from which the class weights are measured."""
+        labels = (item.label for of_source in pictures for item in of_source)
+        config, count = self.config, len(self.config.classes)
+        self.weights = class_weights(labels, count, config.class_weights, power=config.class_weight_power)
+        self.facts = {"class_weights": [round(float(weight), 6) for weight in self.weights]}
+        return SegmentationCrops(pictures, *common, **more)
+
+    def new_network(self, settings: Mapping[str, Any]) -> Network:
+        """A SegFormer with random weights."""
+        model = SegformerForSemanticSegmentation(SegformerConfig(**VARIANTS[self.config.variant], **settings))
+        initialize_encoder(model)
         return model
 
     def build_training_module(self, model: Network) -> SegFormerTraining:
         """The losses around `model`."""
-        mean, std = self.normalization
-        return SegFormerTraining(model, self.config, self.weights, mean, std)
+        return SegFormerTraining(model, self.normalization, self.config, self.weights)
 
-    @property
-    def weights(self) -> np.ndarray:
-        """Class weights of the cross entropy, `(C,)`."""
-        if self._weights is None:
-            raise RuntimeError("open_samples must be called first: it measures the training images")
-        return self._weights
+    def evaluate(self, predictor: SegformerSegmenter, pictures: Sequence[LabeledPicture]) -> SegmentationResult:
+        """Scores of a segmenter."""
+        return evaluate_segmenter(predictor, ((item.name, item.picture, item.label) for item in pictures))
 
-    def segmenter(self, model: Network) -> SegformerSegmenter:
-        """The network as users will have it, with its image processor."""
-        return SegformerSegmenter(model, self._processor())
-
-    def save_pipeline(self, model: Network, folder: Path) -> None:
-        """A folder for `SegformerSegmenter.from_pretrained`, with its input and its scores on the validation set."""
-        model.save_pretrained(folder)
-        self._processor().save_pretrained(folder)
-        about = {
-            "inputs": [one.to_dict() for one in self.inputs],
-            "classes": self.config.classes,
-            "class_weights": [round(float(weight), 6) for weight in self.weights],
-            "image_size": self.config.image_size,
-        }
-        (folder / "segmentation.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        if self._validation is not None:
-            self.save_results(self._validation, model, folder, "evaluation", self.training.validation_sources)
-
-    def _processor(self) -> SegformerImageProcessorPil:
-        mean, std = self.normalization
-        settings: dict[str, Any] = {"do_resize": self.size is not None}
-        if self.size is not None:
-            settings["size"] = {"height": self.size[0], "width": self.size[1]}
-        return SegformerImageProcessorPil(image_mean=list(mean), image_std=list(std), **settings)
-
-
-def _evaluate(segmenter: SegformerSegmenter, pictures: Sequence[LabeledPicture]) -> SegmentationResult:
-    return evaluate_segmenter(segmenter, ((item.name, item.picture, item.label) for item in pictures))
-
-
-def _overlays(segmenter: SegformerSegmenter, item: LabeledPicture) -> list[np.ndarray]:
-    """The image, its labels, the prediction."""
-    classes = np.where(item.label == IGNORED, 0, item.label).astype(np.int64)
-    both = (Segmentation(classes, segmenter.names, segmenter.palette), segmenter.segment(item.picture))
-    overlays = [overlay_segmentation(item.picture, one, opacity=0.7, legend=False) for one in both]
-    return [item.picture, *(np.asarray(overlay) for overlay in overlays)]
+    def row(self, predictor: SegformerSegmenter, item: LabeledPicture) -> list[np.ndarray]:
+        """The image, its labels, the prediction."""
+        classes = np.where(item.label == IGNORED, 0, item.label).astype(np.int64)
+        both = (Segmentation(classes, predictor.names, predictor.palette), predictor.segment(item.picture))
+        overlays = [overlay_segmentation(item.picture, one, opacity=0.7, legend=False) for one in both]
+        return [item.picture, *(np.asarray(overlay) for overlay in overlays)]

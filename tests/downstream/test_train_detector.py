@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForObjectDetection
 
-from fusion_hub.downstream.detector_networks import initialize, new_network
+from fusion_hub.data import PairedDataset
+from fusion_hub.data.annotations import find_boxes
 from fusion_hub.downstream.detectors import TransformersDetector
 from fusion_hub.downstream.image_training import Augmentation
 from fusion_hub.downstream.inputs import open_inputs
@@ -26,9 +27,10 @@ from fusion_hub.downstream.train_detector import (
     DetectorTask,
     DetectorTraining,
     boxes_in_view,
-    open_boxed,
+    initialize,
+    new_network,
 )
-from fusion_hub.training import ConfigError, Source, load_config
+from fusion_hub.training import ConfigError, load_config
 from tests.support.downstream_runs import detector_config, run_config, train
 from tests.support.tiny_transformers import save_detector
 from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
@@ -60,7 +62,7 @@ def extent(mask: np.ndarray) -> list[float]:
 def test_boxes_move_with_their_pictures(number: int, smallest: float, largest: float, rare: float) -> None:
     item = coded_picture([(20, 30, 70, 80), (120, 40, 180, 130)], [0, 1], (150, 200))
     augmentation = Augmentation(scale=(smallest, largest), rare_classes=rare)
-    crops = DetectionCrops([[item]], [None], 3, 2, augmentation, (96, 128))
+    crops = DetectionCrops([[item]], [None], 3, 2, augmentation, shape=(96, 128))
     sample = crops.sample(number, 192)
     image, boxes, classes = sample["image"].numpy(), sample["boxes"], sample["classes"].tolist()
     assert image.shape == (3, 192, 256) and boxes.shape == (2, 4) and int(sample["sample"]) == number
@@ -79,7 +81,7 @@ def test_boxes_move_with_their_pictures(number: int, smallest: float, largest: f
 
 def test_a_view_does_not_depend_on_its_resolution() -> None:
     item = coded_picture([(20, 30, 70, 80), (120, 40, 180, 130)], [0, 1], (150, 200))
-    crops = DetectionCrops([[item]], [None], 0, 2, Augmentation(scale=(0.7, 1.5)), (96, 128))
+    crops = DetectionCrops([[item]], [None], 0, 2, Augmentation(scale=(0.7, 1.5)), shape=(96, 128))
     for number in range(10):
         small, large = crops.sample(number, 96), crops.sample(number, 192)
         assert small["image"].shape[2:] == (128,) and large["image"].shape[2:] == (256,)
@@ -97,9 +99,9 @@ def test_views_seek_rare_classes() -> None:
     empty = coded_picture([], [], (64, 64))
     rare = coded_picture([(50, 3, 58, 11)], [1], (64, 64))
     augmentation = Augmentation(scale=(2.0, 3.0), rare_classes=1.0)
-    crops = DetectionCrops([[empty] * 9, [rare]], [None, None], 0, 3, augmentation, (64, 64))
+    crops = DetectionCrops([[empty] * 9, [rare]], [None, None], 0, 3, augmentation, shape=(64, 64))
     assert all((crops.sample(number, 64)["classes"] == 1).any() for number in range(30))
-    crops = DetectionCrops([[empty] * 9, [rare]], [1.0, 3.0], 0, 3, Augmentation(), (64, 64))
+    crops = DetectionCrops([[empty] * 9, [rare]], [1.0, 3.0], 0, 3, Augmentation(), shape=(64, 64))
     assert sum((crops.sample(number, 64)["classes"] == 1).any() for number in range(300)) in range(195, 255)
 
 
@@ -109,7 +111,7 @@ def test_training_sees_what_the_image_processor_gives(tmp_path: Path, drawn: Pat
     task = DetectorTask(config, detector_config(tmp_path, **plain))
     crops = task.open_samples(config)
     module = task.build_training_module(task.build_model())
-    processor = task.detector(module.model.eval()).processor
+    processor = task.predictor(module.model.eval()).processor
     expected = [
         processor(images=Image.fromarray(picture), return_tensors="pt")["pixel_values"][0]
         for item in crops.pictures[0]
@@ -156,7 +158,9 @@ def test_a_few_steps_on_two_views_lower_the_loss(
 @pytest.mark.parametrize("architecture", ["rt_detr_v2", "d_fine"])
 def test_a_batch_without_objects_has_a_loss(architecture: str) -> None:
     torch.manual_seed(0)
-    module = DetectorTraining(new_network(architecture, "tiny", CLASSES, 12, 6), ((0.0,) * 3, (1.0,) * 3))
+    module = DetectorTraining(
+        new_network(architecture, "tiny", num_labels=2, num_queries=12, num_denoising=6), ((0.0,) * 3, (1.0,) * 3)
+    )
     batch = {"image": torch.rand(2, 3, 64, 64), "boxes": torch.zeros(2, 0, 4)}
     loss, parts = module({**batch, "classes": torch.zeros(2, 0, dtype=torch.int64)}, 0)
     loss.backward()
@@ -183,7 +187,7 @@ def test_repeats_match_more_predictions_to_each_box_and_only_at_first() -> None:
 @pytest.mark.parametrize("architecture", ["rt_detr_v2", "d_fine"])
 def test_new_networks_pass_their_pictures_on(architecture: str) -> None:
     torch.manual_seed(0)
-    model = new_network(architecture, "small", CLASSES, 20, 10)
+    model = new_network(architecture, "small", num_labels=2, num_queries=20, num_denoising=10)
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert len(norms) > 20 and all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in norms)
     output = model.train()(pixel_values=torch.randn(2, 3, 64, 96))
@@ -241,7 +245,7 @@ def test_the_ci_configuration_trains_a_detector(tmp_path: Path) -> None:
     # What was measured is what a user gets: the picture in its own size, through the image processor.
     detector = TransformersDetector.from_pretrained(folder)
     assert list(detector.names.values()) == CLASSES
-    (boxed,) = open_boxed(Source("generated:1"), CLASSES, None)
+    (boxed,) = find_boxes(list(PairedDataset.open("generated:1")), CLASSES)
     picture = open_inputs("average").picture(boxed.pair)
     result = evaluate_detector(detector, [(boxed.name, picture, boxed.boxes, boxed.class_ids)], CLASSES)
     saved = DetectionResult.load(folder / "detection.json")

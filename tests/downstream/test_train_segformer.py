@@ -23,12 +23,14 @@ from fusion_hub.downstream.scores import (
     confusion_matrix,
     evaluate_segmenter,
 )
-from fusion_hub.downstream.segmentation_losses import class_weights, lovasz_softmax, weighted_cross_entropy
 from fusion_hub.downstream.train_segformer import (
     LabeledPicture,
     SegFormerTask,
     SegmentationCrops,
+    class_weights,
+    lovasz_softmax,
     segformer_logits,
+    weighted_cross_entropy,
 )
 from fusion_hub.training import ConfigError, load_config
 from tests.support.downstream_runs import detector_config, run_config, segformer_config
@@ -295,7 +297,7 @@ def test_training_sees_what_the_image_processor_gives(tmp_path: Path, drawn: Pat
     (pictures,) = task.open_samples(config).pictures
     module = task.build_training_module(task.build_model())
     (pair, *_) = PairedDataset.open(str(drawn))
-    expected = task.segmenter(module.model).processor(images=pair.visible, return_tensors="pt")["pixel_values"][0]
+    expected = task.predictor(module.model).processor(images=pair.visible, return_tensors="pt")["pixel_values"][0]
     seen = torch.from_numpy(pictures[0].picture.transpose(2, 0, 1).copy()) / 255
     torch.testing.assert_close((seen - module.mean) / module.std, expected, atol=1e-5, rtol=1e-5)
     whole = torch.cat([torch.from_numpy(item.picture.copy()).flatten(0, 1) for item in pictures]) / 255
