@@ -27,6 +27,7 @@ from fusion_hub.evaluation.statistics import (
     Interval,
     holm,
     mean_ranks,
+    n_of,
     paired_bootstrap,
 )
 from fusion_hub.metrics import LEGACY_METRICS, METRICS, find_metric
@@ -66,13 +67,12 @@ class Row:
         method, source: free text from a file: to be escaped wherever it is written.
         kind: a key of `KINDS`.
         n: number of images that the means run over.
+        expected: number of pairs that the set should have; 0 where the file does not say.
         metrics: by name; metrics that are undefined on every image are left out.
-        names: of the images, for rows with per-image values.
-        per_image: for each metric `(len(names),)` float64, NaN where undefined.
+        names, per_image: names of images, and for each metric `(len(names),)` float64, NaN where undefined; or empty.
         warnings: what a reader must know before quoting the row.
         baseline: a rule without a network.
         origin: its file, for messages.
-        expected: number of pairs that the set should have; 0 where the file does not say.
     """
 
     method: str
@@ -91,7 +91,7 @@ class Row:
     @property
     def count(self) -> str:
         """`n`, or `n of N` where pairs of the set could not be measured."""
-        return f"{self.n} of {self.expected}" if self.n < self.expected else str(self.n)
+        return n_of(self.n, self.expected)
 
     @property
     def values(self) -> dict[str, float]:
@@ -140,10 +140,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """`better` or `worse`, in brackets if only without Holm's correction, or empty."""
-        if not self.excludes_zero:
-            return ""
         word = "better" if self.better else "worse"
-        return word if self.confirmed else f"({word})"
+        return "" if not self.excludes_zero else word if self.confirmed else f"({word})"
 
 
 @dataclass(frozen=True)
@@ -160,10 +158,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """A table as a paper prints it: shown, never ranked with other rows.
-
-    `same_pairs` says whether its means run over the very pairs of `dataset`; `note` says how to read it.
-    """
+    """A table as a paper prints it: shown, never ranked. `same_pairs`: its means run over the pairs of `dataset`."""
 
     dataset: str | None
     title: str
@@ -171,6 +166,11 @@ class PrintedTable:
     same_pairs: bool
     note: str
     rows: tuple[Row, ...]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Columns, in the order of the rows."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.metrics))
 
 
 @dataclass(frozen=True)
@@ -200,20 +200,15 @@ class Board:
     @property
     def count(self) -> str:
         """`n`, or `n of N` where pairs of the set could not be measured."""
-        expected = max((entry.row.expected for entry in self.entries if entry.row.n == self.n), default=0)
-        return f"{self.n} of {expected}" if self.n < expected else str(self.n)
+        return n_of(self.n, max((entry.row.expected for entry in self.entries if entry.row.n == self.n), default=0))
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All sets.
+    """All sets: a board for each, in the order of the evaluations.
 
-    Attributes:
-        boards: one for each set, in the order of the evaluations.
-        rank_metrics: the metrics of the mean rank.
-        elsewhere: printed tables of sets that no evaluation here has.
-        provenance: of each evaluation, by a short name of its file.
-        notes: notes on all sets.
+    `elsewhere` are printed tables of sets that no evaluation has; `provenance` is that of each evaluation, by a short
+    name of its file.
     """
 
     boards: tuple[Board, ...]
@@ -313,17 +308,39 @@ def _board(
     present = {row.method for row in rows}
     rows = rows + [row for row in published.baselines.get(dataset, []) if row.method not in present]
     notes = []
-    missing = [name for name in ("average", "maximum") if name not in {row.method for row in rows}]
+    missing = [name for name in ("average", "maximum") if all(row.method != name for row in rows)]
     if missing:
         notes.append(
             f"No row of {' or '.join(missing)}: without it, the table cannot show the benefit of a network. Evaluate "
             "again with the baselines."
         )
-    # The images that most measured rows are over: how many, and their names where known.
+    # The images that most measured rows are over: how many, and their names where known. Other rows are not ranked.
     counts = Counter((r.n, frozenset(r.names)) for r in [r for r in rows if r.kind != "published"] or rows)
     n, names = max(counts, key=lambda images: (counts[images], images[0], len(images[1])))
-    entries = _entries(rows, columns, rank_metrics, n, names)
-    if not any(entry.rank is not None for entry in entries):
+
+    def obstacle(row: Row) -> str:
+        if row.n != n:
+            return f"Not ranked: its means run over {row.n} images, those of the table over {n}."
+        others = len(set(row.names) - names) if names else 0
+        return f"Not ranked: {others} of its {n} images are not among those of the table." if others else ""
+
+    same = [row for row in rows if not obstacle(row)]
+    ranks = {id(row): rank for row, rank in zip(same, mean_ranks(same, rank_metrics), strict=True)}
+    levels = {}  # the best and the second best value of each metric; equal values share a mark
+    for name in columns:
+        own = {row.metrics[name].mean for row in same if name in row.metrics}
+        levels[name] = sorted(own, reverse=find_metric(name).direction == "up")[:2]
+    entries = []
+    for row in rows:
+        comparable = id(row) in ranks
+        best, second = (
+            frozenset(name for name, found in levels.items() if comparable and row.values.get(name) in found[i : i + 1])
+            for i in (0, 1)
+        )
+        reasons = () if comparable else (obstacle(row),)
+        entries.append(Entry(row, ranks.get(id(row)), comparable, (*row.warnings, *reasons), best, second))
+    entries.sort(key=lambda e: (e.rank is None, not e.comparable, e.rank or 0))
+    if entries[0].rank is None:
         notes.append(f"No row has all of the rank metrics ({', '.join(rank_metrics)}), so there is no mean rank.")
     # The reference: the best-ranked row with per-image values; without ranks the first model, else the first such row.
     able = [entry for entry in entries if entry.row.per_image and entry.comparable]
@@ -342,37 +359,6 @@ def _board(
     )
 
 
-def _entries(
-    rows: Sequence[Row], columns: Sequence[str], rank_metrics: Sequence[str], n: int, names: frozenset[str]
-) -> list[Entry]:
-    """All rows, best first; then those without a rank: rows over the same images before others."""
-    reasons: list[str] = []
-    for row in rows:
-        others = len(frozenset(row.names) - names) if row.names and names else 0
-        if row.n != n:
-            reasons.append(f"Not ranked: its means run over {row.n} images, those of the table over {n}.")
-        elif others:
-            reasons.append(f"Not ranked: {others} of its {n} images are not among those of the table.")
-        else:
-            reasons.append("")
-    same = [row for row, reason in zip(rows, reasons, strict=True) if not reason]
-    ranks = {id(row): rank for row, rank in zip(same, mean_ranks(same, rank_metrics), strict=True)}
-    levels = {}  # the best and the second best value of each metric; equal values share a mark
-    for name in columns:
-        own = {row.metrics[name].mean for row in same if name in row.metrics}
-        levels[name] = sorted(own, reverse=find_metric(name).direction == "up")[:2]
-    entries = []
-    for row, reason in zip(rows, reasons, strict=True):
-        values = {} if reason else row.values
-        best, second = (
-            frozenset(name for name, found in levels.items() if name in values and values[name] in found[i : i + 1])
-            for i in (0, 1)
-        )
-        notes = (*row.warnings, reason) if reason else row.warnings
-        entries.append(Entry(row, ranks.get(id(row)), not reason, notes, best, second))
-    return sorted(entries, key=lambda e: (e.rank is None, not e.comparable, e.rank or 0))
-
-
 def compare(
     rows: Sequence[Row], reference: Row, metrics: Sequence[str] = RANK_METRICS, seed: int = 0
 ) -> list[Comparison]:
@@ -385,25 +371,18 @@ def compare(
     resamples = max(RESAMPLES, 200 * len(others))
     found: list[Comparison] = []
     for metric in metrics:
-        pairs = [(row, _differences(row, reference, metric)) for row in others]
-        compared = [
-            Comparison(row.method, metric, len(values), *paired_bootstrap(values, resamples, seed))
-            for row, values in pairs
-            if len(values) >= MIN_IMAGES
-        ]
+        compared = []
+        for row in others:
+            own = dict(zip(row.names, row.per_image.get(metric, ()), strict=False))
+            other = zip(reference.names, reference.per_image.get(metric, ()), strict=False)
+            values = np.array([own[name] - value for name, value in other if name in own], dtype=np.float64)
+            values = values[~np.isnan(values)]
+            if len(values) >= MIN_IMAGES:
+                tested = paired_bootstrap(values, resamples, seed)
+                compared.append(Comparison(row.method, metric, len(values), *tested))
         adjusted = holm([comparison.p for comparison in compared])
         found += [dataclasses.replace(one, p_holm=p) for one, p in zip(compared, adjusted, strict=True)]
     return found
-
-
-def _differences(row: Row, reference: Row, metric: str) -> np.ndarray:
-    """`(n,)`: row minus reference, in the order of the reference's images; empty where either lacks the metric."""
-    if metric not in row.per_image or metric not in reference.per_image:
-        return np.empty(0)
-    own = dict(zip(row.names, row.per_image[metric], strict=True))
-    other = zip(reference.names, reference.per_image[metric], strict=True)
-    values = np.array([own[name] - value for name, value in other if name in own], dtype=np.float64)
-    return values[~np.isnan(values)]
 
 
 def merge(rows: Iterable[Row]) -> list[Row]:
@@ -415,34 +394,32 @@ def merge(rows: Iterable[Row]) -> list[Row]:
     merged: dict[tuple[str, str, bool], Row] = {}
     for row in rows:
         key = (row.dataset, row.method, row.kind == "published")
-        merged[key] = _union(merged[key], row) if key in merged else row
-    return list(merged.values())
-
-
-def _union(first: Row, second: Row) -> Row:
-    """Both rows in one: metrics, per-image values and warnings of either."""
-    wrong = [f"n {second.n} against {first.n}"] if first.n != second.n else []
-    if first.names and second.names and set(first.names) != set(second.names):
-        wrong.append("other images")
-    for name in first.metrics.keys() & second.metrics.keys():
-        one, two = first.metrics[name].mean, second.metrics[name].mean
-        if not math.isclose(one, two, rel_tol=1e-4, abs_tol=1e-6):
-            wrong.append(f"{name} {two:g} against {one:g}")
-    if wrong:
-        raise ValueError(
-            f"{second.origin}: {second.method!r} on {second.dataset} differs from the row of that name in "
-            f"{first.origin}: {wrong[0]}; give the methods different names or leave one file out"
+        first = merged.setdefault(key, row)
+        if first is row:
+            continue
+        wrong = [f"n {row.n} against {first.n}"] if first.n != row.n else []
+        if first.names and row.names and set(first.names) != set(row.names):
+            wrong.append("other images")
+        for name in first.metrics.keys() & row.metrics.keys():
+            one, two = first.metrics[name].mean, row.metrics[name].mean
+            if not math.isclose(one, two, rel_tol=1e-4, abs_tol=1e-6):
+                wrong.append(f"{name} {two:g} against {one:g}")
+        if wrong:
+            raise ValueError(
+                f"{row.origin}: {row.method!r} on {row.dataset} differs from the row of that name in {first.origin}: "
+                f"{wrong[0]}; give the methods different names or leave one file out"
+            )
+        names = first.names or row.names
+        position = {name: i for i, name in enumerate(row.names)}
+        order = [position[name] for name in names] if position else []
+        merged[key] = dataclasses.replace(
+            first,
+            metrics={**row.metrics, **first.metrics},
+            names=names,
+            per_image={**{name: column[order] for name, column in row.per_image.items()}, **first.per_image},
+            warnings=tuple(dict.fromkeys([*first.warnings, *row.warnings])),
         )
-    names = first.names or second.names
-    position = {name: i for i, name in enumerate(second.names)}
-    order = [position[name] for name in names] if second.names else []
-    return dataclasses.replace(
-        first,
-        metrics={**second.metrics, **first.metrics},
-        names=names,
-        per_image={**{name: column[order] for name, column in second.per_image.items()}, **first.per_image},
-        warnings=tuple(dict.fromkeys([*first.warnings, *second.warnings])),
-    )
+    return list(merged.values())
 
 
 def _differing_provenance(provenance: Mapping[str, dict[str, Any]]) -> Iterator[str]:
@@ -507,10 +484,10 @@ def _read_row(raw: Any, where: str, origin: str) -> Row:
     names, per_image = _read_per_image(raw, where, n)
     for name in metrics.keys() & per_image.keys():
         mean, defined = metrics[name].mean, per_image[name][~np.isnan(per_image[name])]
-        if not len(defined) or not math.isclose(mean, defined.mean(), rel_tol=1e-3, abs_tol=1e-4):
-            found = f"{defined.mean():g}" if len(defined) else "undefined"
-            message = f"the mean is {mean:g}, but that of the per-image values is {found}; evaluate again"
-            _fail(f"{where}: {name}", message)
+        found = defined.mean() if len(defined) else math.nan
+        if not math.isclose(mean, found, rel_tol=1e-3, abs_tol=1e-4):
+            own = f"{found:g}" if len(defined) else "undefined"
+            _fail(where, f"{name}: the mean is {mean:g}, but that of the per-image values is {own}; evaluate again")
     return Row(
         method=method,
         kind=kind,
@@ -559,7 +536,7 @@ def read_published(path: Path = PUBLISHED) -> Published:
             Row(
                 method=_text(raw, "method", where),
                 kind="published",
-                source=_text({**raw, **found} if "source" in found else raw, "source", where),
+                source=_text({**raw, **found}, "source", where),
                 dataset=dataset,
                 n=n,
                 metrics={k: Interval(_number(v, f"{where}: {k}")) for k, v in raw["values"].items() if v is not None},
@@ -603,10 +580,10 @@ def _read_json(path: Path, expected: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         what = str(error) if str(error).startswith("it holds") else "it is damaged and cannot be read as JSON"
         raise ValueError(f"{path}: {what}; run `fusion-hub evaluate` again") from error
-    if not isinstance(content, dict) or content.get("format") != expected:
-        found = repr(content.get("format")) if isinstance(content, dict) else f"a {type(content).__name__}"
+    found = repr(content.get("format")) if isinstance(content, dict) else f"a {type(content).__name__}"
+    if found != repr(expected):
         raise ValueError(f"{path}: its format is {found}, expected {expected!r}")
-    return content
+    return dict(content)
 
 
 def _fail(where: str, message: str) -> NoReturn:
@@ -636,6 +613,6 @@ def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         _fail(where, f"expected a number or null, got {type(value).__name__}")
     if not abs(value) < LARGEST:
-        shown = f"{value}"[:20]
-        _fail(where, f"is {shown}: expected a finite number below {LARGEST:g}; undefined values are written as null")
+        found = str(value)[:20]
+        _fail(where, f"is {found}: expected a finite number below {LARGEST:g}; undefined values are written as null")
     return float(value)

@@ -61,27 +61,20 @@ def footnotes(entries: Iterable["Entry"]) -> dict[str, int]:
 
 def comparisons_by_method(board: "Board") -> dict[str, dict[str, "Comparison"]]:
     """By method in the order of the table, then by metric."""
-    found = {}
-    for entry in board.entries:
-        cells = {c.metric: c for c in board.comparisons if c.method == entry.row.method}
-        if cells and entry.row.kind != "published":
-            found[entry.row.method] = cells
-    return found
+    methods = dict.fromkeys(entry.row.method for entry in board.entries if entry.row.kind != "published")
+    found = {method: {c.metric: c for c in board.comparisons if c.method == method} for method in methods}
+    return {method: cells for method, cells in found.items() if cells}
 
 
 def images_compared(cells: dict[str, "Comparison"]) -> str:
     """`25`, or `23..25` where metrics are undefined on some."""
-    counts = [comparison.n for comparison in cells.values()]
-    return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)}..{max(counts)}"
+    counts = sorted({comparison.n for comparison in cells.values()})
+    return "..".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
 
 
 def without_values(board: "Board") -> list[str]:
     """Methods that cannot be compared because they have no per-image values."""
     return list(dict.fromkeys(entry.row.method for entry in board.entries if not entry.row.per_image))
-
-
-def printed_metrics(table: "PrintedTable") -> list[str]:
-    return list(dict.fromkeys(name for row in table.rows for name in row.metrics))
 
 
 # --- Markdown --------------------------------------------------------------------------------------------------------
@@ -92,11 +85,9 @@ def markdown(board: "Leaderboard") -> str:
     parts = ["# Leaderboard", f"{CONVENTION} Rank metrics: {', '.join(map(escape, board.rank_metrics))}."]
     parts += [f"> {escape(note)}" for note in board.notes]
     for own in board.boards:
-        parts += _markdown_board(own)
+        parts += [*_markdown_board(own), *_markdown_differences(own), *_markdown_printed(own.printed)]
     if board.elsewhere:
-        parts.append("## Printed tables of other sets")
-        for table in board.elsewhere:
-            parts += _markdown_printed(table)
+        parts += ["## Printed tables of other sets", *_markdown_printed(board.elsewhere)]
     return "\n\n".join([*parts, "## How to read this", bullets(READING)]) + "\n"
 
 
@@ -104,28 +95,22 @@ def _markdown_board(board: "Board") -> Iterator[str]:
     yield f"## {escape(board.dataset)}: {escape(board.title)} ({board.count} images)"
     yield from (f"> {escape(note)}" for note in board.notes)
     notes = footnotes(board.entries)
-    heads = ["method", "kind", "n", "mean rank ↓", *(escape(heading(name)) for name in board.metrics), "source"]
     lines = []
     for entry in board.entries:
         row = entry.row
         method = escape(row.method) + "".join(f"<sup>{notes[note]}</sup>" for note in entry.notes)
-        rank = "" if entry.rank is None else f"{entry.rank:.2f}"
-        cells = (_markdown_cell(entry, name, row.metrics.get(name)) for name in board.metrics)
-        lines.append([method, row.badge, row.count, rank, *cells, escape(row.source)])
+        line = [method, row.badge, row.count, "" if entry.rank is None else f"{entry.rank:.2f}"]
+        for name in board.metrics:
+            found = row.metrics.get(name, Interval(math.nan))
+            mean, low, high = (format_value(name, value) for value in (found.mean, found.low, found.high))
+            text = f"**{mean}**" if name in entry.best else f"<u>{mean}</u>" if name in entry.second else mean
+            text += f"<br><sub>{low}..{high}</sub>" if found.has_ends else ""
+            line.append(text if name in row.metrics else "")
+        lines.append([*line, escape(row.source)])
+    heads = ["method", "kind", "n", "mean rank ↓", *(escape(heading(name)) for name in board.metrics), "source"]
     yield markdown_table(heads, lines)
     if notes:
         yield "\n".join(f"<sup>{number}</sup> {escape(note)}  " for note, number in notes.items())
-    yield from _markdown_differences(board)
-    for table in board.printed:
-        yield from _markdown_printed(table)
-
-
-def _markdown_cell(entry: "Entry", name: str, found: Interval | None) -> str:
-    if found is None:
-        return ""
-    mean, low, high = (format_value(name, value) for value in (found.mean, found.low, found.high))
-    text = f"**{mean}**" if name in entry.best else f"<u>{mean}</u>" if name in entry.second else mean
-    return f"{text}<br><sub>{low}..{high}</sub>" if found.has_ends else text
 
 
 def _markdown_differences(board: "Board") -> Iterator[str]:
@@ -141,26 +126,23 @@ def _markdown_differences(board: "Board") -> Iterator[str]:
     metrics = list(dict.fromkeys(comparison.metric for comparison in board.comparisons))
     lines = []
     for method, cells in compared.items():
-        texts = []
-        for metric in metrics:
-            found = cells.get(metric)
-            words = [*format_difference(found), f"*{found.verdict}*" * bool(found.verdict)] if found else []
-            texts.append(" ".join(words).rstrip())
-        lines.append([escape(method), images_compared(cells), *texts])
+        texts = {c.metric: " ".join([*format_difference(c), f"*{c.verdict}*"]) for c in cells.values()}
+        columns = (texts.get(metric, "").removesuffix(" **") for metric in metrics)  # " **" is an empty verdict
+        lines.append([escape(method), images_compared(cells), *columns])
     yield markdown_table(["method", "images", *map(escape, metrics)], lines)
     if silent := without_values(board):
         yield f"No per-image values: {', '.join(map(escape, silent))}."
 
 
-def _markdown_printed(table: "PrintedTable") -> Iterator[str]:
-    metrics = printed_metrics(table)
-    yield f"### {escape(table.title)}"
-    yield escape(table.note)
-    lines = [
-        [escape(row.method), *(f"{row.values[name]:.2f}" if name in row.values else "" for name in metrics)]
-        for row in table.rows
-    ]
-    yield markdown_table(["method", *map(escape, metrics)], lines)
+def _markdown_printed(tables: Iterable["PrintedTable"]) -> Iterator[str]:
+    for table in tables:
+        yield f"### {escape(table.title)}"
+        yield escape(table.note)
+        lines = [
+            [escape(row.method), *(f"{row.values[name]:.2f}" if name in row.values else "" for name in table.metrics)]
+            for row in table.rows
+        ]
+        yield markdown_table(["method", *map(escape, table.metrics)], lines)
 
 
 # --- HTML ------------------------------------------------------------------------------------------------------------
@@ -176,7 +158,7 @@ def html(board: "Leaderboard") -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     shared = (arrow, footnotes, format_value, format_difference, comparisons_by_method, images_compared)
-    environment.globals.update({f.__name__: f for f in (*shared, printed_metrics, without_values, scatter_plots)})
+    environment.globals.update({f.__name__: f for f in (*shared, without_values, scatter_plots)})
     text = environment.from_string(page).render(
         board=board,
         css=css,

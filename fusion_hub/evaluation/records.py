@@ -20,7 +20,7 @@ import numpy as np
 from fusion_hub.data import PairedDataset
 from fusion_hub.data.pairs import ImageSource, inspect_picture
 from fusion_hub.evaluation.methods import Method, stretch
-from fusion_hub.evaluation.statistics import Interval, bootstrap_mean, format_value
+from fusion_hub.evaluation.statistics import Interval, bootstrap_mean, format_value, n_of
 from fusion_hub.image.io import read_bytes
 from fusion_hub.metrics import evaluate_pair, find_metric
 
@@ -75,12 +75,7 @@ class EvaluationSet:
 
     @classmethod
     def of(cls, name: str, pairs: PairedDataset, *, complete: bool = True) -> "EvaluationSet":
-        """With a digest of the names and contents of all pictures.
-
-        Args:
-            name: in tables.
-            pairs: the set.
-            complete: False for a part of a set: files without a partner then do not count.
+        """With a digest of the names and contents of all pictures; `complete=False` ignores files without a partner.
 
         Raises:
             ValueError: the set is streamed, or two pairs have one name.
@@ -166,22 +161,17 @@ class Records:
         a last line that a crash has cut off is left out without one."""
         found: dict[str, Record] = {}
         for file in sorted(self.folder.glob("*.jsonl")):
-            lines = file.read_bytes().split(b"\n")
-            damaged = 0
-            for number, line in enumerate(lines, start=1):
-                if record := _parse_record(line):
-                    found[record.pop("name")] = record
-                elif line.strip() and number < len(lines):
-                    damaged += 1
-            if damaged:
+            *lines, last = file.read_bytes().split(b"\n")
+            records = [_parse_record(line) for line in (*lines, last)]
+            found |= {record.pop("name"): record for record in records if record}
+            if damaged := sum(not record and bool(line.strip()) for line, record in zip(lines, records, strict=False)):
                 warnings.warn(f"{file} has {damaged} damaged records: these pairs are measured again", stacklevel=2)
         return found
 
     def append(self, process: int, name: str, record: Record) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"{process}.jsonl"
-        # A crash may have cut off the last line: start a new one.
-        cut = file.exists() and file.stat().st_size > 0 and not file.read_bytes().endswith(b"\n")
+        cut = file.exists() and file.read_bytes()[-1:] not in (b"", b"\n")  # the last line, by a crash
         with file.open("a", encoding="utf-8") as stream:
             stream.write(("\n" if cut else "") + json.dumps({"name": name, **record}) + "\n")
             stream.flush()
@@ -240,7 +230,7 @@ class Row:
     @property
     def count(self) -> str:
         """`n`, or `n of N` where pairs are missing."""
-        return f"{self.n} of {self.expected}" if self.n < self.expected else str(self.n)
+        return n_of(self.n, self.expected)
 
     def as_json(self) -> dict[str, Any]:
         """As in `summary.json`; undefined values are null."""
@@ -320,33 +310,24 @@ def warnings_of(row: Row, average: Row, maximum: Row) -> list[str]:
             )
     own = {band: row.metrics[f"VIF_{band}"].mean for band in BANDS}
     band = min(own, key=lambda name: own[name])
-    least = min(average.metrics[f"VIF_{name}"].mean for name in own)
+    least = min(average.metrics[f"VIF_{name}"].mean for name in BANDS)
     if own[band] < ONE_SIDED * least:
         found.append(
             f"keeps little of the {band} source: VIF_{band} {own[band]:.3f}, while plain averaging keeps at least "
             f"{least:.3f} of each source"
         )
-    explained = _explained_by_stretch(row, average, maximum)
+    explained = []  # contrast above both baselines, but not above the same baselines stretched in the same way
+    spans = row.full_range >= FULL_RANGE_SHARE if row.was_stretched is None else row.was_stretched
+    for name in row.stretched if spans else ():
+        mean = row.metrics[name].mean
+        stretched = max(average.stretched[name], maximum.stretched[name])
+        if max(average.metrics[name].mean, maximum.metrics[name].mean) < mean <= stretched:
+            explained.append(f"{name} {format_value(name, mean)} (stretched: {format_value(name, stretched)})")
     if explained:
-        known = "its images were stretched"
-        if not row.was_stretched:
-            known = f"{row.full_range:.0%} of its images span 0 to 255"
+        seen = f"{row.full_range:.0%} of its images span 0 to 255"
+        known = "its images were stretched" if row.was_stretched else seen
         found.append(
             f"{known}, and a min-max stretch explains the gain: above average and maximum, but not above them once "
             f"they are stretched too: {', '.join(explained)}"
         )
     return found
-
-
-def _explained_by_stretch(row: Row, average: Row, maximum: Row) -> list[str]:
-    """Contrast above both baselines, but not above the same baselines stretched in the same way."""
-    if not (row.full_range >= FULL_RANGE_SHARE if row.was_stretched is None else row.was_stretched):
-        return []
-    explained = []
-    for name in row.stretched:
-        mean = row.metrics[name].mean
-        plain = max(average.metrics[name].mean, maximum.metrics[name].mean)
-        stretched = max(average.stretched[name], maximum.stretched[name])
-        if plain < mean <= stretched:
-            explained.append(f"{name} {format_value(name, mean)} (stretched: {format_value(name, stretched)})")
-    return explained

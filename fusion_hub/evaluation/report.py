@@ -31,29 +31,27 @@ THUMBNAIL = 240  # pixels, width
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def markdown_table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of cells that are Markdown already: `escape` text from files."""
+def _frame(heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> Any:
     import pandas
 
-    return str(pandas.DataFrame(lines, columns=list(heads)).to_markdown(index=False, disable_numparse=True))
+    return pandas.DataFrame(lines, columns=list(heads), dtype=object)
+
+
+def markdown_table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of cells that are Markdown already: `escape` text from files."""
+    return str(_frame(heads, lines).to_markdown(index=False, disable_numparse=True))
 
 
 def latex_table(heads: Sequence[str], lines: Iterable[Sequence[str]], caption: str) -> str:
     """A booktabs table of cells that are LaTeX already."""
-    import pandas
-
     columns = "l" + "r" * (len(heads) - 1)
-    table = pandas.DataFrame(lines, columns=list(heads)).to_latex(
-        index=False, escape=False, column_format=columns, caption=caption
-    )
+    table = _frame(heads, lines).to_latex(index=False, escape=False, column_format=columns, caption=caption)
     return "% needs \\usepackage{booktabs}\n" + table.replace("\\begin{table}\n", "\\begin{table}\n\\centering\n")
 
 
 def csv_table(heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     """Comma-separated values for other programs: every digit, undefined values empty."""
-    import pandas
-
-    return str(pandas.DataFrame(lines, columns=list(heads), dtype=object).to_csv(index=False, lineterminator="\n"))
+    return str(_frame(heads, lines).to_csv(index=False, lineterminator="\n"))
 
 
 def write_text(file: Path, text: str) -> Path:
@@ -194,12 +192,24 @@ def markdown(result: "Evaluation") -> str:
     for dataset, rows in groups.items():
         apart = rows[0].distances["sources"]
         warned = [f"**{escape(row.method)}** {escape(text)}" for row in rows for text in row.warnings]
+        winners = {metric: best(rows, metric) for metric in result.metrics}
+        means, guards = [], []
+        for row in rows:
+            means.append([escape(row.method), row.count])
+            for metric in result.metrics:
+                found = row.metrics[metric]
+                mean, low, high = (format_value(metric, value) for value in (found.mean, found.low, found.high))
+                shown = f"**{mean}**" if winners[metric] is row else mean
+                means[-1].append(f"{shown} [{low}, {high}]" if found.has_ends else shown)
+            distances = (f"{row.distances[band]:.1f}" for band in BANDS)
+            per_source = (format_value(metric, row.metrics[metric].mean) for metric in GUARD_METRICS)
+            guards.append([escape(row.method), *distances, *per_source])
         parts += [
             f"## {dataset}, {pairs_of(rows)}",
             "Mean over the set, 95 % bootstrap interval over images; best mean in bold.",
-            _metric_table(rows, result.metrics),
+            markdown_table(["method", "n", *map(heading, result.metrics)], means),
             f"Per source; distances are mean absolute differences in gray levels, the sources are {apart:.1f} apart.",
-            _guard_table(rows),
+            markdown_table(["method", *(f"distance to {band}" for band in BANDS), *GUARD_METRICS], guards),
             f"Warnings:\n\n{bullets(warned)}" if warned else "No warnings.",
         ]
     if result.failures:
@@ -210,31 +220,6 @@ def markdown(result: "Evaluation") -> str:
         parts.append(f"## Not measured\n\n{bullets(named)}")
     parts.append(f"## How it was measured\n\n{bullets(result.notes)}")
     return "\n\n".join(parts) + "\n"
-
-
-def _metric_table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
-    winners = {metric: best(rows, metric) for metric in metrics}
-
-    def cell(row: Row, metric: str) -> str:
-        found = row.metrics[metric]
-        mean, low, high = (format_value(metric, value) for value in (found.mean, found.low, found.high))
-        shown = f"**{mean}**" if winners[metric] is row else mean
-        return f"{shown} [{low}, {high}]" if found.has_ends else shown
-
-    lines = [[escape(row.method), row.count, *(cell(row, metric) for metric in metrics)] for row in rows]
-    return markdown_table(["method", "n", *map(heading, metrics)], lines)
-
-
-def _guard_table(rows: Sequence[Row]) -> str:
-    lines = [
-        [
-            escape(row.method),
-            *(f"{row.distances[band]:.1f}" for band in BANDS),
-            *(format_value(metric, row.metrics[metric].mean) for metric in GUARD_METRICS),
-        ]
-        for row in rows
-    ]
-    return markdown_table(["method", *(f"distance to {band}" for band in BANDS), *GUARD_METRICS], lines)
 
 
 def latex(result: "Evaluation") -> str:
@@ -257,27 +242,22 @@ def latex(result: "Evaluation") -> str:
 
 def per_image_csv(row: Row, expected: Sequence[str] = ()) -> str:
     """One line for each image; undefined values are empty, as are all of a pair that could not be measured."""
-    lines: list[list[Any]] = [
-        [image, *(column[index] for column in row.values.values())] for index, image in enumerate(row.names)
-    ]
-    lines += [[name, *(None for _ in row.values)] for name in expected if name not in set(row.names)]
+    columns: list[Sequence[Any]] = [row.names, *row.values.values()]
+    lines = [*zip(*columns, strict=True), *([name] for name in expected if name not in set(row.names))]
     return csv_table(["name", *row.values], lines)
 
 
 def draw_means(result: "Evaluation") -> "Figure":
     """Mean and interval of every method: one panel for each metric, one line of panels for each set."""
-
-    def panel(metric: str, rows: Sequence[Row]) -> Panel:
-        styles = ("baseline" if row.kind == "baseline" else "method" for row in rows)
-        dots = [Dot(row.method, style, row.metrics[metric]) for row, style in zip(rows, styles, strict=True)]
-        return Panel(heading(metric), dots)
-
-    return draw_intervals(
-        [
-            (f"{dataset}\n{pairs_of(rows)}", [panel(metric, rows) for metric in result.metrics])
-            for dataset, rows in by_dataset(result.rows).items()
+    lines = []
+    for dataset, rows in by_dataset(result.rows).items():
+        styles = ["baseline" if row.kind == "baseline" else "method" for row in rows]
+        panels = [
+            Panel(heading(m), [Dot(row.method, style, row.metrics[m]) for row, style in zip(rows, styles, strict=True)])
+            for m in result.metrics
         ]
-    )
+        lines.append((f"{dataset}\n{pairs_of(rows)}", panels))
+    return draw_intervals(lines)
 
 
 def image_path(images: Path, method: str, pair: str, dataset: str) -> Path:
@@ -308,16 +288,11 @@ def draw_examples(rows: Sequence[Row], datasets: Sequence[EvaluationSet], images
         for axis in axes:
             axis.axis("off")
         for axis, (title, picture) in zip(axes, pictures, strict=False):
-            if picture is not None:
-                axis.imshow(_thumbnail(picture), cmap="gray", vmin=0, vmax=255)
             axis.set_title(title, fontsize=7)
+            if picture is not None:
+                picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+                picture = picture if picture.mode in ("L", "RGB") else Image.fromarray(luminance(picture))
+                size = THUMBNAIL, max(1, round(picture.height * THUMBNAIL / picture.width))
+                axis.imshow(np.asarray(picture.resize(size)), cmap="gray", vmin=0, vmax=255)
         axes[0].text(-0.08, 0.5, label, transform=axes[0].transAxes, rotation=90, va="center", ha="right", fontsize=7)
     return figure
-
-
-def _thumbnail(picture: Image.Image | np.ndarray) -> np.ndarray:
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(picture)
-    if picture.mode not in ("L", "RGB"):
-        picture = Image.fromarray(luminance(picture))
-    return np.asarray(picture.resize((THUMBNAIL, max(1, round(picture.height * THUMBNAIL / picture.width)))))

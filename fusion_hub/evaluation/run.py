@@ -70,12 +70,10 @@ class Evaluation:
     def notes(self) -> list[str]:
         """How it was measured, in sentences."""
         notes = [f"{key}: {text}" for key, text in self.provenance["conventions"].items()]
-        for name, metric in ((name, find_metric(name)) for name in self.metrics):
-            notes.append(f"{name}: {metric.convention} ({metric.paper})")
-        for name, details in self.provenance["methods"].items():
+        notes += [f"{name}: {find_metric(name).convention} ({find_metric(name).paper})" for name in self.metrics]
+        for name, details in (*self.provenance["methods"].items(), ("versions", self.provenance["versions"])):
             notes.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in details.items()))
-        versions = ", ".join(f"{key} {value}" for key, value in self.provenance["versions"].items())
-        return [*notes, f"versions: {versions}"]
+        return notes
 
     @property
     def markdown(self) -> str:

@@ -222,3 +222,8 @@ def format_value(metric: str, value: float | None) -> str:
 def arrow(metric: str) -> str:
     """The direction that is better."""
     return "↑" if find_metric(metric).direction == "up" else "↓"
+
+
+def n_of(n: int, expected: int) -> str:
+    """`90`, or `90 of 92` where some of those that were expected are missing."""
+    return f"{n} of {expected}" if n < expected else str(n)
