@@ -13,7 +13,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -24,16 +24,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from fusion_hub.files import write_aside
 from fusion_hub.image.luminance import quantize
-from fusion_hub.image.picture import (
-    Header,
-    Metadata,
-    Picture,
-    depth_of,
-    exif_block,
-    has_exif,
-    metadata_of,
-    upright,
-)
+from fusion_hub.image.picture import Header, Metadata, Picture, depth_of, exif_block, has_exif, metadata_of, upright
 from fusion_hub.image.tiff import is_tiff, read_tiff, read_tiff_header, write_tiff
 
 EncodedImage: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
@@ -53,27 +44,23 @@ MAX_PIXELS = 2**28
 _BY_PILLOW = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
 READ_FORMATS = ("PNG", "JPEG", "TIFF", "WebP", "BMP", "GIF", "PGM", "PPM", "JPEG 2000", "AVIF")
 
-_KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (  # offset, magic bytes, kind of file and advice
-    (4, b"ftyphei", "a HEIC picture: save it as JPEG or PNG"),
-    (4, b"ftypmif1", "a HEIF picture: save it as JPEG or PNG"),
-    (4, b"ftypcrx", "a camera raw file (CR3): develop it and save as 16-bit TIFF or PNG"),
-    (0, b"FFF\0", "a FLIR raw file (FFF): export radiometric TIFF or 16-bit PNG from the camera's program"),
-    (0, b"AFF\0", "a FLIR raw file (AFF): export radiometric TIFF or 16-bit PNG from the camera's program"),
-    (128, b"DICM", "a DICOM file: save the slice as 16-bit PNG or TIFF"),
-    (0, b"\x5c\x01\0\0", "a NIfTI volume: save one slice as 16-bit PNG or TIFF"),
-    (344, b"n+1\0", "a NIfTI volume: save one slice as 16-bit PNG or TIFF"),
-    (0, b"\x93NUMPY", "a NumPy file: load it with numpy.load and give the array"),
-    (0, b"\x89HDF", "an HDF5 or MATLAB file: save the image as TIFF"),
-    (0, b"MATLAB", "a MATLAB file: save the image as TIFF"),
-    (0, b"\x76\x2f\x31\x01", "an OpenEXR picture: save it as float TIFF"),
-    (0, b"#?RADIANCE", "a Radiance HDR picture: save it as float TIFF"),
-    (0, b"SIMPLE  =", "a FITS file: save the image as float TIFF"),
-    (0, b"\xff\x0a", "a JPEG XL picture: save it as PNG"),
-    (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture: save it as PNG"),
-    (0, b"P7\n", "a PAM picture: save it as PGM, PPM or PNG"),
-    (0, b"8BPS", "a Photoshop file: save it as TIFF or PNG"),
-    (0, b"%PDF", "a PDF document: save the image as PNG"),
-    (0, b"PK\x03\x04", "a zip archive: unpack it first"),
+_KNOWN_OTHERS = (  # how other files begin, their kind and advice
+    (rb".{4}ftyphei", "a HEIC picture: save it as JPEG or PNG"),
+    (rb".{4}ftypmif1", "a HEIF picture: save it as JPEG or PNG"),
+    (rb".{4}ftypcrx", "a camera raw file (CR3): develop it and save as 16-bit TIFF or PNG"),
+    (rb"[FA]FF\0", "a FLIR raw file (FFF or AFF): export radiometric TIFF or 16-bit PNG from the camera's program"),
+    (rb".{128}DICM", "a DICOM file: save the slice as 16-bit PNG or TIFF"),
+    (rb"\x5c\x01\0\0|.{344}n\+1\0", "a NIfTI volume: save one slice as 16-bit PNG or TIFF"),
+    (rb"\x93NUMPY", "a NumPy file: load it with numpy.load and give the array"),
+    (rb"\x89HDF|MATLAB", "an HDF5 or MATLAB file: save the image as TIFF"),
+    (rb"\x76\x2f\x31\x01", "an OpenEXR picture: save it as float TIFF"),
+    (rb"#\?RADIANCE", "a Radiance HDR picture: save it as float TIFF"),
+    (rb"SIMPLE  =", "a FITS file: save the image as float TIFF"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture: save it as PNG"),
+    (rb"P7\n", "a PAM picture: save it as PGM, PPM or PNG"),
+    (rb"8BPS", "a Photoshop file: save it as TIFF or PNG"),
+    (rb"%PDF", "a PDF document: save the image as PNG"),
+    (rb"PK\x03\x04", "a zip archive: unpack it first"),
 )
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -83,8 +70,8 @@ _RADIOMETRIC = (
 )
 _TOO_LARGE = "give a smaller image, or construct FusionImageProcessor with a larger max_pixels"
 _HEAD = 512  # bytes that identify the format
-_PNM_FIELD = rb"(?:\s|#[^\n]*\n)+(\d{1,9})"
-_PNM_HEADER = re.compile(rb"P([2356])" + _PNM_FIELD * 3 + rb"\s")
+_PNM_START = re.compile(rb"P[2356][\s#]")
+_PNM_HEADER = re.compile(rb"P([2356])" + rb"(?:\s|#[^\n]*\n)+(\d{1,9})" * 3 + rb"\s")
 _pil_limit_lock = threading.Lock()
 
 
@@ -105,7 +92,7 @@ def read_header(source: EncodedImage, name: str = "image", max_pixels: int = MAX
     with _opened(source, name) as (stream, name, start):
         if is_tiff(start):
             header = read_tiff_header(stream, name)
-        elif _is_pnm(start):
+        elif _PNM_START.match(start):
             header = _pnm_header(stream, name)[0]
         else:
             with _pillow(stream, name, start, max_pixels) as image:
@@ -134,7 +121,7 @@ def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MA
     with _opened(source, name) as (stream, name, start):
         if is_tiff(start):
             return read_tiff(stream, name, partial(check_size, max_pixels=max_pixels))
-        if _is_pnm(start):
+        if _PNM_START.match(start):
             return _read_pnm(stream, name, max_pixels)
         with _pillow(stream, name, start, max_pixels) as image:
             header = _pillow_header(image, stream, name)
@@ -148,14 +135,11 @@ def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MA
             if header.format == "deep" or (image.format == "PNG" and header.dtype == "uint16") or few_bits:
                 return _by_imagecodecs(image, stream, name)
             # Thermal cameras keep the raw counts beside the picture that they show: FLIR in APP1, DJI in APP3.
-            for marker, data in getattr(image, "applist", []):
-                for camera, found in (
-                    ("FLIR", marker == "APP1" and data.startswith(b"FLIR\0")),
-                    ("DJI", marker == "APP3" and b"DJI" in data),
-                ):
-                    if found:
-                        return from_pil(image, name, (_RADIOMETRIC.format(name=name, camera=camera),))
-            return from_pil(image, name)
+            segments = getattr(image, "applist", [])
+            flir = any(marker == "APP1" and data.startswith(b"FLIR\0") for marker, data in segments)
+            dji = any(marker == "APP3" and b"DJI" in data for marker, data in segments)
+            note = _RADIOMETRIC.format(name=name, camera="FLIR" if flir else "DJI")
+            return from_pil(image, name, (note,) if flir or dji else ())
 
 
 def check_complete(path: Path) -> None:
@@ -182,7 +166,15 @@ def _opened(source: EncodedImage, name: str) -> Iterator[tuple[BinaryIO, str, by
             name = f"{name} ({str(source['path'])!r})"
     else:
         path = os.fsdecode(source)
-        check_path(path, name)
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+            raise ValueError(f"{name} is a URL, {path!r}: nothing is downloaded here, save the image and give its path")
+        try:
+            mode = os.stat(path).st_mode
+        except (OSError, ValueError) as error:  # a zero byte in a path is a ValueError
+            raise ValueError(f"{name}: there is no file {path!r}") from error
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+            raise ValueError(f"{name}: {path!r} is {what}, give the path of one image file")
         name = f"{name} ({path!r})"
         try:
             stream = open(path, "rb")  # noqa: SIM115  # closed below
@@ -199,25 +191,8 @@ def _opened(source: EncodedImage, name: str) -> Iterator[tuple[BinaryIO, str, by
         yield stream, name, start
 
 
-def check_path(path: str, name: str) -> None:
-    """Raise a `ValueError` unless a path is a regular file on this machine."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
-        raise ValueError(f"{name} is a URL, {path!r}: nothing is downloaded here, save the image and give its path")
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:  # a zero byte in a path is a ValueError
-        raise ValueError(f"{name}: there is no file {path!r}") from error
-    if not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-        raise ValueError(f"{name}: {path!r} is {what}, give the path of one image file")
-
-
 def read_bytes(source: Path | Mapping[str, Any]) -> bytes:
-    """The encoded bytes of a picture.
-
-    Raises:
-        ValueError: an empty cell of a table.
-    """
+    """The encoded bytes of a picture; raises a `ValueError` for an empty cell of a table."""
     if isinstance(source, Path):
         return source.read_bytes()
     if source.get("bytes") is not None:
@@ -243,32 +218,25 @@ def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
 # --- Pillow ---------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _pixel_limit(pixels: int) -> Iterator[None]:
-    """Pillow's limit is global: change it for the block, one thread at a time."""
-    with _pil_limit_lock:
-        before = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = pixels
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
-
-
 def _pillow(stream: BinaryIO, name: str, start: bytes, max_pixels: int) -> Image.Image:
-    """Read the header only; Pillow's own limit against decompression bombs is set to ours meanwhile."""
+    """Read the header only; Pillow's limit against decompression bombs, a global one, is set to ours meanwhile."""
     Image.init()
     try:
-        with _pixel_limit(max_pixels):
-            image = Image.open(stream, formats=[f for f in _BY_PILLOW if f in Image.OPEN])
+        with _pil_limit_lock:
+            before = Image.MAX_IMAGE_PIXELS
+            Image.MAX_IMAGE_PIXELS = max_pixels
+            try:
+                image = Image.open(stream, formats=[f for f in _BY_PILLOW if f in Image.OPEN])
+            finally:
+                Image.MAX_IMAGE_PIXELS = before
         if image.format == "PNG" and "exif" not in image.info and (block := _png_exif(stream)):
             image.info["exif"] = b"Exif\0\0" + block
         return image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name} has more pixels than max_pixels={max_pixels}: {_TOO_LARGE}") from error
     except UnidentifiedImageError as error:
-        for offset, magic, advice in _KNOWN_OTHERS:
-            if start[offset : offset + len(magic)] == magic:
+        for magic, advice in _KNOWN_OTHERS:
+            if re.match(magic, start, re.DOTALL):
                 raise ValueError(f"{name} is {advice}") from error
         raise ValueError(f"{name} is not an image that can be read: use one of {', '.join(READ_FORMATS)}") from error
     except Exception as error:  # a damaged header can fail in any way
@@ -280,14 +248,10 @@ def _pillow_header(image: Image.Image, stream: BinaryIO, name: str) -> Header:
         pages = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
     except Exception as error:  # counting walks through the file, which may be damaged further on
         raise ValueError(f"{name} is damaged: export it again") from error
-    height, width = upright_size(image)
+    size = image.size if _orientation(image) >= 5 else (image.height, image.width)
     mode = _plain_mode(image)
-    channels = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}.get(mode, 1)
-    kind, dtype = str(image.format), "uint8"
-    if mode == "F":
-        dtype = "float32"
-    elif mode.startswith("I"):
-        dtype = "uint16"
+    channels = {"LA": 2, "RGB": 3, "RGBA": 4}.get(mode, 1)
+    kind, dtype = str(image.format), "float32" if mode == "F" else "uint16" if mode.startswith("I") else "uint8"
     if image.format == "PNG":
         stream.seek(24)
         bits, color = stream.read(2)
@@ -295,18 +259,10 @@ def _pillow_header(image: Image.Image, stream: BinaryIO, name: str) -> Header:
             channels = {0: 1, 2: 3, 4: 2, 6: 4}[color] + (color in (0, 2) and "transparency" in image.info)
             dtype = "uint16"
     elif image.format in ("JPEG2000", "AVIF"):
-        bits, signed = _jpeg2000_bits(stream) if image.format == "JPEG2000" else (_avif_bits(stream), False)
+        bits, signed = _stored_bits(image, stream)
         if bits != 8 or signed:
             kind, dtype = "deep", "int16" if signed else "uint16"
-    return Header((height, width), channels, dtype, kind, pages)
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """`(H, W)` once the EXIF orientation is applied, from the header alone."""
-    height, width = image.height, image.width
-    if image.format == "TIFF":  # Pillow turns TIFFs itself, and reports the turned size
-        return height, width
-    return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
+    return Header(size, channels, dtype, kind, pages)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -331,8 +287,7 @@ def _decoding(name: str) -> Iterator[None]:
 def from_pil(image: Image.Image, name: str, notes: tuple[str, ...] = ()) -> Picture:
     """A Pillow image of any mode: upright, deep grays as they are, everything else gray or RGB with or without alpha.
 
-    Raises:
-        ValueError: it cannot be decoded.
+    Raises a `ValueError` if it cannot be decoded.
     """
     with _decoding(name):
         image.load()
@@ -360,12 +315,6 @@ def _plain_mode(image: Image.Image) -> str:
 
 
 # --- other decoders -------------------------------------------------------------------------------------------------
-
-
-def _is_pnm(start: bytes) -> bool:
-    return (
-        len(start) > 2 and start[:1] == b"P" and start[1:2] in b"2356" and (start[2:3].isspace() or start[2:3] == b"#")
-    )
 
 
 def _pnm_header(stream: BinaryIO, name: str) -> tuple[Header, int, int]:
@@ -412,16 +361,11 @@ def _read_pnm(stream: BinaryIO, name: str, max_pixels: int) -> Picture:
 
 def _by_imagecodecs(image: Image.Image, stream: BinaryIO, name: str) -> Picture:
     """16-bit PNG, and JPEG 2000 and AVIF of more than 8 bits, with the samples that are stored."""
+    bits, signed = (16, False) if image.format == "PNG" else _stored_bits(image, stream)
+    decoders = {"PNG": imagecodecs.png_decode, "AVIF": imagecodecs.avif_decode, "JPEG2000": imagecodecs.jpeg2k_decode}
     stream.seek(0)
-    data = stream.read()
-    bits, signed = 16, False
     with _decoding(name):
-        if image.format == "PNG":
-            samples = imagecodecs.png_decode(data)
-        elif image.format == "AVIF":
-            bits, samples = _avif_bits(stream), imagecodecs.avif_decode(data)
-        else:
-            (bits, signed), samples = _jpeg2000_bits(stream), imagecodecs.jpeg2k_decode(data)
+        samples = decoders[str(image.format)](stream.read())
     samples = upright(samples.reshape(*samples.shape[:2], -1), _orientation(image))
     channels = samples.shape[2]
     if channels > 4:
@@ -445,9 +389,8 @@ def _check_png(stream: BinaryIO, name: str) -> None:
         if end > len(data):
             break
         if struct.unpack_from(">I", data, end - 4)[0] != zlib.crc32(data[offset + 4 : end - 4]):
-            raise ValueError(
-                f"{name} is damaged (the check sum of its {kind.decode('latin-1')} is wrong): copy it again"
-            )
+            chunk = kind.decode("latin-1")
+            raise ValueError(f"{name} is damaged (the check sum of its {chunk} is wrong): copy it again")
         if kind == b"IEND":
             return
         offset = end
@@ -459,34 +402,27 @@ def _png_exif(stream: BinaryIO) -> bytes | None:
     offset = stream.tell()
     stream.seek(len(_PNG_START))
     found = None
-    while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+    while found is None and len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
         length = int.from_bytes(head[:4], "big")
         if head[4:] == b"eXIf" and length < 2**20:
             found = stream.read(length)
-            break
-        stream.seek(length + 4, os.SEEK_CUR)
+        else:
+            stream.seek(length + 4, os.SEEK_CUR)
     stream.seek(offset)
     return found
 
 
-def _jpeg2000_bits(stream: BinaryIO) -> tuple[int, bool]:
-    """Bits of the samples and whether they are signed, from the SIZ marker (ISO/IEC 15444-1, A.5.1)."""
+def _stored_bits(image: Image.Image, stream: BinaryIO) -> tuple[int, bool]:
+    """Bits of the samples and whether they are signed: of JPEG 2000 by ISO/IEC 15444-1, A.5.1; of AVIF by av1C."""
     stream.seek(0)
     data = stream.read(2**16)
-    offset = data.find(b"\xff\x4f\xff\x51")
-    components = (
-        data[offset + 42 :: 3][: max(1, data[offset + 41])] if offset >= 0 and len(data) > offset + 42 else b"\7"
-    )
+    if image.format == "AVIF":
+        found = re.search(rb"av1C..(.)", data, re.DOTALL)
+        flags = found[1][0] if found else 0
+        return (12 if flags & 0x20 else 10) if flags & 0x40 else 8, False
+    found = re.search(rb"\xff\x4f\xff\x51.{37}(.)(.+)", data, re.DOTALL)
+    components = found[2][::3][: max(1, found[1][0])] if found else b"\7"
     return max((value & 0x7F) + 1 for value in components), any(value & 0x80 for value in components)
-
-
-def _avif_bits(stream: BinaryIO) -> int:
-    """Bits of the samples, from the AV1 configuration box (av1C)."""
-    stream.seek(0)
-    data = stream.read(2**16)
-    offset = data.find(b"av1C")
-    flags = data[offset + 6] if offset >= 0 and len(data) > offset + 6 else 0
-    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -525,13 +461,9 @@ class DeepImage(Image.Image):
         kind = (format or (Path(fp).suffix[1:] if is_path else "")).upper().replace("TIFF", "TIF")
         if kind not in ("PNG", "TIF"):
             super().save(fp, format, **params)
-            return
-        stream: BinaryIO = open(fp, "wb") if is_path else fp  # noqa: SIM115  # closed below
-        try:
-            _write_deep(self, stream, kind, _inherited(self))
-        finally:
-            if is_path:
-                stream.close()
+        else:
+            with open(fp, "wb") if is_path else nullcontext(fp) as stream:
+                _write_deep(self, stream, kind, _inherited(self))
 
 
 def to_image(picture: Picture) -> Image.Image:
@@ -578,19 +510,18 @@ def save_image(image: Image.Image, path: str | os.PathLike[str], *, metadata: bo
     target = Path(path)
     if not target.suffix:
         target = target.with_name(target.name + ".png")
-    if target.suffix.lower() not in _SAVE_FORMATS:
+    suffix, mode = target.suffix.lower(), image.mode
+    if suffix not in _SAVE_FORMATS:
         raise ValueError(f"cannot save as {target.name!r}: use one of the suffixes {', '.join(_SAVE_FORMATS)}")
-    file_format, modes, options = _SAVE_FORMATS[target.suffix.lower()]
-    deep = isinstance(image, DeepImage)
-    if image.mode not in modes or (deep and file_format not in ("PNG", "TIFF")):
-        mode = f"{image.mode} with {image.samples.dtype} samples" if isinstance(image, DeepImage) else image.mode
-        able = [
-            s for s, (f, held, _) in _SAVE_FORMATS.items() if image.mode in held and (not deep or f in ("PNG", "TIFF"))
-        ]
+    file_format, modes, options = _SAVE_FORMATS[suffix]
+    able = [ending for ending, (_, held, _) in _SAVE_FORMATS.items() if mode in held]
+    if isinstance(image, DeepImage):
+        able = [ending for ending in able if _SAVE_FORMATS[ending][0] in ("PNG", "TIFF")]
+        mode += f" with {image.samples.dtype} samples"
+    if suffix not in able:
         advice = f"save as {' or '.join(able)}" if able else f"convert it to one of the modes {', '.join(modes)}"
         raise ValueError(f"{file_format} cannot hold an image of mode {mode!r} ({target.name}): {advice}")
-    kept = _inherited(image)
-    kept = kept if metadata else Metadata(icc_profile=kept.icc_profile)
+    kept = _inherited(image) if metadata else Metadata(icc_profile=image.info.get("icc_profile"))
     software = image.info.get("fusion_hub")  # with model and precision
     with write_aside(target) as aside, open(aside, "xb") as file:
         if isinstance(image, DeepImage):
@@ -613,8 +544,7 @@ def _inherited(image: Image.Image) -> Metadata:
 def _write_deep(image: DeepImage, stream: BinaryIO, file_format: str, metadata: Metadata) -> None:
     software = image.info.get("fusion_hub")
     if file_format != "PNG":
-        write_tiff(image.samples, stream, metadata, software)
-        return
+        return write_tiff(image.samples, stream, metadata, software)
     samples = image.samples if image.samples.dtype == np.uint16 else quantize(image.samples, np.uint16)
     plain = imagecodecs.png_encode(np.ascontiguousarray(samples))
     chunks = []  # that the encoder does not write
@@ -622,11 +552,9 @@ def _write_deep(image: DeepImage, stream: BinaryIO, file_format: str, metadata: 
         chunks.append((b"iCCP", b"ICC\0\0" + zlib.compress(metadata.icc_profile)))
     if metadata.dpi is not None:
         chunks.append((b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in metadata.dpi), 1)))
-    block = exif_block(metadata, software)
-    if block is not None:
+    if (block := exif_block(metadata, software)) is not None:
         chunks.append((b"eXIf", block.removeprefix(b"Exif\0\0")))
-    end = len(_PNG_START) + 25  # of IHDR
-    stream.write(plain[:end])
+    stream.write(plain[:33])  # up to the end of IHDR
     for kind, data in chunks:
         stream.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
-    stream.write(plain[end:])
+    stream.write(plain[33:])

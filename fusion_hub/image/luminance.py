@@ -52,22 +52,13 @@ class Plane:
     notes: tuple[str, ...]
 
 
-def check_range(rule: ValueRange, argument: str) -> None:
-    """Raise a `ValueError` for an unknown rule of scaling.
-
-    Examples:
-        >>> check_range((0, 255), "infrared_range")
-    """
-    if isinstance(rule, str) and rule in ("auto", "dtype", "minmax", "percentile"):
-        return
-    if isinstance(rule, tuple | list) and len(rule) == 2:
-        low, high = rule
-        if isinstance(low, Real) and isinstance(high, Real) and -np.inf < low < high < np.inf:
-            return
-    raise ValueError(
-        f"{argument} must be 'auto', 'dtype', 'minmax', 'percentile' or two rising finite numbers (low, high), got "
-        f"{rule!r}"
-    )
+def check_range(rule: Any, argument: str) -> None:
+    """Raise a `ValueError` for an unknown rule of scaling."""
+    named = isinstance(rule, str) and rule in ("auto", "dtype", "minmax", "percentile")
+    pair = isinstance(rule, tuple | list) and len(rule) == 2 and all(isinstance(value, Real) for value in rule)
+    if not named and not (pair and -np.inf < rule[0] < rule[1] < np.inf):
+        known = "'auto', 'dtype', 'minmax', 'percentile' or two rising finite numbers (low, high)"
+        raise ValueError(f"{argument} must be {known}, got {rule!r}")
 
 
 def parse_range(text: str, argument: str) -> ValueRange:
@@ -80,17 +71,13 @@ def parse_range(text: str, argument: str) -> ValueRange:
         >>> parse_range("2600,2800", "--infrared-range")
         (2600.0, 2800.0)
     """
-    rule: Any = text.strip()
     try:
-        if "," in text:
-            low, high = (float(number) for number in text.split(","))
-            rule = (low, high)
+        rule: Any = tuple(map(float, text.split(","))) if "," in text else text.strip()
         check_range(rule, argument)
+        return rule
     except ValueError:
-        raise ValueError(
-            f"{argument} {text}: give auto, dtype, minmax, percentile, or two rising numbers LOW,HIGH"
-        ) from None
-    return rule
+        advice = "give auto, dtype, minmax, percentile, or two rising numbers LOW,HIGH"
+        raise ValueError(f"{argument} {text}: {advice}") from None
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
@@ -160,10 +147,7 @@ def strips(size: tuple[int, ...]) -> Iterator[slice]:
 def linear(
     values: np.ndarray, low: float, high: float, valid: np.ndarray | None = None, in_place: bool = False
 ) -> np.ndarray:
-    """`low`..`high` to 0..1, clipped, float32; all 0 where there is no range, 0 where there is no data.
-
-    `in_place`: float32 values may be overwritten, which saves a large allocation.
-    """
+    """`low`..`high` to 0..1, clipped, float32; 0 if there is no range or data. `in_place` may overwrite the values."""
     if not low < high:
         return np.zeros(values.shape, dtype=np.float32)
     plane = values if in_place and values.dtype == np.float32 else np.empty(values.shape, dtype=np.float32)
@@ -183,18 +167,10 @@ def linear(
 def to_plane(
     picture: Picture, name: str, rule: ValueRange, percentile: tuple[float, float], role: Role, argument: str = ""
 ) -> Plane:
-    """Scale a picture to luminance.
+    """Scale a picture to luminance by a rule of [`FusionImageProcessor`].
 
-    Args:
-        picture: any picture.
-        name: its name in messages.
-        rule: see [`FusionImageProcessor`].
-        percentile: the lower and upper percentile of the rule "percentile", in 0..100.
-        role: what "auto" means: a visible image keeps its scale, an infrared one of more than 8 bits is stretched.
-        argument: the option that messages name, by default `visible_range` or `infrared_range`.
-
-    Raises:
-        ValueError: samples whose scale is unknown, a picture without data, or a range outside its values.
+    Messages call the picture `name` and the option `argument`, by default `visible_range` or `infrared_range`.
+    Raises a `ValueError` for samples of unknown scale, a picture without data, or a range outside its values.
     """
     luminance = luma(picture.pixels)
     valid, guesses = _valid(picture, luminance, role, name)
@@ -202,16 +178,12 @@ def to_plane(
     if role == "visible" and picture.alpha is not None:
         scaling.full_scale(picture.alpha, None)
     (low, high), notes = scaling.limits(rule, percentile)
-    looks: list[str] = []
-    for most in (_GLANCE, luminance.size):  # a closer look only where a few thousand pixels look questionable
-        try:
-            looks = list(scaling.judge(low, high, most))
-        except ValueError:
-            if most != _GLANCE:
-                raise
-            continue
-        if not looks:
-            break
+    try:
+        looks = list(scaling.judge(low, high, _GLANCE))
+    except ValueError as error:
+        looks = [str(error)]
+    if looks:  # a closer look only where a few thousand pixels look questionable
+        looks = list(scaling.judge(low, high, luminance.size))
     values = linear(luminance, low, high, valid, in_place=picture.pixels.ndim == 3)  # nobody else holds a luma
     return Plane(values, (low, high), valid, (*picture.notes, *guesses, *notes, *looks))
 
@@ -230,6 +202,7 @@ class _Scaling:
     def limits(self, rule: ValueRange, percentile: tuple[float, float]) -> tuple[tuple[float, float], tuple[str, ...]]:
         """The sample values that become 0 and 1, and notes."""
         notes: tuple[str, ...] = ()
+        low = high = 0.0
         if not isinstance(rule, str):
             return (float(rule[0]), float(rule[1])), notes
         if rule == "auto":
@@ -238,7 +211,6 @@ class _Scaling:
             rule, notes = self.infrared_rule()
         if rule == "dtype":
             return (0.0, self.full_scale(self.picture.pixels, self.valid)), notes
-        low = high = 0.0
         if rule == "percentile":
             sample = _sample(self.luminance, self.valid, _PERCENTILE_PIXELS)
             low, high = (float(value) for value in np.percentile(sample, percentile))
@@ -250,9 +222,8 @@ class _Scaling:
         """Full scale; for 16-bit samples that hold 10, 12 or 14 bits of a camera or scanner, that of their bits."""
         pixels, white = self.picture.pixels, self.full_scale(self.picture.pixels, self.valid)
         if pixels.dtype == np.uint16 and white == 65535:
-            # A few hot pixels lie above the bits of the camera; they become white.
             most = _extremes(pixels, self.valid)[1]
-            if most >= 2 ** _CAMERA_BITS[-1]:
+            if most >= 2 ** _CAMERA_BITS[-1]:  # a few hot pixels lie above the bits of the camera; they become white
                 most = float(np.quantile(_sample(pixels, self.valid, pixels.size), 1 - _STRAY, method="lower"))
             bits = next((b for b in _CAMERA_BITS if most < 2**b), 16)
             if most > 255 and bits < 16:
@@ -304,19 +275,20 @@ class _Scaling:
         sample = _sample(self.luminance, self.valid, looked_at)
         least, most = _extremes(sample, None)
         fixed_scale = low == 0 and high == white
-        below = 0.0 if fixed_scale else float((sample < low).mean())
-        above = 0.0 if fixed_scale else float((sample > high).mean())
-        if not fixed_scale and below + above > 0.999 and least < most:
-            where = "below" if below > above else "above"
-            raise ValueError(
-                f"{argument} {low:g}..{high:g} leaves nothing of {name}, whose values {least:g}..{most:g} are {where} "
-                f"it: set {argument} to values within those of the image, or to 'percentile'"
-            )
-        if not fixed_scale and below + above > _CLIPPED:
-            yield (
-                f"{name} is clipped in {below + above:.0%} of its pixels, values {least:g}..{most:g} by {argument} "
-                f"{low:g}..{high:g}; set {argument} to 'percentile' or wider values"
-            )
+        if not fixed_scale:
+            below, above = float((sample < low).mean()), float((sample > high).mean())
+            if below + above > 0.999 and least < most:
+                where = "below" if below > above else "above"
+                raise ValueError(
+                    f"{argument} {low:g}..{high:g} leaves nothing of {name}, whose values {least:g}..{most:g} are "
+                    f"{where} it: set {argument} to values within those of the image, or to 'percentile'"
+                )
+            if below + above > _CLIPPED:
+                yield (
+                    f"{name} is clipped in {below + above:.0%} of its pixels, values {least:g}..{most:g} by {argument} "
+                    f"{low:g}..{high:g}; set {argument} to 'percentile' or wider values"
+                )
+        fix = f"set {argument} to 'percentile' or (low, high)"
         span = (min(most, high) - max(least, low)) / (high - low) if low < high else 0.0
         shown = np.clip((sample - low) / (high - low), 0, 1) if 0 < span < _SMALL_PART else np.zeros(1)
         if least == most:
@@ -324,20 +296,16 @@ class _Scaling:
         elif span < _SMALL_PART and float(shown.std()) < _FLAT:
             yield (
                 f"{name} is nearly constant after scaling (standard deviation {float(shown.std()) * 255:.2f} of 255 "
-                f"gray levels, values {least:g}..{most:g}); set {argument} to 'percentile' or (low, high)"
+                f"gray levels, values {least:g}..{most:g}); {fix}"
             )
         elif fixed_scale and self.role == "infrared" and (most - least) < _SMALL_PART * high:
-            yield (
-                f"{name} uses {least:g}..{most:g} of 0..{high:g} only, a small part of its scale; set {argument} to "
-                "'percentile' or (low, high) to stretch it"
-            )
+            yield f"{name} uses {least:g}..{most:g} of 0..{high:g} only, a small part of its scale; {fix} to stretch it"
         elif fixed_scale and most >= high and (share := float((sample >= high).mean())) > _CLIPPED:
             yield (
                 f"{name} is saturated in {share:.0%} of its pixels (value {high:g}): its exposure or range was too "
                 "small"
             )
         elif fixed_scale and self.role == "visible" and most < _SMALL_PART * high:
-            fix = f"set {argument} to 'percentile' or (low, high)"
             yield f"{name} is very dark, {least:g}..{most:g} of 0..{high:g}; {fix}"
         if self.role == "infrared" and self.picture.pixels.ndim == 3 and white is not None:
             colors = _sample(self.picture.pixels, self.valid, looked_at).astype(np.float32) / white
@@ -382,8 +350,8 @@ def _valid(picture: Picture, luminance: np.ndarray, role: Role, name: str) -> tu
     if picture.pixels.dtype == np.uint8:
         return valid, ()
     notes: tuple[str, ...] = ()
-    telemetry = _telemetry(luminance, valid) if role == "infrared" else None
-    if telemetry is not None:
+    telemetry = _telemetry(luminance, valid) if role == "infrared" else np.zeros(1, dtype=bool)
+    if telemetry.any():
         rows = np.flatnonzero(telemetry)
         valid = _both(valid, np.broadcast_to(~telemetry[:, None], luminance.shape))
         notes += (
@@ -410,6 +378,8 @@ def _fill(luminance: np.ndarray, valid: np.ndarray | None, role: Role) -> tuple[
 
     A warp leaves a thin ring of mixed values between the fill and the scene; it goes with the fill.
     """
+    from scipy import ndimage
+
     data = np.ones(luminance.shape, dtype=bool) if valid is None else valid
     sample = _sample(luminance, valid)
     edges = ((0,), (-1,), (slice(None), 0), (slice(None), -1))  # a regular grid may miss them
@@ -422,13 +392,14 @@ def _fill(luminance: np.ndarray, valid: np.ndarray | None, role: Role) -> tuple[
         if len(rest) == 0 or not (_is_far(fill, rest) or _is_a_border(fill, rest, border)):
             continue
         filled = luminance == luminance.dtype.type(fill)
-        near = _near(filled)
+        near = ndimage.maximum_filter(filled, 2 * _RING + 1, mode="constant")
         core = _sample(luminance, data & ~near)
         if len(core) == 0:
             continue
-        below = fill < core.min()
-        empty = filled | (near & ((luminance < core.min()) if below else (luminance > core.max())))
-        if not below:  # a saturated target is hot, not missing; missing data above the scene are whole rows or columns
+        if fill < core.min():
+            empty = filled | (near & (luminance < core.min()))
+        else:  # a saturated target is hot, not missing; missing data above the scene are whole rows or columns
+            empty = filled | (near & (luminance > core.max()))
             rows, columns = (_from_the_edges(empty.all(axis=axis)) for axis in (1, 0))
             empty &= rows[:, None] | columns
         empty &= data
@@ -469,29 +440,15 @@ def _from_the_edges(whole: np.ndarray) -> np.ndarray:
     return leading | trailing[::-1]
 
 
-def _near(mask: np.ndarray) -> np.ndarray:
-    """Pixels at most `_RING` rows and columns from one of a mask `(H, W)`."""
-    for axis in (0, 1):
-        mask = mask.swapaxes(0, axis)
-        grown = mask.copy()
-        for shift in range(1, min(_RING, len(mask) - 1) + 1):
-            grown[shift:] |= mask[:-shift]
-            grown[:-shift] |= mask[shift:]
-        mask = grown.swapaxes(0, axis)
-    return mask
-
-
-def _telemetry(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray | None:
+def _telemetry(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
     """Rows `(H,)` at the top or bottom in which a camera writes its status: few, and far out of the scene."""
-    if luminance.shape[0] < 4 * _TELEMETRY_ROWS or luminance.dtype.kind == "f":
-        return None
+    found = np.zeros(luminance.shape[0], dtype=bool)
     inner = slice(_TELEMETRY_ROWS + 1, -_TELEMETRY_ROWS - 1)
-    if valid is not None and not valid[inner].any():
-        return None
+    if len(found) < 4 * _TELEMETRY_ROWS or luminance.dtype.kind == "f" or not (valid is None or valid[inner].any()):
+        return found
     sample = _sample(luminance[inner], None if valid is None else valid[inner])
     low, high = (float(v) for v in np.percentile(sample, (1, 99)))
     span = max(high - low, 1.0)
-    found = np.zeros(luminance.shape[0], dtype=bool)
     for order in (range(_TELEMETRY_ROWS + 1), range(-1, -_TELEMETRY_ROWS - 2, -1)):
         status: list[int] = []
         for index in order:
@@ -505,7 +462,7 @@ def _telemetry(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray | 
             status.append(index)
         if len(status) <= _TELEMETRY_ROWS:  # more of them are a part of the scene
             found[status] = True
-    return found if found.any() else None
+    return found
 
 
 def fill_missing(values: np.ndarray, valid: np.ndarray) -> None:

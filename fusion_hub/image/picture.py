@@ -8,14 +8,9 @@ from PIL import ExifTags, Image
 
 Depth = Literal["uint8", "uint16", "float32"]
 
-_CAMERA_TAGS = tuple(
-    int(ExifTags.Base[name])
-    for name in ("ImageDescription", "Make", "Model", "DateTime", "Artist", "Copyright", "HostComputer")
-)
+_CAMERA_TAGS = ("ImageDescription", "Make", "Model", "DateTime", "Artist", "Copyright", "HostComputer")
 # Of the EXIF directory: maker notes hold offsets into the old file, the others describe its pixels.
-_LEFT_OUT = {
-    int(ExifTags.Base[n]) for n in ("MakerNote", "ExifImageWidth", "ExifImageHeight", "ExifInteroperabilityOffset")
-}
+_LEFT_OUT = ("MakerNote", "ExifImageWidth", "ExifImageHeight", "ExifInteroperabilityOffset")
 _DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
@@ -132,13 +127,13 @@ def metadata_of_tiff(stream: BinaryIO) -> Metadata:
     if stream.read(4) in (b"II+\0", b"MM\0+"):
         return Metadata()
     stream.seek(0)
-    exif = Image.Exif()
+    exif, dpi = Image.Exif(), None
     try:
         exif.load_from_fp(stream)
-        scale = {2: 1.0, 3: 2.54}.get(exif.get(ExifTags.Base.ResolutionUnit, 2))
-        dpi = scale and (exif[ExifTags.Base.XResolution] * scale, exif[ExifTags.Base.YResolution] * scale)
+        if scale := {2: 1.0, 3: 2.54}.get(exif.get(ExifTags.Base.ResolutionUnit, 2)):
+            dpi = (exif[ExifTags.Base.XResolution] * scale, exif[ExifTags.Base.YResolution] * scale)
     except Exception:  # no resolution, or damage
-        dpi = None
+        pass
     profile = exif.get(ExifTags.Base.InterColorProfile)
     try:
         return Metadata(_kept(exif), _resolution(dpi), profile if isinstance(profile, bytes) else None)
@@ -148,12 +143,12 @@ def metadata_of_tiff(stream: BinaryIO) -> Metadata:
 
 def _kept(exif: Image.Exif) -> bytes | None:
     kept = Image.Exif()
-    for tag in _CAMERA_TAGS:
+    for tag in (ExifTags.Base[name].value for name in _CAMERA_TAGS):
         if tag in exif:
             kept[tag] = exif[tag]
+    left_out = {ExifTags.Base[name].value for name in _LEFT_OUT}
     for directory in _DIRECTORIES:
-        entries = {tag: value for tag, value in exif.get_ifd(directory).items() if tag not in _LEFT_OUT}
-        if entries:
+        if entries := {tag: value for tag, value in exif.get_ifd(directory).items() if tag not in left_out}:
             kept.get_ifd(directory).update(entries)
     return kept.tobytes() if kept or any(kept.get_ifd(directory) for directory in _DIRECTORIES) else None
 

@@ -159,8 +159,9 @@ class FusionImageProcessor(ConfigMixin):
             raise ValueError(f"percentile must be two rising numbers in 0..100, got {percentile}")
         if max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
-        self.infrared_range = infrared_range
-        self.visible_range = visible_range
+        # JSON, where a pipeline stores them, knows no tuples.
+        self.infrared_range = tuple(infrared_range) if isinstance(infrared_range, list) else infrared_range
+        self.visible_range = tuple(visible_range) if isinstance(visible_range, list) else visible_range
         self.percentile = (float(low), float(high))
         self.max_pixels = max_pixels
 
@@ -196,32 +197,25 @@ class FusionImageProcessor(ConfigMixin):
             >>> processor.postprocess(infrared, contexts, output_type="np").shape
             (1, 4, 6, 3)
         """
-        rules: dict[str, ValueRange] = {
-            "visible": self.visible_range if visible_range is None else visible_range,
-            "infrared": self.infrared_range if infrared_range is None else infrared_range,
-        }
-        for role, rule in rules.items():
-            check_range(rule, f"{role}_range")
-        given = {"visible": visible, "infrared": infrared}
+        rules = self._rule("visible", visible_range), self._rule("infrared", infrared_range)
         visible_planes: list[np.ndarray] = []
         infrared_planes: list[np.ndarray] = []
         contexts: list[PairContext] = []
-        for index, (visible_item, infrared_item) in enumerate(pair_up(visible, infrared)):
-            names = [f"{role}[{index}]" if _is_batch(images) else role for role, images in given.items()]
-            picture, visible_name = self._load(visible_item, names[0])
-            other, infrared_name = self._load(infrared_item, names[1])
+        for index, pair in enumerate(pair_up(visible, infrared)):
+            picture, name = self._load(pair[0], f"visible[{index}]" if _is_batch(visible) else "visible")
+            other, other_name = self._load(pair[1], f"infrared[{index}]" if _is_batch(infrared) else "infrared")
             if picture.size != other.size:
                 raise ValueError(
-                    f"{visible_name} is {_text(picture.size)} but {infrared_name} is {_text(other.size)}: register the "
-                    "pair first, that is align and resample one onto the grid of the other; nothing is resized silently"
+                    f"{name} is {_text(picture.size)} but {other_name} is {_text(other.size)}: register the pair "
+                    "first, that is align and resample one onto the grid of the other; nothing is resized silently"
                 )
             if contexts and picture.size != contexts[0].size:
                 raise ValueError(
-                    f"images of one batch must share one size: visible[0] is {_text(contexts[0].size)}, {visible_name} "
-                    f"is {_text(picture.size)}: call once for each size"
+                    f"images of one batch must share one size: visible[0] is {_text(contexts[0].size)}, {name} is "
+                    f"{_text(picture.size)}: call once for each size"
                 )
-            seen = to_plane(picture, visible_name, rules["visible"], self.percentile, "visible")
-            warm = to_plane(other, infrared_name, rules["infrared"], self.percentile, "infrared")
+            seen = to_plane(picture, name, rules[0], self.percentile, "visible")
+            warm = to_plane(other, other_name, rules[1], self.percentile, "infrared")
             context = PairContext(
                 size=picture.size,
                 rgb=picture.pixels if picture.pixels.ndim == 3 else None,
@@ -297,9 +291,7 @@ class FusionImageProcessor(ConfigMixin):
         Raises:
             ValueError, TypeError: as [`preprocess`].
         """
-        own = self.visible_range if role == "visible" else self.infrared_range
-        rule = own if value_range is None else value_range
-        check_range(rule, f"{role}_range")
+        rule = self._rule(role, value_range)
         picture, name = self._load(image, name or role)
         plane = to_plane(picture, name, rule, self.percentile, role)
         if plane.valid is not None:
@@ -321,18 +313,20 @@ class FusionImageProcessor(ConfigMixin):
         Raises:
             ValueError, TypeError: as [`preprocess`].
         """
-        rule = self.infrared_range if value_range is None else value_range
-        check_range(rule, "value_range")
+        rule = self._rule("infrared", value_range, "value_range")
         picture, name = self._load(image, "image")
         plane = to_plane(picture, name, rule, self.percentile, "infrared", "value_range")
         rgb = np.empty((*picture.size, 3), dtype=np.uint8)
+        plain = picture.pixels.dtype == np.uint8 and plane.limits == (0.0, 255.0)
         for channel in range(3):
             values = picture.pixels if picture.pixels.ndim == 2 else picture.pixels[..., channel]
-            if values.dtype == np.uint8 and plane.limits == (0.0, 255.0):
-                rgb[..., channel] = values
-            else:
-                rgb[..., channel] = quantize(linear(values, *plane.limits, plane.valid))
+            rgb[..., channel] = values if plain else quantize(linear(values, *plane.limits, plane.valid))
         return rgb
+
+    def _rule(self, role: Role, given: ValueRange | None, argument: str = "") -> ValueRange:
+        rule = given if given is not None else self.visible_range if role == "visible" else self.infrared_range
+        check_range(rule, argument or f"{role}_range")
+        return rule
 
     def _load(self, image: ImageInput, name: str) -> tuple[Picture, str]:
         """The picture, and its name for messages, with the path where it has one."""
@@ -346,7 +340,7 @@ class FusionImageProcessor(ConfigMixin):
             return from_pil(image, name), name
         if callable(image) and not isinstance(image, Tensor):
             return self._load(image(), name)
-        array = image
+        array: Any = image
         if isinstance(image, Tensor):
             image = image.detach().cpu()
             if image.ndim == 3 and image.shape[0] not in (1, 3, 4):
@@ -366,9 +360,6 @@ class FusionImageProcessor(ConfigMixin):
         return from_array(array, name), name
 
 
-# --- arrays and tensors ----------------------------------------------------------------------------------------------
-
-
 def from_array(array: np.ndarray, name: str) -> Picture:
     """An array `(H, W)`, `(H, W, 1|3|4)` as a picture. Raises `ValueError`, `TypeError` for other shapes and dtypes."""
     channels = array.shape[2] if array.ndim == 3 else 1
@@ -382,12 +373,11 @@ def from_array(array: np.ndarray, name: str) -> Picture:
         raise TypeError(f"{name} has the dtype {array.dtype}: give uint8, uint16, bool or a float dtype")
     if kind == "b":
         array = array.astype(np.uint8) * np.uint8(255)
-    elif array.dtype.itemsize == 2 and kind == "f":
+    elif array.dtype == np.float16:
         array = array.astype(np.float32)
     valid: np.ndarray | None = None
     if isinstance(array, np.ma.MaskedArray):
-        mask = np.ma.getmaskarray(array).reshape(*array.shape[:2], -1)
-        valid = np.asarray(~mask.any(axis=2))
+        valid = np.asarray(~np.ma.getmaskarray(array).reshape(*array.shape[:2], -1).any(axis=2))
     array = np.asarray(array).astype(array.dtype.newbyteorder("="), copy=False)
     # Colors of float arrays are scaled photographs as a rule: their result is an 8-bit image, as it is for uint8.
     depth: Depth = "uint8" if kind == "f" else depth_of(array.dtype)
@@ -399,15 +389,7 @@ def from_array(array: np.ndarray, name: str) -> Picture:
 
 
 def pair_up(visible: ImageInputs, infrared: ImageInputs) -> list[tuple[Any, Any]]:
-    """Pairs of single images, from two images, two lists or two batches `(B, ...)`.
-
-    Raises:
-        ValueError: empty or unequal lists.
-
-    Examples:
-        >>> pair_up("visible.png", "infrared.png")
-        [('visible.png', 'infrared.png')]
-    """
+    """Pairs of single images, from two images, two lists or two batches `(B, ...)`; a `ValueError` if unequal."""
     lists: list[Sequence[Any]] = []
     for images, name in ((visible, "visible"), (infrared, "infrared")):
         lists.append(list(images) if _is_batch(images) else [images])  # type: ignore[arg-type]
@@ -437,9 +419,6 @@ def _text(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]} (width x height)"
 
 
-# --- writing ------------------------------------------------------------
-
-
 def _exchange_missing(visible: Plane, infrared: Plane) -> np.ndarray | None:
     """Luminance of the other image where one has no data, NaN elsewhere; the planes get their nearest data there, so
     that the result does not depend on the fill value.
@@ -449,8 +428,7 @@ def _exchange_missing(visible: Plane, infrared: Plane) -> np.ndarray | None:
     replacement = np.full(visible.values.shape, np.nan, dtype=np.float32)
     for plane, other in ((infrared, visible), (visible, infrared)):
         if plane.valid is not None:
-            missing = ~plane.valid
-            replacement[missing] = other.values[missing]
+            np.copyto(replacement, other.values, where=~plane.valid)
     for plane in (visible, infrared):
         if plane.valid is not None:
             fill_missing(plane.values, plane.valid)
@@ -496,10 +474,8 @@ def _unit_colors(rgb: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 
 
 def _to_pil(array: np.ndarray, context: PairContext) -> Image.Image:
-    if context.channels == 1:
-        image = Image.fromarray(array[..., 0])
-    else:
-        image = Image.fromarray(array) if context.depth == "uint8" else DeepImage(array)
+    array = array[..., 0] if context.channels == 1 else array
+    image = DeepImage(array) if array.ndim == 3 and context.depth != "uint8" else Image.fromarray(array)
     # The fields of Metadata are Pillow's own keys of `image.info`.
     image.info.update({key: value for key, value in vars(context.metadata).items() if value})
     return image

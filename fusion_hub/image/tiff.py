@@ -12,7 +12,6 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -44,29 +43,18 @@ def is_tiff(start: bytes) -> bool:
 
 
 def read_tiff_header(stream: BinaryIO, name: str) -> Header:
-    """Size and kind of the picture.
-
-    Raises:
-        ValueError: a damaged file, or one without a picture that can be fused.
-    """
+    """Size and kind of the picture; a `ValueError` for damage, or if there is none that can be fused."""
     with _opened(stream, name) as tiff:
         page, pages, _ = _choose(tiff, name)
-        height, width = page.imagelength, page.imagewidth
-        size = (width, height) if _orientation(page) >= 5 else (height, width)
-        colors, alpha = _channels(page, name)
-        return Header(size, colors + alpha, np.dtype(page.dtype).name, "TIFF", pages)
+        size = (page.imagelength, page.imagewidth)
+        size = size[::-1] if _orientation(page) >= 5 else size
+        return Header(size, sum(_channels(page, name)), np.dtype(page.dtype).name, "TIFF", pages)
 
 
 def read_tiff(stream: BinaryIO, name: str, check: Check) -> Picture:
-    """Decode the picture of a TIFF file.
+    """Decode the picture of a TIFF file, once `check(size, name)` has accepted its size `(H, W)`.
 
-    Args:
-        stream: the file, open for reading.
-        name: how messages call it.
-        check: called with the size `(H, W)` and the name before anything is decoded; raises for sizes that are refused.
-
-    Raises:
-        ValueError: a damaged file, several pictures, or samples that are no luminance or color.
+    Raises a `ValueError` for a damaged file, several pictures, or samples that are no luminance or color.
     """
     with _opened(stream, name) as tiff:
         page, pages, mask = _choose(tiff, name)
@@ -75,34 +63,26 @@ def read_tiff(stream: BinaryIO, name: str, check: Check) -> Picture:
             raise ValueError(f"{name} holds {pages} pictures: save the one to fuse by itself")
         colors, has_alpha = _channels(page, name)
         _check_whole(tiff, page, name)
+        orientation = _orientation(page)
         # GeoTIFF tie points count rows and columns as stored.
-        geo = (
-            {}
-            if _orientation(page) > 1
-            else {code: _tuple(page.tags[code].value) for code in GEO_TAGS if code in page.tags}
-        )
-        metadata = replace(metadata_of_tiff(stream), geo=geo)
+        geo = {code: page.tags[code].value for code in GEO_TAGS if code in page.tags and orientation == 1}
+        metadata = metadata_of_tiff(stream)
         samples = _decode(page, stream, name)
         if samples.shape[2] < (1 if page.photometric == PHOTOMETRIC.PALETTE else colors + has_alpha):
             raise ValueError(f"{name} is a damaged TIFF file: export it again")
-        if page.photometric in _CONVERTED_BY_PILLOW:
-            metadata = replace(metadata, icc_profile=None)  # of other colors than these
+        profile = None if page.photometric in _CONVERTED_BY_PILLOW else metadata.icc_profile  # of other colors
+        geo = {code: tuple(value) if isinstance(value, tuple | list) else (value,) for code, value in geo.items()}
+        metadata = replace(metadata, icc_profile=profile, geo=geo)
         valid = _declared_data(page, samples[..., :colors], name)
         if mask is not None and (mask.imagelength, mask.imagewidth) == samples.shape[:2]:
             _check_whole(tiff, mask, name)
             shown = _decode(mask, stream, name)[..., 0] > 0
             valid = shown if valid is None else valid & shown
-        turn = partial(upright, orientation=_orientation(page))
         pixels, alpha, white, notes = _interpret(page, samples, colors, has_alpha, name)
-        return Picture(
-            turn(pixels),
-            None if alpha is None else turn(alpha),
-            None if valid is None else turn(valid),
-            white,
-            depth_of(pixels.dtype),
-            metadata,
-            notes,
-        )
+        more = {"alpha": alpha, "valid": valid}
+        more = {key: upright(plane, orientation) for key, plane in more.items() if plane is not None}
+        depth = depth_of(pixels.dtype)
+        return Picture(upright(pixels, orientation), **more, white=white, depth=depth, metadata=metadata, notes=notes)
 
 
 # --- the file -------------------------------------------------------------------------------------------------------
@@ -139,8 +119,8 @@ def _choose(tiff: tifffile.TiffFile, name: str) -> tuple[Any, int, Any]:
     sizes = (full[0].imagewidth, full[0].imagelength, full[0].imagedepth, full[0].samplesperpixel)
     if not all(isinstance(size, int) for size in sizes):
         raise ValueError(f"{name} is a damaged TIFF file: export it again")
-    masks = [page for page, kind in kinds if kind & _MASK and not kind & _REDUCED]
-    return full[0], count * max(1, full[0].imagedepth), masks[0] if masks else None
+    mask = next((page for page, kind in kinds if kind & _MASK and not kind & _REDUCED), None)
+    return full[0], count * max(1, full[0].imagedepth), mask
 
 
 def _check_whole(tiff: tifffile.TiffFile, page: Any, name: str) -> None:
@@ -165,10 +145,6 @@ def _bits(page: Any) -> int:
 def _orientation(page: Any) -> int:
     value = page.tags[_ORIENTATION].value if _ORIENTATION in page.tags else 1
     return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _tuple(value: Any) -> tuple:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 # --- the samples ----------------------------------------------------------------------------------------------------
@@ -241,19 +217,15 @@ def _declared_data(page: Any, samples: np.ndarray, name: str) -> np.ndarray | No
     """Where the samples are not the value that GDAL_NODATA names."""
     if _NODATA not in page.tags:
         return None
-    text = str(page.tags[_NODATA].value).strip("\0 ")
     try:
-        value = float(text)
+        value = float(str(page.tags[_NODATA].value).strip("\0 "))
     except ValueError:
         return None
-    if math.isnan(value):
-        return None  # not-a-number samples are no data anyway
-    if samples.dtype.kind == "f":
-        empty = samples == samples.dtype.type(value)
-    elif value.is_integer() and np.iinfo(samples.dtype).min <= value <= np.iinfo(samples.dtype).max:
-        empty = samples == samples.dtype.type(int(value))
-    else:
-        return None
+    if samples.dtype.kind != "f":
+        if not value.is_integer() or not np.iinfo(samples.dtype).min <= value <= np.iinfo(samples.dtype).max:
+            return None
+        value = int(value)
+    empty = samples == samples.dtype.type(value)  # nothing for NaN: such samples are no data anyway
     return ~empty.all(axis=-1) if empty.any() else None
 
 
@@ -275,17 +247,14 @@ def _interpret(
         return samples[..., :3], None, 255.0, ()
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         samples = np.concatenate([_inverted(samples[..., :1], white, name), samples[..., 1:]], axis=2)
-    extras = [int(kind) for kind in page.extrasamples]
-    alpha = None
+    pixels, alpha = samples[..., :3] if colors == 3 else samples[..., 0], None
     if has_alpha:
-        index_of_alpha = next(index for index, kind in enumerate(extras) if kind in (1, 2))
-        alpha = samples[..., len(samples[0, 0]) - len(extras) + index_of_alpha]
-    pixels = samples[..., :3] if colors == 3 else samples[..., 0]
-    if alpha is not None and extras[index_of_alpha] == 1:
-        pixels = _unassociated(pixels, alpha, white)
-    unused = samples.shape[2] - colors - has_alpha
+        extras = [int(kind) for kind in page.extrasamples]
+        index, kind = next((index, kind) for index, kind in enumerate(extras) if kind in (1, 2))
+        alpha = samples[..., samples.shape[2] - len(extras) + index]
+        pixels = _unassociated(pixels, alpha, white) if kind == 1 else pixels
     notes: tuple[str, ...] = ()
-    if unused > 0:
+    if samples.shape[2] > colors + has_alpha:
         kept = "RGB" if colors == 3 else "the first one"
         notes = (f"{name} has {samples.shape[2]} channels, of which {kept} is used",)
     if dtype == np.float16:
@@ -297,10 +266,11 @@ def _interpret(
 def _inverted(samples: np.ndarray, white: float | None, name: str) -> np.ndarray:
     """Samples of an image in which 0 is white, so that more is brighter."""
     if samples.dtype.kind == "f":
-        if np.nanmin(samples) < 0 or np.nanmax(samples) > 1:
+        low, high = np.nanmin(samples), np.nanmax(samples)
+        if low < 0 or high > 1:
             raise ValueError(
-                f"{name} says that 0 is white, but has float values in {np.nanmin(samples):g}..{np.nanmax(samples):g}, "
-                "whose other end is unknown: save it with 0 as black"
+                f"{name} says that 0 is white, but has float values in {low:g}..{high:g}, whose other end is unknown: "
+                "save it with 0 as black"
             )
         return 1 - samples
     if samples.dtype.kind == "i" or white is None:
@@ -314,9 +284,8 @@ def _unassociated(pixels: np.ndarray, alpha: np.ndarray, white: float | None) ->
         return pixels
     share = alpha.astype(np.float64) / white
     share = share[..., None] if pixels.ndim == 3 else share
-    plain = np.divide(pixels, share, out=np.zeros(pixels.shape), where=share > 0)
-    plain = np.clip(plain, 0, white)
-    return (plain + 0.5).astype(pixels.dtype) if pixels.dtype.kind == "u" else plain.astype(pixels.dtype)
+    plain = np.clip(np.divide(pixels, share, out=np.zeros(pixels.shape), where=share > 0), 0, white)
+    return (plain + 0.5 if pixels.dtype.kind == "u" else plain).astype(pixels.dtype)
 
 
 def write_tiff(samples: np.ndarray, stream: BinaryIO, metadata: Metadata, software: str | None) -> None:
@@ -337,8 +306,12 @@ def write_tiff(samples: np.ndarray, stream: BinaryIO, metadata: Metadata, softwa
         if tag in exif
     ]
     for code, value in metadata.geo.items():
-        kind = 2 if isinstance(value[0], str) else 3 if code == 34735 else 12
-        extratags.append((code, kind, len(value) if kind != 2 else 0, value[0] if kind == 2 else value, True))
+        is_text = isinstance(value[0], str)
+        extratags.append(
+            (code, 2, 0, value[0], True) if is_text else (code, 3 if code == 34735 else 12, len(value), value, True)
+        )
+    # Of TIFF 6.0's form, which tifffile insists on; other dates are left out of the base tags.
+    date = re.fullmatch(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d", str(exif.get(ExifTags.Base.DateTime) or "").strip("\0 "))
     file = io.BytesIO()
     tifffile.imwrite(
         file,
@@ -351,7 +324,7 @@ def write_tiff(samples: np.ndarray, stream: BinaryIO, metadata: Metadata, softwa
         resolutionunit="INCH" if metadata.dpi else None,
         iccprofile=metadata.icc_profile,
         software=software,
-        datetime=_plain_date(exif.get(ExifTags.Base.DateTime)),
+        datetime=date and date[0],
         description=exif.get(ExifTags.Base.ImageDescription),
         extratags=extratags,
         metadata=None,
@@ -363,27 +336,16 @@ def write_tiff(samples: np.ndarray, stream: BinaryIO, metadata: Metadata, softwa
     stream.write(file.getbuffer())
 
 
-def _plain_date(value: Any) -> str | None:
-    """A date in the form of TIFF 6.0, which tifffile insists on; others are left out of the base tags."""
-    text = str(value or "").strip("\0 ")
-    return text if re.fullmatch(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d", text) else None
-
-
 def _append_directory(file: io.BytesIO, pointer: int, entries: dict[int, Any]) -> None:
     """Write a directory at the end of a little-endian TIFF file and store its offset in the tag that points to it."""
     offset = file.seek(0, io.SEEK_END)
     offset += file.write(b"\0" * (offset % 2))
     directory = TiffImagePlugin.ImageFileDirectory_v2(ifh=b"II*\0\0\0\0\0")
-    for tag, value in entries.items():
-        directory[tag] = value
+    directory.update(entries)
     file.write(directory.tobytes(offset))
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         first: Any = tiff.pages[0]
         entry = first.tags[pointer - 1]
-    for position, packed in (
-        (entry.offset, struct.pack("<H", pointer)),
-        (entry.valueoffset, struct.pack("<I", offset)),
-    ):
-        file.seek(position)
-        file.write(packed)
+    struct.pack_into("<H", file.getbuffer(), entry.offset, pointer)
+    struct.pack_into("<I", file.getbuffer(), entry.valueoffset, offset)

@@ -105,7 +105,21 @@ def tile_windows(height: int, width: int, tile: int, overlap: int, multiple: int
         >>> [(w.top, w.left) for w in tile_windows(64, 160, tile=64, overlap=16, multiple=16)]
         [(0, 0), (0, 48), (0, 96)]
     """
-    _check_geometry(height, width, tile, overlap, multiple)
+    if height < 1 or width < 1:
+        raise ValueError(f"an image of {height} x {width} pixels has nothing to tile")
+    if multiple < 1:
+        raise ValueError(f"multiple must be at least 1, got {multiple}")
+    if tile < 1 or tile % multiple:
+        lower, upper = tile // multiple * multiple, max(1, math.ceil(tile / multiple)) * multiple
+        nearest = f"{lower} or {upper}" if lower > 0 else f"{upper}"
+        raise ValueError(f"tile must be a positive multiple of {multiple}, got {tile}: use {nearest}")
+    if overlap < 0 or 2 * overlap >= tile:
+        raise ValueError(f"overlap must be at least 0 and less than half of tile={tile}, got {overlap}")
+    if tile - overlap < multiple:
+        raise ValueError(
+            f"tile - overlap must be at least multiple={multiple} so that tiles can advance, got {tile} - {overlap}: "
+            f"use tile={math.ceil((multiple + overlap) / multiple) * multiple} or larger"
+        )
     tops = _starts(height, tile, overlap, multiple)
     lefts = _starts(width, tile, overlap, multiple)
     return [Window(top, left, min(tile, height - top), min(tile, width - left)) for top in tops for left in lefts]
@@ -130,8 +144,7 @@ def run_tiled(
 
     Args:
         fn: `fn(visible_tile, infrared_tile, window)`, `(B, 1, h, w)` each, returns `(B, C, h, w)`.
-        visible: `(B, 1, H, W)`.
-        infrared: `(B, 1, H, W)`.
+        visible, infrared: `(B, 1, H, W)`.
         tile, overlap, multiple: as in [`tile_windows`].
         margin: pixels along a tile's inner borders that are thrown away; a network whose receptive field reaches no
             further than this gives the same image with and without tiles. At most `overlap // 2`; the rest of the
@@ -177,24 +190,6 @@ def run_tiled(
     return output
 
 
-def _check_geometry(height: int, width: int, tile: int, overlap: int, multiple: int) -> None:
-    if height < 1 or width < 1:
-        raise ValueError(f"an image of {height} x {width} pixels has nothing to tile")
-    if multiple < 1:
-        raise ValueError(f"multiple must be at least 1, got {multiple}")
-    if tile < 1 or tile % multiple:
-        lower, upper = tile // multiple * multiple, max(1, math.ceil(tile / multiple)) * multiple
-        nearest = f"{lower} or {upper}" if lower > 0 else f"{upper}"
-        raise ValueError(f"tile must be a positive multiple of {multiple}, got {tile}: use {nearest}")
-    if overlap < 0 or 2 * overlap >= tile:
-        raise ValueError(f"overlap must be at least 0 and less than half of tile={tile}, got {overlap}")
-    if tile - overlap < multiple:
-        raise ValueError(
-            f"tile - overlap must be at least multiple={multiple} so that tiles can advance, got {tile} - {overlap}: "
-            f"use tile={math.ceil((multiple + overlap) / multiple) * multiple} or larger"
-        )
-
-
 def _starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
     """Origins along one axis: multiples of `multiple`, as evenly spaced as that allows."""
     if length <= tile:
@@ -208,13 +203,15 @@ def _starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
 
 def _axis_weights(length: int, tile: int, overlap: int, multiple: int, margin: int) -> dict[int, Tensor]:
     """One ramp for each origin along an axis, `(size of the window,)`; at each pixel of the axis they sum to one."""
-    starts = _starts(length, tile, overlap, multiple)
+    # Raised cosine from 0 to 1, flat for the margin at both ends; with its mirror image it sums to one.
+    position = torch.arange(overlap, dtype=torch.float64) + 0.5 - margin
+    ramp = max(overlap - 2 * margin, 1)  # an odd overlap that is all margin still changes over within one pixel
+    fade = torch.sin(0.5 * math.pi * (position / ramp).clamp(0, 1)).square()
     weights = {}
     total = torch.zeros(length, dtype=torch.float64)
-    for start in starts:
+    for start in _starts(length, tile, overlap, multiple):
         size = min(tile, length - start)
         weight = torch.ones(size, dtype=torch.float64)
-        fade = _fade_in(overlap, margin)
         if start > 0:
             weight[:overlap] *= fade
         if start + size < length:
@@ -223,11 +220,3 @@ def _axis_weights(length: int, tile: int, overlap: int, multiple: int, margin: i
         weights[start] = weight
     # Two neighbors that share exactly `overlap` already sum to one; evenly spaced ones may share more.
     return {start: (w / total[start : start + len(w)]).float() for start, w in weights.items()}
-
-
-def _fade_in(overlap: int, margin: int) -> Tensor:
-    """Raised cosine from 0 to 1 over `overlap` pixels, flat for `margin` at both ends; with its mirror image it sums
-    to one."""
-    position = torch.arange(overlap, dtype=torch.float64) + 0.5 - margin
-    ramp = max(overlap - 2 * margin, 1)  # an odd overlap that is all margin still changes over within one pixel
-    return torch.sin(0.5 * math.pi * (position / ramp).clamp(0, 1)).square()

@@ -7,6 +7,7 @@ fused images. Numbers are read from the files beside the weights, so that they c
 import json
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,8 +36,8 @@ class Bundled:
     paper: str = ""
     license: str = "Apache-2.0"
 
-    _complete: ClassVar[str]  # a file that exists where the weights do
-    _weights: ClassVar[str]
+    _complete: ClassVar[str] = "model.safetensors"  # a file that exists where the weights do
+    _weights: ClassVar[str] = "model.safetensors"
 
     @property
     def folder(self) -> Path:
@@ -91,16 +92,9 @@ class PretrainedInfo(Bundled):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmenterInfo(Bundled):
-    """One bundled SegFormer.
-
-    Attributes:
-        classes: number of classes.
-    """
+    """One bundled SegFormer, of so many `classes`."""
 
     classes: int
-
-    _complete = "model.safetensors"
-    _weights = "model.safetensors"
 
 
 PRETRAINED: dict[str, PretrainedInfo] = {
@@ -159,30 +153,21 @@ def list_models() -> list[PretrainedInfo]:
     return list(PRETRAINED.values())
 
 
-def resolve(name: str) -> Path | None:
-    """Folder of a bundled pipeline; None if none has this name.
+def resolve(name: str, table: Mapping[str, Bundled] = PRETRAINED) -> Path | None:
+    """Folder of a bundled pipeline, or of another table; None if none has this name.
 
     Raises:
         FileNotFoundError: if the name is in the table but this installation lacks the weights.
     """
-    return _folder_of(PRETRAINED.get(name))
-
-
-def resolve_segmenter(name: str) -> Path | None:
-    """Folder of a bundled SegFormer; None if none has this name.
-
-    Raises:
-        FileNotFoundError: if the name is in the table but this installation lacks the weights.
-    """
-    return _folder_of(SEGMENTERS.get(name))
-
-
-def _folder_of(info: Bundled | None) -> Path | None:
-    if info is None:
-        return None
-    if not info.available:
+    info = table.get(name)
+    if info is not None and not info.available:
         raise FileNotFoundError(
             f"the weights of {info.name!r} are missing from {info.folder}: install fusion-hub again, or load from a "
             "folder or a Hub id 'owner/name'"
         )
-    return info.folder
+    return None if info is None else info.folder
+
+
+def resolve_segmenter(name: str) -> Path | None:
+    """As `resolve`, for a bundled SegFormer."""
+    return resolve(name, SEGMENTERS)

@@ -9,7 +9,7 @@ from fusion_hub.image.luminance import ValueRange
 from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import Window
 from fusion_hub.models.difffusenet import DiffFuseNetModel
-from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, is_whole_number, pair_noise
+from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, pair_noise
 
 
 class DiffFuseNetPipeline(FusionPipeline):
@@ -36,18 +36,11 @@ class DiffFuseNetPipeline(FusionPipeline):
         super().__init__()
         self.register_modules(model=model, scheduler=scheduler)
         self.register_to_config(infrared_range=infrared_range)
-        rule = tuple(infrared_range) if isinstance(infrared_range, list) else infrared_range  # JSON knows no tuples
-        self.image_processor = FusionImageProcessor(infrared_range=cast(ValueRange, rule))
+        self.image_processor = FusionImageProcessor(infrared_range=cast(ValueRange, infrared_range))
 
     def check_steps(self, num_inference_steps: Any) -> None:
         last = max(self.model.config.inference_timestep, 1)
-        if num_inference_steps is None:
-            return
-        if not is_whole_number(num_inference_steps) or not 1 <= num_inference_steps <= last:
-            raise ValueError(
-                f"num_inference_steps={num_inference_steps!r} must be a whole number from 1 to {last}, the "
-                "inference_timestep of the model, or None for 1"
-            )
+        self._check_steps(num_inference_steps, last, "the inference_timestep of the model, or None for 1")
 
     def get_timesteps(self, num_inference_steps: int) -> tuple[int, ...]:
         """Evenly spaced steps from the model's `inference_timestep` down; 0, the clean end, is left out."""

@@ -41,10 +41,8 @@ def check_model_folder(folder: Path, model_class: type[Any], variant: str | None
         OSError: if the configuration or the weights are missing, damaged or truncated.
         ValueError: if the configuration or the tensors do not fit `model_class`.
     """
-    file = folder / "config.json"
-    files = weight_files(folder, variant)
-    model = build_empty(file, model_class)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    file, files = folder / "config.json", weight_files(folder, variant)
+    expected = {name: tuple(tensor.shape) for name, tensor in build_empty(file, model_class).state_dict().items()}
     found: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, str] = {}  # the first tensor of each dtype
     for weights in files:
@@ -72,16 +70,10 @@ def check_model_folder(folder: Path, model_class: type[Any], variant: str | None
 
 
 def build_empty(file: Path, model_class: type[Any]) -> Any:
-    """The model that a config.json describes, on the meta device.
-
-    Raises:
-        OSError, ValueError: if the file cannot be read or does not describe such a model.
-    """
+    """The model that a config.json describes, on the meta device."""
     config = read_json(file)
     if "quantization_config" in config:
-        raise ValueError(
-            f"{file} has a quantization_config, which is not supported: remove it, or save the model again"
-        )
+        raise ValueError(f"{file} has an unsupported quantization_config: remove it, or save the model again")
     stored = config.get("_class_name", model_class.__name__)
     if stored != model_class.__name__:
         raise ValueError(
@@ -92,11 +84,7 @@ def build_empty(file: Path, model_class: type[Any]) -> Any:
 
 
 def check_scheduler(file: Path, expected: Any) -> None:
-    """Compare scheduler_config.json with the scheduler that the model was trained with.
-
-    Raises:
-        OSError, ValueError: if the file cannot be read or describes another schedule.
-    """
+    """Compare scheduler_config.json with the scheduler that the model was trained with."""
     stored, config = read_json(file), {"_class_name": type(expected).__name__, **expected.config}
     for key in ("_class_name", *SCHEDULE):
         value = stored.get(key)
@@ -125,19 +113,11 @@ def _from_config(kind: type[Any], config: dict[str, Any], file: Path) -> Any:
 
 
 def weight_files(folder: Path, variant: str | None) -> list[Path]:
-    """The weights of a model: one safetensors file, or an index and its shards; plain if there are none of the variant.
-
-    Raises:
-        OSError: if they are missing or damaged.
-        ValueError: if it is not clear which files they are.
-    """
+    """The weights of a model: one safetensors file, or an index and its shards; plain without a file of the variant."""
     for ending in (f".{variant}", "") if variant else ("",):
         plain, index = folder / f"{WEIGHTS_STEM}{ending}.safetensors", folder / _index_name(ending)
         if plain.exists() and index.exists():
-            raise ValueError(
-                f"{folder} holds both {plain.name} and {index.name}: delete the one that does not belong to this "
-                "checkpoint"
-            )
+            raise ValueError(f"{folder} holds both {plain.name} and {index.name}: delete the one of another checkpoint")
         if plain.is_file():
             return [plain]
         if index.is_file():
@@ -168,12 +148,9 @@ def _shards(index: Path, ending: str) -> list[Path]:
     files = read_json(index).get("weight_map")
     if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
         raise ValueError(f"{index} has no weight_map of tensors and files: download or copy the checkpoint again")
-    pattern = re.compile(rf"{WEIGHTS_STEM}{re.escape(ending)}-\d+-of-\d+[.]safetensors")
     for name in sorted(set(files.values())):
-        if not pattern.fullmatch(name):
-            raise ValueError(
-                f"{index} names {shorten(name)}, which is not a shard of this model: restore the saved file"
-            )
+        if not re.fullmatch(rf"{WEIGHTS_STEM}{re.escape(ending)}-\d+-of-\d+[.]safetensors", name):
+            raise ValueError(f"{index} names {shorten(name)}, which is no shard of this model: restore the saved file")
     shards = [index.with_name(name) for name in sorted(set(files.values()))]
     for shard in shards:
         if {tensor for tensor, file in files.items() if file == shard.name} != _tensors(shard).keys():
@@ -196,22 +173,15 @@ def _tensors(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def record_digests(root: Path, components: Iterable[str]) -> dict[str, str]:
     """SHA-256 of the settings and weights in the components' folders, by path from `root`."""
-    files = (
-        path for name in components for path in (root / name).glob("*") if path.suffix in (".json", ".safetensors")
-    )
-    return {path.relative_to(root).as_posix(): _digest(path) for path in sorted(files)}
+    files = sorted(path for name in components for path in (root / name).glob("*"))
+    files = [path for path in files if path.suffix in (".json", ".safetensors")]
+    return {path.relative_to(root).as_posix(): _digest(path) for path in files}
 
 
 def check_digests(root: Path, digests: Any, files: Iterable[Path]) -> None:
-    """Compare files with what `record_digests` gave.
-
-    Raises:
-        ValueError: if one differs or is not recorded.
-    """
+    """Raise a `ValueError` if a file differs from what `record_digests` gave, or is not recorded."""
     if not isinstance(digests, Mapping):
-        raise ValueError(
-            f"{root / 'model_index.json'} has {DIGESTS}={shorten(digests)} instead of hashes: restore the file"
-        )
+        raise ValueError(f"{root / 'model_index.json'} has {DIGESTS}={shorten(digests)}, no hashes: restore the file")
     for file in files:
         if digests.get(file.relative_to(root).as_posix()) != _digest(file):
             raise ValueError(
@@ -259,12 +229,7 @@ def check_snapshot(snapshot: Path, name: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        OSError: if it is missing or not valid JSON.
-        ValueError: if it holds something else.
-    """
+    """The object in a JSON file; an `OSError` if it is missing or not valid JSON, a `ValueError` if it is no object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -274,9 +239,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise OSError(f"{path} is not valid JSON: download or copy the checkpoint again") from error
     except OSError as error:
-        raise OSError(
-            f"{path} cannot be read ({error.strerror}): check that it is a file and its permissions"
-        ) from error
+        raise OSError(f"{path} cannot be read ({error.strerror}): it must be a file that you may read") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__} instead of an object: restore the saved file")
     return content

@@ -6,6 +6,7 @@ its network on a luminance pair.
 
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -52,15 +53,8 @@ class FusionOutput(BaseOutput):
     intermediates: Any = None
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the diffusion model inside a fusion network is evaluated.
-
-    Attributes:
-        num_inference_steps: as in the call; the model defines what it means.
-        noise_strength: scale of the noise that is added; 0 is deterministic.
-        seeds: of each image of the batch.
-    """
+class Sampling(NamedTuple):
+    """How the diffusion model inside a fusion network is evaluated, as in the call, with one seed for each image."""
 
     num_inference_steps: Steps
     noise_strength: float
@@ -116,6 +110,10 @@ class FusionPipeline(PortablePipeline):
     def check_steps(self, num_inference_steps: Any) -> None:
         """Raise a `ValueError` that names the value and the limits if the model cannot run so many steps."""
         raise NotImplementedError(f"{type(self).__name__} must implement check_steps")
+
+    def _check_steps(self, steps: Any, last: int, meaning: str) -> None:
+        if steps is not None and not (is_whole_number(steps) and 1 <= steps <= last):
+            raise ValueError(f"num_inference_steps={steps!r} must be a whole number from 1 to {last}, {meaning}")
 
     @property
     def _signature(self) -> str:
@@ -309,16 +307,15 @@ class FusionPipeline(PortablePipeline):
             raise ValueError(
                 f"noise_strength={noise_strength!r} was given, but {type(self).__name__} draws no noise: leave it at 0"
             )
-        if generator is not None and not isinstance(generator, torch.Generator):
-            if not isinstance(generator, list | tuple) or not all(
-                isinstance(one, torch.Generator) for one in generator
-            ):
-                raise TypeError(f"generator={generator!r} must be a torch.Generator, a list of them, or None")
-            if len(generator) != num_pairs:
-                raise ValueError(
-                    f"generator is a list of {len(generator)} for {num_pairs} pair(s): give one for each pair, or a "
-                    "single one"
-                )
+        several = isinstance(generator, list | tuple)
+        generators: Sequence[Any] = generator if several else [generator]  # type: ignore[assignment]
+        if generator is not None and not all(isinstance(one, torch.Generator) for one in generators):
+            raise TypeError(f"generator={generator!r} must be a torch.Generator, a list of them, or None")
+        if several and len(generators) != num_pairs:
+            raise ValueError(
+                f"generator is a list of {len(generators)} for {num_pairs} pair(s): give one for each pair, or a "
+                "single one"
+            )
         if batch_size is not None and (not is_whole_number(batch_size) or batch_size < 1):
             raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1, or None for automatic")
         check_output(output_type, rescale)
@@ -374,7 +371,7 @@ class FusionPipeline(PortablePipeline):
         visible_range: ValueRange | None = None,
     ) -> Iterator[Batch]:
         """Preprocess pair by pair and yield batches of one size, so that few pairs are in memory at a time."""
-        waiting: dict[tuple[int, ...], list[tuple[int, Tensor, Tensor, PairContext]]] = {}
+        waiting: dict[tuple[int, ...], list[tuple[int, Tensor, Tensor, PairContext]]] = defaultdict(list)
 
         def batch(kind: tuple[int, ...]) -> Batch:
             positions, visible, infrared, contexts = zip(*waiting.pop(kind), strict=True)
@@ -395,7 +392,7 @@ class FusionPipeline(PortablePipeline):
             # Of one size and one number of channels, so that the results can be one array.
             kind = (*visible.shape[-2:], contexts[0].channels)
             full = batch_size or max(1, WHOLE_IMAGE_LIMIT // visible[0].numel())
-            waiting.setdefault(kind, []).append((position, visible, infrared, contexts[0]))
+            waiting[kind].append((position, visible, infrared, contexts[0]))
             del visible, infrared
             if len(waiting[kind]) >= full:
                 yield batch(kind)
@@ -408,51 +405,35 @@ class FusionPipeline(PortablePipeline):
 def draw_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:
     """One seed for each image: from its own generator, or in order from a shared one (None: torch's global one)."""
     generators = [generator] * count if generator is None or isinstance(generator, torch.Generator) else generator
-    return [
-        int(torch.randint(2**62, (1,), generator=source, device=source.device if source is not None else "cpu"))
-        for source in generators
-    ]
+    devices = ["cpu" if source is None else source.device for source in generators]
+    return [int(torch.randint(2**62, (1,), generator=g, device=d)) for g, d in zip(generators, devices, strict=True)]
 
 
 def block_noise(
     seed: int, stream: int, channels: int, top: int, left: int, height: int, width: int, block: int = NOISE_BLOCK
 ) -> Tensor:
-    """Unit Gaussian noise of one window of an endless plane; each cell has the same noise in every window.
+    """Unit Gaussian noise `(channels, height, width)` of one window of an endless plane, float32 on the CPU.
 
-    The plane is made of square blocks, each seeded by its position, so that tiles agree where they overlap and tiled
-    runs get the noise of the whole image.
-
-    Args:
-        seed: of the image, not negative.
-        stream: number of the plane, such as 0 for the visible and 1 for the infrared image.
-        channels: C.
-        top, left, height, width: the window in feature cells, not negative.
-        block: side of a block.
-
-    Returns:
-        `(C, height, width)` float32 on the CPU.
+    The window is in feature cells. The plane, number `stream` of an image, is made of square blocks, each seeded by its
+    position: each cell has the same noise in every window, so that tiled runs get the noise of the whole image.
     """
-    first_row, first_column = top // block, left // block
-    last_row, last_column = (top + height - 1) // block, (left + width - 1) // block
-    plane = np.empty(
-        (channels, (last_row - first_row + 1) * block, (last_column - first_column + 1) * block), dtype=np.float32
-    )
-    for row in range(first_row, last_row + 1):
-        for column in range(first_column, last_column + 1):
-            rows = slice((row - first_row) * block, (row - first_row + 1) * block)
-            columns = slice((column - first_column) * block, (column - first_column + 1) * block)
-            random = np.random.default_rng((seed, stream, row, column))
-            plane[:, rows, columns] = random.standard_normal((channels, block, block), dtype=np.float32)
-    y, x = top - first_row * block, left - first_column * block
-    return torch.from_numpy(plane[:, y : y + height, x : x + width])
+    size = (channels, block, block)
+    plane = [
+        [
+            np.random.default_rng((seed, stream, row, column)).standard_normal(size, dtype=np.float32)
+            for column in range(left // block, (left + width - 1) // block + 1)
+        ]
+        for row in range(top // block, (top + height - 1) // block + 1)
+    ]
+    y, x = top % block, left % block
+    return torch.from_numpy(np.block(plane)[:, y : y + height, x : x + width])
 
 
 def pair_noise(seeds: Sequence[int], channels: int, window: Window, patch: int) -> Tensor:
     """Noise for the features of a batch of pairs: `(2B, channels, h / patch, w / patch)`, all visible images first."""
     top, left, height, width = (value // patch for value in (window.top, window.left, window.height, window.width))
-    return torch.stack(
-        [block_noise(seed, stream, channels, top, left, height, width) for stream in (0, 1) for seed in seeds]
-    )
+    order = [(seed, stream) for stream in (0, 1) for seed in seeds]
+    return torch.stack([block_noise(*plane, channels, top, left, height, width) for plane in order])
 
 
 def _stack(images: list[Any], output_type: str) -> Any:

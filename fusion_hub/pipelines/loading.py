@@ -84,9 +84,7 @@ class PortablePipeline(DiffusionPipeline):
             OSError: for a missing, damaged or truncated file, or a repository that cannot be reached.
         """
         if not kwargs.pop("use_safetensors", True):
-            raise ValueError(
-                "use_safetensors=False was given: pickled weights can run code, only safetensors are loaded"
-            )
+            raise ValueError("use_safetensors=False was given: pickled weights can run code, only safetensors load")
         for key in ("dtype", "torch_dtype"):
             if kwargs.get(key) is not None:
                 kwargs[key] = _float_dtype(kwargs[key])
@@ -214,9 +212,8 @@ class PortablePipeline(DiffusionPipeline):
         index[DIGESTS] = record_digests(root, self._component_classes())
         _write_json(root / self.config_name, index)
         if push_to_hub:
-            self._upload_folder(
-                save_directory, kwargs.pop("repo_id", root.name), token=kwargs.pop("token", None), **kwargs
-            )
+            repo_id, token = kwargs.pop("repo_id", root.name), kwargs.pop("token", None)
+            self._upload_folder(save_directory, repo_id, token=token, **kwargs)
 
     def save_pretrained(
         self,
@@ -287,8 +284,7 @@ class PortablePipeline(DiffusionPipeline):
     @classmethod
     def _component_classes(cls) -> dict[str, type[Any]]:
         """Models and schedulers that this pipeline is made of: the arguments of its `__init__` that are such."""
-        parameters = inspect.signature(cls.__init__).parameters.values()
-        kinds = ((parameter.name, parameter.annotation) for parameter in parameters)
+        kinds = inspect.get_annotations(cls.__init__).items()
         return {name: kind for name, kind in kinds if isinstance(kind, type) and issubclass(kind, COMPONENTS)}
 
     @classmethod
@@ -331,9 +327,8 @@ class PortablePipeline(DiffusionPipeline):
                 files += check_model_folder(folder / name, kind, kwargs.get("variant"))
             elif "model" in models:
                 files.append(folder / name / "scheduler_config.json")
-                check_scheduler(
-                    files[-1], build_empty(folder / "model" / "config.json", models["model"]).build_scheduler()
-                )
+                model = build_empty(folder / "model" / "config.json", models["model"])
+                check_scheduler(files[-1], model.build_scheduler())
         try:
             cls.check_settings({key: value for key, value in index.items() if key not in kwargs})
         except ValueError as error:

@@ -50,8 +50,7 @@ class REDPipeline(FusionPipeline):
         self.check_settings({"infrared_range": infrared_range, "tile_size": tile_size})
         self.register_modules(model=model)
         self.register_to_config(infrared_range=infrared_range, tile_size=int(tile_size))
-        rule = tuple(infrared_range) if isinstance(infrared_range, list) else infrared_range  # JSON knows no tuples
-        self.image_processor = FusionImageProcessor(infrared_range=cast(ValueRange, rule))
+        self.image_processor = FusionImageProcessor(infrared_range=cast(ValueRange, infrared_range))
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
@@ -64,14 +63,10 @@ class REDPipeline(FusionPipeline):
             )
 
     def check_steps(self, num_inference_steps: Any) -> None:
-        last = self.model.config.num_steps
-        if num_inference_steps is None or num_inference_steps == "auto":
-            return
-        if not is_whole_number(num_inference_steps) or not 1 <= num_inference_steps <= last:
-            raise ValueError(
-                f"num_inference_steps={num_inference_steps!r} must be a whole number from 1 to {last}, the num_steps "
-                f"that the model was trained with, 'auto', or None for {last}"
-            )
+        if num_inference_steps != "auto":
+            last = self.model.config.num_steps
+            meaning = f"the num_steps that the model was trained with, 'auto', or None for {last}"
+            self._check_steps(num_inference_steps, last, meaning)
 
     @property
     def whole_image_limit(self) -> int:
