@@ -3,10 +3,8 @@
 import os
 import threading
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fuse import LANE, as_png, fuse_pair, preview, save_preview
 from gpu import current_device, on_gpu
 from PIL import Image
@@ -21,8 +19,6 @@ from fusion_hub.evaluation.statistics import format_value
 from fusion_hub.explain import explain as panels_of
 from fusion_hub.metrics import find_metric
 from fusion_hub.pretrained import SEGMENTERS
-
-# --- See more --------------------------------------------------------------------------------------------------------
 
 DETECTOR_VARIABLE, SEGMENTER_VARIABLE = "FUSION_HUB_DETECTOR", "FUSION_HUB_SEGMENTER"
 MIN_SCORE = 0.1  # the lowest threshold
@@ -48,21 +44,9 @@ BUNDLED_SEGMENTED = (
 _loading = threading.Lock()
 
 
-def detector() -> tuple[downstream.Detector | None, str]:
-    """The detector of this server, or None and how to set one up."""
-    with _loading:
-        return _load("detector", os.environ.get(DETECTOR_VARIABLE, ""))
-
-
-def segmenter() -> tuple[downstream.Segmenter | None, str]:
-    """The segmenter of this server or the bundled one, or None and how to set one up."""
-    bundled = BUNDLED_SEGMENTER if SEGMENTERS[BUNDLED_SEGMENTER].available else ""
-    with _loading:
-        return _load("segmenter", os.environ.get(SEGMENTER_VARIABLE) or bundled)
-
-
 @lru_cache
-def _load(kind: str, name: str) -> tuple[Any, str]:
+def load_once(kind: str, name: str) -> tuple[Any, str]:
+    """The detector or segmenter of this server, or None and how to set one up."""
     if not name:
         return None, SETUP[kind]
     try:
@@ -72,11 +56,6 @@ def _load(kind: str, name: str) -> tuple[Any, str]:
     except (ImportError, OSError, ValueError) as error:
         LOG.error("the %s cannot be loaded: %s", kind, error)
         return None, f"The {kind} of this server cannot be loaded; its log says why. {SETUP[kind]}"
-
-
-def forget_networks() -> None:
-    """Free the loaded networks."""
-    _load.cache_clear()
 
 
 @on_gpu(seconds=20)
@@ -108,8 +87,10 @@ def detect(
     fusion, _ = fuse_pair(visible, infrared, model, infrared_range, visible_range)
     pictures = (fusion.visible, fusion.infrared, fusion.fused)
     folder = new_folder()
-    finder, no_finder = detector()
-    classifier, no_classifier = segmenter()
+    bundled = BUNDLED_SEGMENTER if SEGMENTERS[BUNDLED_SEGMENTER].available else ""
+    with _loading:
+        finder, no_finder = load_once("detector", os.environ.get(DETECTOR_VARIABLE, ""))
+        classifier, no_classifier = load_once("segmenter", os.environ.get(SEGMENTER_VARIABLE) or bundled)
     gallery: list[tuple[str, str]] = []
     with LANE:
         text = no_finder
@@ -129,8 +110,6 @@ def detect(
             gallery.append((save_preview(drawn, folder / f"segmented_{title.lower()}.png"), f"{title}: what is where"))
     return gallery, f"{text}\n\n{SEGMENTED if os.environ.get(SEGMENTER_VARIABLE) else BUNDLED_SEGMENTED}"
 
-
-# --- Measure ---------------------------------------------------------------------------------------------------------
 
 MEASURE_MAX_PIXELS = 2_000_000  # the metrics of a larger pair take too long for a page
 METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
@@ -164,15 +143,12 @@ def measure(
     pair = Pair("pair", *(Image.fromarray(source) for source in fusion.sources))
     fused = as_png(fusion.image)
     methods = [evaluation.Method(model, "model", lambda pair, dataset: fused), *map(evaluation.baseline_method, RULES)]
+    rows = []
     with LANE:
-        rows = [_measured(method, pair, fusion.sources) for method in methods]
+        for method in methods:  # as `fusion-hub evaluate` measures one pair
+            record = measure_pair(evaluation.luminance(method.fuse(pair, "")), *fusion.sources, METRICS)
+            rows.append(summarize(method, "pair", {"pair": record}, METRICS))
     return [_table_line(name, rows) for name in (*METRICS, *GUARD_METRICS)], _guard_rails(*rows)
-
-
-def _measured(method: evaluation.Method, pair: Pair, sources: tuple[np.ndarray, np.ndarray]) -> evaluation.Row:
-    """One pair by one method, as `fusion-hub evaluate` measures it."""
-    record = measure_pair(evaluation.luminance(method.fuse(pair, "")), *sources, METRICS)
-    return summarize(method, "pair", {"pair": record}, METRICS)
 
 
 def _table_line(name: str, rows: list[evaluation.Row]) -> list[str]:
@@ -195,8 +171,6 @@ def _guard_rails(row: evaluation.Row, average: evaluation.Row, maximum: evaluati
     ]
     return "\n\n".join(lines)
 
-
-# --- How it works ----------------------------------------------------------------------------------------------------
 
 EXPLAIN_MAX_PIXELS = 1_310_720  # 1280 x 1024: intermediates of a larger pair would fill the memory
 PANEL_SIDE = 800
@@ -227,9 +201,9 @@ def explain(
     Returns:
         Pictures in the order of the computation, each with a caption of one or two sentences.
     """
-    limits: dict[str, Any] = {"max_pixels": EXPLAIN_MAX_PIXELS, "return_intermediates": True}
-    _, intermediates = fuse_pair(visible, infrared, model, infrared_range, visible_range, **limits)
-    folder: Path = new_folder()
+    options: dict[str, Any] = {"max_pixels": EXPLAIN_MAX_PIXELS, "return_intermediates": True}
+    _, intermediates = fuse_pair(visible, infrared, model, infrared_range, visible_range, **options)
+    folder = new_folder()
     return [
         (save_preview(preview(panel.image, PANEL_SIDE), folder / f"{index:02d}.png"), f"{panel.title}. {panel.caption}")
         for index, panel in enumerate(panels_of(intermediates), start=1)

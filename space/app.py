@@ -26,7 +26,7 @@ os.environ.update(storage.claim() if __name__ == "__main__" else {})
 import gradio as gr
 import style
 import tabs
-from examples import EXAMPLES, example_rows
+from examples import EXAMPLES, write_examples
 from fuse import MEDICAL, available_models
 from network import BodyLimit, fill_in, log_refusals_in_one_line
 from starlette.middleware import Middleware
@@ -49,7 +49,7 @@ def build_app(examples_folder: Path) -> gr.Blocks:
     """
     share_arenas()  # this server has many threads
     names = {info.name for info in available_models()}
-    rows = example_rows(examples_folder, [example for example in EXAMPLES if example.model in names])
+    rows = write_examples(examples_folder, [example for example in EXAMPLES if example.model in names])
     with gr.Blocks(title="Fusion Hub", analytics_enabled=False, delete_cache=(storage.LIFETIME,) * 2) as app:
         gr.Markdown(style.INTRODUCTION, elem_id="head")
         with gr.Tabs():

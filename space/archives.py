@@ -21,18 +21,12 @@ _UTF8, _ENCRYPTED = 0x800, 1  # flags of an entry
 _FOLDER = 0x10  # DOS attribute
 _DRIVE = re.compile("[A-Za-z]:")
 _JAPANESE = re.compile(r"[\x00-\x7f\u3000-\u30ff\u4e00-\u9fff\uff01-\uff60]+")
+_HIDDEN = re.compile(r"/\.|/__MACOSX(/|$)|/Thumbs\.db$")
 _INSIDE_A_WORD = re.compile(r"[A-Za-z][^\x00-\x7f]")
 
 
 def unpack(archive: Path, target: Path) -> list[PurePosixPath]:
-    """Unpack a zip file into a folder.
-
-    Args:
-        archive: the file.
-        target: existing folder.
-
-    Returns:
-        Paths of the files below `target`, without hidden ones.
+    """Unpack a zip file into an existing folder; returns the paths below `target` of its files, without hidden ones.
 
     Raises:
         Refusal: the file is not a zip file, is damaged or encrypted, holds links or unsafe names, or is too large.
@@ -40,8 +34,9 @@ def unpack(archive: Path, target: Path) -> list[PurePosixPath]:
     _check_directory_size(archive)
     try:
         with zipfile.ZipFile(archive) as opened:
-            entries = [(_safe_path(entry), entry) for entry in opened.infolist() if not _is_folder(entry)]
-            entries = [(path, entry) for path, entry in entries if not _is_hidden(path)]
+            found = [(_safe_path(entry), entry) for entry in opened.infolist() if not _is_folder(entry)]
+            # Hidden files are those that operating systems add.
+            entries = [(path, entry) for path, entry in found if not _HIDDEN.search(f"/{path}")]
             _check_entries(entries)
             for path, entry in entries:
                 (target / path).parent.mkdir(parents=True, exist_ok=True)
@@ -126,11 +121,6 @@ def _decode(raw: bytes) -> str | None:
 
 def _is_folder(entry: zipfile.ZipInfo) -> bool:
     return entry.orig_filename.endswith(("/", "\\")) or (not entry.file_size and bool(entry.external_attr & _FOLDER))
-
-
-def _is_hidden(path: PurePosixPath) -> bool:
-    """Files that operating systems add."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts) or path.name == "Thumbs.db"
 
 
 def _check_entries(entries: list[tuple[PurePosixPath, zipfile.ZipInfo]]) -> None:

@@ -3,9 +3,11 @@
 import csv
 import html
 import io
+import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -15,15 +17,14 @@ from archives import unpack
 from fuse import fuse_pair, save_result
 from gpu import on_gpu
 from storage import new_folder, root
-from uploads import Refusal, error_messages, open_upload, pixels_of
+from uploads import NO_LIMIT, Refusal, error_messages, open_upload
 
 from fusion_hub.data.layouts import safe_name
 from fusion_hub.data.pairing import Named, file_role, fold_name, pair_files
 from fusion_hub.files import plain_cell
-from fusion_hub.image.io import EXTENSIONS
+from fusion_hub.image.io import EXTENSIONS, read_header
 
 MAX_PAIRS = 50
-MAX_FILES = 2 * MAX_PAIRS
 MAX_PIXELS = 100_000_000  # of all visible images of a batch together
 REPORT = "report.csv"
 MAX_NAME = 120  # bytes of the name of a result
@@ -36,14 +37,6 @@ class Row(NamedTuple):
     result: str
     file: str = ""
     notes: str = ""
-
-
-class Pairs(NamedTuple):
-    """Pairs by name, files without a partner, and files that are no pictures."""
-
-    pairs: dict[str, tuple[Path, Path]]
-    alone: list[str]
-    others: list[str]
 
 
 @on_gpu(seconds=90)
@@ -75,18 +68,18 @@ def batch(
     with error_messages(), TemporaryDirectory(prefix="fusion_hub_batch_", dir=root()) as folder:
         if not files:
             raise Refusal("No files", "Add images or a zip file first.")
-        if len(files) > MAX_FILES:
+        if len(files) > 2 * MAX_PAIRS:
             text = f"{len(files)} files were sent: at most {MAX_PAIRS} pairs are allowed at a time."
             raise Refusal("Too many files", text)
         collected = _collect([Path(file) for file in files], Path(folder))
-        found = pair_up(collected)
-        _check_pairs(found, collected)
+        pairs, alone, others = pair_up(collected)
+        _check_pairs(pairs, collected)
         target = new_folder() / "fused.zip"
-        rows = [Row(name, "no partner") for name in found.alone]
+        rows = [Row(name, "no partner") for name in alone]
         taken = {fold_name(REPORT)}
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as output:
-            for index, (name, (visible, infrared)) in enumerate(found.pairs.items()):
-                progress((index, len(found.pairs)), desc=f"Fusing {name}", unit="pairs")
+            for index, (name, (visible, infrared)) in enumerate(pairs.items()):
+                progress((index, len(pairs)), desc=f"Fusing {name}", unit="pairs")
                 try:
                     with error_messages():
                         fusion, _ = fuse_pair(visible, infrared, model, infrared_range, visible_range)
@@ -97,41 +90,42 @@ def batch(
                 except gr.Error as error:
                     rows.append(Row(name, html.unescape(str(error.message))))
                 yield None  # a canceled run ends here
-            unread = [Row(name, "not an image that can be read") for name in found.others]
-            output.writestr(REPORT, _report([*rows, *unread]))
+            unread = [Row(name, "not an image that can be read") for name in others]
+            with io.TextIOWrapper(output.open(REPORT, "w"), "utf-8", newline="") as stream:
+                csv.writer(stream).writerows(map(plain_cell, row) for row in (Row._fields, *rows, *unread))
         _warn("Not all fused", "not fused", [row.name for row in rows if not row.file])
         _warn("Please check", "fused, but with warnings", [row.name for row in rows if row.notes])
         yield str(target)
 
 
-def pair_up(files: Mapping[PurePosixPath, Path]) -> Pairs:
+def pair_up(files: Mapping[PurePosixPath, Path]) -> tuple[dict[str, tuple[Path, Path]], list[str], list[str]]:
     """Find pairs by the names of folders and files, as `PairedDataset` does.
 
     Args:
         files: by its path as the visitor knows it, the place of each file.
 
+    Returns:
+        Pairs by name, files without a partner, and files that are no pictures.
+
     Raises:
         Refusal: two files of one side have one name.
     """
     sides: dict[str, list[Named]] = {"visible": [], "infrared": []}
-    others = []
-    for path in sorted(files):
-        if path.suffix.lower() in EXTENSIONS:
-            name, role = file_role(path)
-            sides[role or "visible"].append(Named(name, path))
-        else:
-            others.append(path.as_posix())
+    for path in (path for path in sorted(files) if path.suffix.lower() in EXTENSIONS):
+        name, role = file_role(path)
+        sides[role or "visible"].append(Named(name, path))
+    others = [path.as_posix() for path in sorted(files) if path.suffix.lower() not in EXTENSIONS]
     found = pair_files(sides["visible"], sides["infrared"])
     if found.ambiguous:
         first, second, *_ = (named.file for named in found.ambiguous[0])
         raise Refusal("Duplicate name", f"{first} and {second} have the same name: keep one, or rename one.")
     alone = sorted(named.file.as_posix() for named in (*found.visible, *found.infrared))
     pairs = sorted((name, (files[visible], files[infrared])) for name, visible, infrared in found.pairs)
-    return Pairs(dict(pairs), alone, others)
+    return dict(pairs), alone, others
 
 
 def _collect(files: Sequence[Path], folder: Path) -> dict[PurePosixPath, Path]:
-    """By its path as the visitor knows it, the place of each file; zip files are unpacked into `folder`."""
+    """The place of each file by its path as the visitor knows it; zip files are unpacked into `folder`."""
     found: dict[PurePosixPath, Path] = {}
     for index, file in enumerate(files):
         inside = {PurePosixPath(file.name): file}
@@ -147,22 +141,20 @@ def _collect(files: Sequence[Path], folder: Path) -> dict[PurePosixPath, Path]:
     return found
 
 
-def _check_pairs(found: Pairs, collected: Mapping[PurePosixPath, Path]) -> None:
+def _check_pairs(pairs: Mapping[str, tuple[Path, Path]], collected: Mapping[PurePosixPath, Path]) -> None:
     """Refuse files without a pair, and more pairs or pixels than a batch may have."""
-    if not found.pairs:
+    if not pairs:
         text = "No pair was found. Name the images street.png and street_ir.png, or zip folders vis and ir."
         if inner := next((path for path in collected if path.suffix.lower() == ".zip"), None):
             text = f"No pair was found, and the zip file {inner.name!r} inside the zip file is not opened: unpack it."
         raise Refusal("No pairs", text)
-    if len(found.pairs) > MAX_PAIRS:
-        text = f"{len(found.pairs)} pairs were found: at most {MAX_PAIRS} are allowed at a time."
+    if len(pairs) > MAX_PAIRS:
+        text = f"{len(pairs)} pairs were found: at most {MAX_PAIRS} are allowed at a time."
         raise Refusal("Too many pairs", text)
     pixels = 0
-    for visible, _ in found.pairs.values():
-        try:
-            pixels += pixels_of(open_upload(visible, "visible"))
-        except Refusal:  # goes into the report
-            continue
+    for visible, _ in pairs.values():
+        with suppress(Refusal):  # goes into the report
+            pixels += math.prod(read_header(open_upload(visible, "visible"), max_pixels=NO_LIMIT).size)
     if pixels > MAX_PIXELS:
         text = f"The batch has {pixels / 1e6:.0f} megapixels: at most {MAX_PIXELS / 1e6:.0f} are allowed at a time."
         raise Refusal("Too large", text)
@@ -183,11 +175,3 @@ def _warn(title: str, what: str, names: Sequence[str]) -> None:
     if names:
         text = f"{len(names)} {what}: {', '.join(names[:5])}. {REPORT} says why."
         gr.Warning(html.escape(text, quote=False), title=title)
-
-
-def _report(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(Row._fields)
-    writer.writerows([plain_cell(cell) for cell in row] for row in rows)
-    return text.getvalue()

@@ -17,7 +17,7 @@ from fusion_hub.data import generate_scene
 
 
 class Example(NamedTuple):
-    """A synthetic scene, and the checkpoint for it."""
+    """A synthetic scene, the checkpoint for it, and the paths of its two PNG files once they are written."""
 
     label: str
     kind: str
@@ -25,6 +25,8 @@ class Example(NamedTuple):
     description: str
     height: int = 480
     width: int = 640
+    visible: str = ""
+    infrared: str = ""
 
 
 EXAMPLES = (
@@ -43,38 +45,20 @@ EXAMPLES = (
     ),
 )
 
-
-class Row(NamedTuple):
-    """An example with the paths of its two PNG files."""
-
-    label: str
-    visible: str
-    infrared: str
-    model: str
-    description: str
+Opened = tuple[str, str, str, tuple[str, str], str, Shown]
+"""The pair of an example, and what `fuse.fuse_and_show` returns for it."""
 
 
-def example_rows(folder: Path, examples: Sequence[Example] = EXAMPLES) -> list[Row]:
-    """Write the pairs as PNG files into `folder`."""
-    rows = []
-    for label, kind, model, description, height, width in examples:
-        scene = generate_scene(0, height, width, kind)  # type: ignore[arg-type]
-        visible, infrared = folder / f"{kind}.png", folder / f"{kind}_infrared.png"
+def write_examples(folder: Path, examples: Sequence[Example] = EXAMPLES) -> list[Example]:
+    """Write the pairs as PNG files into `folder`; returns the examples with their paths."""
+    written = []
+    for example in examples:
+        scene = generate_scene(0, example.height, example.width, example.kind)  # type: ignore[arg-type]
+        visible, infrared = folder / f"{example.kind}.png", folder / f"{example.kind}_infrared.png"
         Image.fromarray(scene.visible).save(visible, compress_level=1)
         Image.fromarray(scene.infrared).save(infrared, compress_level=1)
-        rows.append(Row(label, str(visible), str(infrared), model, description))
-    return rows
-
-
-class FusedExample(NamedTuple):
-    """The pair, and what `fuse.fuse_and_show` returns for it."""
-
-    visible: str
-    infrared: str
-    result: str
-    slider: tuple[str, str]
-    text: str
-    shown: Shown
+        written.append(example._replace(visible=str(visible), infrared=str(infrared)))
+    return written
 
 
 def _lower_priority() -> None:
@@ -86,26 +70,26 @@ def _lower_priority() -> None:
 _worker = ThreadPoolExecutor(1, "examples", initializer=_lower_priority)
 
 
-def fuse_in_background(row: Row) -> Future[FusedExample]:
+def fuse_in_background(example: Example) -> Future[Opened]:
     """Start to fuse an example.
 
     On ZeroGPU it is done when this returns: a process forked during a fusion would wait forever for the fusion's lock.
     """
-    future = _worker.submit(_fuse, row)
+    future = _worker.submit(_fuse, example)
     if ON_ZERO_GPU:
         wait([future])
     return future
 
 
-def _fuse(row: Row) -> FusedExample:
-    folder = Path(row.visible).with_suffix("")
+def _fuse(example: Example) -> Opened:
+    folder = Path(example.visible).with_suffix("")
     try:
         folder.mkdir(exist_ok=True)
-        result, shown, _, _ = fuse_into(folder, row.visible, row.infrared, row.model)
+        result, shown, _, _ = fuse_into(folder, example.visible, example.infrared, example.model)
     except Exception:
         if folder.parent.is_dir():  # otherwise the server has stopped
             LOG.exception("the first example cannot be fused: the page opens without it")
         raise
     # Without the time, which includes loading the network.
-    text = f"**{row.label}.** {row.description} Fused by {row.model}."
-    return FusedExample(row.visible, row.infrared, result, shown.slider("Visible"), text, shown)
+    text = f"**{example.label}.** {example.description} Fused by {example.model}."
+    return example.visible, example.infrared, result, shown.slider("Visible"), text, shown

@@ -69,23 +69,19 @@ class Shown(NamedTuple):
         return (self.visible if left == "Visible" else self.infrared), self.fused
 
 
-# --- checkpoints -----------------------------------------------------------------------------------------------------
-
-
 def available_models() -> list[PretrainedInfo]:
     """Checkpoints whose weights are installed, those for streets first.
 
     Raises:
         RuntimeError: there is none.
     """
-    models = [info for info in list_models() if info.available]
-    if not models:
-        names = ", ".join(info.name for info in list_models())
-        raise RuntimeError(
-            f"no checkpoint is installed (known: {names}): install fusion-hub again with its bundled weights, or train "
-            "one and put its pipeline folder under fusion_hub/pretrained/"
-        )
-    return sorted(models, key=lambda info: info.name == MEDICAL)
+    if models := [info for info in list_models() if info.available]:
+        return sorted(models, key=lambda info: info.name == MEDICAL)
+    names = ", ".join(info.name for info in list_models())
+    raise RuntimeError(
+        f"no checkpoint is installed (known: {names}): install fusion-hub again with its bundled weights, or train one "
+        "and put its pipeline folder under fusion_hub/pretrained/"
+    )
 
 
 def has_steps(model: str) -> bool:
@@ -95,33 +91,24 @@ def has_steps(model: str) -> bool:
 
 def step_choices() -> list[tuple[str, str]]:
     """`(label, value)` of each choice of steps."""
-    configs = [
-        info.folder / "model" / "config.json" for info in list_models() if info.available and has_steps(info.name)
-    ]
-    most = max((json.loads(config.read_text(encoding="utf-8"))["num_steps"] for config in configs), default=1)
+    folders = [info.folder for info in list_models() if info.available and has_steps(info.name)]
+    configs = [json.loads((folder / "model" / "config.json").read_text(encoding="utf-8")) for folder in folders]
+    most = max((config["num_steps"] for config in configs), default=1)
     return [("All", "all"), ("Automatic", "auto"), *((str(count), str(count)) for count in range(1, most + 1))]
 
 
 def load_pipeline(name: str) -> FusionPipeline:
-    """A checkpoint, ready to use; one for all visitors, kept in memory."""
+    """A checkpoint, ready to use; one for all visitors, kept in memory until `load_once.cache_clear()`."""
     with _loading:
-        return _load(name, current_device())
+        return load_once(name, current_device())
 
 
 @lru_cache
-def _load(name: str, device: str) -> FusionPipeline:
+def load_once(name: str, device: str) -> FusionPipeline:
     # float32 is the precision of the published numbers and keeps 16 bits.
     pipeline = FusionPipeline.from_pretrained(name, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
-
-
-def forget_pipelines() -> None:
-    """Free the loaded checkpoints."""
-    _load.cache_clear()
-
-
-# --- one pair --------------------------------------------------------------------------------------------------------
 
 
 def fuse_pair(
@@ -135,12 +122,9 @@ def fuse_pair(
     max_pixels: int = MAX_PIXELS,
     **options: Any,
 ) -> tuple[Fusion, Any]:
-    """Fuse two uploads.
+    """Fuse two uploads; arguments as in `fuse`.
 
     Args:
-        visible, infrared: paths of the uploads.
-        model: name of a checkpoint.
-        infrared_range, visible_range, steps: as in `fuse`.
         max_pixels: limit of each image; RED models have a lower one.
         options: more arguments of the pipeline's call.
 
@@ -148,7 +132,7 @@ def fuse_pair(
         The fusion, and the intermediates where `options` ask for them.
 
     Raises:
-        Refusal: for images that cannot be fused.
+        Refusal: the images cannot be fused.
     """
     limit = min(max_pixels, RED_MAX_PIXELS) if has_steps(model) else max_pixels
     ranges: dict[str, Any] = {
@@ -178,11 +162,7 @@ def fuse_pair(
 
 
 def parse_steps(model: str, steps: str) -> int | Literal["auto"] | None:
-    """Steps as the pipeline takes them; None for models without a choice.
-
-    Raises:
-        Refusal: for steps that no model has.
-    """
+    """Steps as the pipeline takes them; None for models without a choice. Raises `Refusal` for other values."""
     if steps not in ("all", "auto") and not steps.isdecimal():
         raise Refusal("Unknown steps", "Steps are all, auto or a number.")
     if steps == "all" or not has_steps(model):
@@ -191,11 +171,7 @@ def parse_steps(model: str, steps: str) -> int | Literal["auto"] | None:
 
 
 def parse_range(text: str | None, what: str) -> ValueRange:
-    """A range as the pipeline takes it: the name of a rule, or two numbers from `LOW,HIGH`. Empty is `auto`.
-
-    Raises:
-        Refusal: for anything else.
-    """
+    """A range as the pipeline takes it: a rule, or two numbers from `LOW,HIGH`. Empty is `auto`, others a `Refusal`."""
     try:
         return luminance.parse_range(re.sub(r"[,;\s]+", ",", str(text or "auto").strip()), what)
     except ValueError as error:
@@ -259,9 +235,9 @@ def fuse_into(
     """Fuse a pair into files of the given folder: the result, the shown pictures, the text, the warnings."""
     fusion, _ = fuse_pair(visible, infrared, model, infrared_range, visible_range, steps=steps)
     names = [Path(str(path)).name for path in (visible, infrared)]
+    target = folder / f"{safe_name(Path(names[0]).stem)[:80]}_fused.png"
     # Whether the page can show the result itself.
     same = type(fusion.image) is Image.Image and fusion.image.mode == "RGB" and fusion.image.size == fusion.fused.size
-    target = folder / f"{safe_name(Path(names[0]).stem)[:80]}_fused.png"
     with ThreadPoolExecutor() as pool:  # after the network, compression takes most of the time
         saved = pool.submit(save_result, fusion.image, target, keep_metadata)
         visible_file = pool.submit(save_preview, fusion.visible, folder / "visible.png")
@@ -269,31 +245,24 @@ def fuse_into(
         fused_file = saved if same else pool.submit(save_preview, fusion.fused, folder / "shown.png")
     title = f"{names[0]} and {names[1]}, fused by {model}"
     shown = Shown(visible_file.result(), infrared_file.result(), fused_file.result(), title)
-    width, height = fusion.image.size
-    text = f"{width} x {height} pixels fused in {fusion.seconds:.2f} s by {model}."
+    text = "{} x {} pixels".format(*fusion.image.size) + f" fused in {fusion.seconds:.2f} s by {model}."
     text += "".join(f"\n\n**Please check:** {html.escape(note, quote=False)}" for note in fusion.notes)
     return saved.result(), shown, text, fusion.notes
 
 
 def move_slider(shown: Shown | None, left: Left) -> tuple[str, str] | None:
     """The slider with another picture on the left."""
-    if shown is None:
-        return None
-    if not Path(shown.fused).is_file():
+    if shown and not Path(shown.fused).is_file():
         raise Refusal("Too long ago", "The result was deleted after an hour: fuse the pair again.")
-    return shown.slider(left)
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
+    return shown and shown.slider(left)
 
 
 def as_png(image: Image.Image) -> Image.Image:
     """The image as a PNG can hold it: floating-point values in [0, 1] become 16 bits."""
-    if image.mode != "F":
-        return image
-    stored = Image.fromarray(quantize(np.asarray(image), np.uint16))
-    stored.info.update(image.info)
-    return stored
+    if image.mode == "F":
+        info, image = image.info, Image.fromarray(quantize(np.asarray(image), np.uint16))
+        image.info.update(info)
+    return image
 
 
 def save_result(image: Image.Image, path: Path, keep_metadata: bool = False) -> str:

@@ -10,6 +10,7 @@ import shutil
 import sys
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -52,19 +53,15 @@ class BodyLimit:
         # A chunked body has no announced size.
         announced = headers.get(b"content-length", str(limit).encode() if b"transfer-encoding" in headers else b"0")
         size = int(announced) if announced.isdigit() else limit + 1
+        too_large = PlainTextResponse(f"At most {limit >> 20} MiB are allowed at a time.", 413)
         if size > limit:
-            await _too_large(limit)(scope, receive, send)
+            await too_large(scope, receive, send)
             return
         try:
             room = await to_thread.run_sync(Room, size if size > SMALL else 0)
         except NoRoom as error:
             await PlainTextResponse(str(error), 507)(scope, receive, send)
             return
-        with room:
-            await self._bounded(scope, receive, send, limit, room)
-
-    async def _bounded(self, scope: Scope, receive: Receive, send: Send, limit: int, room: Room) -> None:
-        """Pass the request on; end it when its body exceeds the limit, or when Gradio fails."""
         read, whole, answered = 0, False, False
 
         async def bounded() -> Message:
@@ -84,19 +81,16 @@ class BodyLimit:
                 answered = True
                 await send(message)
 
-        try:
-            await self.app(scope, bounded, answer)
-        except MultiPartException:
-            pass
-        except Exception as error:
-            log_refusal(error)
-        if not answered:
-            refusal = _too_large(limit) if read > limit else PlainTextResponse("This request cannot be served.", 500)
-            await refusal(scope, receive, send)
-
-
-def _too_large(limit: int) -> PlainTextResponse:
-    return PlainTextResponse(f"At most {limit >> 20} MiB are allowed at a time.", 413)
+        with room:
+            try:
+                await self.app(scope, bounded, answer)
+            except MultiPartException:
+                pass
+            except Exception as error:
+                log_refusal(error)
+            if not answered:
+                refusal = too_large if read > limit else PlainTextResponse("This request cannot be served.", 500)
+                await refusal(scope, receive, send)
 
 
 def fetch_bounded(part: gr.Image | gr.File) -> None:
@@ -173,9 +167,6 @@ async def _public_transport(url: str) -> Any:
     return safehttpx.AsyncSecureTransport(await safehttpx.async_validate_url(host))
 
 
-# --- calls that Gradio refuses ---------------------------------------------------------------------------------------
-
-
 def fill_in(app: gr.Blocks) -> None:
     """Let HTTP calls leave the last arguments out, as callers of an earlier version of the API do."""
     validate = app.validate_inputs
@@ -193,25 +184,14 @@ def log_refusals_in_one_line() -> None:
     `uploads.error_messages` logs errors of the page in full before they reach Gradio.
     """
     disable_progress_bar()  # of loading checkpoints
+    replaced = SimpleNamespace(**vars(traceback) | {"print_exc": lambda: log_refusal(sys.exception())})
     for module in (gradio.queueing, gradio.routes):
-        module.traceback = _OneLine()  # type: ignore[attr-defined]
+        module.traceback = replaced  # type: ignore[attr-defined]
 
 
-def log_refusal(error: BaseException) -> None:
+def log_refusal(error: BaseException | None) -> None:
     """Log the type of an error, its place and the start of its message."""
-    place = [*traceback.extract_tb(error.__traceback__)][-1]
-    name = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
-    LOG.warning("a call was refused: %s: %.200r", name, str(error))
-
-
-class _OneLine:
-    """Replaces the module `traceback` in Gradio's modules."""
-
-    @staticmethod
-    def print_exc() -> None:
-        error = sys.exc_info()[1]
-        if error is not None:
-            log_refusal(error)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(traceback, name)
+    if error is not None:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        name = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+        LOG.warning("a call was refused: %s: %.200r", name, str(error))

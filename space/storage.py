@@ -8,6 +8,7 @@ of killed servers; a server that stops deletes its folder.
 import os
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 import threading
@@ -38,13 +39,10 @@ MAX_UPLOAD = mebibytes(UPLOAD_VARIABLE, 256)  # bytes of one upload, all its fil
 MAX_DISK = mebibytes(DISK_VARIABLE, 2048)  # bytes of all files that are kept
 
 
-# --- folders ---------------------------------------------------------------------------------------------------------
-
-
 def claim() -> dict[str, str]:
-    """Make this server's private folder; returns the environment variables that make Gradio use it.
+    """Make this server's private folder; returns the environment variables that Gradio reads while it is imported.
 
-    Gradio reads them while it is imported. Exits where no folder can be made.
+    Exits where no folder can be made.
     """
     parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()).absolute()
     try:
@@ -73,9 +71,6 @@ def new_folder() -> Path:
     return folder
 
 
-# --- lifetime --------------------------------------------------------------------------------------------------------
-
-
 def start_sweeping(own: Path) -> None:
     """Sweep now, and once a minute until the program ends."""
     sweep(own)
@@ -98,36 +93,23 @@ def sweep(own: Path, lifetime: float = LIFETIME) -> None:
         os.utime(own)
     oldest = time.time() - lifetime
     for folder in own.parent.glob(f"{PREFIX}*"):
-        try:
+        with suppress(OSError):  # another server was quicker
             found = folder.lstat()
-        except OSError:  # another server was quicker
-            continue
-        if folder.is_symlink() or not folder.is_dir() or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
-            continue
-        if found.st_mtime < oldest and folder != own:
-            shutil.rmtree(folder, ignore_errors=True)
-            continue
-        for entry in folder.iterdir():
-            if entry.name.startswith(EXAMPLES_PREFIX):
+            if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
                 continue
-            if entry.is_dir() and not entry.is_symlink():
-                for place, folders, files in os.walk(entry, topdown=False):  # does not follow links
-                    for name in (*files, *folders):
-                        _delete_if_old(Path(place, name), oldest)
-            _delete_if_old(entry, oldest)
+            if found.st_mtime < oldest and folder != own:
+                shutil.rmtree(folder, ignore_errors=True)
+            for place, folders, files in os.walk(folder, topdown=False):  # does not follow links
+                for path in (Path(place, name) for name in (*files, *folders)):
+                    if not path.relative_to(folder).parts[0].startswith(EXAMPLES_PREFIX):
+                        _delete_if_old(path, oldest)
 
 
 def _delete_if_old(path: Path, oldest: float) -> None:
     with suppress(OSError):  # deleted meanwhile, or a folder with younger files
-        if path.lstat().st_mtime >= oldest:
-            return
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        else:
-            path.unlink()
-
-
-# --- size limit ------------------------------------------------------------------------------------------------------
+        found = path.lstat()
+        if found.st_mtime < oldest:
+            path.rmdir() if stat.S_ISDIR(found.st_mode) else path.unlink()
 
 
 class NoRoom(Exception):
@@ -146,9 +128,7 @@ class Room:
 
     def __init__(self, size: int) -> None:
         global _reserved
-        place = root()
-        while not place.exists():
-            place = place.parent
+        place = next(place for place in (root(), *root().absolute().parents) if place.exists())
         with _lock:
             needed = _reserved + size
             if used() + needed > MAX_DISK or shutil.disk_usage(place).free < needed + MARGIN:

@@ -94,12 +94,6 @@ def open_upload(path: str | Path | None, what: str, max_pixels: int = MAX_PIXELS
     return source
 
 
-def pixels_of(source: dict[str, Any]) -> int:
-    """Number of pixels of a checked file."""
-    height, width = read_header(source, max_pixels=NO_LIMIT).size
-    return height * width
-
-
 def sentence(error: BaseException | str) -> str:
     """A message of the library as a sentence."""
     text = str(error)

@@ -29,9 +29,18 @@ def data_root() -> Path:
 
 @pytest.fixture(scope="session")
 def space_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Page"]:
-    """The page of the Space in a process of its own, on the bundled checkpoints; one for all tests."""
+    """The page of the Space in a process of its own, on the bundled checkpoints; one for all tests.
+
+    It takes uploads of 48 MiB, and starts beside the old files of a killed server.
+    """
     from space_load import serve
 
-    with serve(tmp_path_factory.mktemp("space_page")) as page:
-        yield page
+    folder = tmp_path_factory.mktemp("space_page")
+    killed = folder / "files" / "fusion_hub_page_killed"
+    killed.mkdir(parents=True)
+    os.utime(killed, (0, 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSION_HUB_UPLOAD_MIB", "48")
+        with serve(folder) as page:
+            yield page
     assert page.process.returncode == 0 and not [*page.files.glob("fusion_hub_page_*")], "SIGTERM deletes all uploads"

@@ -57,6 +57,15 @@ def exit_codes(when_stopped: str) -> Iterator[None]:
         raise typer.Exit(STOPPED) from None
 
 
+@contextmanager
+def wrong_use() -> Iterator[None]:
+    """Turn a `ValueError` into a `CommandError` with the exit code of wrong use."""
+    try:
+        yield
+    except ValueError as error:
+        raise CommandError(str(error), WRONG_USE) from error
+
+
 def parse_steps(text: str | None) -> int | Literal["auto"] | None:
     """`--num-inference-steps`: a number from 1, `auto`, or None for the model's own."""
     if text is None or text == "auto":
@@ -64,9 +73,6 @@ def parse_steps(text: str | None) -> int | Literal["auto"] | None:
     if not text.isdecimal() or int(text) < 1:
         raise CommandError(f"--num-inference-steps {text}: give a whole number from 1, or auto", WRONG_USE)
     return int(text)
-
-
-# --- processes and devices -------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -117,21 +123,19 @@ def choose_device(name: str, state: "PartialState") -> "torch.device":
     return wanted
 
 
-def choose_dtype(name: DtypeName) -> "torch.dtype":
-    """`auto` is float32: the precision of the published numbers, and the same picture on every machine."""
-    import torch
-
-    return torch.float32 if name == "auto" else cast("torch.dtype", getattr(torch, name))
-
-
 def load_pipeline(model: str, device: "torch.device", dtype: DtypeName) -> "fusion_hub.FusionPipeline":
-    """The pipeline on its device, without progress bars of its own."""
+    """The pipeline on its device, without progress bars of its own.
+
+    `auto` is float32: the precision of the published numbers, and the same picture on every machine.
+    """
+    import torch
     from diffusers.utils import logging
 
     if device.type == "cpu":
         keep_freed_memory()
     logging.disable_progress_bar()
-    pipeline = fusion_hub.FusionPipeline.from_pretrained(model, dtype=choose_dtype(dtype)).to(device)
+    precision = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    pipeline = fusion_hub.FusionPipeline.from_pretrained(model, dtype=precision).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -154,12 +158,7 @@ def progress_bar(title: str, total: int | None, shown: bool) -> "Iterator[tuple[
     from rich import progress
     from rich.console import Console
 
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TimeRemainingColumn(),
-    )
+    times = (progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(), *times)
     with progress.Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
         yield bar, bar.add_task(title, total=total)

@@ -31,6 +31,7 @@ from fusion_hub.cli.common import (
     processes,
     progress_bar,
     terminate_as_interrupt,
+    wrong_use,
 )
 from fusion_hub.cli.fuse_record import FolderRecord, Row
 
@@ -39,8 +40,7 @@ if TYPE_CHECKING:
 
     from fusion_hub import FusionPipeline
 
-BFLOAT16_LEVELS = 270
-"""Gray levels that are left of 65536 where the network computes in bfloat16."""
+BFLOAT16_LEVELS = 270  # that are left of 65536 where the network computes in bfloat16
 
 EXAMPLES = """
 Examples:
@@ -61,24 +61,15 @@ Examples:
 
 @dataclass(frozen=True)
 class Work:
-    """The same for each pair of a run.
-
-    Attributes:
-        pipeline: on its device, with progress bars off.
-        options: arguments of its call.
-        output: a file for `single`, else the folder for `<name>.png`, or `<name>.tif` for float images.
-        seed: of the noise; combined with the name of each pair.
-        record: of the output folder; None for a single pair.
-        metadata: whether to write camera, date, position and resolution of the visible image.
-    """
+    """The same for each pair of a run."""
 
     pipeline: "FusionPipeline"
-    options: dict[str, Any]
-    output: Path
+    options: dict[str, Any]  # of its call
+    output: Path  # a file for `single`, else the folder for `<name>.png`, or `<name>.tif` for float images
     single: bool
     batch_size: int
     seed: int
-    record: FolderRecord | None
+    record: FolderRecord | None  # None for a single pair
     metadata: bool
 
 
@@ -167,16 +158,15 @@ def fuse(
         if single and overwrite is False and output.exists():
             typer.echo(f"{output}: kept because of --no-overwrite")
             raise typer.Exit(0)
-        options = {
-            "tile": tile,
-            "rescale": rescale,
-            "infrared_range": _parse_range(infrared_range, "--infrared-range"),
-            "visible_range": _parse_range(visible_range, "--visible-range"),
-            "num_inference_steps": parse_steps(num_inference_steps),
-            "noise_strength": noise_strength,
-        }
+        options: dict[str, Any] = {"tile": tile, "rescale": rescale}
+        with wrong_use():
+            for name, text in (("infrared_range", infrared_range), ("visible_range", visible_range)):
+                option = f"--{name.replace('_', '-')}"
+                options[name] = None if text is None else image.parse_range(text, option)
+        options |= {"num_inference_steps": parse_steps(num_inference_steps), "noise_strength": noise_strength}
+        folder = None if single else output
         with terminate_as_interrupt(), processes(device) as state:
-            dataset = fail_together(lambda: _open_dataset(source, split, streaming, limit, output, single, state))
+            dataset = fail_together(lambda: _open_dataset(source, split, streaming, limit, folder, state))
             pipeline = fail_together(lambda: load_pipeline(model, choose_device(device, state), dtype))
             fail_together(lambda: _check_options(pipeline, options, batch_size))
             record = None
@@ -191,9 +181,7 @@ def fuse(
     raise typer.Exit(code)
 
 
-# --- arguments -------------------------------------------------------------------------------------------------------
-
-
+@wrong_use()
 def _choose_source(visible: str, infrared: str | None, output: Path, streaming: bool) -> tuple[Any, bool]:
     """The argument of `PairedDataset.open`, and whether it is one pair of files."""
     try:
@@ -202,43 +190,33 @@ def _choose_source(visible: str, infrared: str | None, output: Path, streaming: 
         raise CommandError(str(error)) from error
     paths = [Path(visible)] if infrared is None else [Path(visible), Path(infrared)]
     if infrared is None and paths[0].is_file():
-        raise CommandError(f"{visible} is a single image: give the INFRARED image too", WRONG_USE)
+        raise ValueError(f"{visible} is a single image: give the INFRARED image too")
     if infrared is not None:
         if streaming:
-            text = "--streaming is for a Hub dataset: give its id as VISIBLE and leave INFRARED out"
-            raise CommandError(text, WRONG_USE)
+            raise ValueError("--streaming is for a Hub dataset: give its id as VISIBLE and leave INFRARED out")
         for name, path in zip(("VISIBLE", "INFRARED"), paths, strict=True):
             if not path.exists():
-                raise CommandError(f"{name}: there is no file or folder {str(path)!r}", WRONG_USE)
+                raise ValueError(f"{name}: there is no file or folder {str(path)!r}")
         if paths[0].is_dir() != paths[1].is_dir():
-            raise CommandError(f"{visible} and {infrared}: give two files or two folders, not one of each", WRONG_USE)
+            raise ValueError(f"{visible} and {infrared}: give two files or two folders, not one of each")
     if infrared is None or paths[0].is_dir():
         if output.exists() and not output.is_dir():
-            raise CommandError(f"--output {output} is a file: give a folder for several pairs", WRONG_USE)
+            raise ValueError(f"--output {output} is a file: give a folder for several pairs")
         return (visible if infrared is None else tuple(paths)), False
 
     if output.is_dir():
-        raise CommandError(f"--output {output} is a folder: give a file, for example {output / 'fused.png'}", WRONG_USE)
+        raise ValueError(f"--output {output} is a folder: give a file, for example {output / 'fused.png'}")
     if output.suffix.lower() not in image.SAVE_SUFFIXES:
-        raise CommandError(f"--output {output}: end it with one of {', '.join(image.SAVE_SUFFIXES)}", WRONG_USE)
+        raise ValueError(f"--output {output}: end it with one of {', '.join(image.SAVE_SUFFIXES)}")
     if output.resolve() in [path.resolve() for path in paths]:
-        raise CommandError(f"--output {output} is one of the inputs: give another name", WRONG_USE)
-    try:
-        pairs, notes = data.file_pair(*paths)
-    except ValueError as error:
-        raise CommandError(str(error), WRONG_USE) from error
+        raise ValueError(f"--output {output} is one of the inputs: give another name")
+    pairs, notes = data.file_pair(*paths)
     for note in notes:
         print_message(f"warning: {note}")
     return pairs, True
 
 
-def _parse_range(text: str | None, option: str) -> Any:
-    try:
-        return None if text is None else image.parse_range(text, option)
-    except ValueError as error:
-        raise CommandError(str(error), WRONG_USE) from error
-
-
+@wrong_use()
 def _check_options(pipeline: "FusionPipeline", options: dict[str, Any], batch_size: int) -> None:
     """Report options that the model refuses for every pair once, before any work."""
     checked = {name: options[name] for name in ("num_inference_steps", "noise_strength", "tile", "rescale")}
@@ -247,7 +225,7 @@ def _check_options(pipeline: "FusionPipeline", options: dict[str, Any], batch_si
             num_pairs=1, generator=None, tile_overlap=None, batch_size=batch_size, output_type="pil", **checked
         )
     except ValueError as error:
-        raise CommandError(_with_option_names(error), WRONG_USE) from error
+        raise ValueError(_with_option_names(error)) from error
 
 
 def _with_option_names(error: BaseException | str) -> str:
@@ -257,20 +235,11 @@ def _with_option_names(error: BaseException | str) -> str:
     return re.sub(rf"\b({names})(=?)", lambda m: f"--{m[1].replace('_', '-')}{' ' * len(m[2])}", text)
 
 
-# --- pairs -----------------------------------------------------------------------------------------------------------
-
-
 def _open_dataset(
-    source: Any,
-    split: str | None,
-    streaming: bool,
-    limit: int | None,
-    output: Path,
-    single: bool,
-    state: "PartialState",
+    source: Any, split: str | None, streaming: bool, limit: int | None, folder: Path | None, state: "PartialState"
 ) -> "data.PairedDataset":
     """Open the set and refuse what would destroy files; the main process prints what is wrong with it."""
-    dataset = data.PairedDataset.open(source, split=None if single else split, streaming=streaming)
+    dataset = data.PairedDataset.open(source, split=split if folder else None, streaming=streaming)
     if dataset.length is None:
         if state.is_main_process:
             typer.echo(f"{dataset.description}: streamed, so it is not checked beforehand")
@@ -278,14 +247,14 @@ def _open_dataset(
     dataset = dataset if limit is None else dataset[:limit]
     names = Counter(pair.name for pair in dataset)
     inputs = [data.source_file(source) for pair in dataset for source in (pair.visible_source, pair.infrared_source)]
-    if not single and output.resolve() in {file.parent.resolve() for file in inputs if file is not None}:
-        raise CommandError(f"--output {output} holds the inputs: give another folder", WRONG_USE)
+    if folder and folder.resolve() in {file.parent.resolve() for file in inputs if file is not None}:
+        raise CommandError(f"--output {folder} holds the inputs: give another folder", WRONG_USE)
     if repeated := [name for name, count in names.items() if count > 1]:
         raise CommandError(
             f"several pairs have the name {repeated[0]!r} ({len(repeated)} such names), so that one picture would "
             "replace the other: give the pairs different names"
         )
-    if state.is_main_process and not single:
+    if state.is_main_process and folder:
         typer.echo(str(dataset.check()))
     return dataset
 
@@ -309,7 +278,7 @@ def _fuse_share(
     rows: list[Row] = []
     names: set[str] = set()
     waiting: list[data.Pair] = []
-    failures = []
+    failures: list[tuple[str, str]] = []
     title = f"fusing (process 1 of {state.num_processes})" if state.num_processes > 1 else "fusing"
     with progress_bar(title, total, shown=state.is_main_process and not work.single) as (bar, task):
         try:
@@ -344,14 +313,12 @@ def _fuse_group(work: Work, pairs: "Sequence[data.Pair]") -> list[Row]:
         visible, infrared = [pair.visible_source for pair in pairs], [pair.infrared_source for pair in pairs]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", image.InputWarning)  # each picture carries its own in `info["notes"]`
-            images = work.pipeline(
-                visible, infrared, generator=generators, batch_size=len(pairs), **work.options
-            ).images
+            output = work.pipeline(visible, infrared, generator=generators, batch_size=len(pairs), **work.options)
     except Exception as error:  # decoders, memory: whatever fails must not cost the other pairs
         if len(pairs) == 1:
             return [Row(pairs[0].name, "failed", notes=(message_of(error),))]
         return [row for pair in pairs for row in _fuse_group(work, [pair])]
-    return [_save(work, pair, fused) for pair, fused in zip(pairs, images, strict=True)]
+    return [_save(work, pair, fused) for pair, fused in zip(pairs, output.images, strict=True)]
 
 
 def _pair_seed(seed: int, name: str) -> int:
@@ -365,7 +332,7 @@ def _save(work: Work, pair: "data.Pair", fused: Any) -> Row:
     is_float = fused.mode == "F" or (samples is not None and samples.dtype.kind == "f")
     target = work.output if work.single else work.output / f"{pair.name}{'.tif' if is_float else '.png'}"
     notes = list(fused.info.get("notes", ()))
-    if _dtype(work.pipeline) != "float32" and (fused.mode in ("I;16", "F") or samples is not None):
+    if work.pipeline.model.dtype.itemsize < 4 and (fused.mode in ("I;16", "F") or samples is not None):
         notes.append(f"bfloat16 leaves about {BFLOAT16_LEVELS} gray levels of a result of 16 bits: use --dtype float32")
     try:
         image.save_image(fused, target, metadata=work.metadata)
@@ -380,13 +347,6 @@ def _save(work: Work, pair: "data.Pair", fused: Any) -> Row:
     return Row(pair.name, "fused", target.name, tuple(notes))
 
 
-def _dtype(pipeline: "FusionPipeline") -> str:
-    return str(pipeline.model.dtype).removeprefix("torch.")
-
-
-# --- record and summary ----------------------------------------------------------------------------------------------
-
-
 def _open_record(
     output: Path,
     pipeline: "FusionPipeline",
@@ -397,16 +357,16 @@ def _open_record(
     state: "PartialState",
 ) -> FolderRecord:
     """The record of the output folder, after the first process has checked and opened it."""
+    dtype = str(pipeline.model.dtype).removeprefix("torch.")
     weights = evaluation.describe_checkpoint(pipeline)["state_sha256"]
-    everything = {**settings, "weights": weights, "dtype": _dtype(pipeline), **options, "version": __version__}
+    everything = {**settings, "weights": weights, "dtype": dtype, **options, "version": __version__}
     record = FolderRecord(output, everything, state.process_index)
     if state.is_main_process:
         try:
-            record.open([] if dataset.length is None else [pair.name for pair in dataset], overwrite)
+            with wrong_use():
+                record.open([] if dataset.length is None else [pair.name for pair in dataset], overwrite)
         except OSError as error:
             raise CommandError(files.disk_trouble(error, output) or message_of(error)) from error
-        except ValueError as error:
-            raise CommandError(str(error), WRONG_USE) from error
     state.wait_for_everyone()
     record.read()
     return record
@@ -449,10 +409,8 @@ def _summarize(
     assert work.record is not None
     report = work.record.write_report(sorted(rows, key=lambda row: row.name))
     results = Counter(row.result for row in rows)
-    counts = [f"{results['fused']} fused"]
-    counts += [f"{results['already there']} already there"] if results["already there"] else []
-    counts += [f"{len(failures)} failed"] if failures else []
-    counts += [f"{len(left_out)} files left out"] if left_out else []
+    others = {"already there": results["already there"], "failed": len(failures), "files left out": len(left_out)}
+    counts = [f"{results['fused']} fused", *(f"{count} {what}" for what, count in others.items() if count)]
     typer.echo(f"{work.output}: {', '.join(counts)}; see {report} for each file")
     for name, why in failures:
         typer.echo(f"failed: {name}: {_with_option_names(why)}", err=True)

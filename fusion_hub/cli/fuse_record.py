@@ -6,7 +6,6 @@ result of every file.
 """
 
 import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,20 +24,12 @@ SUFFIXES = (".png", ".tif")
 
 @dataclass(frozen=True)
 class Done:
-    """One picture that was written.
-
-    Attributes:
-        name: of the pair.
-        output: name of the file in the output folder.
-        bytes: its size.
-        inputs: size and modification time of both inputs; None for pictures in memory.
-        notes: warnings about the pair.
-    """
+    """One picture that was written, and the warnings about its pair."""
 
     name: str
-    output: str
+    output: str  # file name in the output folder
     bytes: int
-    inputs: list[Any] | None
+    inputs: list[Any] | None  # size and modification time of both; None for pictures in memory
     notes: list[str]
 
 
@@ -67,18 +58,17 @@ class FolderRecord:
             ValueError: the folder holds pictures of other options, or of unknown origin.
             OSError: it cannot be written.
         """
+        candidates = ((name, self.output / f"{name}{end}") for name in names for end in SUFFIXES)
         if overwrite and self.folder.is_dir():
             for file in self.folder.glob("done-*.jsonl"):
                 file.unlink()
         elif (self.folder / "run.json").is_file():
             self._check_settings()
-        elif not overwrite:
-            known = [name for name in names if any((self.output / f"{name}{suffix}").exists() for suffix in SUFFIXES)]
-            if known:
-                raise ValueError(
-                    f"{self.output} holds {len(known)} pictures of these names ({known[0]!r}) that no run has recorded "
-                    f"there: {REMEDY}"
-                )
+        elif not overwrite and (known := {name: file for name, file in candidates if file.exists()}):
+            raise ValueError(
+                f"{self.output} holds {len(known)} pictures of these names ({next(iter(known))!r}) that no run has "
+                f"recorded there: {REMEDY}"
+            )
         sweep_leftovers(self.output)
         with write_aside(self.folder / "run.json") as aside:
             aside.write_text(json.dumps(self.settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -113,14 +103,13 @@ class FolderRecord:
 
     def write_report(self, rows: Sequence[Row]) -> Path:
         """Write `report.csv`. Names may come from strangers, so no cell can be a spreadsheet formula."""
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(("name", "result", "output", "note"))
-        for row in rows:
-            writer.writerow(map(plain_cell, (row.name, row.result, row.output, "; ".join(row.notes))))
-        with write_aside(self.folder / "report.csv") as aside:
-            aside.write_text(text.getvalue(), encoding="utf-8-sig")
-        return self.folder / "report.csv"
+        file = self.folder / "report.csv"
+        with write_aside(file) as aside, aside.open("w", encoding="utf-8-sig", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(("name", "result", "output", "note"))
+            for row in rows:
+                writer.writerow(map(plain_cell, (row.name, row.result, row.output, "; ".join(row.notes))))
+        return file
 
     def _check_settings(self) -> None:
         file = self.folder / "run.json"
@@ -130,8 +119,7 @@ class FolderRecord:
                 raise ValueError(before["format"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is damaged or of another version: {REMEDY}") from error
-        differing = [key for key in self.settings if key != "version" and before.get(key) != self.settings[key]]
-        if differing:
+        if differing := [key for key, now in self.settings.items() if key != "version" and before.get(key) != now]:
             key = min(differing, key=lambda key: key == "weights")  # the name of a model says more than its hash
             raise ValueError(
                 f"{self.output} holds pictures made with {key} {_short(before.get(key))}, now it is "

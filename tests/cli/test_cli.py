@@ -482,12 +482,12 @@ def test_a_truncated_checkpoint(pairs: Path, tmp_path: Path, model: str) -> None
     assert result.exit_code == 1 and "is damaged or incomplete" in result.stderr and not (tmp_path / "out").exists()
 
 
-def test_dtype_auto_is_the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dtype_auto_is_the_same_on_every_machine(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16 differs by up to three levels, so a default that depends on the machine gives different pictures."""
     for found in ({"avx512_bf16": True}, {"avx2": True}):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
-        assert common.choose_dtype("auto") is torch.float32
-    assert common.choose_dtype("bfloat16") is torch.bfloat16
+        assert common.load_pipeline(model, torch.device("cpu"), "auto").dtype is torch.float32
+    assert common.load_pipeline(model, torch.device("cpu"), "bfloat16").dtype is torch.bfloat16
 
 
 # --- processes ---

@@ -82,7 +82,7 @@ import app, examples, fuse, fusion_hub
 from PIL import Image
 
 gradio_page = app.build_app(Path(work))
-(brain,) = [row for row in examples.example_rows(Path(work)) if row.model == "difffusenet-medical"]
+(brain,) = [row for row in examples.write_examples(Path(work)) if row.model == "difffusenet-medical"]
 fused, *_ = fuse.fuse(brain.visible, brain.infrared, brain.model)
 modules = {name: module.__file__ for name, module in sys.modules.items() if getattr(module, "__file__", None)}
 page = {path.stem for path in Path(tree).glob("*.py")}

@@ -77,6 +77,8 @@ def test_letters_that_end_in_a_backslash_separate_nothing(tmp_path: Path) -> Non
     ("names", "message"),
     [
         (["\\vis\\1.png"], "lead out of it"),
+        (["/tmp/1.png"], "lead out of it"),
+        (["../../1.png"], "lead out of it"),
         (["\\\\server\\share\\1.png"], "lead out of it"),
         (["vis\\..\\..\\1.png"], "lead out of it"),
         (["vis/.. /../1.png"], "lead out of it"),
@@ -97,9 +99,14 @@ def test_refusals_say_what_is_wrong(tmp_path: Path, names: list[str | bytes], me
     assert not [path for path in (tmp_path / "unpacked").rglob("*") if path.is_file()]
 
 
-def test_links_are_refused_by_name(tmp_path: Path) -> None:
+def test_links_and_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"links \('1.png'\)"):
         unpacked(tmp_path, ["vis\\1.png"], external_attr=0o120777 << 16)
+    whole = (tmp_path / "pairs.zip").read_bytes()
+    for content in (b"", b"hello", whole[: len(whole) // 2], whole.replace(b"PK\3\4", b"PK\0\0")):
+        (tmp_path / "pairs.zip").write_bytes(content)
+        with pytest.raises(Refusal, match=r"damaged|another kind of file|links"):
+            archives.unpack(tmp_path / "pairs.zip", tmp_path / "unpacked")
 
 
 def test_small_files_with_a_large_directory_are_taken(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.support.space_page import wait_for_examples
 
 MODEL = "difffusenet-msrs"
 MIB = 2**20
+HTTP = httpx.Client(timeout=60)  # one for all: making a client takes longer than a request
 # What a message may never hold: absolute paths and Python's own words.
 LEAKS = re.compile(r"/(tmp|work|home|root|usr|var|opt|etc)/|site-packages|Traceback|\.py\b|gradio/|Errno")
 
@@ -57,24 +58,17 @@ def still_works(space_page: Page, client: Client, good: Path) -> Iterator[None]:
 def unharmed(space_page: Page, still_works: None) -> Iterator[None]:
     """After each test the server is the same one, it answers, and no memory was filled."""
     before = space_page.memory_mib()
-    reset_peak(space_page)
+    Path(f"/proc/{space_page.process.pid}/clear_refs").write_text("5")  # resets the peak
     yield
-    assert httpx.get(f"{space_page.url}/config").status_code == httpx.codes.OK
+    assert HTTP.get(f"{space_page.url}/config").status_code == httpx.codes.OK
     assert space_page.process.poll() is None
-    assert peak_mib(space_page) - before < 200, "something large was decoded, unpacked or kept"
+    status = Path(f"/proc/{space_page.process.pid}/status").read_text()
+    peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+    assert peak - before < 200, "something large was decoded, unpacked or kept"
 
 
 def noise(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (48, 64), dtype=np.uint8)
-
-
-def reset_peak(page: Page) -> None:
-    Path(f"/proc/{page.process.pid}/clear_refs").write_text("5")
-
-
-def peak_mib(page: Page) -> float:
-    status = Path(f"/proc/{page.process.pid}/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
 def fuse(client: Client, visible: Path, infrared: Path) -> Image.Image:
@@ -119,7 +113,6 @@ NO_IMAGE = r"damaged|cut off|empty \(0 bytes\)|not an image|is a (PDF document|z
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script><image href="file:///etc/passwd"/></svg>'
 PICTURES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "bomb of 169 megapixels": ("bomb.png", lambda: png(13_000, 13_000), TOO_LARGE),
-    "20000 x 20000": ("huge.png", lambda: png(20_000, 20_000), TOO_LARGE),
     "2**31 pixels wide": ("wide.png", lambda: png(2**31 - 1, 2**31 - 1, rows=False), f"{TOO_LARGE}|{NO_IMAGE}"),
     "one pixel high": ("thin.png", lambda: png(12_000_000, 1), ".+"),
     "one pixel": ("dot.png", lambda: encoded(noise()[:1, :1], "PNG"), ".+"),
@@ -133,7 +126,6 @@ PICTURES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "truncated TIFF": ("half.tiff", lambda: half(encoded(noise(), "TIFF", compression="tiff_lzw")), NO_IMAGE),
     "0 bytes": ("nothing.png", lambda: b"", NO_IMAGE),
     "SVG named .png": ("svg.png", lambda: SVG, NO_IMAGE),
-    "HTML named .png": ("html.png", lambda: b"<html><script>alert(1)</script></html>", NO_IMAGE),
     "PostScript named .png": ("ps.png", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nrun\n", NO_IMAGE),
     "PDF": ("file.pdf", lambda: b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", NO_IMAGE),
     "program": ("program.exe", lambda: b"\x7fELF" + bytes(4096), NO_IMAGE),
@@ -141,11 +133,6 @@ PICTURES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "moving GIF": (
         "moving.gif",
         lambda: encoded(noise(), "GIF", save_all=True, append_images=[Image.fromarray(noise(1))]),
-        "2 pictures",
-    ),
-    "moving WebP": (
-        "moving.webp",
-        lambda: encoded(noise(), "WEBP", save_all=True, append_images=[Image.fromarray(noise(1))]),
         "2 pictures",
     ),
     "TIFF of NaN alone": ("nan.tiff", lambda: encoded(np.full((48, 64), np.nan, np.float32), "TIFF"), "NaN"),
@@ -178,21 +165,17 @@ def check_words(text: str, message: str) -> None:
 # --- past the client: raw HTTP ---------------------------------------------------------------------------------------
 
 
-def call(page: Page, endpoint: str, **values: object) -> str:
+def call(page: Page, endpoint: str, *data: object) -> str:
     """The last event of one call whose values are sent as they are; "refused" if it is not even taken."""
-    parameters = httpx.get(f"{page.url}/gradio_api/info").json()["named_endpoints"][endpoint]["parameters"]
-    data = [values.get(each["parameter_name"], each["parameter_default"]) for each in parameters]
-    answer = httpx.post(f"{page.url}/gradio_api/call{endpoint}", json={"data": data})
+    answer = HTTP.post(f"{page.url}/gradio_api/call{endpoint}", json={"data": data})
     if answer.status_code != httpx.codes.OK:
         return f"refused {answer.text}"
-    event = answer.json()["event_id"]
-    with httpx.stream("GET", f"{page.url}/gradio_api/call{endpoint}/{event}", timeout=60) as stream:
-        return stream.read().decode()
+    return HTTP.get(f"{page.url}/gradio_api/call{endpoint}/{answer.json()['event_id']}").text
 
 
 def upload(page: Page, path: Path) -> dict[str, object]:
     """A picture on the server, as the page itself names it in calls."""
-    answer = httpx.post(f"{page.url}/gradio_api/upload", files={"files": (path.name, path.read_bytes())})
+    answer = HTTP.post(f"{page.url}/gradio_api/upload", files={"files": (path.name, path.read_bytes())})
     return {"path": answer.json()[0], "meta": {"_type": "gradio.FileData"}}
 
 
@@ -222,7 +205,7 @@ def test_forged_files_are_refused(space_page: Page, good: Path, name: str) -> No
     forged = FORGED[name]
     if isinstance(forged, dict):
         forged = forged | {"meta": {"_type": "gradio.FileData"}}
-    answer = call(space_page, "/fuse", visible=forged, infrared=upload(space_page, good), model=MODEL)
+    answer = call(space_page, "/fuse", forged, upload(space_page, good), MODEL)
     assert "event: complete" not in answer
     assert answer.startswith("refused") or "event: error" in answer
     assert "root:" not in answer
@@ -232,7 +215,7 @@ def test_forged_files_are_refused(space_page: Page, good: Path, name: str) -> No
 @pytest.mark.parametrize("model", ["../../etc", "/etc", "", None, 7, "no-such-model", {"a": 1}, ["difffusenet-msrs"]])
 def test_forged_models_are_refused(space_page: Page, good: Path, model: object) -> None:
     picture = upload(space_page, good)
-    answer = call(space_page, "/fuse", visible=picture, infrared=picture, model=model)
+    answer = call(space_page, "/fuse", picture, picture, model)
     assert "event: complete" not in answer
     assert not LEAKS.search(answer)
 
@@ -255,7 +238,7 @@ def test_forged_models_are_refused(space_page: Page, good: Path, model: object) 
     ],
 )
 def test_addresses_give_no_file(space_page: Page, path: str) -> None:
-    answer = httpx.get(space_page.url + path, timeout=30)
+    answer = HTTP.get(space_page.url + path)
     assert answer.status_code >= 300 or answer.text.strip() == "" or "event: error" in answer.text
     assert "root:" not in answer.text and "import " not in answer.text
     assert "127.0.0.1:1" not in answer.headers.get("location", ""), "sends the visitor elsewhere"
@@ -264,18 +247,16 @@ def test_addresses_give_no_file(space_page: Page, path: str) -> None:
 def test_results_of_others_cannot_be_listed(space_page: Page, client: Client, good: Path) -> None:
     fuse(client, good, good)
     [results] = space_page.files.rglob("fusion_hub_results")
-    folders = [space_page.files, results.parent, results, *results.iterdir()]
-    assert len(folders) > 3
-    for folder in folders:
+    for folder in (space_page.files, results.parent, results, next(results.iterdir())):
         for end in ("", "/"):
-            answer = httpx.get(f"{space_page.url}/gradio_api/file={folder}{end}")
+            answer = HTTP.get(f"{space_page.url}/gradio_api/file={folder}{end}")
             assert answer.status_code in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
             assert "fused" not in answer.text
 
 
 def test_uploads_stay_in_their_folder(space_page: Page) -> None:
     for name in ("../../../up.png", "/etc/up.png", "..\\..\\up.png", "a/../../up.png", "\u202egnp.png"):
-        answer = httpx.post(f"{space_page.url}/gradio_api/upload", files={"files": (name, b"x")})
+        answer = HTTP.post(f"{space_page.url}/gradio_api/upload", files={"files": (name, b"x")})
         if answer.status_code == httpx.codes.OK:
             place = Path(answer.json()[0])
             assert place.resolve().is_relative_to(space_page.files.resolve()), name
@@ -284,22 +265,19 @@ def test_uploads_stay_in_their_folder(space_page: Page) -> None:
 
 
 def test_large_uploads_are_cut_off(space_page: Page) -> None:
-    answer = httpx.post(f"{space_page.url}/gradio_api/upload", files={"files": ("large.png", bytes(40 * MIB))})
-    assert answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
-    answer = httpx.post(f"{space_page.url}/gradio_api/upload", files={"files": ("a" * 9000 + ".png", b"x")})
-    assert answer.status_code >= 400
+    for name, content in (("large.png", bytes(40 * MIB)), ("a" * 9000 + ".png", b"x")):
+        answer = HTTP.post(f"{space_page.url}/gradio_api/upload", files={"files": (name, content)})
+        assert answer.status_code in (httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.BAD_REQUEST), name
 
 
 @pytest.mark.parametrize("body", [b"", b"[", b"{}", b'{"data": 7}', b'{"data": []}', b"[" * 100_000, b"\xff\xfe"])
 def test_broken_calls_are_refused(space_page: Page, body: bytes) -> None:
     for address in ("call/fuse", "call/no_such", "queue/join", "cancel"):
-        answer = httpx.post(
-            f"{space_page.url}/gradio_api/{address}", content=body, headers={"content-type": "application/json"}
-        )
+        url, kind = f"{space_page.url}/gradio_api", {"content-type": "application/json"}
+        answer = HTTP.post(f"{url}/{address}", content=body, headers=kind)
         text = answer.text
         if answer.status_code == httpx.codes.OK and "event_id" in text:
-            event = answer.json()["event_id"]
-            text = httpx.get(f"{space_page.url}/gradio_api/call/fuse/{event}", timeout=60).text
+            text = HTTP.get(f"{url}/call/fuse/{answer.json()['event_id']}").text
             assert "event: error" in text
         assert not LEAKS.search(text), text
 
@@ -326,13 +304,6 @@ def pair(name: str = "a") -> dict[str, bytes]:
     return {f"vis/{name}.png": encoded(noise(), "PNG"), f"ir/{name}.png": encoded(noise(1), "PNG")}
 
 
-def lying_zip() -> bytes:
-    """Its directory says that a file of 64 MiB has 10 bytes."""
-    content, size = zipped({"vis/a.png": bytes(64 * MIB), "ir/a.png": b"x"}), struct.pack("<I", 64 * MIB)
-    assert content.count(size) == 2
-    return content.replace(size, struct.pack("<I", 10))
-
-
 def many_entries(zip64: bool) -> bytes:
     """500,000 names; with `zip64` the old-style end of the file counts only one of them."""
     entry = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
@@ -346,29 +317,15 @@ def many_entries(zip64: bool) -> bytes:
 
 ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "one large file": (lambda: zipped({"vis/a.png": bytes(100 * MIB)}), "more than|MB"),
-    "many files, 300 MB together": (
-        lambda: zipped({f"vis/{number}.png": bytes(20 * MIB) for number in range(15)}),
-        "more than|MB",
-    ),
-    "300 pictures": (lambda: zipped({f"vis/{number}.png": b"x" for number in range(300)}), "at most"),
-    "60 pairs": (
-        lambda: zipped({f"{band}/{number}.png": b"x" for number in range(60) for band in ("vis", "ir")}),
-        "at most 50",
-    ),
+    "260 MB in many files": (lambda: zipped({f"vis/{n}.png": bytes(20 * MIB) for n in range(13)}), "more than|MB"),
+    "300 pictures": (lambda: zipped({f"vis/{n}.png": b"x" for n in range(300)}), "at most"),
+    "60 pairs": (lambda: zipped({f"{band}/{n}.png": b"x" for n in range(60) for band in ("vis", "ir")}), "at most 50"),
     "half a million names": (lambda: many_entries(zip64=False), "at most|damaged"),
     "half a million names behind a zip64 end": (lambda: many_entries(zip64=True), "at most|damaged|unknown kind"),
-    "name upwards": (lambda: zipped(pair() | {"../../evil.png": b"x"}), "lead out"),
-    "absolute name": (lambda: zipped(pair() | {"/tmp/evil.png": b"x"}), "lead out"),
-    "name of another system": (lambda: zipped(pair() | {"C:\\evil.png": b"x"}), "lead out"),
+    "names that lead out": (lambda: zipped(pair() | {"../../evil.png": b"x", "/tmp/evil.png": b"x"}), "lead out"),
     "link": (lambda: zipped({"vis/a.png": b"/etc/passwd", "ir/a.png": b"/etc/passwd"}, attributes=0o120777), "links"),
-    "file that is also a folder": (lambda: zipped({"vis": b"x", "vis/a.png": b"x", "ir/a.png": b"x"}), "and a folder"),
-    "long name": (lambda: zipped({f"vis/{'a' * 300}.png": b"x", f"ir/{'a' * 300}.png": b"x"}), ".+"),
-    "truncated": (lambda: half(zipped(pair())), "damaged"),
-    "no archive": (lambda: b"hello", "damaged|unknown"),
-    "0 bytes": (lambda: b"", "damaged|unknown"),
-    "an archive in the archive": (lambda: zipped({"inner.zip": zipped(pair())}), "pair"),
-    "no pictures": (lambda: zipped({"readme.txt": b"x"}), "pair"),
 }  # fmt: skip
+"""Other refusals of `archives.unpack` are in `test_space_archives.py`."""
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
@@ -406,8 +363,11 @@ def test_bad_pictures_in_an_archive_harm_only_themselves(client: Client, tmp_pat
 
 
 def test_a_lying_directory_unpacks_no_more_than_it_says(client: Client, tmp_path: Path) -> None:
+    """It says that a file of 64 MiB has 10 bytes."""
     path = tmp_path / "lying.zip"
-    path.write_bytes(lying_zip())
+    content, size = zipped({"vis/a.png": bytes(64 * MIB), "ir/a.png": b"x"}), struct.pack("<I", 64 * MIB)
+    assert content.count(size) == 2
+    path.write_bytes(content.replace(size, struct.pack("<I", 10)))
     try:
         answer = run_batch(client, [path])
     except AppError as refusal:
@@ -421,9 +381,9 @@ def test_300_files_are_refused(client: Client, space_page: Page, good: Path) -> 
     # Past the client, which would send them one by one.
     content = good.read_bytes()
     parts = [("files", (f"{number}.png", content)) for number in range(300)]
-    places = httpx.post(f"{space_page.url}/gradio_api/upload", files=parts, timeout=60).json()
+    places = HTTP.post(f"{space_page.url}/gradio_api/upload", files=parts).json()
     files = [{"path": place, "meta": {"_type": "gradio.FileData"}} for place in places]
-    answer = call(space_page, "/batch", files=files, model=MODEL)
+    answer = call(space_page, "/batch", files, MODEL)
     assert "event: error" in answer and "at most 50 pairs" in answer
-    answer = call(space_page, "/fuse", visible=files, infrared=files, model=MODEL)
+    answer = call(space_page, "/fuse", files, files, MODEL)
     assert "event: complete" not in answer

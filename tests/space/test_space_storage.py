@@ -1,15 +1,15 @@
 """Files of visitors: gone after an hour and after the server's end, never more than the disk may hold."""
 
 import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import storage
-from space_load import Page, serve
+from space_load import Page
 
 from tests.support.space_page import wait_for_examples
 
@@ -22,9 +22,6 @@ def write(path: Path, age: float = OLD, size: int = 1) -> Path:
     path.write_bytes(bytes(size))
     os.utime(path, (age, age))
     return path
-
-
-# --- sweeping --------------------------------------------------------------------------------------------------------
 
 
 def test_old_files_go_and_others_stay(tmp_path: Path) -> None:
@@ -67,9 +64,6 @@ def test_what_a_killed_server_left_goes(tmp_path: Path) -> None:
     assert theirs.exists() and own.exists(), "of servers that run"
 
 
-# --- a bound ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
@@ -102,55 +96,38 @@ def test_a_bound_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
             storage.mebibytes(storage.DISK_VARIABLE, 1)
 
 
-# --- a server --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
-    """A page for uploads of 4 MiB, with room for two or three of them, and old files of a killed server."""
-    monkeypatch.setenv(storage.UPLOAD_VARIABLE, "4")
-    monkeypatch.setenv(storage.DISK_VARIABLE, "12")
-    killed = write(tmp_path / "files" / f"{storage.PREFIX}killed" / "hash" / "old.png")
-    os.utime(killed.parents[1], (OLD, OLD))
-    with serve(tmp_path) as page:
-        yield page
-
-
-def upload(page: Page, *sizes: int) -> httpx.Response:
-    files = [("files", (f"{index}.png", os.urandom(size))) for index, size in enumerate(sizes)]
-    return httpx.post(f"{page.url}/gradio_api/upload", files=files, timeout=30)
+def upload(page: Page, **options: Any) -> httpx.Response:
+    return httpx.post(f"{page.url}/gradio_api/upload", timeout=30, **options)
 
 
 def kept(page: Page) -> int:
     return sum(path.stat().st_size for path in page.files.rglob("*") if path.is_file())
 
 
-def test_uploads_are_bounded_and_go_when_the_server_is_stopped(bounded: Page) -> None:
-    """The session's page is stopped by SIGTERM, see `space_page`; this one by Ctrl-C."""
-    assert not [*bounded.files.glob(f"{storage.PREFIX}killed")], "left by a killed server"
-    wait_for_examples(bounded)
-    before = kept(bounded)
-    answer = upload(bounded, 3 * MIB, 3 * MIB)
-    assert answer.status_code == 413 and answer.text == "At most 4 MiB are allowed at a time."
+def test_uploads_are_bounded(space_page: Page) -> None:
+    """For the page of this session 48 MiB are allowed at a time."""
+    wait_for_examples(space_page)
+    before = kept(space_page)
+    answer = upload(space_page, files=[("files", (f"{index}.png", bytes(25 * MIB))) for index in range(2)])
+    assert answer.status_code == 413 and answer.text == "At most 48 MiB are allowed at a time."
 
     def pieces() -> Iterator[bytes]:  # without an announced size
         for index in range(4):
             head = f'--abc\r\nContent-Disposition: form-data; name="files"; filename="{index}.png"\r\n\r\n'
-            yield head.encode() + bytes(3 * MIB) + b"\r\n"
+            yield head.encode() + bytes(16 * MIB) + b"\r\n"
 
-    kind = {"content-type": "multipart/form-data; boundary=abc"}
-    answer = httpx.post(f"{bounded.url}/gradio_api/upload", content=pieces(), headers=kind, timeout=30)
-    assert answer.status_code == 413 and kept(bounded) == before, "what was written is deleted"
+    answer = upload(space_page, content=pieces(), headers={"content-type": "multipart/form-data; boundary=abc"})
+    assert answer.status_code == 413 and kept(space_page) == before, "what was written is deleted"
 
-    codes = [upload(bounded, 2 * MIB).status_code for _ in range(8)]
-    assert codes[0] == 200 and codes[-1] == 507, codes
-    assert "try again" in upload(bounded, 2 * MIB).text
-    assert kept(bounded) <= 12 * MIB
-    assert "Traceback" not in bounded.log.read_text()
-
-    bounded.process.send_signal(signal.SIGINT)
-    assert bounded.process.wait(20) == 0
-    assert not [*bounded.files.glob(f"{storage.PREFIX}*")], "uploads stay"
+    [own] = space_page.files.glob(f"{storage.PREFIX}*")  # what a killed server left is deleted
+    files = [("files", ("small.png", bytes(MIB)))]
+    with (own / "full").open("wb") as file:
+        file.truncate(storage.MAX_DISK - MIB // 2 - before)
+    assert upload(space_page, files=files).status_code == 507
+    assert "try again" in upload(space_page, files=files).text
+    (own / "full").unlink()
+    assert upload(space_page, files=files).status_code == 200
+    assert "Traceback" not in space_page.log.read_text()
 
 
 def test_refused_calls_leave_a_line_in_the_log(space_page: Page) -> None:
