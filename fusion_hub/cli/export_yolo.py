@@ -24,7 +24,7 @@ Then, where Ultralytics is installed:
 """
 _SET = (
     "A folder with vis/, ir/ and boxes/; FOLDER:SPLIT if the split is a folder in vis/. May be given several times: "
-    "the name of the set is then put before each file name."
+    "the last folder names of each set are then put before its file names."
 )
 
 

@@ -12,10 +12,10 @@ Ultralytics is used.
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -23,7 +23,7 @@ from PIL import Image
 
 from fusion_hub.data import PairedDataset
 from fusion_hub.data.annotations import BoxedPair, find_boxes, known_classes
-from fusion_hub.data.pairs import some
+from fusion_hub.data.pairs import Pair, some
 from fusion_hub.downstream.inputs import PROVENANCE, Inputs, file_name, write_picture
 from fusion_hub.files import sweep_leftovers, write_aside
 
@@ -31,15 +31,8 @@ PARTS = ("train", "val", "test")
 DESCRIPTION = f"{PROVENANCE}.json"
 
 
-@dataclass(frozen=True, eq=False)
-class YoloPicture:
-    """One image to be written.
-
-    Attributes:
-        part: one of `PARTS`.
-        stem: of its files.
-        boxed: pair and boxes.
-    """
+class YoloPicture(NamedTuple):
+    """One image to be written: one of `PARTS`, the stem of its files, and the pair with its boxes."""
 
     part: str
     stem: str
@@ -55,7 +48,7 @@ def open_sets(
 ) -> tuple[list[str], list[YoloPicture]]:
     """The classes, and the images of all parts with their boxes.
 
-    If a part has several sets, the name of the set is put before each stem.
+    If a part has several sets, their last two folder names, or more where these are equal, are put before each stem.
 
     Args:
         sets: for each of `PARTS`, `FOLDER` or `FOLDER:SPLIT` of each paired set.
@@ -63,37 +56,44 @@ def open_sets(
         annotations: box files to use, by stem; None: all.
 
     Raises:
-        ValueError, OSError: a set or its boxes cannot be read, or two pairs of one set have the same name.
+        ValueError, OSError: a set or its boxes cannot be read, or two sets or pairs of one part have the same name.
     """
-    names = {text: _folder_and_split(text) for texts in sets.values() for text in texts}
-    pairs = {text: list(PairedDataset.open(*name)) for text, name in names.items()}
-    everything = [pair for texts in sets.values() for text in dict.fromkeys(texts) for pair in pairs[text]]
-    classes = list(class_names) or known_classes(everything, annotations)
+    pairs: dict[str, list[Pair]] = {}
+    folders: dict[str, tuple[Path, str | None]] = {}
+    for text in (text for texts in sets.values() for text in texts):
+        folder, colon, split = text.rpartition(":")
+        if not (colon and split and not Path(text).exists() and Path(folder).is_dir()):  # a name may have a colon
+            folder, split = text, ""
+        folders[text] = Path(folder).resolve(), split or None
+        if text not in pairs:
+            pairs[text] = list(PairedDataset.open(folder, split or None))
+    classes = list(class_names) or known_classes([pair for each in pairs.values() for pair in each], annotations)
     pictures: list[YoloPicture] = []
     for part, texts in sets.items():
-        found = {_label(*names[text]): pairs[text] for text in texts}
+        different = {folders[text]: pairs[text] for text in texts}
+        prefixes = [f"{label}_" for label in _labels(list(different))] if len(different) > 1 else [""]
         of_part = [
-            YoloPicture(part, f"{label}_{boxed.name}" if len(found) > 1 else boxed.name, boxed)
-            for label in found
-            for boxed in find_boxes(found[label], classes, annotations, every_class=False)
+            YoloPicture(part, prefix + boxed.name, boxed)
+            for prefix, each in zip(prefixes, different.values(), strict=False)
+            for boxed in find_boxes(each, classes, annotations, every_class=False)
         ]
-        stems = [picture.stem for picture in of_part]
-        if repeated := sorted({stem for stem in stems if stems.count(stem) > 1}):
-            raise ValueError(f"several pairs of {part} have the name {repeated[0]!r}: rename them")
+        repeated = [stem for stem, count in Counter(picture.stem for picture in of_part).items() if count > 1]
+        if repeated:
+            raise ValueError(f"several pairs of {part} have the name {min(repeated)!r}: rename them")
         pictures += of_part
     return classes, pictures
 
 
-def _folder_and_split(text: str) -> tuple[str, str | None]:
-    """Folder and split of `FOLDER:SPLIT`; an existing folder may have a colon in its name."""
-    folder, colon, split = text.rpartition(":")
-    return (folder, split) if colon and split and not Path(text).exists() and Path(folder).is_dir() else (text, None)
-
-
-def _label(folder: str, split: str | None) -> str:
-    """`msrs_train` for `data/msrs/train` and for `data/msrs:train`."""
-    name = file_name("_".join([*Path(folder).resolve().parts, *([split] if split else [])][-2:]))
-    return "set" if name == "_" else name
+def _labels(folders: Sequence[tuple[Path, str | None]]) -> list[str]:
+    """`msrs_train` for `data/msrs/train` and for `data/msrs:train`; more folder names where two are equal."""
+    paths = [[*folder.parts, *([split] if split else [])] for folder, split in folders]
+    labels: list[str] = []
+    for length in range(2, max(map(len, paths)) + 1):
+        labels = [file_name("_".join(path[-length:])) for path in paths]
+        if len(set(labels)) == len(labels):
+            return labels
+    repeated = Counter(labels).most_common(1)[0][0]
+    raise ValueError(f"two sets have the name {repeated!r}: rename one of their folders")
 
 
 def export(
@@ -105,8 +105,8 @@ def export(
     about: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Callable[[], None] = lambda: None,
-) -> int:
-    """Write the dataset, or resume one that was interrupted; returns the number of images written now.
+) -> None:
+    """Write the dataset, or resume one that was interrupted.
 
     Existing images and labels of the same method, sources and boxes are kept.
 
@@ -127,24 +127,15 @@ def export(
         for part in ("images", "labels"):
             shutil.rmtree(folder / part, ignore_errors=True)
         (folder / DESCRIPTION).unlink(missing_ok=True)
-    settings = {
-        "method": inputs.name,
-        "fingerprint": inputs.fingerprint,
-        "details": dict(inputs.details),
-        "classes": list(classes),
-        **(about or {}),
-    }
+    settings = {"method": inputs.name, "fingerprint": inputs.fingerprint, "details": dict(inputs.details)}
+    settings |= {"classes": list(classes), **(about or {})}
     for subfolder in (folder, *folder.glob("images/*"), *folder.glob("labels/*")):
         sweep_leftovers(subfolder)
     _check_folder(folder, settings, pictures)
     _write(folder / DESCRIPTION, json.dumps(settings, indent=2) + "\n")  # first: marks the folder as ours
-    for kind in ("images", "labels"):
-        for part in dict.fromkeys(picture.part for picture in pictures):
-            (folder / kind / part).mkdir(parents=True, exist_ok=True)
-    written = 0
     for picture in pictures:
         file = folder / "images" / picture.part / f"{picture.stem}.png"
-        written += write_picture(inputs, picture.boxed.pair, file)
+        write_picture(inputs, picture.boxed.pair, file)
         with Image.open(file) as image:
             size = image.size
         if (picture.boxed.boxes > np.array(size * 2) + 0.01).any():
@@ -155,32 +146,19 @@ def export(
         rows = label_rows(picture.boxed.boxes, picture.boxed.class_ids, size)
         _write(folder / "labels" / picture.part / f"{picture.stem}.txt", rows)
         progress()
-    _write(folder / "data.yaml", data_yaml({picture.part for picture in pictures}, inputs.name, classes))
-    return written
-
-
-def data_yaml(parts: Iterable[str], method: str, classes: Sequence[str]) -> str:
-    """The file for `yolo train data=...`."""
-    values: dict[str, Any] = {part: f"images/{part}" for part in PARTS if part in parts}
-    values["names"] = dict(enumerate(classes))
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    return f"# Pictures: {method}. Folders are beside this file.\n{text}"
+    values: dict[str, Any] = {part: f"images/{part}" for part in PARTS if any(one.part == part for one in pictures)}
+    text = yaml.safe_dump({**values, "names": dict(enumerate(classes))}, sort_keys=False, allow_unicode=True)
+    _write(folder / "data.yaml", f"# Pictures: {inputs.name}. Folders are beside this file.\n{text}")
 
 
 def label_rows(boxes: np.ndarray, class_ids: np.ndarray, size: tuple[int, int]) -> str:
-    """Rows of a label file; none for an image without objects.
-
-    Args:
-        boxes: `(N, 4)`: left, top, right, bottom in pixels.
-        class_ids: `(N,)`.
-        size: width and height of the image.
-    """
+    """Rows of a label file from boxes `(N, 4)` (left, top, right, bottom) in an image of width and height `size`."""
     parts = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / np.array(size * 2)
     center, extent = (parts[:, :2] + parts[:, 2:]) / 2, parts[:, 2:] - parts[:, :2]
     rows = np.concatenate([center, extent], axis=1).clip(0, 1)
     return "".join(
-        f"{int(class_id)} {' '.join(f'{value:.6f}' for value in row)}\n"
-        for class_id, row in zip(class_ids, rows.tolist(), strict=True)
+        f"{class_id:d} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n"
+        for class_id, (x, y, width, height) in zip(class_ids, rows, strict=True)
     )
 
 

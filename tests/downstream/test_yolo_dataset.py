@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,8 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 def test_the_set_is_what_yolo_train_reads(street: Path) -> None:
     output = street / "yolo"
     sets = ("--train", street / "train", "--val", street / "val")
-    code, told = run("--input", "average", *sets, "--output", output)
-    assert code == 0 and "6 images" in told and "of person, Car" in told
+    code, text = run("--input", "average", *sets, "--output", output)
+    assert code == 0 and "6 images" in text and "of person, Car" in text
     described = yaml.safe_load((output / "data.yaml").read_text())
     assert described == {"train": "images/train", "val": "images/val", "names": {0: "person", 1: "Car"}}
     average = open_inputs("average")
@@ -112,11 +113,11 @@ def test_the_set_is_what_yolo_train_reads(street: Path) -> None:
         (("--input", "average", "--annotations", "vis", *sets), 'another annotations (union, now ["vis"])'),
         (("--input", "average", "--class", "car", *sets), 'another classes (["person", "Car"], now ["car"])'),
     ):
-        code, told = run(*more, "--output", output)
-        assert code == 2 and message in told and "--overwrite" in told
+        code, text = run(*more, "--output", output)
+        assert code == 2 and message in text and "--overwrite" in text
     (street / "val/vis/2.png").unlink()
-    code, told = run("--input", "average", *sets, "--output", output)
-    assert code == 2 and "1 images that are not in these sets (val/2)" in told
+    code, text = run("--input", "average", *sets, "--output", output)
+    assert code == 2 and "1 images that are not in these sets (val/2)" in text
     code, _ = run("--input", "maximum", "--class", "car", *sets, "--output", output, "--overwrite")
     assert code == 0 and not (output / "images/val/2.png").exists()
     assert yaml.safe_load((output / "data.yaml").read_text())["names"] == {0: "car"}
@@ -132,7 +133,19 @@ def test_several_sets_and_a_test_part(street: Path) -> None:
     assert yaml.safe_load((street / "yolo/data.yaml").read_text())["test"] == "images/test"
 
 
-def test_mistakes_are_told_in_a_sentence(street: Path, tmp_path: Path) -> None:
+def test_sets_with_equal_folder_names_get_different_labels(street: Path) -> None:
+    for folder, part in (("a/msrs", "train"), ("b/msrs", "val"), ("b_msrs", "val"), ("b msrs", "val")):
+        shutil.copytree(street / part, street / folder / "train")
+    rest = ("-i", "infrared", "--val", street / "val", "-o", street / "yolo")
+    names = ("a/msrs", "b/msrs", "b/../b/msrs")  # the last is the second once more
+    assert run(*(word for name in names for word in ("--train", street / name / "train")), *rest)[0] == 0
+    images = sorted(file.stem for file in (street / "yolo/images/train").iterdir())
+    assert images == [f"{name}_msrs_train_{number}" for name in "ab" for number in range(3)]
+    code, text = run("--train", street / "b_msrs/train", "--train", street / "b msrs/train", *rest)
+    assert code == 1 and "two sets have the name" in text and "rename one of their folders" in text
+
+
+def test_mistakes_are_one_sentence(street: Path) -> None:
     sets = ("--train", street / "train", "--val", street / "val")
     (street / "other").mkdir()
     (street / "other" / "mine.txt").write_text("important")
@@ -143,18 +156,14 @@ def test_mistakes_are_told_in_a_sentence(street: Path, tmp_path: Path) -> None:
         (("-i", "average", *sets, "-o", street / "other"), 2, "is not empty and holds no dataset of this command"),
         (("-i", "average", *sets, "-o", street / "other", "--overwrite"), 2, "is not empty"),
         (("-i", "average", *sets, "-o", street / "train/vis/0.png"), 2, "is a file: give a folder"),
-        (
-            ("-i", "average", "--train", "nowhere", "--val", "nowhere", "-o", street / "y"),
-            1,
-            "'nowhere': no such folder",
-        ),
+        (("--train", "nowhere", "--val", "nowhere", "-o", street / "y"), 1, "'nowhere': no such folder"),
         (("-i", "average", *sets, "--class", "lorry", "-o", street / "y"), 1, "knows the class 'lorry'"),
         (("-i", "nothing", *sets, "-o", street / "y"), 1, "nothing"),
         (("-i", str(street / "small"), *sets, "-o", street / "z"), 1, "a box lies outside the image of 32 x 24"),
         (("--train", street / "train", "-o", street / "y"), 2, "Missing option"),
     ):
-        found, told = run(*arguments)
-        assert (found, message in told) == (code, True), (arguments, told)
-        assert "Traceback" not in told
+        found, text = run(*arguments)
+        assert (found, message in text) == (code, True), (arguments, text)
+        assert "Traceback" not in text
     assert (street / "other" / "mine.txt").read_text() == "important"
     assert not (street / "z" / "data.yaml").exists()  # a set that is not whole cannot be trained on
