@@ -125,87 +125,6 @@ def test_variant(tmp_path: Path) -> None:
 # --- checkpoints that cannot be used ---
 
 
-def edit_json(path: Path, change: Callable[[dict], None]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    tensors = load_file(folder / WEIGHTS)
-    change(tensors)
-    save_file(tensors, folder / WEIGHTS)
-
-
-def truncate(path: Path, size: int) -> None:
-    path.write_bytes(path.read_bytes()[:size])
-
-
-BROKEN: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
-    "no index": (lambda f: (f / "model_index.json").unlink(), OSError, "model_index.json is missing"),
-    "index not JSON": (lambda f: truncate(f / "model_index.json", 20), OSError, "model_index.json is not valid JSON"),
-    "index a list": (lambda f: (f / "model_index.json").write_text("[]"), ValueError, "holds a list"),
-    "no config": (lambda f: (f / "model/config.json").unlink(), OSError, "config.json is missing"),
-    "config not JSON": (lambda f: truncate(f / "model/config.json", 20), OSError, "config.json is not valid JSON"),
-    "config of another size": (
-        lambda f: edit_json(f / "model/config.json", lambda c: c.update(feature_channels=16)),
-        ValueError,
-        "do not fit DiffFuseNetModel .* has shape",
-    ),
-    "config senseless": (
-        lambda f: edit_json(f / "model/config.json", lambda c: c.update(frequency="fourier")),
-        ValueError,
-        "config.json does not describe a DiffFuseNetModel .*fourier",
-    ),
-    "no weights": (lambda f: (f / WEIGHTS).unlink(), OSError, r"no diffusion_pytorch_model\.safetensors"),
-    "empty weights": (lambda f: truncate(f / WEIGHTS, 0), OSError, "damaged or incomplete .* again"),
-    "truncated header": (lambda f: truncate(f / WEIGHTS, 500), OSError, "damaged or incomplete .* again"),
-    "truncated data": (lambda f: truncate(f / WEIGHTS, -1), OSError, "damaged or incomplete .* again"),
-    "garbage": (lambda f: (f / WEIGHTS).write_bytes(os.urandom(4096)), OSError, "damaged or incomplete .* again"),
-    "missing tensor": (
-        lambda f: edit_weights(f, lambda t: t.pop("trunk.0.bias")),
-        ValueError,
-        r"1 tensors are missing \(first: trunk.0.bias\)",
-    ),
-    "unknown tensor": (
-        lambda f: edit_weights(f, lambda t: t.update(extra=torch.zeros(1))),
-        ValueError,
-        r"1 tensors are unknown \(first: extra\)",
-    ),
-    "wrong shape": (
-        lambda f: edit_weights(f, lambda t: t.update({"trunk.0.bias": torch.zeros(3)})),
-        ValueError,
-        r"trunk.0.bias has shape \(3,\) instead of \(8,\)",
-    ),
-    "NaN": (
-        lambda f: (
-            edit_weights(f, lambda t: t["trunk.0.bias"].fill_(float("nan"))),
-            edit_json(f / "model_index.json", lambda c: c.pop("_sha256")),  # which would be refused before
-        ),
-        ValueError,
-        r"NaN or infinite values \(first: trunk.0.bias\)",
-    ),
-    "unknown model class": (
-        lambda f: edit_json(f / "model_index.json", lambda c: c.update(model=["modeling", "NewModel"])),
-        ValueError,
-        "'NewModel'.* instead of .*'DiffFuseNetModel'",
-    ),
-    "another pipeline": (
-        lambda f: edit_json(f / "model_index.json", lambda c: c.update(_class_name="StableDiffusionPipeline")),
-        ValueError,
-        "describes a StableDiffusionPipeline",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_broken_checkpoint(folder: Path, kind: str) -> None:
-    damage, error, message = BROKEN[kind]
-    damage(folder)
-    with pytest.raises(error, match=message):
-        FusionPipeline.from_pretrained(folder)
-
-
 def test_pickle_is_refused(folder: Path) -> None:
     tensors = load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
@@ -316,7 +235,9 @@ def faulty_repositories(folder: Path, mark: Path) -> dict[str, Repository]:
 
 
 def test_plain_diffusers_refuses_an_incomplete_checkpoint(folder: Path) -> None:
-    edit_weights(folder, lambda tensors: tensors.pop("trunk.0.bias"))
+    tensors = load_file(folder / WEIGHTS)
+    del tensors["trunk.0.bias"]
+    save_file(tensors, folder / WEIGHTS)
     with pytest.raises(ValueError, match=r"without 1 of its tensors \(first: trunk.0.bias\)"):
         DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
 
