@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +16,7 @@ from fusion_hub import downstream as networks
 from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, message_of
 
 if TYPE_CHECKING:
-    from fusion_hub.downstream.results import Part, Results, Row
+    from fusion_hub.downstream.results import Results
 
 EXAMPLES = """
 Examples:
@@ -94,12 +95,12 @@ def downstream(
             if detector is not None and data is not None:
                 folder = (Path(temporary) if output is None else output) / "zero_shot"
                 paths += networks.zero_shot.zero_shot_files(detector, data, split, inputs, classes, cache, folder)
-            found = networks.results.find_runs(paths)
+            found, left_out = networks.results.find_runs(paths)
             result = networks.results.assemble(
-                found.runs,
+                found,
                 by_day_and_night=split_by == "day-night",
                 published=networks.results.read_published() if published else (),
-                notes=[f"Not in the table: {text}." for text in found.left_out],
+                notes=[f"Not in the table: {text}." for text in left_out],
             )
             files = [] if output is None else networks.results_report.write(result, output)
             _print(result)
@@ -113,7 +114,8 @@ def downstream(
 
 def _print(result: "Results") -> None:
     report, console = networks.results_report, Console()
-    heads, lines = report.overview(result, lambda part, row, metric: _cell(part, row, metric, ends=True))
+    cell = partial(report.cell, bold="[bold]{}[/]", interval="{}")
+    heads, lines = report.overview(result, partial(cell, interval="{}\n[dim]{}[/]"))
     for line in lines:
         rows = [report.row_of(part, line[0]) for part in result.parts if part.group == "all"]
         line.append("/".join(dict.fromkeys(report.seeds_of(row) for row in rows if row is not None)))
@@ -122,7 +124,7 @@ def _print(result: "Results") -> None:
     console.print(_table(title, [*heads, "seeds"], lines))
     for part in result.parts:
         family = f", {report.title(part.families[0])}" if len(part.families) == 1 else ""
-        console.print(_table(f"{report.part_title(part)}: by class{family}", *report.class_table(part, _cell)))
+        console.print(_table(f"{report.part_title(part)}: by class{family}", *report.class_table(part, cell)))
         console.print(f"[bold]{escape(report.part_title(part))}[/]")
         for sentence in filter(None, [*report.conclusions(part), report.common_start(part)]):
             console.print(f"  {escape(sentence)}", highlight=False)
@@ -143,12 +145,3 @@ def _table(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> 
     for line in lines:
         table.add_row(*map(escape, line[:names]), *line[names:])
     return table
-
-
-def _cell(part: "Part", row: "Row | None", metric: str, *, ends: bool = False) -> str:
-    report = networks.results_report
-    if row is None or metric not in row.numbers:
-        return report.NO_VALUE
-    text = report.percent(row.numbers[metric].mean)
-    text = f"[bold]{text}[/]" if report.is_best(part, row, metric) else text
-    return f"{text}\n[dim]{report.ends(row.numbers[metric])}[/]" if ends else text

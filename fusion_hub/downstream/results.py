@@ -1,7 +1,7 @@
 """Does fusion help detection and segmentation? Reads finished runs and compares their inputs.
 
-    found = find_runs([Path("runs/segformer"), Path("runs/detector"), Path("runs/zero_shot")])
-    results = assemble(found.runs, by_day_and_night=True, published=read_published())
+    runs, left_out = find_runs([Path("runs/segformer"), Path("runs/detector"), Path("runs/zero_shot")])
+    results = assemble(runs, by_day_and_night=True, published=read_published())
 
 Two kinds of 95 % intervals:
 
@@ -12,35 +12,34 @@ Two kinds of 95 % intervals:
 A difference is called higher or lower where both exclude 0, and otherwise it is open.
 """
 
-import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from fusion_hub.data.pairs import some
-from fusion_hub.downstream.scores import DetectionResult, SegmentationResult
+from fusion_hub.downstream.scores import DetectionResult, Result, SegmentationResult
 from fusion_hub.evaluation.statistics import Interval, Resampling, difference_over_seeds
 from fusion_hub.training.config import NEUTRAL_FIELDS, load_config
 
 Task = Literal["segmentation", "detection", "zero-shot"]
 Kind = Literal["source", "rule", "method"]
-Result = SegmentationResult | DetectionResult
 
 FORMAT = "fusion-hub-downstream/1"
 PUBLISHED_FORMAT = "fusion-hub-published-downstream/1"
 PUBLISHED = Path(__file__).with_name("published_downstream.json")
 TASKS: tuple[Task, ...] = ("segmentation", "detection", "zero-shot")
+KINDS: tuple[Kind, ...] = ("source", "rule", "method")
 SOURCES = ("visible", "infrared")
 BEST_SOURCE, BEST_RULE = "the better single picture", "the best rule without a network"
 DAY_NIGHT = {"D": "day", "N": "night"}
 """Last letter of the names of MSRS."""
 
+_BY_CLASS = ("AP50", "AP", "recall", "recall@0.3", "precision@0.3")
 _RESULT_FILES: Mapping[str, Task] = {"evaluation.json": "segmentation", "detection.json": "detection"}
 
 
@@ -58,11 +57,9 @@ class Run:
     """One network on one set.
 
     Attributes:
-        task: of the network.
         input: `visible`, `average`, `difffusenet-msrs`, a folder.
         kind: of the input: one of both pictures, a rule without a network, or a fusion method.
         seed: of the training; None for a detector that was not trained here.
-        result: on each picture.
         settings: must be equal in all runs of one table, by name; None stands for an empty field.
         pictures_by: digest of the method that made its pictures; empty where it is not recorded.
         cost: None without training.
@@ -75,18 +72,11 @@ class Run:
     kind: Kind
     seed: int | None
     result: Result
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     pictures_by: str = ""
     cost: Cost | None = None
     detector: str = ""
     origin: str = ""
-
-
-class Found(NamedTuple):
-    """Runs, and what was left out of the folders that hold them, each with the reason."""
-
-    runs: tuple[Run, ...]
-    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +118,6 @@ class Difference:
     """An input minus a simpler one (`reference`), on the same pictures of the set.
 
     Attributes:
-        input, reference: names of rows.
         role: of the reference: `BEST_SOURCE`, `BEST_RULE`, or empty.
         over_both: with the interval over pictures and seeds; over pictures where each side has one run or no training.
         over_seeds: with the interval over seeds; None where nothing was trained, without ends where each input has one
@@ -196,28 +185,24 @@ class Results:
     published: tuple[Published, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> str:
         """Content of `summary.json`; undefined values are null."""
-        return {"format": FORMAT, "unit": "fractions of 1", **_plain(self)}
+        content = {"format": FORMAT, "unit": "fractions of 1", **vars(self)}
+        return json.dumps(content, indent=1, allow_nan=False, default=_plain) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Interval | Cost | Difference | Row | Part | Published) -> dict[str, Any]:
     if isinstance(value, Interval):
-        ends = (value.low, value.high) if value.has_ends else (None, None)
-        return dict(zip(("value", "low", "high"), (value.mean, *ends), strict=True))
-    if dataclasses.is_dataclass(value):
-        verdict = {"verdict": value.verdict} if isinstance(value, Difference) else {}
-        return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)} | verdict
-    if isinstance(value, Mapping):
-        return {key: _plain(own) for key, own in value.items()}
-    return [_plain(own) for own in value] if isinstance(value, list | tuple) else value
+        low, high = (value.low, value.high) if value.has_ends else (None, None)
+        return {"value": value.mean, "low": low, "high": high}
+    return vars(value) | ({"verdict": value.verdict} if isinstance(value, Difference) else {})
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def find_runs(paths: Sequence[Path]) -> Found:
-    """All results in `paths`, each file once, whichever way it was named.
+def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """All results in `paths`, each file once, and what was left out of them, each with the reason.
 
     A training run is a folder of `train/segformer.py` or `train/detector.py`; its `pipeline/` holds results, training
     configuration, cost, and the provenance of its pictures. A zero-shot result is one JSON file for each input.
@@ -241,8 +226,14 @@ def find_runs(paths: Sequence[Path]) -> Found:
             if _is_run(inside):
                 pipeline = inside if inside.name == "pipeline" else inside / "pipeline"
                 results = [pipeline / name for name in _RESULT_FILES if (pipeline / name).is_file()]
-                found += results
-                reasons += [] if results else [_why_without_result(inside, pipeline)]
+                if results:
+                    found += results
+                elif not pipeline.is_dir():
+                    reasons.append(f"{_short(inside)} is not finished")
+                elif any(pipeline.glob("evaluation-*.json")) or any(pipeline.glob("detection-*.json")):
+                    reasons.append(f"{_short(pipeline)} was trained on several inputs at once")
+                else:
+                    reasons.append(f"{_short(pipeline)} was not evaluated: it was trained without an evaluation set")
             elif inside.suffix == ".json" and not inside.name.startswith("."):
                 found.append(inside)
         if not found:
@@ -250,19 +241,11 @@ def find_runs(paths: Sequence[Path]) -> Found:
             raise ValueError(f"{path} holds no results ({why}): give finished runs of one input each")
         files.update(file.resolve() for file in found)
         left_out.update(reasons)
-    return Found(tuple(_read(file) for file in sorted(files)), tuple(sorted(left_out)))
+    return [_read(file) for file in sorted(files)], sorted(left_out)
 
 
 def _is_run(path: Path) -> bool:
     return (path / "pipeline").is_dir() or (path / "config.yaml").is_file()
-
-
-def _why_without_result(run: Path, pipeline: Path) -> str:
-    if not pipeline.is_dir():
-        return f"{_short(run)} is not finished"
-    if any(pipeline.glob("evaluation-*.json")) or any(pipeline.glob("detection-*.json")):
-        return f"{_short(pipeline)} was trained on several inputs at once"
-    return f"{_short(pipeline)} was not evaluated: it was trained without an evaluation set"
 
 
 def _read(file: Path) -> Run:
@@ -284,7 +267,9 @@ def _read_run(file: Path) -> Run:
         settings = {"sets of the evaluation": content.get("sources"), "annotations": content.get("annotations")}
         seed, cost, origin = None, None, _short(file)
     else:
-        about, detector = _about_input(folder, content["input"]), ""
+        provenance = (folder / "segmentation.json", folder / "inputs.json")
+        inputs = [one for path in provenance if path.is_file() for one in _read_json(path)["inputs"]]
+        about, detector = next((one for one in inputs if one["name"] == content["input"]), {}), ""
         training, config = _read_json(folder / "training.json"), load_config(folder / "config.yaml")
         settings = {key: value for key, value in config.items() if key not in NEUTRAL_FIELDS | {"seed", "input"}}
         settings["pairs of the training sets"] = [one["pairs"] for one in training["datasets"]]
@@ -293,27 +278,13 @@ def _read_run(file: Path) -> Run:
         hardware = f"{training['device']}, {processes} process{'es' if processes > 1 else ''}"
         cost = Cost(int(training["steps"]), float(training["seconds"]), hardware)
         seed, origin = int(content["seed"]), _short(folder)
-    name, result = content["input"], _load(file, task)
-    settings["classes"] = list(result.classes)
-    kind: Kind = "source" if name in SOURCES else "rule" if "rule" in about.get("details", {}) else "method"
-    return Run(task, name, kind, seed, result, settings, about.get("fingerprint", ""), cost, detector, origin)
-
-
-def _about_input(folder: Path, name: str) -> Mapping[str, Any]:
-    """The provenance of the pictures of an input; empty if it is not recorded."""
-    for file in (folder / "segmentation.json", folder / "inputs.json"):
-        for one in _read_json(file)["inputs"] if file.is_file() else ():
-            if one["name"] == name:
-                return one
-    return {}
-
-
-def _load(file: Path, task: Task) -> Result:
-    """The result, pictures in the order of their names: runs are compared picture by picture."""
-    result = SegmentationResult.load(file) if task == "segmentation" else DetectionResult.load(file)
+    result: Result = (SegmentationResult if task == "segmentation" else DetectionResult).load(file)
     if len(set(result.pictures)) < len(result.pictures):
         raise ValueError("two of its pictures have the same name, so runs cannot be compared picture by picture")
-    return result.at(sorted(range(len(result.pictures)), key=result.pictures.__getitem__))
+    result = result.at(sorted(range(len(result.pictures)), key=result.pictures.__getitem__))
+    name, settings["classes"] = content["input"], list(result.classes)
+    kind: Kind = "source" if name in SOURCES else "rule" if "rule" in about.get("details", {}) else "method"
+    return Run(task, name, kind, seed, result, settings, about.get("fingerprint", ""), cost, detector, origin)
 
 
 def read_published(path: Path = PUBLISHED) -> tuple[Published, ...]:
@@ -345,13 +316,8 @@ def _short(path: Path) -> str:
 # --- comparing -------------------------------------------------------------------------------------------------------
 
 
-def check_comparable(runs: Sequence[Run]) -> None:
-    """Refuse runs of one task that cannot be compared.
-
-    Raises:
-        ValueError: two runs differ in their configuration, in the pictures of the evaluation or, on the same input, in
-            the method that made its pictures; or two have the same input and seed. The message names both.
-    """
+def _check_comparable(runs: Sequence[Run]) -> None:
+    """Refuse runs of one task that cannot be compared; the message names both."""
     seen: dict[tuple[str, int | None], Run] = {}
     made: dict[str, Run] = {}
     for run in runs:
@@ -377,11 +343,8 @@ def _differing(first: Run, other: Run) -> str:
         text = "nothing" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         return text if len(text) <= 120 else f"{text[:117]}..."
 
-    found = [
-        f"{name} ({shown(first.settings.get(name))} and {shown(other.settings.get(name))})"
-        for name in dict.fromkeys([*first.settings, *other.settings])
-        if first.settings.get(name) != other.settings.get(name)
-    ]
+    settings = {name: (first.settings.get(name), other.settings.get(name)) for name in first.settings | other.settings}
+    found = [f"{name} ({shown(one)} and {shown(two)})" for name, (one, two) in settings.items() if one != two]
     ours, theirs = set(first.result.pictures), set(other.result.pictures)
     if apart := sorted(ours ^ theirs):
         found.append(f"the pictures of the evaluation ({len(ours)} and {len(theirs)}, not in both: {some(apart)})")
@@ -401,13 +364,15 @@ def assemble(
         by_day_and_night: add parts for the pictures of the day and of the night, by the last letter of their names.
 
     Raises:
-        ValueError: runs that cannot be compared, or names of pictures that do not end in D or N.
+        ValueError: names of pictures that do not end in D or N; or runs that cannot be compared: two differ in their
+            configuration, in the pictures of the evaluation or, on the same input, in the method that made its
+            pictures, or have the same input and seed.
     """
     parts = []
     for key in sorted({(TASKS.index(run.task), run.detector) for run in runs}):
         group = [run for run in runs if (TASKS.index(run.task), run.detector) == key]
         group.sort(key=lambda run: (run.origin, run.input, run.seed or 0))  # messages do not depend on the order
-        check_comparable(group)
+        _check_comparable(group)
         parts.append(_part(group, "all", ""))
         if by_day_and_night:
             names = group[0].result.pictures
@@ -423,42 +388,41 @@ def assemble(
 
 def _part(runs: Sequence[Run], group: str, letter: str) -> Part:
     """The part of the pictures whose names end in `letter`."""
-    segmentation, headline = runs[0].task == "segmentation", runs[0].result.headline
-    resampling = Resampling(sum(name.endswith(letter) for name in runs[0].result.pictures))
+    first = runs[0]
+    resampling = Resampling(sum(name.endswith(letter) for name in first.result.pictures))
     rows, drawn = [], {}
-    names = [name for name, _ in sorted({(run.input, run.kind) for run in runs}, key=lambda pair: table_order(*pair))]
-    for name in tqdm(names, desc=f"{runs[0].task}, {group}", unit="input", leave=False, disable=None):
+    names = [name for name, _ in sorted({(run.input, run.kind) for run in runs}, key=table_order)]
+    for name in tqdm(names, desc=f"{first.task}, {group}", unit="input", leave=False, disable=None):
         own = sorted((run for run in runs if run.input == name), key=lambda run: run.seed or 0)
-        row, drawn[name] = _row(
-            own, [run.result.take(lambda picture: picture.endswith(letter)) for run in own], resampling
-        )
+        row, drawn[name] = _row(own, letter, resampling)
         rows.append(row)
     return Part(
-        task=runs[0].task,
-        detector=runs[0].detector,
+        task=first.task,
+        detector=first.detector,
         group=group,
         pictures=resampling.counts.shape[1],
-        classes=tuple(runs[0].result.classes),
-        headline=headline,
-        families=("IoU",) if segmentation else ("AP50", "AP", "recall", "recall@0.3", "precision@0.3"),
+        classes=first.result.classes,
+        headline=first.result.headline,
+        families=("IoU",) if first.task == "segmentation" else _BY_CLASS,
         rows=tuple(rows),
-        differences=tuple(_differences(rows, drawn, headline, resampling)),
-        settings=_without_machine_paths(runs[0].settings),
+        differences=tuple(_differences(rows, drawn, first.result.headline, resampling)),
+        settings=_without_machine_paths(first.settings),
     )
 
 
-def table_order(name: str, kind: Kind) -> tuple[int, int, str]:
-    """A key that sorts inputs as tables have them: the sources, the rules, then fusion methods, by name."""
-    first, kinds = (*SOURCES, "average", "maximum"), ("source", "rule", "method")
-    return (first.index(name) if name in first else len(first), kinds.index(kind), name)
+def table_order(named: tuple[str, Kind]) -> tuple[int, int, str]:
+    """A key that sorts inputs and their kinds as tables have them: sources, rules, then fusion methods, by name."""
+    (name, kind), first = named, (*SOURCES, "average", "maximum")
+    return (first.index(name) if name in first else len(first), KINDS.index(kind), name)
 
 
 Drawn = Mapping[str, np.ndarray]
 """By name, the number of each run of an input on each resample of pictures: `(resamples, S)`."""
 
 
-def _row(runs: Sequence[Run], results: Sequence[Result], resampling: Resampling) -> tuple[Row, Drawn]:
-    values = [{k: v for k, v in one.numbers().items() if k != "pixel_accuracy" and math.isfinite(v)} for one in results]
+def _row(runs: Sequence[Run], letter: str, resampling: Resampling) -> tuple[Row, Drawn]:
+    results = [run.result.take(lambda picture: picture.endswith(letter)) for run in runs]
+    values = [{name: value for name, value in one.numbers().items() if name != "pixel_accuracy"} for one in results]
     names = list(dict.fromkeys(name for one in values for name in one))
     # A number that is undefined in one of the runs has no mean over the runs.
     means = {name: sum(one[name] for one in values) / len(values) for name in names if all(name in v for v in values)}
@@ -486,30 +450,24 @@ def _differences(
     found = []
     for metric in metrics:
         able = {row.input: row for row in rows if metric in row.numbers}
-        best = {}
-        for kind in ("rule", "source"):
-            values = {name: row.numbers[metric].mean for name, row in able.items() if row.kind == kind}
-            best[kind] = max(values, key=lambda name: values[name], default=None)
-        networks = [name for name, row in able.items() if row.kind == "method"]
-        comparisons = [(best["source"], BEST_SOURCE, list(able)), (best["rule"], BEST_RULE, networks)]
+        means = {name: row.numbers[metric].mean for name, row in able.items()}
+        runs = {name: [value for value in row.by_seed[metric] if value is not None] for name, row in able.items()}
+        kinds = {
+            kind: [name for name, row in able.items() if row.kind == kind] for kind in ("source", "rule", "method")
+        }
+        best = {kind: max(names, key=means.__getitem__, default=None) for kind, names in kinds.items()}
+        comparisons = [(best["source"], BEST_SOURCE, list(able)), (best["rule"], BEST_RULE, kinds["method"])]
         if "visible" in able and best["source"] != "visible":
             comparisons.insert(0, ("visible", "", list(able)))
         for reference, role, inputs in comparisons:
             for name in inputs:
                 if reference is not None and name != reference:
-                    mean = able[name].numbers[metric].mean - able[reference].numbers[metric].mean
-                    both = resampling.difference(mean, drawn[reference][metric], drawn[name][metric])
-                    seeds = _over_seeds(able, reference, name, metric)
+                    sides = drawn[reference][metric], drawn[name][metric]
+                    both = resampling.difference(means[name] - means[reference], *sides)
+                    others = [values for key, values in runs.items() if key not in (reference, name)]
+                    seeds = difference_over_seeds(runs[reference], runs[name], others) if able[name].seeds else None
                     found.append(Difference(name, reference, metric, role, both, seeds))
     return found
-
-
-def _over_seeds(rows: Mapping[str, Row], reference: str, name: str, metric: str) -> Interval | None:
-    if not rows[name].seeds:
-        return None
-    numbers = {key: [value for value in row.by_seed[metric] if value is not None] for key, row in rows.items()}
-    others = [values for key, values in numbers.items() if key not in (reference, name)]
-    return difference_over_seeds(numbers[reference], numbers[name], others)
 
 
 def _without_machine_paths(value: Any) -> Any:

@@ -1,12 +1,13 @@
 """The table of `results` as sentences, Markdown, CSV and a figure. All numbers are shown in percent."""
 
-import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fusion_hub.downstream.results import Difference, Part, Published, Results, Row, table_order
+from fusion_hub.downstream.results import Part, Results, Row, table_order
 from fusion_hub.evaluation.report import (
     Dot,
     Panel,
@@ -69,12 +70,6 @@ def ends(found: Interval | None, *, signed: bool = False) -> str:
     return f"{percent(found.low, signed=signed)}..{percent(found.high, signed=signed)}"
 
 
-def detector_name(part: Part) -> str:
-    """File and the start of its hash, of `yolox_nano.onnx sha256:0123...`."""
-    name, found, digest = part.detector.partition(" sha256:")
-    return f"{name} ({digest[:8]})" if found else name
-
-
 def part_title(part: Part) -> str:
     """Such as `Detection, 92 pictures` or `Segmentation, 46 pictures of the night`."""
     detector = f" by {detector_name(part)}" if part.detector else ""
@@ -82,14 +77,10 @@ def part_title(part: Part) -> str:
     return f"{TASK_TITLES[part.task]}{detector}, {part.pictures} pictures{group}"
 
 
-def covers(row: Row) -> str:
-    """What the interval of a row is over."""
-    return "pictures and seeds" if len(row.seeds) > 1 else "pictures"
-
-
-def seeds_of(row: Row) -> str:
-    """How many training runs a row is the mean of."""
-    return str(len(row.seeds)) if row.seeds else "none"
+def detector_name(part: Part) -> str:
+    """File and the start of its hash, of `yolox_nano.onnx sha256:0123...`."""
+    name, found, digest = part.detector.partition(" sha256:")
+    return f"{name} ({digest[:8]})" if found else name
 
 
 def row_of(part: Part, name: str) -> Row | None:
@@ -97,10 +88,19 @@ def row_of(part: Part, name: str) -> Row | None:
     return next((row for row in part.rows if row.input == name), None)
 
 
-def is_best(part: Part, row: Row, metric: str) -> bool:
-    """Whether the value is the highest as shown: several rows may share it."""
-    shown = {one.input: float(percent(one.numbers[metric].mean)) for one in part.rows if metric in one.numbers}
-    return shown[row.input] == max(shown.values())
+def seeds_of(row: Row) -> str:
+    """How many training runs a row is the mean of."""
+    return str(len(row.seeds)) if row.seeds else "none"
+
+
+def cell(part: Part, row: Row | None, metric: str, bold: str, interval: str) -> str:
+    """A number: in `bold` if it is the highest as shown, which several rows may share, and with its `interval`."""
+    if row is None or metric not in row.numbers:
+        return NO_VALUE
+    shown = {one.input: percent(one.numbers[metric].mean) for one in part.rows if metric in one.numbers}
+    best = float(shown[row.input]) == max(map(float, shown.values()))
+    text = bold.format(shown[row.input]) if best else shown[row.input]
+    return interval.format(text, ends(row.numbers[metric])) if row.numbers[metric].has_ends else text
 
 
 Cell = Callable[[Part, Row | None, str], str]
@@ -111,12 +111,10 @@ Table = tuple[list[str], list[list[str]]]
 def overview(results: Results, cell: Cell) -> Table:
     """The table over all tasks: the headline numbers of every part over all pictures."""
     columns = [(part, metric) for part in results.parts if part.group == "all" for metric in part.headline]
-    inputs = {(row.input, row.kind) for part in results.parts for row in part.rows}
+    inputs = sorted({(row.input, row.kind) for part in results.parts for row in part.rows}, key=table_order)
     heads = [title(metric) + " (zero-shot)" * (part.task == "zero-shot") for part, metric in columns]
-    return ["input", *heads], [
-        [name, *(cell(part, row_of(part, name), metric) for part, metric in columns)]
-        for name, _ in sorted(inputs, key=lambda pair: table_order(*pair))
-    ]
+    lines = [[name, *(cell(part, row_of(part, name), metric) for part, metric in columns)] for name, _ in inputs]
+    return ["input", *heads], lines
 
 
 def class_table(part: Part, cell: Cell) -> Table:
@@ -134,38 +132,30 @@ def class_table(part: Part, cell: Cell) -> Table:
 def common_start(part: Part) -> str:
     """Weights that all runs began with, which the seeds do not cover; empty for none."""
     weights = part.settings.get("initial_weights")
-    if not weights:
-        return ""
-    return (
-        f"All runs start from the same weights, {weights}: seeds cover only the training after that, and so do steps "
-        "and minutes."
-    )
+    covered = "seeds cover only the training after that, and so do steps and minutes."
+    return f"All runs start from the same weights, {weights}: {covered}" if weights else ""
 
 
 def conclusions(part: Part) -> list[str]:
     """A sentence for each headline number and reference, no stronger than the intervals."""
     sentences = []
-    for (metric, reference), found in groupby(part.differences, key=lambda one: (one.metric, one.reference)):
-        group = list(found)
-        role = f" ({group[0].role})" if group[0].role else ""
-        named = {
-            verdict: ", ".join(_difference(one) for one in group if one.verdict == verdict)
-            for verdict in ("higher", "lower", "open")
-        }
-        text = "; ".join(f"{verdict}: {names}" for verdict, names in named.items() if names)
-        sentence = f"{title(metric)} against {reference}{role}: {text}."
-        if any(one.these_networks_only and one.verdict != "open" for one in group):
+    for (metric, reference, role), found in groupby(part.differences, attrgetter("metric", "reference", "role")):
+        named: dict[str, list[str]] = {"higher": [], "lower": [], "open": []}
+        single = False
+        for one in found:
+            both, seeds = (ends(interval, signed=True) for interval in (one.over_both, one.over_seeds))
+            known = ", ".join(filter(None, [both, f"seeds {seeds}" if seeds else ""]))
+            text = f"{one.input} {percent(one.over_both.mean, signed=True)}" + (f" [{known}]" if known else "")
+            named[one.verdict].append(text)
+            single |= one.these_networks_only and one.verdict != "open"
+        text = "; ".join(f"{verdict}: {', '.join(texts)}" for verdict, texts in named.items() if texts)
+        sentence = f"{title(metric)} against {reference}{f' ({role})' if role else ''}: {text}."
+        if single:
             sentence += (
                 " One run of each input: it holds for these networks; another training may order them differently."
             )
         sentences.append(sentence)
     return sentences
-
-
-def _difference(one: Difference) -> str:
-    seeds = ends(one.over_seeds, signed=True)
-    both = ", ".join(filter(None, [ends(one.over_both, signed=True), f"seeds {seeds}" if seeds else ""]))
-    return f"{one.input} {percent(one.over_both.mean, signed=True)}" + (f" [{both}]" if both else "")
 
 
 # --- Markdown --------------------------------------------------------------------------------------------------------
@@ -193,10 +183,19 @@ def markdown(results: Results) -> str:
         if part.group == "all" and any(row.cost for row in part.rows):
             blocks += filter(None, [escape(common_start(part)), _cost_table(part)])
     if results.published:
-        blocks += ["## As the papers print it, not comparable", _published_table(results.published)]
+        metrics = list(dict.fromkeys(name for row in results.published for name in row.values))
+        lines = []
+        for row in results.published:
+            values = (percent(row.values.get(name)) for name in metrics)
+            lines.append([escape(row.method), *values, escape(row.source), escape(row.note)])
+        table = markdown_table(["method", *map(title, metrics), "source", "note"], lines)
+        blocks += ["## As the papers print it, not comparable", table]
     if results.notes:
         blocks += ["## Notes", bullets(map(escape, results.notes))]
     return "\n\n".join(blocks) + "\n"
+
+
+_cell = partial(cell, bold="**{}**", interval="{}<br><sub>{}</sub>")
 
 
 def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -206,52 +205,39 @@ def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return markdown_table([escape(head) for head in heads], escaped)
 
 
-def _cell(part: Part, row: Row | None, metric: str) -> str:
-    if row is None or metric not in row.numbers:
-        return NO_VALUE
-    text = percent(row.numbers[metric].mean)
-    text = f"**{text}**" if is_best(part, row, metric) else text
-    return f"{text}<br><sub>{ends(row.numbers[metric])}</sub>" if row.numbers[metric].has_ends else text
-
-
 def _intervals_over(part: Part) -> str:
+    single = [row.input for row in part.rows if len(row.seeds) == 1]
     if not any(row.seeds for row in part.rows):
         return "over pictures; nothing was trained"
-    covered = {covers(row) for row in part.rows}
-    if len(covered) == 1:
-        return f"over {covered.pop()}"
-    single = [row.input for row in part.rows if len(row.seeds) == 1]
-    return f"over pictures and seeds, but for {', '.join(map(escape, single))} over pictures (one run)"
+    if all(_covers(row) == "pictures" for row in part.rows):
+        return "over pictures"
+    rest = f", but for {', '.join(map(escape, single))} over pictures (one run)" if single else ""
+    return f"over pictures and seeds{rest}"
+
+
+def _covers(row: Row) -> str:
+    return "pictures and seeds" if len(row.seeds) > 1 else "pictures"
 
 
 def _difference_table(part: Part) -> str:
     over = "pictures and seeds" if any(row.seeds for row in part.rows) else "pictures"
-    heads = ["number", "input", "minus", "difference", f"95 % over {over}", "95 % over seeds", "verdict"]
     lines = []
     for one in part.differences:
         seeds = ends(one.over_seeds, signed=True) or ("one run each" if one.over_seeds else "not trained")
-        cells = [percent(one.over_both.mean, signed=True), ends(one.over_both, signed=True) or NO_VALUE, seeds]
-        lines.append([title(one.metric), escape(one.input), escape(one.reference), *cells, one.verdict])
+        both = [percent(one.over_both.mean, signed=True), ends(one.over_both, signed=True) or NO_VALUE]
+        lines.append([title(one.metric), escape(one.input), escape(one.reference), *both, seeds, one.verdict])
+    heads = ["number", "input", "minus", "difference", f"95 % over {over}", "95 % over seeds", "verdict"]
     return markdown_table(heads, lines)
 
 
 def _cost_table(part: Part) -> str:
     lines = []
     for row in part.rows:
-        cost = (NO_VALUE,) * 3
+        cost = [NO_VALUE] * 3
         if row.cost is not None:
-            cost = (str(row.cost.steps), f"{row.cost.seconds / 60:.1f}", escape(row.cost.hardware))
+            cost = [str(row.cost.steps), f"{row.cost.seconds / 60:.1f}", escape(row.cost.hardware)]
         lines.append([escape(row.input), ", ".join(map(str, row.seeds)), *cost])
     return markdown_table(["input", "seeds", "steps", "minutes of one run", "hardware"], lines)
-
-
-def _published_table(rows: Sequence[Published]) -> str:
-    metrics = list(dict.fromkeys(name for row in rows for name in row.values))
-    lines = [
-        [escape(row.method), *(percent(row.values.get(name)) for name in metrics), escape(row.source), escape(row.note)]
-        for row in rows
-    ]
-    return markdown_table(["method", *map(title, metrics), "source", "note"], lines)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -259,35 +245,30 @@ def _published_table(rows: Sequence[Published]) -> str:
 
 def numbers_csv(results: Results) -> str:
     """One line for each number; every digit, fractions of 1, undefined ones empty."""
-    heads = ["task", "detector", "group", "pictures", "input", "metric", "value", "low", "high", "interval_over"]
     lines = []
     for part in results.parts:
         for row in part.rows:
-            cost: Sequence[Any] = (None,) * 3
-            if row.cost is not None:
-                cost = (row.cost.steps, row.cost.seconds, row.cost.hardware)
+            cost = (row.cost.steps, row.cost.seconds, row.cost.hardware) if row.cost else (None,) * 3
             for metric in part.metrics:
                 found = row.numbers.get(metric)
-                by_seed = " ".join("n/a" if v is None else repr(v) for v in row.by_seed.get(metric, ()))
-                lines.append(
-                    [
-                        *(part.task, part.detector, part.group, part.pictures, row.input, metric),
-                        *((found.mean, found.low, found.high) if found else (None,) * 3),
-                        *(covers(row), " ".join(map(str, row.seeds)), by_seed, *cost),
-                    ]
-                )
+                interval = (found.mean, found.low, found.high) if found else (None,) * 3
+                by_seed = " ".join(NO_VALUE if value is None else repr(value) for value in row.by_seed.get(metric, ()))
+                runs = (_covers(row), " ".join(map(str, row.seeds)), by_seed)
+                names = (part.task, part.detector, part.group, part.pictures, row.input, metric)
+                lines.append([*names, *interval, *runs, *cost])
+    heads = ["task", "detector", "group", "pictures", "input", "metric", "value", "low", "high", "interval_over"]
     return csv_table([*heads, "seeds", "by_seed", "steps", "seconds", "hardware"], lines)
 
 
 def differences_csv(results: Results) -> str:
     """One line for each difference; every digit, fractions of 1."""
-    heads = ["task", "detector", "group", "metric", "input", "reference", "reference_is", "difference", "low", "high"]
     lines = []
     for part in results.parts:
         for one in part.differences:
             both, seeds = one.over_both, one.over_seeds or Interval(0.0)
             names = (part.task, part.detector, part.group, one.metric, one.input, one.reference, one.role)
             lines.append([*names, both.mean, both.low, both.high, seeds.low, seeds.high, one.verdict])
+    heads = ["task", "detector", "group", "metric", "input", "reference", "reference_is", "difference", "low", "high"]
     return csv_table([*heads, "over_seeds_low", "over_seeds_high", "verdict"], lines)
 
 
@@ -299,26 +280,23 @@ def draw(results: Results) -> "Figure":
     """
     lines = []
     for part in results.parts:
+        panels = []
+        for metric in part.headline:
+            dots = []
+            for row in part.rows:
+                found = row.numbers.get(metric)
+                interval = Interval(100 * found.mean, 100 * found.low, 100 * found.high) if found else None
+                runs = [100 * value for value in row.by_seed.get(metric, ()) if value is not None]
+                dots.append(Dot(row.input, STYLES[row.kind], interval, runs))
+            sources = [dot.interval.mean for dot in dots if dot.style == "source" and dot.interval]
+            panels.append(Panel(title(metric), dots, max(sources, default=None)))
         detector = f"\n{detector_name(part)}" if part.detector else ""
         group = "" if part.group == "all" else f", {part.group}"
-        label = f"{TASK_TITLES[part.task]}{detector}\n{part.pictures} pictures{group}"
-        lines.append((label, [_panel(part, metric) for metric in part.headline]))
-    several = any(len(row.seeds) > 1 for part in results.parts for row in part.rows)
+        lines.append((f"{TASK_TITLES[part.task]}{detector}\n{part.pictures} pictures{group}", panels))
     bars = "Bar: 95 % over pictures."
-    if several:
+    if any(len(row.seeds) > 1 for part in results.parts for row in part.rows):
         bars = "Bar: 95 % over pictures and seeds; without ticks over pictures only. Ticks: single runs."
     return draw_intervals(lines, LEGEND.format(bars))
-
-
-def _panel(part: Part, metric: str) -> Panel:
-    dots = []
-    for row in part.rows:
-        found = row.numbers.get(metric)
-        interval = None if found is None else Interval(100 * found.mean, 100 * found.low, 100 * found.high)
-        runs = [100 * value for value in row.by_seed.get(metric, ()) if value is not None]
-        dots.append(Dot(row.input, STYLES[row.kind], interval, runs))
-    sources = [dot.interval.mean for dot in dots if dot.style == "source" and dot.interval]
-    return Panel(title(metric), dots, max(sources, default=None))
 
 
 def write(results: Results, folder: Path) -> list[Path]:
@@ -328,7 +306,7 @@ def write(results: Results, folder: Path) -> list[Path]:
         The files. The figure needs matplotlib (`pip install "fusion-hub[evaluate]"`) and is left out without it.
     """
     texts = {
-        "summary.json": json.dumps(results.as_json(), indent=1, allow_nan=False) + "\n",
+        "summary.json": results.to_json(),
         "report.md": markdown(results),
         "numbers.csv": numbers_csv(results),
         "differences.csv": differences_csv(results),

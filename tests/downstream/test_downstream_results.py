@@ -285,20 +285,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_neither_the_order_of_folders_nor_that_of_pictures_changes_anything(folder: Path, tmp_path: Path) -> None:
-    expected = json.dumps(assemble(find_runs([folder]).runs).as_json())
+    expected = assemble(find_runs([folder])[0]).to_json()
     paths = [path / part for path in sorted(folder.iterdir()) for part in (".", "pipeline")]
     random.Random(0).shuffle(paths)
-    found = find_runs(paths).runs
+    found = find_runs(paths)[0]
     assert len(found) == 4, "each file once"
-    assert json.dumps(assemble(found[::-1]).as_json()) == expected
+    assert assemble(found[::-1]).to_json() == expected
     for number, (name, seed) in enumerate(itertools.product(("average", "visible"), (1, 0))):
         order = np.random.default_rng(number).permutation(12).tolist()
         save_run(tmp_path / "mixed", name, seed, confusions(0.6, number), order)
-    assert json.dumps(assemble(find_runs([tmp_path / "mixed"]).runs).as_json()) == expected
+    assert assemble(find_runs([tmp_path / "mixed"])[0]).to_json() == expected
 
 
 def test_what_a_run_folder_says(folder: Path) -> None:
-    one = find_runs([folder / "average-seed1"]).runs[0]
+    one = find_runs([folder / "average-seed1"])[0][0]
     assert (one.task, one.input, one.kind, one.seed) == ("segmentation", "average", "rule", 1)
     assert one.cost == Cost(9, 30.0, "cpu, 2 processes") and one.pictures_by == "of average"
     assert one.origin == "runs/average-seed1" and one.settings["max_steps"] == 9
@@ -306,9 +306,9 @@ def test_what_a_run_folder_says(folder: Path) -> None:
     detections(0.5, 1).save(
         folder / "zero.json", input="visible", sources=["msrs"], detector="a.onnx", annotations="union"
     )
-    zero = find_runs([folder / "zero.json"]).runs[0]
+    zero = find_runs([folder / "zero.json"])[0][0]
     assert (zero.task, zero.seed, zero.kind, zero.detector, zero.cost) == ("zero-shot", None, "source", "a.onnx", None)
-    assert len(find_runs([folder]).runs) == 5
+    assert len(find_runs([folder])[0]) == 5
 
 
 def test_a_detector_that_was_trained_here_is_a_run(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_detector_that_was_trained_here_is_a_run(tmp_path: Path) -> None:
     (pipeline / "training.json").write_text(json.dumps(training))
     about = [{"name": "fused", "kind": "model", "fingerprint": "abc", "details": {"class": "X"}}]
     (pipeline / "inputs.json").write_text(json.dumps({"inputs": about}))
-    (one,) = find_runs([tmp_path]).runs
+    (one,) = find_runs([tmp_path])[0]
     assert (one.task, one.input, one.kind, one.seed, one.pictures_by) == ("detection", "fused", "method", 3, "abc")
     assert one.cost == Cost(7, 30.0, "cuda, 1 process")
     part = part_of(assemble([one]), "detection")
@@ -332,9 +332,9 @@ def test_unfinished_runs_are_named_and_what_holds_nothing_is_refused(folder: Pat
     (folder / "late-seed0" / "config.yaml").write_text("seed: 0\n")
     (folder / "start" / "pipeline").mkdir(parents=True)
     (folder / "start" / "pipeline" / "evaluation-visible.json").write_text("{}")
-    found = find_runs([folder])
-    assert len(found.runs) == 4
-    assert found.left_out == ("runs/late-seed0 is not finished", "runs/start was trained on several inputs at once")
+    found, left_out = find_runs([folder])
+    assert len(found) == 4
+    assert left_out == ["runs/late-seed0 is not finished", "runs/start was trained on several inputs at once"]
     for path, message in (
         (folder / "late-seed0", r"no results \(runs/late-seed0 is not finished\)"),
         (folder / "start", "was trained on several inputs at once"),
@@ -382,8 +382,8 @@ def test_files(results: Results, tmp_path: Path) -> None:
 
 
 def test_no_place_of_this_machine_is_written(folder: Path) -> None:
-    table = assemble(find_runs([folder]).runs)
-    text = json.dumps(table.as_json()) + markdown(table) + numbers_csv(table)
+    table = assemble(find_runs([folder])[0])
+    text = table.to_json() + markdown(table) + numbers_csv(table)
     assert str(folder) not in text and "/data/here" not in text and "here/msrs" in text
 
 
