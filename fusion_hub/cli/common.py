@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_USE, STOPPED = 1, 2, 130
 MAX_WAIT = timedelta(days=7)  # of finished processes for the last one
+NO_FIGURE = "no figure: matplotlib is not installed (pip install 'fusion-hub[evaluate]')"
 MODEL_HELP = "A bundled name (see `fusion-hub models`), a pipeline folder, or a Hub id owner/name."
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...; auto uses a GPU where there is one.")]
@@ -38,6 +40,12 @@ def print_message(message: str) -> None:
     """Print a line on stderr, in the main process only."""
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(f"fusion-hub: {message}", err=True)
+
+
+def refuse_file(output: Path | None) -> None:
+    """Refuse an `--output` that is a file where a folder is needed."""
+    if output is not None and output.exists() and not output.is_dir():
+        raise CommandError(f"--output {output} is a file: give a folder", WRONG_USE)
 
 
 def message_of(error: BaseException) -> str:

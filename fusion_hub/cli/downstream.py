@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fusion_hub import downstream as networks
-from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, message_of
+from fusion_hub.cli.common import NO_FIGURE, WRONG_USE, CommandError, exit_codes, message_of, refuse_file
 
 if TYPE_CHECKING:
     from fusion_hub.downstream.results import Results
@@ -84,8 +84,7 @@ def downstream(
     networks with the best rule, picture by picture.
     """
     with exit_codes("no table was written"), tempfile.TemporaryDirectory(prefix="fusion-hub-") as temporary:
-        if output is not None and output.exists() and not output.is_dir():
-            raise CommandError(f"--output {output} is a file: give a folder", WRONG_USE)
+        refuse_file(output)
         if (detector is None) != (data is None):
             raise CommandError("--detector and --data belong together: give both or neither", WRONG_USE)
         if not runs and detector is None:
@@ -107,7 +106,7 @@ def downstream(
         except (OSError, ValueError, ImportError) as error:
             raise CommandError(message_of(error)) from error
         if files and not any(file.name == "figure.png" for file in files):
-            typer.echo("no figure: matplotlib is not installed (pip install 'fusion-hub[evaluate]')", err=True)
+            typer.echo(NO_FIGURE, err=True)
         if files:
             typer.echo(f"{output}: {', '.join(file.name for file in files)}")
 

@@ -16,29 +16,12 @@ from rich.table import Table
 import fusion_hub
 from fusion_hub import data as pairs
 from fusion_hub import evaluation
-from fusion_hub.cli.common import (
-    FAILED,
-    WRONG_USE,
-    CommandError,
-    Device,
-    DtypeName,
-    choose_device,
-    exit_codes,
-    fail_together,
-    load_pipeline,
-    message_of,
-    parse_steps,
-    print_message,
-    processes,
-    progress_bar,
-    terminate_as_interrupt,
-)
+from fusion_hub.cli import common
+from fusion_hub.cli.common import FAILED, WRONG_USE, CommandError, Device, DtypeName, fail_together
 from fusion_hub.files import disk_trouble
 
 if TYPE_CHECKING:
-    from accelerate import PartialState
-
-    from fusion_hub.evaluation import Evaluation, EvaluationSet, Failure, Method
+    from fusion_hub.evaluation import Evaluation, EvaluationSet, Method
 
 EXAMPLES = """
 Examples:
@@ -75,7 +58,6 @@ def evaluate(
             "-d",
             metavar="[NAME=]SET",
             help="A folder with vis/ and ir/ or metadata.csv, or a Hub id. May be given several times.",
-            show_default=False,
         ),
     ],
     output: Annotated[
@@ -122,44 +104,56 @@ def evaluate(
     table has the rows of average and maximum. A warning says if a result is close to one source, or if a stretch
     explains its gain.
     """
+    from accelerate.utils import gather_object
+
     with (
-        exit_codes("run the same command with the same --output again to resume"),
+        common.exit_codes("run the same command with the same --output again to resume"),
         _folder(output, save_images) as folder,
     ):
         columns = parse_metrics(metrics)
-        options = {"rescale": rescale, "tile": tile, "num_inference_steps": parse_steps(num_inference_steps)}
+        steps = common.parse_steps(num_inference_steps)
+        options = {"rescale": rescale, "tile": tile, "num_inference_steps": steps}
         options = {key: value for key, value in options.items() if value is not None}
-        with terminate_as_interrupt(), processes(device) as state:
-            datasets = fail_together(lambda: _open_sets(data, split, limit, state.is_main_process))
+        with common.terminate_as_interrupt(), common.processes(device) as state:
+            main, process, count = state.is_main_process, state.process_index, state.num_processes
+            datasets = fail_together(lambda: _open_sets(data, split, limit, main))
             methods = fail_together(
-                lambda: _open_methods(model, datasets, options, choose_device(device, state), dtype)
+                lambda: _open_methods(model, datasets, options, common.choose_device(device, state), dtype)
             )
             images = folder / "images" if save_images else None
+            share = sum(len(dataset.pairs.shard(process, count)) for dataset in datasets)
             try:
-                if overwrite and state.is_main_process:
+                if overwrite and main:
                     evaluation.forget(folder)
                 state.wait_for_everyone()
-                failures = _measure(methods, datasets, columns, folder, images, state)
-                result = evaluation.collect(methods, datasets, columns, folder, failures, seed)
-                if state.is_main_process:
+                with common.progress_bar("evaluating", share * len(methods), shown=main) as (bar, task):
+                    failures = evaluation.measure_share(
+                        methods,
+                        datasets,
+                        columns,
+                        folder,
+                        process=process,
+                        processes=count,
+                        images=images,
+                        progress=lambda: bar.advance(task),
+                    )
+                result = evaluation.collect(methods, datasets, columns, folder, gather_object(failures), seed)
+                if main:
                     files = evaluation.write(result, datasets, folder, images)
                     if not any(file.name == "figure.png" for file in files):
-                        typer.echo(
-                            "no figure: matplotlib is not installed (pip install 'fusion-hub[evaluate]')", err=True
-                        )
+                        typer.echo(common.NO_FIGURE, err=True)
                     _print(result, output)
                 state.wait_for_everyone()
             except OSError as error:
-                raise CommandError(disk_trouble(error, folder) or message_of(error)) from error
+                raise CommandError(disk_trouble(error, folder) or common.message_of(error)) from error
     raise typer.Exit(FAILED if result.failures else 0)
 
 
 @contextmanager
 def _folder(output: Path | None, save_images: bool) -> Iterator[Path]:
     """The output folder; without one a temporary folder that all processes of this run share."""
+    common.refuse_file(output)
     if output is not None:
-        if output.exists() and not output.is_dir():
-            raise CommandError(f"--output {output} is a file: give a folder", WRONG_USE)
         yield output
         return
     if save_images:
@@ -174,21 +168,13 @@ def parse_metrics(text: str) -> tuple[str, ...]:
     """`cddfuse`, `difffusenet`, `red`, `all`, or names of metrics separated by commas; combinations too."""
     tables = fusion_hub.metrics.TABLES
     names = (*fusion_hub.metrics.METRICS, *fusion_hub.metrics.LEGACY_METRICS)
+    known = {**{name.lower(): (name,) for name in names}, **tables, "all": tuple(fusion_hub.metrics.METRICS)}
     found: list[str] = []
-    known = {name.lower(): name for name in names}
     for word in filter(None, (part.strip() for part in text.split(","))):
-        if word.lower() == "all":
-            found += fusion_hub.metrics.METRICS
-        elif word.lower() in tables:
-            found += tables[word.lower()]
-        elif word.lower() in known:
-            found.append(known[word.lower()])
-        else:
-            raise CommandError(
-                f"--metrics {word}: no such metric; choose among the tables {', '.join(tables)}, all, and "
-                f"{', '.join(names)}",
-                WRONG_USE,
-            )
+        if word.lower() not in known:
+            choices = f"choose among the tables {', '.join(tables)}, all, and {', '.join(names)}"
+            raise CommandError(f"--metrics {word}: no such metric; {choices}", WRONG_USE)
+        found += known[word.lower()]
     if not found:
         raise CommandError("--metrics is empty: give cddfuse, all, or names such as SCD,VIF,Qabf", WRONG_USE)
     return tuple(dict.fromkeys(found))
@@ -197,9 +183,7 @@ def parse_metrics(text: str) -> tuple[str, ...]:
 def _named(text: str) -> tuple[str | None, str]:
     """`NAME=VALUE` in two; a path that holds an equals sign is one value."""
     name, equals, value = text.partition("=")
-    if equals and name and not Path(text).exists():
-        return name, value
-    return None, text
+    return (name, value) if equals and name and not Path(text).exists() else (None, text)
 
 
 def _open_sets(sources: Sequence[str], split: str | None, limit: int | None, shown: bool) -> "list[EvaluationSet]":
@@ -230,35 +214,9 @@ def _open_methods(
         elif folder.is_dir() and not (folder / "model_index.json").is_file():
             found.append(evaluation.folder_method(name or folder.resolve().name, folder, names))
         else:
-            pipeline = load_pipeline(source, device, dtype)
+            pipeline = common.load_pipeline(source, device, dtype)
             found.append(evaluation.pipeline_method(name or Path(source).name, pipeline, options))
     return evaluation.with_baselines(found)
-
-
-def _measure(
-    methods: "Sequence[Method]",
-    datasets: "Sequence[EvaluationSet]",
-    metrics: Sequence[str],
-    folder: Path,
-    images: Path | None,
-    state: "PartialState",
-) -> "list[Failure]":
-    """Measure the share of this process; returns the failures of all processes."""
-    from accelerate.utils import gather_object
-
-    share = sum(len(dataset.pairs.shard(state.process_index, state.num_processes)) for dataset in datasets)
-    with progress_bar("evaluating", share * len(methods), shown=state.is_main_process) as (bar, task):
-        failures = evaluation.measure_share(
-            methods,
-            datasets,
-            metrics,
-            folder,
-            process=state.process_index,
-            processes=state.num_processes,
-            images=images,
-            progress=lambda: bar.advance(task),
-        )
-    return gather_object(failures)
 
 
 def _print(result: "Evaluation", output: Path | None) -> None:
@@ -283,6 +241,6 @@ def _print(result: "Evaluation", output: Path | None) -> None:
     for dataset, expected in result.sizes.items():
         measured = max((row.n for row in result.rows if row.dataset == dataset), default=0)
         if measured < expected:
-            print_message(f"warning: {dataset}: {measured} of {expected} pairs were measured")
+            common.print_message(f"warning: {dataset}: {measured} of {expected} pairs were measured")
     if output is not None:
         typer.echo(f"{output}: summary.json, report.md, table.tex, per_image/*.csv, figure.png")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fusion_hub import evaluation
-from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, message_of
+from fusion_hub.cli.common import CommandError, exit_codes, message_of, refuse_file
 from fusion_hub.cli.evaluate import parse_metrics
 
 EXAMPLES = """
@@ -24,7 +24,6 @@ def leaderboard(
         typer.Argument(
             metavar="EVALUATION...",
             help="summary.json files of `fusion-hub evaluate`, or the folders that hold them.",
-            show_default=False,
         ),
     ],
     *,
@@ -35,8 +34,7 @@ def leaderboard(
         bool, typer.Option(help="Add the rows that other methods have published on the same pairs, marked as such.")
     ] = True,
     metrics: Annotated[
-        str | None,
-        typer.Option(help="Columns, as in `fusion-hub evaluate`.", show_default="the usual ones"),
+        str | None, typer.Option(help="Columns, as in `fusion-hub evaluate`.", show_default="the usual ones")
     ] = None,
     rank_metrics: Annotated[
         str | None, typer.Option(help="Metrics of the mean rank.", show_default="SCD,VIF,Qabf,SSIM_cddfuse,EN,SF")
@@ -48,18 +46,12 @@ def leaderboard(
     Writes one HTML file that needs nothing from the network, and the same as Markdown.
     """
     with exit_codes("nothing was written"):
-        if output.exists() and not output.is_dir():
-            raise CommandError(f"--output {output} is a file: give a folder", WRONG_USE)
+        refuse_file(output)
         ranked = evaluation.statistics.RANK_METRICS if rank_metrics is None else parse_metrics(rank_metrics)
+        shown = None if metrics is None else parse_metrics(metrics)
+        build = evaluation.leaderboard.build
         try:
-            evaluation.leaderboard.build(
-                evaluations,
-                output,
-                published=published,
-                metrics=None if metrics is None else parse_metrics(metrics),
-                rank_metrics=ranked,
-                seed=seed,
-            )
+            build(evaluations, output, published=published, rank_metrics=ranked, metrics=shown, seed=seed)
         except (OSError, ValueError) as error:
             raise CommandError(message_of(error)) from error
         typer.echo(f"{output / 'index.html'}, {output / 'leaderboard.md'}")

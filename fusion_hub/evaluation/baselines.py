@@ -38,7 +38,7 @@ def laplacian(visible: Tensor, infrared: Tensor, levels: int = 4) -> Tensor:
     for _ in range(levels):
         if min(a.shape[-2:]) < 2:
             break
-        small_a, small_b = _reduce(a), _reduce(b)
+        small_a, small_b = (_smooth(x)[..., ::2, ::2] for x in (a, b))
         detail_a, detail_b = a - _expand(small_a, a), b - _expand(small_b, b)
         details.append(torch.where(detail_a.abs() >= detail_b.abs(), detail_a, detail_b))
         a, b = small_a, small_b
@@ -104,10 +104,6 @@ def _smooth(x: Tensor) -> Tensor:
     mode = "reflect" if min(x.shape[-2:]) > 2 else "replicate"
     x = F.pad(x, (2, 2, 2, 2), mode=mode)
     return F.conv2d(F.conv2d(x, kernel.view(1, 1, 5, 1)), kernel.view(1, 1, 1, 5))
-
-
-def _reduce(x: Tensor) -> Tensor:
-    return _smooth(x)[..., ::2, ::2]
 
 
 def _expand(x: Tensor, like: Tensor) -> Tensor:

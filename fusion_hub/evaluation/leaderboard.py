@@ -39,17 +39,11 @@ __all__ = [
 ]  # fmt: skip
 
 TABLE_METRICS = (
-    *("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM_cddfuse", "SSIM", "CC"),
-    *("VIF_visible", "VIF_infrared"),
-)
+    "EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM_cddfuse", "SSIM", "CC", "VIF_visible", "VIF_infrared",
+)  # fmt: skip
 """Default columns, where any row has them; those of the ranks are always shown."""
 
-KINDS = {
-    "model": "measured here",
-    "folder": "images measured here",
-    "baseline": "baseline",
-    "published": "published",
-}
+KINDS = {"model": "measured here", "folder": "images measured here", "baseline": "baseline", "published": "published"}
 """Kinds of rows, and the badge of each."""
 
 EVALUATION_FORMAT = "fusion-hub-evaluation/1"
@@ -481,7 +475,20 @@ def _read_row(raw: Any, where: str, origin: str) -> Row:
         mean, low, high = (_number(entry.get(key), f"{where}: {name} {key}") for key in ("mean", "low", "high"))
         if not math.isnan(mean):  # null: undefined on every image
             metrics[name] = Interval(mean, low, high)
-    names, per_image = _read_per_image(raw, where, n)
+    names: list[str] = []
+    per_image = {}
+    if raw.get("per_image") is not None:
+        content = _get(raw, "per_image", dict, where)
+        names = [_typed(name, str, f"{where}: per_image names") for name in _get(content, "names", list, where)]
+        if len(set(names)) != len(names):
+            _fail(where, "per_image names has a name twice: images are paired by name, so names must be unique")
+        if len(names) != n:
+            _fail(where, f"per_image has {len(names)} names, but n is {n}")
+        for metric, column in _get(content, "values", dict, where).items():
+            label = f"{where}: per_image values[{metric!r}]"
+            per_image[metric] = np.array([_number(value, label) for value in _typed(column, list, label)], np.float64)
+            if len(column) != n:
+                _fail(label, f"has {len(column)} values for {n} images")
     for name in metrics.keys() & per_image.keys():
         mean, defined = metrics[name].mean, per_image[name][~np.isnan(per_image[name])]
         found = defined.mean() if len(defined) else math.nan
@@ -495,7 +502,7 @@ def _read_row(raw: Any, where: str, origin: str) -> Row:
         dataset=_text(raw, "dataset", where),
         n=n,
         metrics=metrics,
-        names=names,
+        names=tuple(names),
         per_image=per_image,
         warnings=_read_warnings(raw, where),
         baseline=kind == "baseline",
@@ -504,30 +511,8 @@ def _read_row(raw: Any, where: str, origin: str) -> Row:
     )
 
 
-def _read_per_image(raw: dict[str, Any], where: str, n: int) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    if raw.get("per_image") is None:
-        return (), {}
-    content = _get(raw, "per_image", dict, where)
-    names = [_typed(name, str, f"{where}: per_image names") for name in _get(content, "names", list, where)]
-    if len(set(names)) != len(names):
-        _fail(where, "per_image names has a name twice: images are paired by name, so names must be unique")
-    if len(names) != n:
-        _fail(where, f"per_image has {len(names)} names, but n is {n}")
-    values = {}
-    for metric, column in _get(content, "values", dict, where).items():
-        label = f"{where}: per_image values[{metric!r}]"
-        values[metric] = np.array([_number(value, label) for value in _typed(column, list, label)], dtype=np.float64)
-        if len(column) != n:
-            _fail(label, f"has {len(column)} values for {n} images")
-    return tuple(names), values
-
-
 def read_published(path: Path = PUBLISHED) -> Published:
-    """Numbers of other methods, which were not measured by this program.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_evaluation`.
-    """
+    """Numbers of other methods, which were not measured by this program; raises as `read_evaluation` does."""
     content, where = _read_json(path, PUBLISHED_FORMAT), str(path)
     sets = {name: _get(found, "pairs", int, where) for name, found in _get(content, "sets", dict, where).items()}
 
@@ -547,21 +532,17 @@ def read_published(path: Path = PUBLISHED) -> Published:
             for raw in _get(found, key, list, where)
         ]
 
+    printed = []
+    for raw in _get(content, "printed", list, where):
+        title, source, note = (_text(raw, key, where) for key in ("title", "source", "note"))
+        own = tuple(rows(raw, "rows", raw.get("dataset") or title, raw.get("pairs") or 0))
+        same_pairs = _get(raw, "same_pairs", bool, where)
+        printed.append(PrintedTable(raw.get("dataset"), title, source, same_pairs, note, own))
     return Published(
         titles={name: _text(content["sets"][name], "title", where) for name in sets},
         sets={name: rows(content["sets"][name], "rows", name, n) for name, n in sets.items()},
         baselines={name: rows(content["sets"][name], "baselines", name, n) for name, n in sets.items()},
-        printed=tuple(
-            PrintedTable(
-                dataset=raw.get("dataset"),
-                title=_text(raw, "title", where),
-                source=_text(raw, "source", where),
-                same_pairs=_get(raw, "same_pairs", bool, where),
-                note=_text(raw, "note", where),
-                rows=tuple(rows(raw, "rows", raw.get("dataset") or raw["title"], raw.get("pairs") or 0)),
-            )
-            for raw in _get(content, "printed", list, where)
-        ),
+        printed=tuple(printed),
     )
 
 

@@ -217,23 +217,22 @@ class Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def scatter_plots(board: "Board") -> list[dict[str, Any]]:
+def scatter_plots(board: "Board") -> Iterator[dict[str, Any]]:
     """Fidelity against edges, and the balance between the sources, for rows over the same images."""
-    plots: list[dict[str, Any]] = []
     for x_name, y_name, title in (
         ("VIF", "Qabf", "Information against edges"),
         ("VIF_visible", "VIF_infrared", "Balance between the sources"),
     ):
         balance = x_name == "VIF_visible"
-        entries = [e for e in board.entries if e.comparable and {x_name, y_name} <= e.row.metrics.keys()]
-        if not entries:
+        rows = [e.row for e in board.entries if e.comparable and {x_name, y_name} <= e.row.metrics.keys()]
+        if not rows:
             continue
-        xs, ys = ([entry.row.values[name] for entry in entries] for name in (x_name, y_name))
+        xs, ys = ([row.values[name] for row in rows] for name in (x_name, y_name))
         if balance:
             xs = ys = [0.0, *xs, *ys]
         x_axis, y_axis = Axis(xs, LEFT, WIDTH - RIGHT), Axis(ys, HEIGHT - BOTTOM, TOP)
         points = []
-        for row in (entry.row for entry in entries):
+        for row in sorted(rows, key=lambda row: DRAWING_ORDER.index(row.style)):
             x, y = row.values[x_name], row.values[y_name]
             title_of = f"{row.method}: {x_name} {x:.3f}, {y_name} {y:.3f}"
             label = row.method if len(row.method) <= LONGEST_LABEL else row.method[: LONGEST_LABEL - 1] + "…"
@@ -242,27 +241,20 @@ def scatter_plots(board: "Board") -> list[dict[str, Any]]:
                 point.title += f", {abs(x - y) / math.sqrt(2):.3f} from the diagonal"
                 point.foot = x_axis((x + y) / 2), y_axis((x + y) / 2)
             points.append(point)
-        points.sort(key=lambda point: DRAWING_ORDER.index(point.style))
         place_labels(points)
         low, high = max(x_axis.low, y_axis.low), min(x_axis.high, y_axis.high)
-        plots.append(
-            {
-                "title": title,
-                "description": "; ".join(point.title for point in points),
-                "names": (x_name, y_name),
-                "ticks": (x_axis.ticks, y_axis.ticks),
-                "points": points,
-                "diagonal": (x_axis(low), y_axis(low), x_axis(high), y_axis(high)) if balance else None,
-            }
-        )
-    return plots
+        yield {
+            "title": title,
+            "description": "; ".join(point.title for point in points),
+            "names": (x_name, y_name),
+            "ticks": (x_axis.ticks, y_axis.ticks),
+            "points": points,
+            "diagonal": (x_axis(low), y_axis(low), x_axis(high), y_axis(high)) if balance else None,
+        }
 
 
 def place_labels(points: Sequence[Point]) -> None:
-    """Place labels where they meet no marker, no other label and no edge; leave out those without such a place.
-
-    Points that are drawn last choose first. The full names stay in the tooltips and in the table.
-    """
+    """Place labels, those drawn last first, where they meet no marker, label or edge; the others get none."""
     taken = []
     for point in points:  # small boxes along the lines to the diagonal; none near the point, for its own label
         if point.foot:

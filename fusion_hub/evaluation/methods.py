@@ -173,46 +173,41 @@ def folder_method(name: str, folder: Path, datasets: Mapping[str, list[str]]) ->
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {str(folder)!r}")
-    files = {
-        dataset: _fused_files(name, folder, dataset, pairs, len(datasets) > 1) for dataset, pairs in datasets.items()
-    }
+    files = {}
+    for dataset, pairs in datasets.items():
+        candidates = [folder / dataset, folder / re.sub(r"[/\\]", "_", dataset), folder / dataset.split("/")[0]]
+        own = next((path for path in candidates if path.is_dir()), None)
+        if own is None and len(datasets) > 1:
+            raise FileNotFoundError(
+                f"{name}: {folder} has no folder for {dataset!r}; with several sets give one folder for each, such as "
+                f"{candidates[1]}"
+            )
+        own = own or folder
+        by_stem: dict[str, list[Path]] = {}
+        for file in sorted(own.iterdir()):
+            if file.suffix.lower() in EXTENSIONS:
+                by_stem.setdefault(file.stem, []).append(file)
+        repeated = [stem for stem in pairs if len(by_stem.get(stem, [])) > 1]
+        if repeated:
+            raise ValueError(f"{name}: {own} has several images of the stem {repeated[0]!r}: leave one")
+        missing = [stem for stem in pairs if stem not in by_stem]
+        if missing:
+            shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+            raise FileNotFoundError(
+                f"{name}: {own} lacks {len(missing)} of the {len(pairs)} images of {dataset!r} ({shown}); each must "
+                "have the stem of its pair. Leave pairs out with --limit, or complete the folder"
+            )
+        files[dataset] = {stem: by_stem[stem][0] for stem in pairs}
 
     def fuse(pair: Pair, dataset: str) -> Image.Image:
         return to_image(read_picture(files[dataset][pair.name]))
 
     content = hashlib.sha256()
-    for dataset in sorted(files):
-        for pair_name, file in sorted(files[dataset].items()):
-            content.update(f"{dataset} {pair_name} ".encode() + hashlib.sha256(file.read_bytes()).digest())
+    for dataset, own_files in sorted(files.items()):
+        for stem, file in sorted(own_files.items()):
+            content.update(f"{dataset} {stem} ".encode() + hashlib.sha256(file.read_bytes()).digest())
     details = {"folder": folder.name, "content_sha256": content.hexdigest()}
     return Method(name, "folder", fuse, details, _digest("folder", details))
-
-
-def _fused_files(name: str, folder: Path, dataset: str, pairs: list[str], several: bool) -> dict[str, Path]:
-    """File of each pair of one set."""
-    candidates = [folder / dataset, folder / re.sub(r"[/\\]", "_", dataset), folder / dataset.split("/")[0]]
-    own = next((path for path in candidates if path.is_dir()), None)
-    if own is None and several:
-        raise FileNotFoundError(
-            f"{name}: {folder} has no folder for {dataset!r}; with several sets give one folder for each, such as "
-            f"{candidates[1]}"
-        )
-    folder = own or folder
-    by_stem: dict[str, list[Path]] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in EXTENSIONS:
-            by_stem.setdefault(file.stem, []).append(file)
-    repeated = [stem for stem in pairs if len(by_stem.get(stem, [])) > 1]
-    if repeated:
-        raise ValueError(f"{name}: {folder} has several images of the stem {repeated[0]!r}: leave one")
-    missing = [stem for stem in pairs if stem not in by_stem]
-    if missing:
-        shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-        raise FileNotFoundError(
-            f"{name}: {folder} lacks {len(missing)} of the {len(pairs)} images of {dataset!r} ({shown}); each must "
-            "have the stem of its pair. Leave pairs out with --limit, or complete the folder"
-        )
-    return {stem: by_stem[stem][0] for stem in pairs}
 
 
 def _digest(kind: str, details: Mapping[str, Any]) -> str:

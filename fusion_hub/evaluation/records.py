@@ -236,16 +236,12 @@ class Row:
         """As in `summary.json`; undefined values are null."""
         metrics = {}
         for name, found in self.metrics.items():
-            ends = {key: getattr(found, key) for key in ("mean", "low", "high")}
+            ends = {"mean": found.mean, "low": found.low, "high": found.high}
             metrics[name] = {key: None if math.isnan(value) else value for key, value in ends.items()}
             if found.n != self.n:
                 metrics[name]["n"] = found.n
         return {
-            "method": self.method,
-            "kind": self.kind,
-            "source": self.source,
-            "dataset": self.dataset,
-            "n": self.n,
+            **{key: getattr(self, key) for key in ("method", "kind", "source", "dataset", "n")},
             "expected": max(self.n, self.expected),
             "metrics": metrics,
             "distances": dict(self.distances),

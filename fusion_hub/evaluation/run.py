@@ -170,11 +170,8 @@ def measure_share(
                 for method in methods
                 if images is not None and method.kind != "folder"
             }
-            missing = [
-                method
-                for method in methods
-                if pair.name not in done[method.name] or (method.name in files and not files[method.name].exists())
-            ]
+            absent = {name for name, file in files.items() if not file.exists()}
+            missing = [method for method in methods if method.name in absent or pair.name not in done[method.name]]
             try:
                 sources = source_luminance(pair) if missing else None
             except Exception as error:  # decoders, memory, other people's files: the other pairs go on
@@ -226,13 +223,7 @@ def collect(
                 row = replace(row, warnings=tuple(warnings))
             rows.append(row)
     unpaired = [Failure("", dataset.name, file, why) for dataset in datasets for file, why in dataset.unpaired]
-    sizes = {dataset.name: dataset.expected for dataset in datasets}
-    return Evaluation(rows, tuple(metrics), (*failures, *unpaired), describe_run(methods, datasets, seed), sizes)
-
-
-def describe_run(methods: Sequence[Method], datasets: Sequence[EvaluationSet], seed: int) -> dict[str, Any]:
-    """Everything needed to get the same numbers again; contains no path of this machine."""
-    return {
+    provenance = {  # everything needed to get the same numbers again; no path of this machine
         "conventions": CONVENTIONS,
         "methods": {method.name: dict(method.details) for method in methods},
         "datasets": {dataset.name: {"pairs": len(dataset.pairs), "blake2b": dataset.digest} for dataset in datasets},
@@ -246,6 +237,8 @@ def describe_run(methods: Sequence[Method], datasets: Sequence[EvaluationSet], s
             "python": platform.python_version(),
         },
     }
+    sizes = {dataset.name: dataset.expected for dataset in datasets}
+    return Evaluation(rows, tuple(metrics), (*failures, *unpaired), provenance, sizes)
 
 
 def write(result: Evaluation, datasets: Sequence[EvaluationSet], folder: Path, images: Path | None) -> list[Path]:

@@ -6,7 +6,7 @@ last digit, and has neither a paired p-value nor a second level of resampling (t
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -143,23 +143,19 @@ class Resampling:
             drawn: `(resamples, S)`, the number of each run on the drawn images. Runs are drawn again as well: with two
                 or three runs the interval is too narrow, because so few runs say little about their scatter.
         """
-        return percentile_interval(mean, _over_drawn_runs(drawn, self._generator()))
+        return percentile_interval(mean, next(self._over_drawn_runs(drawn)))
 
     def difference(self, mean: float, first: np.ndarray, second: np.ndarray) -> Interval:
         """Interval of `mean`, that of `second` minus that of `first`; the runs of each side are drawn separately."""
-        rng = self._generator()
-        before, after = (_over_drawn_runs(drawn, rng) for drawn in (first, second))
+        before, after = self._over_drawn_runs(first, second)
         return percentile_interval(mean, after - before)
 
-    def _generator(self) -> np.random.Generator:
+    def _over_drawn_runs(self, *sides: np.ndarray) -> Iterator[np.ndarray]:
         rng = np.random.default_rng()
         rng.bit_generator.state = self._state
-        return rng
-
-
-def _over_drawn_runs(drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    chosen = rng.integers(drawn.shape[1], size=drawn.shape)
-    return np.take_along_axis(drawn, chosen, axis=1).mean(1)
+        for drawn in sides:
+            chosen = rng.integers(drawn.shape[1], size=drawn.shape)
+            yield np.take_along_axis(drawn, chosen, axis=1).mean(1)
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
@@ -167,7 +163,7 @@ def over_seeds(values: Sequence[float]) -> Interval:
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.size < 2:
         return Interval(float(numbers.mean()) if numbers.size else math.nan)
-    half = _student(numbers.size - 1) * numbers.std(ddof=1) / math.sqrt(numbers.size)
+    half = float(special.stdtrit(numbers.size - 1, TAILS[1])) * numbers.std(ddof=1) / math.sqrt(numbers.size)
     return Interval(float(numbers.mean()), float(numbers.mean() - half), float(numbers.mean() + half))
 
 
@@ -188,12 +184,8 @@ def difference_over_seeds(
     if not freedom or not math.isfinite(mean):
         return Interval(mean)
     variance = sum(float(np.square(group - group.mean()).sum()) for group in groups if group.size) / freedom
-    half = _student(freedom) * math.sqrt(variance * (1 / before.size + 1 / after.size))
+    half = float(special.stdtrit(freedom, TAILS[1])) * math.sqrt(variance * (1 / before.size + 1 / after.size))
     return Interval(mean, mean - half, mean + half)
-
-
-def _student(freedom: int) -> float:
-    return float(special.stdtrit(freedom, TAILS[1]))
 
 
 def mean_ranks(rows: Sequence[Any], metrics: Sequence[str] = RANK_METRICS) -> list[float | None]:
@@ -214,9 +206,7 @@ def format_value(metric: str, value: float | None) -> str:
     """Two decimals for metrics on a wide scale, three for those around 1, none from 1000; `n/a` where undefined."""
     if value is None or math.isnan(value):
         return "n/a"
-    if abs(value) >= 1000:
-        return f"{value:.0f}"
-    return f"{value:.2f}" if find_metric(metric).range[1] > 2 else f"{value:.3f}"
+    return f"{value:.{0 if abs(value) >= 1000 else 2 if find_metric(metric).range[1] > 2 else 3}f}"
 
 
 def arrow(metric: str) -> str:
