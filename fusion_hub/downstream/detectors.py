@@ -5,6 +5,7 @@ none is distributed here.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from fusion_hub.downstream.protocols import Detections, Detector, check_threshold
-from fusion_hub.downstream.weights import check_finite, class_names, find_weights, load_network, require
+from fusion_hub.downstream.weights import PretrainedNetwork, find_weights, first_line, require
 from fusion_hub.downstream.yolo import Layout, letterbox, names_for, nms, recognize
 from fusion_hub.image.processor import FusionImageProcessor, ImageInput, InfraredRange
 
@@ -82,8 +83,7 @@ class OnnxDetector:
             raise ValueError(f"iou_threshold must be in 0..1, got {iou_threshold}")
         if max_detections < 1:
             raise ValueError(f"max_detections must be at least 1, got {max_detections}")
-        self.iou_threshold = iou_threshold
-        self.max_detections = max_detections
+        self.iou_threshold, self.max_detections = iou_threshold, max_detections
         self._session = _open_session(Path(path), threads, providers)
         metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self._input, self._dtype, size = _read_input(self._session, metadata, input_size)
@@ -154,15 +154,15 @@ class OnnxDetector:
         scores = np.take_along_axis(class_scores, class_ids[:, None], axis=1)[:, 0]
         chosen = np.flatnonzero(scores >= threshold)
         kept = chosen[nms(boxes[chosen], scores[chosen], class_ids[chosen], self.iou_threshold)][: self.max_detections]
-        found = fit.to_image(boxes[kept])
-        return Detections.of(found, scores[kept], class_ids[kept], self.names, (pixels.shape[0], pixels.shape[1]))
+        size = pixels.shape[0], pixels.shape[1]
+        return Detections.of(fit.to_image(boxes[kept]), scores[kept], class_ids[kept], self.names, size)
 
     def _run(self, pixels: np.ndarray) -> np.ndarray:
         try:
             return self._session.run([self._output], {self._input: pixels.astype(self._dtype, copy=False)})[0]
         except Exception as error:  # the errors of onnxruntime share no base but Exception
             raise ValueError(
-                f"the ONNX network cannot be run on an input of shape {pixels.shape} ({_first_line(error)}): check the "
+                f"the ONNX network cannot be run on an input of shape {pixels.shape} ({first_line(error)}): check the "
                 "file, or give input_size=(height, width)"
             ) from error
 
@@ -186,7 +186,7 @@ def _open_session(path: Path, threads: int | None, providers: Sequence[str]) -> 
         return runtime.InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:  # the errors of onnxruntime share no base but Exception
         raise ValueError(
-            f"onnxruntime cannot load {str(path)!r} as an ONNX network ({_first_line(error)}): download or export it "
+            f"onnxruntime cannot load {str(path)!r} as an ONNX network ({first_line(error)}): download or export it "
             "again"
         ) from error
 
@@ -205,9 +205,8 @@ def _read_input(
     if inputs[0].type not in _FLOATS:
         raise ValueError(f"the input of the ONNX file is a {inputs[0].type}: export it with float32 or float16")
     # Ultralytics writes imgsz: "[640, 640]"
-    numbers = [number.strip() for number in metadata.get("imgsz", "").strip("[]() ").split(",")]
-    usable = len(numbers) == 2 and all(number.isdigit() for number in numbers)
-    default = wanted or (tuple(map(int, numbers)) if usable else (DEFAULT_SIZE, DEFAULT_SIZE))
+    found = re.fullmatch(r"[\[( ]*(\d+)\s*,\s*(\d+)[\]) ]*", metadata.get("imgsz", ""))
+    default = wanted or ((int(found[1]), int(found[2])) if found else (DEFAULT_SIZE, DEFAULT_SIZE))
     height, width = (
         length if isinstance(length, int) else chosen for length, chosen in zip(shape[2:], default, strict=True)
     )
@@ -218,12 +217,10 @@ def _read_input(
     return inputs[0].name, _FLOATS[inputs[0].type], (height, width)
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-class TransformersDetector:
+class TransformersDetector(PretrainedNetwork):
     """A [`Detector`] around a `transformers` network: RT-DETRv2, D-FINE, YOLOS, DETR and related ones.
+
+        detector = TransformersDetector.from_pretrained("PekingU/rtdetr_v2_r18vd")
 
     Args:
         model: the network, in evaluation mode.
@@ -233,37 +230,7 @@ class TransformersDetector:
         names: name of each class, by class id.
     """
 
-    def __init__(self, model: Any, processor: Any) -> None:
-        self.model = model
-        self.processor = processor
-        self.names: Mapping[int, str] = class_names(model)
-        self._images = FusionImageProcessor()
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | os.PathLike[str],
-        *,
-        device: str | torch.device = "cpu",
-        revision: str | None = None,
-        token: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-    ) -> Self:
-        """Load from a folder or from the Hub: `"PekingU/rtdetr_v2_r18vd"`, `"ustc-community/dfine-nano-coco"`.
-
-        Args:
-            name_or_path: a folder written by `save_pretrained`, or a Hub id. Safetensors only; no code of it is run.
-            device: where the network runs.
-            revision, token, cache_dir, local_files_only: as in huggingface_hub.
-
-        Raises:
-            ImportError: transformers is not installed.
-            OSError: files are missing, or the repository cannot be reached.
-            ValueError: the weights do not fit, or the network is not a detector.
-        """
-        hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        return cls(*load_network("AutoModelForObjectDetection", name_or_path, device, hub))
+    auto_class = "AutoModelForObjectDetection"
 
     @torch.inference_mode()
     def detect(
@@ -282,9 +249,8 @@ class TransformersDetector:
         check_threshold(threshold)
         pixels = self._images.to_rgb(image, value_range=value_range)
         inputs = self.processor(images=Image.fromarray(pixels), return_tensors="pt").to(self.model.device)
-        outputs = self.model(**inputs.to(self.model.dtype))
-        check_finite(outputs.logits)
-        size = (pixels.shape[0], pixels.shape[1])
+        outputs = self._outputs(**inputs.to(self.model.dtype))
+        size = pixels.shape[0], pixels.shape[1]
         # `transformers` keeps scores above its threshold; here the threshold itself is included.
         found = self.processor.post_process_object_detection(outputs, threshold=-1.0, target_sizes=[size])[0]
         boxes, scores, class_ids = (found[key].float().cpu().numpy() for key in ("boxes", "scores", "labels"))

@@ -58,12 +58,8 @@ class Inputs:
 
     def to_dict(self) -> dict[str, Any]:
         """Name, kind, fingerprint and details, as written to JSON files."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "fingerprint": self.fingerprint,
-            "details": dict(self.details),
-        }
+        facts = {"name": self.name, "kind": self.kind, "fingerprint": self.fingerprint}
+        return {**facts, "details": dict(self.details)}
 
 
 def open_inputs(name: str, dtype: str = "float32") -> Inputs:
@@ -79,19 +75,19 @@ def open_inputs(name: str, dtype: str = "float32") -> Inputs:
     """
     if name in SOURCES:
         return Inputs(name, "source", lambda pair: _rgb(getattr(pair, name)), {"source": name})
-    folder = Path(name)
     if (rule := name.replace("-", "_")) in BASELINES:
         return _rule(rule)
-    if folder.is_dir() and not (folder / "model_index.json").is_file():
+    if (folder := Path(name)).is_dir() and not (folder / "model_index.json").is_file():
         return _folder(folder)
     logging.disable_progress_bar()
     pipeline = FusionPipeline.from_pretrained(name, dtype=getattr(torch, dtype))
     pipeline.set_progress_bar_config(disable=True)
+    details = {**describe_checkpoint(pipeline), "dtype": str(pipeline.model.dtype).removeprefix("torch.")}
     return _made(
         _portable(name),
         "model",
         lambda pair: _rgb(pipeline(pair.visible_source, pair.infrared_source).images[0]),
-        {**describe_checkpoint(pipeline), "dtype": str(pipeline.model.dtype).removeprefix("torch.")},
+        details,
     )
 
 
@@ -121,29 +117,26 @@ def read_inputs(inputs: Inputs, pairs: Sequence[Pair], label: str, cache: Path) 
     rank, world = (int(os.environ.get(key, default)) for key, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     order = sorted(range(len(pairs)), key=lambda index: (index - rank) % world)
     missing = [index for index in order if not _is_current(files[index], _record(inputs, pairs[index]))]
-    if missing:
-        title = f"fusing {inputs.name}: {label}"
-        for index in tqdm(missing, desc=title, unit="image", disable=rank != 0):
-            write_picture(inputs, pairs[index], files[index])  # skipped if another process was faster
+    title = f"fusing {inputs.name}: {label}"
+    for index in tqdm(missing, desc=title, unit="image", disable=rank != 0 or not missing):
+        write_picture(inputs, pairs[index], files[index])  # skipped if another process was faster
     for file in files:
         with Image.open(file) as image:
             yield image.convert("RGB")
 
 
-def write_picture(inputs: Inputs, pair: Pair, file: Path) -> bool:
-    """Write the image of a pair as PNG with its provenance, whole or not at all; True if it was written.
+def write_picture(inputs: Inputs, pair: Pair, file: Path) -> None:
+    """Write the image of a pair as PNG with its provenance, whole or not at all.
 
-    False if `file` already is the result of this method for these sources. Images from a folder are always written.
+    Kept if `file` already is the result of this method for these sources. Images from a folder are always written.
     """
     record = _record(inputs, pair)
-    if inputs.kind != "folder" and _is_current(file, record):
-        return False
-    text = PngInfo()
-    text.add_text(PROVENANCE, record)
-    image = inputs.picture(pair)
-    with write_aside(file) as path:
-        image.save(path, "PNG", pnginfo=text)
-    return True
+    if inputs.kind == "folder" or not _is_current(file, record):
+        text = PngInfo()
+        text.add_text(PROVENANCE, record)
+        image = inputs.picture(pair)
+        with write_aside(file) as path:
+            image.save(path, "PNG", pnginfo=text)
 
 
 def file_name(text: str) -> str:

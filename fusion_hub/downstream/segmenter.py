@@ -6,7 +6,7 @@ only. The bundled weights, `segformer-b0-msrs`, were trained in this project.
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fusion_hub.downstream.protocols import Color, Segmentation, palette_of
-from fusion_hub.downstream.weights import check_finite, class_names, load_network
-from fusion_hub.image.processor import FusionImageProcessor, ImageInput, InfraredRange, pad_to_multiple
+from fusion_hub.downstream.weights import PretrainedNetwork
+from fusion_hub.image.processor import ImageInput, InfraredRange, pad_to_multiple
 from fusion_hub.image.tiling import Window, run_tiled
 from fusion_hub.pipelines import checkpoints
 
 STRIDE = 32  # of the coarsest features of SegFormer
 
 
-class SegformerSegmenter:
-    """A [`Segmenter`] around a `transformers` SegFormer.
+class SegformerSegmenter(PretrainedNetwork):
+    """A [`Segmenter`] around a `transformers` SegFormer, such as the bundled `"segformer-b0-msrs"`.
 
     Args:
         model: the network, in evaluation mode.
@@ -38,6 +38,9 @@ class SegformerSegmenter:
         palette: color of each class, by class id; `MSRS_PALETTE` for the classes of MSRS.
     """
 
+    auto_class = "AutoModelForSemanticSegmentation"
+    model_type = "segformer"
+
     def __init__(
         self, model: Any, processor: Any, *, inference: Literal["resize", "slide"] = "resize", window: int = 512
     ) -> None:
@@ -45,43 +48,13 @@ class SegformerSegmenter:
             raise ValueError(f"inference must be 'resize' or 'slide', got {inference!r}")
         if window < 2 * STRIDE or window % STRIDE:
             raise ValueError(f"window must be a multiple of {STRIDE} and at least {2 * STRIDE}, got {window}")
-        self.model = model
-        self.processor = processor
-        self.inference = inference
-        self.window = window
-        self.names: Mapping[int, str] = class_names(model)
+        super().__init__(model, processor)
+        self.inference, self.window = inference, window
         self.palette: Mapping[int, Color] = palette_of(self.names)
-        self._images = FusionImageProcessor()
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | os.PathLike[str],
-        *,
-        device: str | torch.device = "cpu",
-        revision: str | None = None,
-        token: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        **settings: Any,
-    ) -> Self:
-        """Load a bundled name (`"segformer-b0-msrs"`), a folder, or a Hub id `"owner/name"`, in float32.
-
-        Args:
-            name_or_path: a bundled name, a folder written by `save_pretrained`, or a Hub id. Safetensors only; no code
-                of it is run.
-            device: where the network runs.
-            revision, token, cache_dir, local_files_only: as in huggingface_hub.
-            settings: `inference` and `window` of the class.
-
-        Raises:
-            ImportError: transformers is not installed.
-            OSError: files are missing, or the repository cannot be reached.
-            ValueError: the weights do not fit, the network is not a SegFormer, or a setting is invalid.
-        """
-        hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        location = checkpoints.resolve_segmenter(os.fspath(name_or_path)) or name_or_path
-        return cls(*load_network("AutoModelForSemanticSegmentation", location, device, hub, "segformer"), **settings)
+    def _locate(cls, name: str | os.PathLike[str]) -> str | os.PathLike[str]:
+        return checkpoints.resolve_segmenter(os.fspath(name)) or name
 
     @torch.inference_mode()
     def segment(self, image: ImageInput, *, value_range: InfraredRange | None = None) -> Segmentation:
@@ -114,6 +87,6 @@ class SegformerSegmenter:
 
     def _logits(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits `(1, C, H, W)` in the given size; those of the network have a quarter of its input."""
-        logits = self.model(pixel_values=pixels).logits
-        check_finite(logits)
-        return interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
+        return interpolate(
+            self._outputs(pixel_values=pixels).logits.float(), size=size, mode="bilinear", align_corners=False
+        )

@@ -3,12 +3,14 @@
 import importlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 
+from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.pipelines.file_checks import check_snapshot
 
 INSTALL = 'pip install "fusion-hub[downstream]"'
@@ -16,11 +18,7 @@ _HUB_ADDRESS = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(?:/(?P<file>[\w./ -]+
 
 
 def require(package: str, purpose: str) -> ModuleType:
-    """Import an optional package.
-
-    Raises:
-        ImportError: it is not installed; the message has the command that installs it.
-    """
+    """Import an optional package. The ImportError, if it is not installed, has the command that installs it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -93,74 +91,103 @@ def _download(repo_id: str, suffix: str, filename: str | None, hub: dict[str, An
     except (OSError, HTTPError) as error:
         if type(error) is FileNotFoundError:  # raised by _only; the errors of huggingface_hub are subclasses
             raise
-        message = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise OSError(
-            f"there is no file or folder {repo_id!r} here, and it cannot be loaded from the Hub ({message}): check the "
-            "path, or the id, the revision, the token and the connection"
+            f"there is no file or folder {repo_id!r} here, and it cannot be loaded from the Hub ({first_line(error)}): "
+            "check the path, or the id, the revision, the token and the connection"
         ) from error
     check_snapshot(folder, repo_id)
     return folder / _choose(folder, suffix, filename)
 
 
-def load_network(
-    auto_class: str,
-    name_or_path: str | os.PathLike[str],
-    device: str | torch.device,
-    hub: dict[str, Any],
-    model_type: str | None = None,
-) -> tuple[Any, Any]:
-    """A `transformers` network in evaluation mode and float32, and its image processor. Safetensors only.
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or else its type."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+class PretrainedNetwork:
+    """A `transformers` network with its image processor; subclasses make predictions.
 
     Args:
-        auto_class: name of a class of `transformers`, such as `"AutoModelForObjectDetection"`.
-        name_or_path: a folder written by `save_pretrained`, with `preprocessor_config.json`, or a Hub id.
-        device: where the network runs.
-        hub: `revision`, `token`, `cache_dir` and `local_files_only`; None is left out.
-        model_type: the only architecture that is accepted, such as `"segformer"`; default any.
+        model: the network, in evaluation mode.
+        processor: its image processor.
 
-    Raises:
-        ImportError: transformers is not installed.
-        OSError: a file is missing or cannot be reached, or there are only pickled weights.
-        ValueError: the weights do not fit the network, or the network is of another kind.
+    Attributes:
+        names: name of each class, by class id.
     """
-    transformers = require("transformers", auto_class)
-    name = os.fspath(name_or_path)
-    hub = {key: value for key, value in hub.items() if value is not None}
-    if not Path(name).is_dir() and (Path(name).is_absolute() or name.count("/") != 1):
-        raise FileNotFoundError(
-            f"{name!r} is neither a folder nor a Hub id: give 'owner/name', or a folder written by save_pretrained"
-        )
-    try:
-        found_type = transformers.AutoConfig.from_pretrained(name, **hub).model_type
-        if model_type not in (None, found_type):
-            raise ValueError(f"it is a {found_type}, not a {model_type}")
-        # The PIL processors: those of torchvision resize differently, and torchvision is not a requirement.
-        processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **hub)
-        model, report = getattr(transformers, auto_class).from_pretrained(
-            name, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **hub
-        )
-    except Exception as error:  # damaged files raise anything: safetensors, JSON, configuration checks, HTTP
-        kind = OSError if isinstance(error, OSError) else ValueError
-        message = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise kind(
-            f"cannot load {name!r} with {auto_class} ({message[:300]}): give a folder or a Hub id with config.json, "
-            "preprocessor_config.json and safetensors weights"
-        ) from error
-    broken = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
-    if broken:
-        raise ValueError(
-            f"in the weights of {name!r}, {len(broken)} tensors of the network are missing or have another shape "
-            f"(first: {sorted(broken)[0]}): use config.json and weights of the same checkpoint"
-        )
-    return model.eval().to(device), processor
 
+    auto_class: ClassVar[str]  # of `transformers`
+    model_type: ClassVar[str | None] = None  # the only architecture that is accepted; None: any
 
-def check_finite(logits: torch.Tensor) -> None:
-    """Raises ValueError if a network returned NaN or infinite values."""
-    if not torch.isfinite(logits).all():
-        raise ValueError("the network returned NaN or infinite values: check its weights, or run it in float32")
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.processor = model, processor
+        self.names: Mapping[int, str] = {int(class_id): str(name) for class_id, name in model.config.id2label.items()}
+        self._images = FusionImageProcessor()
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        **settings: Any,
+    ) -> Self:
+        """Load from a folder or from the Hub, in float32.
 
-def class_names(model: Any) -> dict[int, str]:
-    """Name of each class of a `transformers` network, by class id."""
-    return {int(class_id): str(name) for class_id, name in model.config.id2label.items()}
+        Args:
+            name_or_path: a bundled name, a folder written by `save_pretrained` with `preprocessor_config.json`, or a
+                Hub id `"owner/name"`. Safetensors only; no code of it is run.
+            device: where the network runs.
+            revision, token, cache_dir, local_files_only: as in huggingface_hub.
+            settings: further arguments of the class.
+
+        Raises:
+            ImportError: transformers is not installed.
+            OSError: a file is missing or cannot be reached, or there are only pickled weights.
+            ValueError: the weights do not fit, the network is of another kind, or a setting is invalid.
+        """
+        hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        hub = {key: value for key, value in hub.items() if value is not None}
+        transformers = require("transformers", cls.auto_class)
+        name = os.fspath(cls._locate(name_or_path))
+        if not Path(name).is_dir() and (Path(name).is_absolute() or name.count("/") != 1):
+            raise FileNotFoundError(
+                f"{name!r} is neither a folder nor a Hub id: give 'owner/name', or a folder written by save_pretrained"
+            )
+        try:
+            found_type = transformers.AutoConfig.from_pretrained(name, **hub).model_type
+            if cls.model_type not in (None, found_type):
+                raise ValueError(f"it is a {found_type}, not a {cls.model_type}")
+            # The PIL processors: those of torchvision resize differently, and torchvision is not a requirement.
+            processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **hub)
+            model, report = getattr(transformers, cls.auto_class).from_pretrained(
+                name, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **hub
+            )
+        except Exception as error:  # damaged files raise anything: safetensors, JSON, configuration checks, HTTP
+            kind = OSError if isinstance(error, OSError) else ValueError
+            message = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            raise kind(
+                f"cannot load {name!r} with {cls.auto_class} ({message[:300]}): give a folder or a Hub id with "
+                "config.json, preprocessor_config.json and safetensors weights"
+            ) from error
+        broken = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+        if broken:
+            raise ValueError(
+                f"in the weights of {name!r}, {len(broken)} tensors of the network are missing or have another shape "
+                f"(first: {min(broken)}): use config.json and weights of the same checkpoint"
+            )
+        return cls(model.eval().to(device), processor, **settings)
+
+    @classmethod
+    def _locate(cls, name: str | os.PathLike[str]) -> str | os.PathLike[str]:
+        return name
+
+    def _outputs(self, **inputs: Any) -> Any:
+        """Outputs of the network, whose logits are finite."""
+        outputs = self.model(**inputs)
+        if not torch.isfinite(outputs.logits).all():
+            raise ValueError("the network returned NaN or infinite values: check its weights, or run it in float32")
+        return outputs

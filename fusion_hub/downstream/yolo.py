@@ -19,7 +19,7 @@ A box is left, top, right, bottom in pixels; these are edges, so a box around on
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -32,8 +32,7 @@ LETTERBOX_GRAY = 114  # used for training by YOLOX and Ultralytics
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
 
 
-@dataclass(frozen=True)
-class Letterbox:
+class Letterbox(NamedTuple):
     """Position of an image in the input of a network: `x' = x * scale + offset`, for x and for y.
 
     Attributes:
@@ -44,12 +43,8 @@ class Letterbox:
     scale: tuple[float, float]
     offset: tuple[int, int]
 
-    def to_input(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes `(N, 4)` of the image as float32 boxes of the network's input."""
-        return (boxes * np.array(self.scale * 2) + np.array(self.offset * 2)).astype(np.float32)
-
     def to_image(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes `(N, 4)` of the network's input as float32 boxes of the image: the inverse of `to_input`."""
+        """Boxes `(N, 4)` of the network's input as float32 boxes of the image."""
         return ((boxes - np.array(self.offset * 2)) / np.array(self.scale * 2)).astype(np.float32)
 
 
@@ -82,9 +77,7 @@ def nms(boxes: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, threshold:
     box never depends on one with a lower score, so filtering by score before or after gives the same result.
 
     Args:
-        boxes: `(N, 4)`.
-        scores: `(N,)`; of equal ones the earlier goes first.
-        class_ids: `(N,)`.
+        boxes, scores, class_ids: `(N, 4)`, `(N,)` and `(N,)`; of equal scores the earlier goes first.
         threshold: intersection over union in [0, 1].
 
     Returns:
@@ -181,18 +174,14 @@ def recognize(shape: tuple[int, ...], size: tuple[int, int], metadata: Mapping[s
     if task != "detect":
         raise ValueError(f"the metadata of the ONNX file names the task {task!r}: give one that detects boxes")
     found: list[Layout] = []
-    for strides in _STRIDES if len(shape) == 3 and shape[0] == 1 else ():
-        cells = sum((size[0] // stride) * (size[1] // stride) for stride in strides)
-        candidates: tuple[tuple[Family, int, int, int], ...] = (
-            ("yolox", cells, shape[1], shape[2] - 5),
-            ("yolov5", 3 * cells, shape[1], shape[2] - 5),
-            ("yolov8", cells, shape[2], shape[1] - 4),
-        )
-        found += [
-            Layout(family, classes, strides, size)
-            for family, expected, count, classes in candidates
-            if expected == count and classes >= 1
-        ]
+    if len(shape) == 3 and shape[0] == 1:
+        rows, columns = shape[1:]
+        for strides in _STRIDES:
+            cells = sum((size[0] // stride) * (size[1] // stride) for stride in strides)
+            if rows in (cells, 3 * cells) and columns > 5:
+                found.append(Layout("yolox" if rows == cells else "yolov5", columns - 5, strides, size))
+            if columns == cells and rows > 4:
+                found.append(Layout("yolov8", rows - 4, strides, size))
     if not found:
         raise ValueError(
             f"an output of shape {tuple(shape)} for an input of {size[0]} x {size[1]} is not a known YOLO head: "

@@ -10,7 +10,17 @@ from hypothesis.extra import numpy as hnp
 
 from fusion_hub.data.annotations import iou
 from fusion_hub.downstream.protocols import COCO_CLASSES
-from fusion_hub.downstream.yolo import LETTERBOX_GRAY, Layout, grid, letterbox, names_for, nms, parse_names, recognize
+from fusion_hub.downstream.yolo import (
+    LETTERBOX_GRAY,
+    Layout,
+    Letterbox,
+    grid,
+    letterbox,
+    names_for,
+    nms,
+    parse_names,
+    recognize,
+)
 
 SIZE = (64, 96)  # height, width: their order shows
 CELLS = 8 * 12 + 4 * 6 + 2 * 3
@@ -172,6 +182,11 @@ def test_names_must_be_as_many_as_the_classes() -> None:
             names_for(two, metadata)
 
 
+def to_input(fitted: Letterbox, boxes: np.ndarray) -> np.ndarray:
+    """Boxes of the image as boxes of the network's input."""
+    return boxes * np.array(fitted.scale * 2) + np.array(fitted.offset * 2)
+
+
 # --- letterbox, overlap and suppression -------------------------------------------------------------------------------
 
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
@@ -211,7 +226,7 @@ def test_to_input_and_back_is_the_identity(
 ) -> None:
     boxes = data.draw(some_boxes(extent=90))
     _, fitted = letterbox(np.zeros((*size, 3), dtype=np.uint8), input_size, centered=centered)
-    assert np.allclose(fitted.to_image(fitted.to_input(boxes)), boxes, atol=1e-3)
+    assert np.allclose(fitted.to_image(to_input(fitted, boxes)), boxes, atol=1e-3)
 
 
 @settings(max_examples=40)
@@ -221,7 +236,7 @@ def test_the_letterbox_holds_the_whole_picture_and_gray(
 ) -> None:
     canvas, fitted = letterbox(np.full((*size, 3), 255, dtype=np.uint8), input_size, centered=centered)
     assert canvas.shape == (*input_size, 3)
-    whole = fitted.to_input(np.array([[0, 0, size[1], size[0]]], dtype=np.float32))[0]
+    whole = to_input(fitted, np.array([[0, 0, size[1], size[0]]], dtype=np.float32))[0]
     left, top, right, bottom = np.rint(whole).astype(int)
     assert np.allclose(whole, [left, top, right, bottom], atol=1e-3)  # whole pixels, none half gray
     inside = np.zeros(input_size, dtype=bool)
@@ -239,7 +254,7 @@ def test_a_rectangle_is_where_its_box_is(centered: bool) -> None:
     picture = np.zeros((120, 200, 3), dtype=np.uint8)
     picture[30:90, 40:160] = 255
     canvas, fitted = letterbox(picture, (96, 96), centered=centered)
-    box = fitted.to_input(np.array([[40, 30, 160, 90]], dtype=np.float32))[0]
+    box = to_input(fitted, np.array([[40, 30, 160, 90]], dtype=np.float32))[0]
     inside = (canvas[..., 0] != LETTERBOX_GRAY) & (canvas[..., 0] > 127)
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     assert np.allclose(box, [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1)
