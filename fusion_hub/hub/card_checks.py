@@ -12,12 +12,11 @@ import ipaddress
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from importlib.resources import files
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import torch
@@ -34,7 +33,8 @@ from fusion_hub.pipelines import FusionPipeline
 
 Kind = Literal["model", "segmenter", "dataset", "space"]
 
-TABLES: dict[str, Any] = yaml.safe_load((files("fusion_hub") / "templates" / "cards.yaml").read_text(encoding="utf-8"))
+TEMPLATES = Path(__file__).parents[1] / "templates"
+TABLES: dict[str, Any] = yaml.safe_load((TEMPLATES / "cards.yaml").read_text(encoding="utf-8"))
 """Data sets, papers, and what the Hub allows in metadata."""
 LICENSES = frozenset(TABLES["licenses"])
 METRICS_FILE = "metrics.json"
@@ -44,19 +44,6 @@ SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SD15_LICENSE = "creativeml-openrail-m"
 
 _CARDS = {"model": ModelCard, "segmenter": ModelCard, "dataset": DatasetCard, "space": SpaceCard}
-_REQUIRED = {
-    "model": ("license", "tags"),
-    "segmenter": ("license", "tags", "model-index"),
-    "dataset": ("license", "pretty_name", "size_categories"),
-    "space": ("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "app_file", "license"),
-}
-_FIXED: dict[Kind, dict[str, Any]] = {
-    "model": {"library_name": "diffusers", "pipeline_tag": "image-to-image"},
-    "segmenter": {"library_name": "transformers", "pipeline_tag": "image-segmentation"},
-    "dataset": {"task_categories": ["image-to-image"]},
-    "space": {},
-}
-_COLORS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 _SHORT_DESCRIPTION = 60  # characters that the Hub allows
 
 _PLACEHOLDER = re.compile(
@@ -73,6 +60,7 @@ _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)[^)]*\)")
 _HEADING = re.compile(r"^(#{1,6}) +(.+?) *$", re.MULTILINE)
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _RESULT = re.compile(r"^### (.+)\n\n(\| method \|.*\n(?:\|.*\n)*)", re.MULTILINE)
+_SERVER = re.compile(r"http://(?:127\.0\.0\.1|localhost)(?::\d+)?")
 _HOLES = {"None", "nan", "NaN", "inf", "-inf", "null", "undefined", "Undefined"}
 _PRIVATE_ENDINGS = (
     *(".local", ".localhost", ".internal", ".intranet", ".lan", ".home", ".corp", ".test", ".example", ".invalid"),
@@ -84,21 +72,28 @@ _PRIVATE_ENDINGS = (
 
 @dataclass(frozen=True)
 class Result:
-    """Means over one data set.
+    """Means over one data set, such as `tno/test`, of a model and of rules without a network.
 
     Attributes:
-        dataset: name and split, such as `tno/test`.
         pairs: number of pairs; None if the file does not state it.
         metrics: of the model; None where a metric is undefined on every pair.
-        baselines: the same for rules without a network.
         warnings: what a reader must know before quoting the numbers.
     """
 
     dataset: str
     pairs: int | None
     metrics: Mapping[str, float | None]
-    baselines: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, float | None]]
     warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for title, values in {"the model": self.metrics, **self.baselines}.items():
+            for metric, value in values.items():
+                if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
+                    raise ValueError(
+                        f"{self.dataset}: {title}: {metric} is {value!r}: expected a finite number, or null where it "
+                        "is undefined"
+                    )
 
     @property
     def columns(self) -> list[str]:
@@ -121,39 +116,27 @@ class Result:
 
     def table(self, name: str) -> str:
         """Markdown: the model in bold, then the baselines."""
-
-        def row(title: str, values: Mapping[str, float | None]) -> str:
+        lines = [f"| method | {' | '.join(self.columns)} |\n|---|{'---|' * len(self.columns)}\n"]
+        for title, values in {f"**{name}**": self.metrics, **self.baselines}.items():
             numbers = ((column, values.get(column)) for column in self.columns)
             cells = ("" if value is None else format_value(column, value) for column, value in numbers)
-            return " | ".join((f"| {title}", *cells)) + " |\n"
-
-        head = f"| method | {' | '.join(self.columns)} |\n|---|{'---|' * len(self.columns)}\n"
-        rows = [row(f"**{name}**", self.metrics), *(row(rule, found) for rule, found in self.baselines.items())]
-        return head + "".join(rows)
+            lines.append(" | ".join((f"| {title}", *cells)) + " |\n")
+        return "".join(lines)
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """All results, and how they were measured: `details` of the model's run, `conventions`, `versions`."""
 
-    results: tuple[Result, ...]
+    results: Sequence[Result]
     details: Mapping[str, Any]
     conventions: Mapping[str, str]
     versions: Mapping[str, str]
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Arguments of the pipeline's call other than `rescale`."""
-        known = ("class", "parameters", "sha256", "state_sha256", "dtype", "rescale")
-        return {key: value for key, value in self.details.items() if key not in known and value is not None}
-
 
 def read_measured(folder: Path, name: str) -> Measured | None:
-    """What `metrics.json` in a pipeline folder says about its model; None without the file.
+    """What `metrics.json` in a pipeline folder says about its model, found by its weights or else its `name`.
 
-    Args:
-        folder: of the pipeline.
-        name: of the model; used if the file has several models and none with the weights of the folder.
+    None without the file.
 
     Raises:
         ValueError: the file is neither of `benchmarks/quality.py` (`sets`) nor of `fusion-hub evaluate` (`rows`), has a
@@ -165,53 +148,39 @@ def read_measured(folder: Path, name: str) -> Measured | None:
     content = read_json(file)
     provenance = content.get("provenance", {})
     methods = provenance.get("methods", {})
-    if isinstance(content.get("sets"), dict):
-        model = _find_model(file, folder, name, methods, tuple(methods))
-        results = [
-            Result(
-                dataset,
-                found.get("n"),
-                _finite(found["metrics"], f"{file}: {dataset}"),
-                {rule: _finite(row, f"{file}: {dataset}: {rule}") for rule, row in found.get("baselines", {}).items()},
-            )
-            for dataset, found in content["sets"].items()
-        ]
+    sets, rows = content.get("sets"), []
+    if isinstance(sets, dict):
+        models = list(methods)
     elif isinstance(content.get("rows"), list):
-        rows, _ = leaderboard.read_evaluation(file)
-        models = dict.fromkeys(row.method for row in rows if row.kind == "model")
-        model = _find_model(file, folder, name, methods, tuple(models))
-        results = []
+        sets, (rows, _) = {}, leaderboard.read_evaluation(file)
+        models = list(dict.fromkeys(row.method for row in rows if row.kind == "model"))
+    else:
+        raise ValueError(f"{file}: it has neither `sets` nor `rows`; write it with `fusion-hub evaluate`")
+    model = models[0] if models else None
+    if len(models) > 1:
+        hashes = {hashlib.sha256(weights.read_bytes()).hexdigest() for weights in folder.glob("model/*.safetensors")}
+        same = [model for model in models if hashes & set(methods.get(model, {}).get("sha256", {}).values())]
+        if not same and name not in models:
+            raise ValueError(
+                f"{file}: it has rows of {', '.join(models)}, and none of them has the weights of {folder} or the name "
+                f"{name!r}: evaluate this checkpoint alone"
+            )
+        model = same[0] if same else name
+    try:
+        results = [
+            Result(dataset, found.get("n"), found["metrics"], found.get("baselines", {}))
+            for dataset, found in sets.items()
+        ]
         for row in (row for row in rows if row.kind == "model" and row.method == model):
             beside = [other for other in rows if other.kind == "baseline" and other.dataset == row.dataset]
             baselines = {other.method: other.values for other in beside}
             results.append(Result(row.dataset, row.n, row.values, baselines, row.warnings))
-    else:
-        raise ValueError(f"{file}: it has neither `sets` nor `rows`; write it with `fusion-hub evaluate`")
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     if not results:
         raise ValueError(f"{file}: it has no numbers of the model; evaluate the model on a data set")
     details = methods.get(model, {})
-    return Measured(tuple(results), details, provenance.get("conventions", {}), provenance.get("versions", {}))
-
-
-def _finite(values: Mapping[str, Any], where: str) -> dict[str, float | None]:
-    for metric, value in values.items():
-        if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
-            raise ValueError(f"{where}: {metric} is {value!r}: expected a finite number, or null where it is undefined")
-    return dict(values)
-
-
-def _find_model(file: Path, folder: Path, name: str, methods: Mapping[str, Any], models: tuple[str, ...]) -> str | None:
-    """The method that is the folder's model: by its weights, else by its name, else the only one."""
-    if len(models) <= 1:
-        return models[0] if models else None
-    hashes = {hashlib.sha256(weights.read_bytes()).hexdigest() for weights in folder.glob("model/*.safetensors")}
-    same = [model for model in models if hashes & set(methods.get(model, {}).get("sha256", {}).values())]
-    if found := same or [model for model in models if model == name]:
-        return found[0]
-    raise ValueError(
-        f"{file}: it has rows of {', '.join(models)}, and none of them has the weights of {folder} or the name "
-        f"{name!r}: evaluate this checkpoint alone"
-    )
+    return Measured(results, details, provenance.get("conventions", {}), provenance.get("versions", {}))
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -224,7 +193,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return _read_mapping(folder / "config.yaml", "YAML", yaml.safe_load)
 
 
-def _read_mapping(file: Path, form: str, parse: Any) -> dict[str, Any]:
+def _read_mapping(file: Path, form: str, parse: Callable[[str], Any]) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"there is no {file}: give the pipeline folder of a training run")
     try:
@@ -260,20 +229,17 @@ def validate_card(text: str, folder: Path | None = None, kind: Kind = "model") -
     except (ValueError, yaml.YAMLError) as error:
         return [f"the metadata cannot be read: {' '.join(str(error).split())}"]
     data, body = card.data.to_dict(), card.text
-    problems = [*_check_metadata(data, kind), *_check_text(text, body, kind), *_check_code(body, folder, kind)]
-    if kind == "space":
-        problems += _check_space(data, body)
-    if kind == "model":
-        problems += _check_base_model(data, body, folder)
+    problems = [*_check_metadata(data, body, kind), *_check_text(text, body, kind)]
+    problems += _check_code(body, folder, kind)
     if folder is not None:
         problems += _check_files(data, body, folder)
-    try:
-        if folder is not None and kind == "model":
-            problems += _check_figures(card, folder)
-        elif folder is not None and kind == "segmenter":
-            problems += _check_segmenter(card, folder)
-    except (ValueError, OSError) as error:
-        problems.append(str(error))
+        try:
+            if kind == "model":
+                problems += _check_figures(card, folder)
+            elif kind == "segmenter":
+                problems += _check_segmenter(card, folder)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
     return list(dict.fromkeys(problems))
 
 
@@ -286,19 +252,38 @@ def is_hub_id(text: str) -> bool:
     return "/" in text and text[0].isalnum()
 
 
-def _check_metadata(data: Mapping[str, Any], kind: Kind) -> Iterator[str]:
-    known = TABLES["keys"]["model" if kind == "segmenter" else kind]
-    for key in data.keys() - set(known):
-        near = difflib.get_close_matches(key, known, 1)
+def find_license(text: str) -> str:
+    """The id in the Hub's list that a text in any case stands for; ValueError if there is none."""
+    if (found := text.lower()) in LICENSES:
+        return found
+    near = difflib.get_close_matches(found, LICENSES, n=3)
+    advice = f"did you mean {' or '.join(near)}?" if near else "give an id, or 'other' with a name and a link"
+    raise ValueError(
+        f"the license {text!r} is not in the Hub's list (https://huggingface.co/docs/hub/repositories-licenses), "
+        f"unlike apache-2.0, cc-by-4.0 or unknown: {advice}"
+    )
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _check_metadata(data: Mapping[str, Any], body: str, kind: Kind) -> Iterator[str]:
+    rules = TABLES["metadata"][kind]
+    for key in data.keys() - set(rules["keys"]):
+        near = difflib.get_close_matches(key, rules["keys"], 1)
         yield f"the metadata has the unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-    for key in _REQUIRED[kind]:
+    for key in rules["required"]:
         if data.get(key) in (None, "", [], {}):
             yield f"the metadata lacks {key!r}"
-    for key, expected in _FIXED[kind].items():
+    for key, expected in rules.get("fixed", {}).items():
         if data.get(key) != expected:
             yield f"{key} is {data.get(key)!r}, expected {expected!r}"
+    for key, allowed in rules.get("allowed", {}).items():
+        if data.get(key) not in (None, *allowed):
+            yield f"{key} is {data[key]!r}, expected one of {', '.join(allowed)}"
     license_id = data.get("license")
-    if license_id is not None and license_id not in LICENSES:
+    if license_id is not None and str(license_id) not in LICENSES:
         yield f"license is {license_id!r}, which is not in the Hub's list, such as apache-2.0; any other is 'other'"
     for key in ("license_name", "license_link"):
         if license_id == "other" and key not in data:
@@ -306,35 +291,21 @@ def _check_metadata(data: Mapping[str, Any], kind: Kind) -> Iterator[str]:
         elif license_id != "other" and key in data:
             yield f"{key} is only for the license 'other', but license is {license_id!r}"
     for key in ("datasets", "models", "base_model"):
-        names = data.get(key) or []
-        for name in names if isinstance(names, list) else [names]:
+        for name in _as_list(data.get(key)):
             if not isinstance(name, str) or not is_hub_id(name):
                 yield f"{key}: {name!r} is not a Hub id, owner/name"
-
-
-def _check_base_model(data: Mapping[str, Any], body: str, folder: Path | None) -> Iterator[str]:
-    base, relation, license_id = data.get("base_model"), data.get("base_model_relation"), data.get("license")
-    if base and relation is None:
-        yield f"base_model_relation is missing: state how these weights relate to {base}, such as finetune"
-    if relation is not None and not base:
+    bases, relation = _as_list(data.get("base_model")), data.get("base_model_relation")
+    if bases and relation is None:
+        yield f"base_model_relation is missing: state how these weights relate to {bases[0]}, such as finetune"
+    if relation is not None and not bases:
         yield "base_model_relation is given without base_model"
-    if relation not in (None, "adapter", "merge", "quantized", "finetune"):
-        yield f"base_model_relation is {relation!r}, expected adapter, merge, quantized or finetune"
-    if base == SD15 and license_id != SD15_LICENSE:
+    if SD15 in bases and license_id != SD15_LICENSE:
         yield f"the base model {SD15} is under {SD15_LICENSE}, but license is {license_id!r}"
-    if license_id == SD15_LICENSE and "use-based restrictions" not in body:
+    if kind == "model" and license_id == SD15_LICENSE and "use-based restrictions" not in body:
         yield f"the license {SD15_LICENSE} requires passing its use-based restrictions on: the text must say so"
-    if folder is not None and (folder / "config.yaml").is_file() and read_config(folder).get("sd15") and base != SD15:
-        yield f"config.yaml says that the weights started from Stable Diffusion 1.5, so base_model must be {SD15}"
-
-
-def _check_space(data: Mapping[str, Any], body: str) -> Iterator[str]:
     for key in ("sdk_version", "python_version"):
         if not isinstance(data.get(key, ""), str):
             yield f"{key} is {data[key]!r}, a number in YAML, which drops zeros: put it in quotes"
-    for key in ("colorFrom", "colorTo"):
-        if data.get(key) not in _COLORS:
-            yield f"{key} is {data.get(key)!r}, expected one of {', '.join(_COLORS)}"
     if len(str(data.get("short_description", ""))) > _SHORT_DESCRIPTION:
         yield f"short_description is longer than {_SHORT_DESCRIPTION} characters"
     if not body.strip():
@@ -348,23 +319,27 @@ def _check_files(data: Mapping[str, Any], body: str, folder: Path) -> Iterator[s
             yield f"it links to {target!r}, which is not beside it"
     if "app_file" in data and not (folder / str(data["app_file"])).is_file():
         yield f"app_file is {data['app_file']!r}, which is not beside the card"
-    for config in data.get("configs") or []:
-        for entry in config.get("data_files") or []:
-            pattern = str(entry["path"])
-            if ".." in pattern or pattern.startswith(("/", "~")) or not any(folder.glob(pattern)):
-                yield f"configs: {config.get('config_name')}: no file of the repository matches {pattern!r}"
+    for config in _as_list(data.get("configs")):
+        name = config.get("config_name") if isinstance(config, Mapping) else None
+        if not name:
+            yield "configs: an entry has no config_name"
+        for entry in _as_list(config.get("data_files")) if isinstance(config, Mapping) else []:
+            patterns = _as_list(entry.get("path") if isinstance(entry, Mapping) else entry)
+            for pattern in map(str, patterns):
+                if ".." in pattern or pattern.startswith(("/", "~")) or not any(folder.glob(pattern)):
+                    yield f"configs: {name}: no file of the repository matches {pattern!r}"
+            if not patterns:
+                yield f"configs: {name}: an entry of data_files has no path"
 
 
 def _check_figures(card: Any, folder: Path) -> Iterator[str]:
     """Whether `model-index` and the tables are those of `metrics.json`, measured with the weights of the folder."""
     title = re.search(r"^# (.+)$", card.text, re.MULTILINE)
     name = title[1].strip() if title else ""
-    measured = read_measured(folder, name)
-    results = measured.results if measured else ()
+    measured = read_measured(folder, name) or Measured((), {}, {}, {})
     entries = card.data.eval_results or []
     stated = {(entry.dataset_type, entry.dataset_split, entry.metric_type): entry.metric_value for entry in entries}
-    expected = {(r.key, r.split, metric): r.metrics[metric] for r in results for metric in r.columns}
-    expected = {key: value for key, value in expected.items() if value is not None}
+    expected = {(r.key, r.split, metric): r.metrics[metric] for r in measured.results for metric in r.columns}
     if len(stated) != len(entries):
         yield "model-index has a metric twice for one data set"
     for key in sorted(stated.keys() | expected.keys(), key=str):
@@ -374,18 +349,21 @@ def _check_figures(card: Any, folder: Path) -> Iterator[str]:
                 f"{expected.get(key)}"
             )
     tables = dict(_RESULT.findall(card.text))
-    wanted = {result.heading: result.table(name) for result in results}
+    wanted = {result.heading: result.table(name) for result in measured.results}
     for heading in tables.keys() | wanted.keys():
         lines = zip_longest(tables.get(heading, "").splitlines(), wanted.get(heading, "").splitlines(), fillvalue="")
         for found, right in lines:
             if found != right:
                 yield f"{heading}: the table says {found!r}, but {METRICS_FILE} gives {right!r}"
-    details = measured.details if measured else {}
+    details = measured.details
     if details.get("state_sha256") and details.get("dtype") and any(folder.glob("model/*.safetensors")):
         with progress_bars(False):
             pipeline = FusionPipeline.from_pretrained(folder, dtype=getattr(torch, details["dtype"]))
         if describe_checkpoint(pipeline)["state_sha256"] != details["state_sha256"]:
             yield f"{METRICS_FILE} was measured with other weights than those in model/: evaluate again"
+    started = (folder / "config.yaml").is_file() and read_config(folder).get("sd15")
+    if started and SD15 not in _as_list(card.data.base_model):
+        yield f"config.yaml says that the weights started from Stable Diffusion 1.5, so base_model must be {SD15}"
 
 
 def _check_segmenter(card: Any, folder: Path) -> Iterator[str]:
@@ -435,45 +413,39 @@ def _check_text(text: str, body: str, kind: Kind) -> Iterator[str]:
         yield f"it holds what looks like an access token ({found[:6]}...): remove it, and revoke the token"
     for found in find_local_paths(text):
         yield f"it holds a path of this machine, {found!r}: remove it"
-    for line in body.splitlines():
-        cells = [cell.strip().strip("*`") for cell in line.split("|")] if line.startswith("|") else []
-        if holes := [cell for cell in cells if cell in _HOLES]:
-            yield f"a value is missing: the table row {line.strip()!r} says {holes[0]}"
+    for line in (line for line in body.splitlines() if line.startswith("|")):
+        if holes := [cell for cell in line.split("|") if cell.strip().strip("*`") in _HOLES]:
+            yield f"a value is missing: the table row {line.strip()!r} says {holes[0].strip()}"
     headings = [*_HEADING.finditer(_FENCE.sub(lambda match: "~" * len(match.group()), body))]
     for own, following in zip_longest(headings, headings[1:]):
         content = body[own.end() : following.start() if following else len(body)]
         if not content.strip() and not (following and len(following[1]) > len(own[1])):
             yield f"the section {own[2]!r} is empty"
     if kind == "space":  # examples may call a server on the reader's own machine
-        local = re.compile(r"http://(?:127\.0\.0\.1|localhost)(?::\d+)?")
-        text = _FENCE.sub(lambda block: local.sub("", block.group()), text)
+        text = _FENCE.sub(lambda block: _SERVER.sub("", block.group()), text)
     for match in _URL.finditer(text):
-        yield from _check_url(match)
-
-
-def _check_url(match: re.Match[str]) -> Iterator[str]:
-    if match["scheme"].lower() not in ("http", "https"):
-        yield f"it links to {match.group()!r}: give an https address"
-        return
-    try:
-        parts = urlsplit(match.group())
-        host = (parts.hostname or "").lower()
-    except ValueError:
-        yield f"the link {match.group()!r} cannot be parsed"
-        return
-    if parts.username or parts.password:
-        yield f"the link to {host} holds a user name or password: remove it"
-    try:
-        public = ipaddress.ip_address(host).is_global
-    except ValueError:
-        public = "." in host.strip(".") and not host.endswith(_PRIVATE_ENDINGS)
-    if not public:
-        yield f"it links to {host!r}, which other people cannot reach"
+        if match["scheme"].lower() not in ("http", "https"):
+            yield f"it links to {match.group()!r}: give an https address"
+            continue
+        try:
+            parts = urlsplit(match.group())
+            host = (parts.hostname or "").lower()
+        except ValueError:
+            yield f"the link {match.group()!r} cannot be parsed"
+            continue
+        if parts.username or parts.password:
+            yield f"the link to {host} holds a user name or password: remove it"
+        try:
+            public = ipaddress.ip_address(host).is_global
+        except ValueError:
+            public = "." in host.strip(".") and not host.endswith(_PRIVATE_ENDINGS)
+        if not public:
+            yield f"it links to {host!r}, which other people cannot reach"
 
 
 def _check_code(body: str, folder: Path | None, kind: Kind) -> Iterator[str]:
     """Whether the Python blocks parse and import names that exist; none of them runs."""
-    imported: list[tuple[str, str | None]] = []
+    ours: list[tuple[str, str | None]] = []
     for code in (code for language, code in _FENCE.findall(body) if language in ("python", "py")):
         try:
             nodes = list(ast.walk(ast.parse(code)))
@@ -482,10 +454,9 @@ def _check_code(body: str, folder: Path | None, kind: Kind) -> Iterator[str]:
             continue
         for node in nodes:
             if isinstance(node, ast.Import):
-                imported += [(alias.name, None) for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                imported += [(node.module, alias.name) for alias in node.names]
-    ours = [(module, name) for module, name in imported if module.split(".")[0] == "fusion_hub"]
+                ours += [(alias.name, None) for alias in node.names if alias.name.split(".")[0] == "fusion_hub"]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fusion_hub":
+                ours += [(str(node.module), alias.name) for alias in node.names]
     for module, name in ours:
         try:
             if name is not None and not hasattr(importlib.import_module(module), name):
@@ -494,9 +465,8 @@ def _check_code(body: str, folder: Path | None, kind: Kind) -> Iterator[str]:
             yield f"a Python block imports {module}, which does not exist"
     if kind != "space" and not ours:
         yield "no Python block shows how to use it: import its class from fusion_hub"
-    index = folder / "model_index.json" if folder is not None and kind == "model" else None
-    if ours and index and index.is_file():
-        stored = class_name(read_json(index), "_class_name")
+    if ours and kind == "model" and folder is not None and (folder / "model_index.json").is_file():
+        stored = class_name(read_json(folder / "model_index.json"), "_class_name")
         if stored not in [name for _, name in ours]:
             names = ", ".join(str(name) for _, name in ours)
             yield f"the Python blocks import {names}, but the folder holds a {stored}"

@@ -7,27 +7,27 @@ Every number on a card comes from a file: `training.json` of the run, `metrics.j
 the benchmark. Texts about data sets and papers come from `templates/cards.yaml`.
 """
 
+import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
+from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
 from safetensors import safe_open
 
 from fusion_hub.evaluation import leaderboard
 from fusion_hub.hub.card_checks import (
-    LICENSES,
     METRICS_FILE,
     SD15,
     SD15_LICENSE,
     TABLES,
-    Result,
+    TEMPLATES,
     class_name,
+    find_license,
     is_hub_id,
     read_config,
     read_json,
@@ -53,6 +53,11 @@ METHODS: dict[str, dict[str, Any]] = TABLES["methods"]
 SETTINGS: list[str] = TABLES["settings"]
 """Fields of every training configuration that a card shows."""
 SPLITS = ("train", "training", "val", "validation", "test")
+KEY_ORDER = [
+    *("pretty_name", "license", "license_name", "license_link", "library_name", "pipeline_tag", "base_model"),
+    *("base_model_relation", "datasets", "tags", "metrics"),
+]
+"""The first keys of the metadata."""
 LOCAL_FOLDERS = ("data", "datasets", "dataset", "runs", "shared")
 """First parts of relative paths that look like a Hub id."""
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -71,6 +76,7 @@ class DataSource:
         licence: the terms in the source's own words.
         medical: pairs of MRI with CT, PET or SPECT.
         caveat: one sentence on the limits of numbers on its test pairs, or on its terms; or empty.
+        key, split, pairs, hub_id: as one run used it; `hub_id` if it is on the Hub.
     """
 
     title: str
@@ -78,31 +84,20 @@ class DataSource:
     licence: str
     medical: bool = False
     caveat: str = ""
-
-
-DATA_SOURCES: dict[str, DataSource] = {key: DataSource(**entry) for key, entry in TABLES["sources"].items()}
-"""By the last part of their path, as in `data/msrs`."""
-
-
-@dataclass(frozen=True)
-class TrainingSet(DataSource):
-    """A data set as one run used it: its key, `split` and number of `pairs`; `hub_id` if it is on the Hub."""
-
     key: str = ""
     split: str | None = None
     pairs: int | None = None
     hub_id: str | None = None
 
 
-def describe_set(entry: Mapping[str, Any], terms: Mapping[str, str]) -> TrainingSet:
-    """A data set of `training.json` with its source and terms.
+DATA_SOURCES: dict[str, DataSource] = {key: DataSource(**entry) for key, entry in TABLES["sources"].items()}
+"""By the last part of their path, as in `data/msrs`."""
 
-    Args:
-        entry: `path` as `PairedDataset.open` takes it, `split`, `pairs`.
-        terms: source and license, in a few words, of data sets that are not in `DATA_SOURCES`; by name.
 
-    Raises:
-        ValueError: the terms of the data set are not known.
+def describe_set(entry: Mapping[str, Any], terms: Mapping[str, str]) -> DataSource:
+    """A data set of `training.json` (`path`, `split`, `pairs`) with its source and license.
+
+    `terms` states those of sets that are not in `DATA_SOURCES`, by name. ValueError if they are not known.
     """
     path = str(entry["path"])
     # As in `PairedDataset.open`: a local folder takes precedence over a Hub id.
@@ -120,7 +115,7 @@ def describe_set(entry: Mapping[str, Any], terms: Mapping[str, str]) -> Training
             f"the card must name the terms of the training set {key!r}, which is not among {', '.join(DATA_SOURCES)}: "
             f'state them, such as "{key}=own pictures, CC-BY-4.0"'
         )
-    return TrainingSet(**vars(known), key=key, split=entry["split"], pairs=entry["pairs"], hub_id=hub_id)
+    return dataclasses.replace(known, key=key, split=entry["split"], pairs=entry["pairs"], hub_id=hub_id)
 
 
 def set_key(path: str) -> str:
@@ -132,19 +127,19 @@ def set_key(path: str) -> str:
 
 
 class Origin(NamedTuple):
-    """What the weights were initialized with, and the license that follows.
+    """What the weights were initialized with (None for weights from scratch), and the license that follows.
 
     Attributes:
         license: id in the Hub's list.
-        base_model: Hub id; None for weights from scratch or from a local folder.
-        started_from: the name in the text; None for weights from scratch.
+        base_model: Hub id; None for a local folder, too.
+        started_from: the name in the text.
         sd15: derived from Stable Diffusion 1.5.
     """
 
     license: str
     base_model: str | None
     started_from: str | None
-    sd15: bool
+    sd15: bool = False
 
     @property
     def restricted(self) -> bool:
@@ -157,21 +152,13 @@ def find_origin(
 ) -> Origin:
     """Origin of a run's weights, from its configuration and from those of earlier runs that still exist.
 
-    Args:
-        config: of the run: `sd15`, `initial_weights`.
-        licence, base_model: as in `render_model_card`.
-        seen: earlier runs that were visited already.
+    `licence` and `base_model` as in `render_model_card`, `seen` are the runs visited so far.
 
     Raises:
         ValueError: the license is not in the Hub's list, cannot be that of the weights, or must be given.
     """
     start = config.get("initial_weights")
-    chosen = licence.lower() if licence is not None else None
-    if chosen is not None and chosen not in LICENSES:
-        raise ValueError(
-            f"the license {licence!r} is not in the Hub's list, unlike apache-2.0: choose one of "
-            "https://huggingface.co/docs/hub/repositories-licenses, or `other` with a name and a link"
-        )
+    chosen = None if licence is None else find_license(licence)
     if base_model is not None and not is_hub_id(base_model):
         raise ValueError(f"base_model is {base_model!r}: give the Hub id of a model, owner/name")
     if config.get("sd15") or base_model == SD15:
@@ -181,9 +168,9 @@ def find_origin(
             )
         return Origin(SD15_LICENSE, SD15, "Stable Diffusion 1.5", sd15=True)
     if start is None:
-        return Origin(chosen or "apache-2.0", base_model, base_model, sd15=False)
+        return Origin(chosen or "apache-2.0", base_model, base_model)
     if start in PRETRAINED:
-        return Origin(chosen or PRETRAINED[start].license.lower(), base_model, start, sd15=False)
+        return Origin(chosen or PRETRAINED[start].license.lower(), base_model, start)
     path = Path(start)
     run = path.parent.name if path.name == "pipeline" and path.parent.name else path.name
     if (path / "config.yaml").is_file() and start not in seen:
@@ -196,7 +183,7 @@ def find_origin(
         )
     if base_model is None and is_hub_id(start) and not start.startswith("runs/") and not path.exists():
         base_model = start
-    return Origin(chosen, base_model, base_model or run, sd15=False)
+    return Origin(chosen, base_model, base_model or run)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -261,18 +248,35 @@ def render_model_card(
         tags=[*TAGS, *(("medical-imaging", "mri") if medical else ("infrared", "thermal", "visible"))],
         metrics=columns or None,
     )
-    if entries := _eval_results(results):
+    entries = [
+        EvalResult(
+            task_type="image-to-image",
+            task_name="Image fusion",
+            dataset_type=result.key,
+            dataset_name=_set_title(result.key),
+            dataset_split=result.split,
+            dataset_args={"pairs": result.pairs} if result.pairs else None,
+            metric_type=column,
+            metric_name=column,
+            metric_value=value,
+        )
+        for result in results
+        for column in result.columns
+        if (value := result.metrics[column]) is not None
+    ]
+    if entries:
         card_data.model_name, card_data.eval_results = name, entries
+    printed = [
+        {"title": table.title, "note": table.note, "values": row.values}
+        for table in leaderboard.read_published().printed
+        for row in table.rows
+        if row.method == method["title"] and table.dataset in {result.dataset for result in results}
+    ]
     resume, speed = config.get("resume"), folder / "speed.json"
     return _render(
         "model_card.md.j2",
         folder,
-        card_data=card_data.to_yaml(
-            original_order=[
-                *("license", "license_name", "license_link", "library_name", "pipeline_tag", "base_model"),
-                *("base_model_relation", "datasets", "tags", "metrics"),
-            ]
-        ),
+        card_data,
         name=name,
         pipeline_class=class_name(index, "_class_name"),
         parameters=parameters,
@@ -299,9 +303,8 @@ def render_model_card(
             if any(dataset.key == result.key and dataset.split in (None, result.split) for dataset in datasets)
         ],
         metrics=[find_metric(column) for column in columns],
-        printed=_printed_tables(method["title"], results),
+        printed=printed,
         speed=read_json(speed) if speed.is_file() else None,
-        notes=_read_notes(folder),
         has={file: (folder / file).is_file() for file in ("LICENSE", "sample.png")}
         | {"fp16": any(folder.glob("model/*.fp16*.safetensors"))},
     )
@@ -319,35 +322,8 @@ def count_parameters(folder: Path) -> int:
     return total
 
 
-def _eval_results(results: Iterable[Result]) -> list[EvalResult]:
-    """Entries of `model-index`: the defined metrics of every data set, with the values of the file."""
-    return [
-        EvalResult(
-            task_type="image-to-image",
-            task_name="Image fusion",
-            dataset_type=result.key,
-            dataset_name=DATA_SOURCES[result.key].title if result.key in DATA_SOURCES else result.key,
-            dataset_split=result.split,
-            dataset_args={"pairs": result.pairs} if result.pairs else None,
-            metric_type=column,
-            metric_name=column,
-            metric_value=value,
-        )
-        for result in results
-        for column in result.columns
-        if (value := result.metrics[column]) is not None
-    ]
-
-
-def _printed_tables(title: str, results: Iterable[Result]) -> list[dict[str, Any]]:
-    """The paper's own rows for the measured data sets, with what is known about their pairs."""
-    datasets = {result.dataset for result in results}
-    return [
-        {"title": table.title, "note": table.note, "values": row.values}
-        for table in leaderboard.read_published().printed
-        for row in table.rows
-        if row.method == title and table.dataset in datasets
-    ]
+def _set_title(key: str) -> str:
+    return DATA_SOURCES[key].title if key in DATA_SOURCES else key
 
 
 def render_segmenter_card(info: SegmenterInfo, *, watched: bool = True) -> str:
@@ -383,7 +359,7 @@ def render_segmenter_card(info: SegmenterInfo, *, watched: bool = True) -> str:
                     task_type="image-segmentation",
                     task_name="Semantic segmentation",
                     dataset_type=key,
-                    dataset_name=DATA_SOURCES[key].title if key in DATA_SOURCES else key,
+                    dataset_name=_set_title(key),
                     dataset_split=split or "all",
                     dataset_args={"pictures": measured["pictures"], "input": first},
                     metric_type="mean_iou",
@@ -395,7 +371,7 @@ def render_segmenter_card(info: SegmenterInfo, *, watched: bool = True) -> str:
         return _render(
             "segmenter_card.md.j2",
             folder,
-            card_data=card_data.to_yaml(original_order=["license", "library_name", "pipeline_tag", "tags", "metrics"]),
+            card_data,
             name=info.name,
             summary=info.summary,
             parameters=info.parameters,
@@ -407,15 +383,9 @@ def render_segmenter_card(info: SegmenterInfo, *, watched: bool = True) -> str:
             stages=[*training.get("earlier", []), {**training, "inputs": [one["name"] for one in about["inputs"]]}],
             measured=measured,
             watched=watched,
-            notes=_read_notes(folder),
         )
     except KeyError as error:
         raise ValueError(f"{folder}: the card needs a value that no file there has: {error}") from error
-
-
-def _read_notes(folder: Path) -> str:
-    file = folder / "notes.md"
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
 
 # --- datasets --------------------------------------------------------------------------------------------------------
@@ -462,8 +432,7 @@ def render_dataset_card(
     Raises:
         ValueError: there are no splits or an empty one, or the id or the license is not valid.
     """
-    if licence.lower() not in LICENSES:
-        raise ValueError(f"the license {licence!r} is not in the Hub's list, unlike cc-by-4.0, other or unknown")
+    license_id = find_license(licence)
     if not is_hub_id(repo_id):
         raise ValueError(f"repo_id is {repo_id!r}: give owner/name")
     if not splits or min(splits.values()) < 1:
@@ -471,7 +440,7 @@ def render_dataset_card(
     pairs = sum(splits.values())
     card_data = DatasetCardData(
         pretty_name=name,
-        license=licence.lower(),
+        license=license_id,
         license_name=licence_name,
         license_link=licence_link,
         task_categories=["image-to-image"],
@@ -482,12 +451,12 @@ def render_dataset_card(
     return _render(
         "dataset_card.md.j2",
         Path(repo_id),
-        card_data=card_data.to_yaml(original_order=["pretty_name", "license"]),
+        card_data,
         name=name,
         repo_id=repo_id,
         splits=splits,
         columns=columns if isinstance(columns, Mapping) else {column: COLUMNS.get(column, "") for column in columns},
-        license=licence_name or licence.lower(),
+        license=licence_name or license_id,
         license_link=licence_link,
         source=source,
         description=description,
@@ -499,7 +468,7 @@ def render_dataset_card(
 # --- templates -------------------------------------------------------------------------------------------------------
 
 
-def _render(template: str, folder: Path, **values: Any) -> str:
+def _render(template: str, folder: Path, card_data: CardData, **values: Any) -> str:
     """A template of `fusion_hub/templates`, filled. A value that is missing is an error."""
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
@@ -509,9 +478,11 @@ def _render(template: str, folder: Path, **values: Any) -> str:
         "percent": lambda value: f"{100 * value:.1f}",
         "duration": _duration,
     }
-    text = (files("fusion_hub") / "templates" / template).read_text(encoding="utf-8")
+    notes = folder / "notes.md"
+    values["notes"] = notes.read_text(encoding="utf-8").strip() if notes.is_file() else ""
+    text = (TEMPLATES / template).read_text(encoding="utf-8")
     try:
-        return environment.from_string(text).render(**values)
+        return environment.from_string(text).render(card_data=card_data.to_yaml(original_order=KEY_ORDER), **values)
     except jinja2.UndefinedError as error:
         raise ValueError(f"{folder}: the card needs a value that no file there has: {error}") from error
 

@@ -1,7 +1,6 @@
 """Publish a folder of pairs as a dataset that streams: check every picture, stage, commit once, read back."""
 
 import csv
-import difflib
 import os
 import re
 import shutil
@@ -21,8 +20,9 @@ from PIL import Image, UnidentifiedImageError
 from fusion_hub.data.layouts import METADATA_FILES, SPLIT_NAMES, find_splits, holds_parquet
 from fusion_hub.data.paired_dataset import PairedDataset
 from fusion_hub.data.pairs import Pair, PairReport, some
-from fusion_hub.hub.cards import LICENSES, render_dataset_card, validate_card
-from fusion_hub.hub.upload import Published, PublishError, check_repo_id, upload, withdraw_tag
+from fusion_hub.hub.card_checks import find_license
+from fusion_hub.hub.cards import render_dataset_card, validate_card
+from fusion_hub.hub.upload import Published, PublishError, check_repo_id, upload
 from fusion_hub.image.io import read_bytes, read_header
 
 Format = Literal["folder", "parquet"]
@@ -103,11 +103,10 @@ def check_card(repo_id: str, info: DatasetInfo) -> None:
         PublishError: the repository's id is not `owner/name`, or the license is not in the Hub's list.
     """
     check_repo_id(repo_id)
-    license_id = info.licence.lower()
-    if license_id not in LICENSES:
-        near = difflib.get_close_matches(license_id, LICENSES, n=3)
-        advice = f": did you mean {' or '.join(near)}?" if near else ": give one such as cc-by-4.0, other or unknown"
-        raise PublishError(f"license {info.licence!r} is not in the Hub's list{advice}")
+    try:
+        license_id = find_license(info.licence)
+    except ValueError as error:
+        raise PublishError(str(error)) from error
     if license_id == "other" and not (info.licence_name and info.licence_link):
         raise PublishError("license 'other' needs its name and a link to its text: give both")
 
@@ -264,34 +263,30 @@ def staged_dataset(
     check_card(repo_id, info)
     with TemporaryDirectory(prefix="fusion_hub_dataset_") as temporary:
         target = Path(temporary)
+        data_files, columns = [], {"name": "name of the pair"} if file_format == "parquet" else dict[str, str]()
+        columns |= {band: f"image; modes: {', '.join(checked.modes[band])}" for band in BANDS}
         for name, pairs in checked.splits.items():
             if file_format == "parquet":
                 write_parquet(pairs, target / "data", name)
             else:
                 write_folder(pairs, target / name)
-        _write_card(checked, repo_id, info, file_format, target)
+            pattern = f"data/{name}-*.parquet" if file_format == "parquet" else f"{name}/**"
+            data_files.append({"split": name, "path": pattern})
+        try:
+            card = render_dataset_card(
+                name=repo_id.split("/")[-1],
+                repo_id=repo_id,
+                splits=checked.sizes,
+                columns=columns,
+                configs=[{"config_name": "default", "data_files": data_files}],
+                **vars(info),
+            )
+        except ValueError as error:
+            raise PublishError(f"the dataset card cannot be written: {error}") from error
+        (target / "README.md").write_text(card, encoding="utf-8")
+        if problems := validate_card(card, target, kind="dataset"):
+            raise PublishError("the dataset card is not valid: " + "; ".join(problems))
         yield target
-
-
-def _write_card(checked: CheckedDataset, repo_id: str, info: DatasetInfo, file_format: Format, target: Path) -> None:
-    pattern = "data/{}-*.parquet" if file_format == "parquet" else "{}/**"
-    files = [{"split": name, "path": pattern.format(name)} for name in checked.splits]
-    columns = {"name": "name of the pair"} if file_format == "parquet" else dict[str, str]()
-    columns |= {band: f"image; modes: {', '.join(checked.modes[band])}" for band in BANDS}
-    try:
-        card = render_dataset_card(
-            name=repo_id.split("/")[-1],
-            repo_id=repo_id,
-            splits=checked.sizes,
-            columns=columns,
-            configs=[{"config_name": "default", "data_files": files}],
-            **vars(info),
-        )
-    except ValueError as error:
-        raise PublishError(f"the dataset card cannot be written: {error}") from error
-    (target / "README.md").write_text(card, encoding="utf-8")
-    if problems := validate_card(card, target, kind="dataset"):
-        raise PublishError("the dataset card is not valid: " + "; ".join(problems))
 
 
 def write_folder(pairs: PairedDataset, target: Path) -> None:
@@ -393,41 +388,30 @@ def publish_dataset(
 
 
 def upload_dataset(
-    checked: CheckedDataset,
-    staged: Path,
-    repo_id: str,
-    *,
-    private: bool = False,
-    tag: str | None = None,
-    token: str | None = None,
-    progress: bool = False,
+    checked: CheckedDataset, staged: Path, repo_id: str, *, token: str | None = None, **options: Any
 ) -> Published:
-    """Upload what `staged_dataset` made, then stream the first pair of each split and compare it."""
-    message = f"{sum(checked.sizes.values())} pairs"
-    options: dict[str, Any] = {"private": private, "tag": tag, "token": token, "progress": progress}
-    published = upload(staged, repo_id, repo_type="dataset", message=message, **options)
-    try:
-        _read_back(checked, published, token)
-    except PublishError as error:
-        raise PublishError(f"{error}; {withdraw_tag(published, token)}") from error
-    return published
+    """Upload what `staged_dataset` made, then stream the first pair of each split and compare it.
 
-
-def _read_back(checked: CheckedDataset, published: Published, token: str | None) -> None:
+    Args: `options` as in `upload`.
+    """
     from datasets import load_dataset
 
-    for name, pairs in checked.splits.items():
-        try:
-            stream = load_dataset(published.repo_id, split=name, revision=published.commit, streaming=True, token=token)
-            first = next(iter(PairedDataset.open(stream)))
-            equal = all(np.array_equal(getattr(first, band), getattr(pairs[0], band)) for band in BANDS)
-        except Exception as error:  # of a dozen kinds, as in `PairedDataset.open`
-            raise PublishError(
-                f"{published.repo_id} is published, but its split {name} cannot be streamed: {type(error).__name__}: "
-                f"{error}"
-            ) from error
-        if not equal:
-            raise PublishError(
-                f"{published.repo_id} is published, but the first pair of {name} differs from {pairs[0].name} in "
-                f"{checked.folder}"
-            )
+    def read_back(published: Published) -> None:
+        for name, pairs in checked.splits.items():
+            try:
+                stream = load_dataset(repo_id, split=name, revision=published.commit, streaming=True, token=token)
+                first = next(iter(PairedDataset.open(stream)))
+                equal = all(np.array_equal(getattr(first, band), getattr(pairs[0], band)) for band in BANDS)
+            except Exception as error:  # of a dozen kinds, as in `PairedDataset.open`
+                raise PublishError(
+                    f"{repo_id} is published, but its split {name} cannot be streamed: {type(error).__name__}: {error}"
+                ) from error
+            if not equal:
+                raise PublishError(
+                    f"{repo_id} is published, but the first pair of {name} differs from {pairs[0].name} in "
+                    f"{checked.folder}"
+                )
+
+    message = f"{sum(checked.sizes.values())} pairs"
+    options |= {"message": message, "token": token, "verify": read_back}
+    return upload(staged, repo_id, repo_type="dataset", **options)

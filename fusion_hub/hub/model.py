@@ -1,8 +1,4 @@
-"""Publish a trained pipeline: stage, check, one commit and a tag, download and compare.
-
-with staged_model("runs/street/pipeline", "me/street") as staged:
-    published = upload_model(staged, "me/street", tag="v1")
-"""
+"""Publish a trained pipeline: stage, check, one commit and a tag, download and compare."""
 
 import json
 import os
@@ -12,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -24,9 +20,16 @@ from safetensors import safe_open
 
 import fusion_hub
 from fusion_hub.data.synthetic import GeneratedPair, generate_scene
-from fusion_hub.hub.card_checks import class_name, find_local_paths, is_local_path, read_config, read_json
+from fusion_hub.hub.card_checks import (
+    TEMPLATES,
+    class_name,
+    find_local_paths,
+    is_local_path,
+    read_config,
+    read_json,
+)
 from fusion_hub.hub.cards import describe_set, find_origin, render_model_card, set_key, validate_card
-from fusion_hub.hub.upload import Published, PublishError, check_repo_id, plan, progress_bars, upload, withdraw_tag
+from fusion_hub.hub.upload import Published, PublishError, check_repo_id, plan, progress_bars, upload
 from fusion_hub.image.luminance import quantize
 from fusion_hub.pipelines import FusionPipeline, checkpoints
 from fusion_hub.pipelines.file_checks import check_model_folder
@@ -35,8 +38,6 @@ HALF = "fp16"
 """The variant beside the full weights."""
 REPORTS = ("training.json", "metrics.json", "speed.json")
 """JSON files beside the weights that are published with them; only the first one is required."""
-LICENSE_TEXTS = ("apache-2.0", "creativeml-openrail-m")
-"""Licenses whose text is part of the package; another one must be in the checkpoint's folder, as `LICENSE`."""
 SAMPLE_SEED, SAMPLE_HEIGHT, SAMPLE_WIDTH, SAMPLE_GAP = 0, 240, 320, 8
 REQUIRED = (
     *("README.md", "LICENSE", "model_index.json", "pipeline.py", "config.yaml", "training.json", "sample.png"),
@@ -138,9 +139,20 @@ def staged_model(
             medical = any(describe_set(entry, data_terms or {}).medical for entry in datasets)
             sample = generate_scene(SAMPLE_SEED, SAMPLE_HEIGHT, SAMPLE_WIDTH, "brain" if medical else "night_street")
             expected = fuse_sample(pipeline, sample)
-            _save_sample(sample, expected, folder / "sample.png")
-            _save_half(pipeline, folder)
-            _stage_license(source, folder, find_origin(read_config(folder), licence, base_model).license)
+            gap = np.full((SAMPLE_HEIGHT, SAMPLE_GAP, 3), 255, np.uint8)
+            infrared = np.repeat(sample.infrared[..., None], 3, axis=2)
+            row = np.concatenate([sample.visible, gap, infrared, gap, quantize(expected)], axis=1)
+            Image.fromarray(row).save(folder / "sample.png", optimize=True)
+            pipeline.model.half()
+            for key, value in pipeline.model.state_dict().items():
+                if not torch.isfinite(value).all():
+                    raise ValueError(f"the weight {key} has values beyond half precision: train with weight decay")
+            pipeline.save_pretrained(folder, variant=HALF)
+            license_id = find_origin(read_config(folder), licence, base_model).license
+            terms = TEMPLATES / f"LICENSE.{license_id}.txt"  # other licenses are in the checkpoint's folder
+            if not terms.is_file() and not (terms := source / "LICENSE").is_file():
+                raise FileNotFoundError(f"the text of the license {license_id} is not known here: put it into {terms}")
+            shutil.copyfile(terms, folder / "LICENSE")
             if (notes := source / "notes.md").is_file():  # becomes a part of the card
                 shutil.copyfile(notes, folder / "notes.md")
             card = render_model_card(
@@ -161,25 +173,11 @@ def staged_model(
         yield StagedModel(folder, name, sample, expected)
 
 
-def upload_model(
-    staged: StagedModel,
-    repo_id: str,
-    *,
-    private: bool = False,
-    tag: str | None = None,
-    token: str | None = None,
-    progress: bool = False,
-) -> Published:
-    """Upload what `staged_model` made, download it into a new cache and compare; see `publish_model`."""
+def upload_model(staged: StagedModel, repo_id: str, *, token: str | None = None, **options: Any) -> Published:
+    """Upload what `staged_model` made, download it into a new cache and compare; `options` as in `upload`."""
     message = f"{staged.name}, by fusion_hub {fusion_hub.__version__}"
-    options: dict[str, Any] = {"private": private, "tag": tag, "token": token, "progress": progress}
-    published = upload(staged.folder, repo_id, message=message, **options)
-    try:
-        with progress_bars(progress):
-            compare(staged, published, token)
-    except PublishError as error:
-        raise PublishError(f"{error}; {withdraw_tag(published, token)}") from error
-    return published
+    verify = partial(compare, staged, token=token)
+    return upload(staged.folder, repo_id, message=message, token=token, verify=verify, **options)
 
 
 def compare(staged: StagedModel, published: Published, token: str | None = None) -> None:
@@ -188,16 +186,15 @@ def compare(staged: StagedModel, published: Published, token: str | None = None)
     Raises:
         PublishError: it cannot be loaded, or a pixel differs.
     """
-    revision = published.tag or published.commit
-    where: dict[str, Any] = {"revision": revision, "token": token}
-    for title, variant in (("full", None), (HALF, HALF)):
+    repo_id, revision = published.repo_id, published.tag or published.commit
+    for variant in DTYPES:
         with tempfile.TemporaryDirectory(prefix="fusion_hub_cache_") as cache:
+            where: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache}
             try:
-                loaded = FusionPipeline.from_pretrained(published.repo_id, variant=variant, cache_dir=cache, **where)
-                found = fuse_sample(loaded, staged.sample)
+                found = fuse_sample(FusionPipeline.from_pretrained(repo_id, variant=variant, **where), staged.sample)
             except (ValueError, OSError) as error:
                 raise PublishError(
-                    f"{published.repo_id} is on the Hub at {revision} but cannot be loaded from there: {error}"
+                    f"{repo_id} is on the Hub at {revision} but cannot be loaded from there: {error}"
                 ) from error
         expected = staged.expected
         if variant is not None:
@@ -205,7 +202,7 @@ def compare(staged: StagedModel, published: Published, token: str | None = None)
         if not np.array_equal(found, expected):
             largest = float(np.abs(found - expected).max()) if found.shape == expected.shape else "its size"
             raise PublishError(
-                f"the {title} weights of {published.repo_id} at {revision} give another image than the local ones "
+                f"the {variant or 'full'} weights of {repo_id} at {revision} give another image than the local ones "
                 f"(largest difference: {largest})"
             )
 
@@ -252,34 +249,6 @@ def _stage_reports(source: Path, folder: Path, evaluation: Path | None) -> None:
         if file.is_file():
             content = without_local_paths(json.loads(file.read_text(encoding="utf-8")))
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _save_sample(sample: GeneratedPair, fused: np.ndarray, file: Path) -> None:
-    """Visible, infrared and fused side by side."""
-    infrared = np.repeat(sample.infrared[..., None], 3, axis=2)
-    gap = np.full((sample.visible.shape[0], SAMPLE_GAP, 3), 255, np.uint8)
-    row = [sample.visible, gap, infrared, gap, quantize(fused)]
-    Image.fromarray(np.concatenate(row, axis=1)).save(file, optimize=True)
-
-
-def _save_half(pipeline: FusionPipeline, folder: Path) -> None:
-    """Add the weights in half precision; the pipeline's own are converted."""
-    pipeline.model.half()
-    too_large = [name for name, value in pipeline.model.state_dict().items() if not torch.isfinite(value).all()]
-    if too_large:
-        raise ValueError(f"the weight {too_large[0]} has values beyond half precision: train with weight decay")
-    pipeline.save_pretrained(folder, variant=HALF)
-
-
-def _stage_license(source: Path, folder: Path, license_id: str) -> None:
-    own = source / "LICENSE"
-    if license_id in LICENSE_TEXTS:
-        text = (files("fusion_hub") / "templates" / f"LICENSE.{license_id}.txt").read_text(encoding="utf-8")
-    elif own.is_file():
-        text = own.read_text(encoding="utf-8")
-    else:
-        raise FileNotFoundError(f"the text of the license {license_id} is not known here: put it into {own}")
-    (folder / "LICENSE").write_text(text, encoding="utf-8")
 
 
 def without_local_paths(value: Any) -> Any:

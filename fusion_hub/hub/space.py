@@ -99,18 +99,11 @@ def publish_space(
 
 
 def upload_space(
-    staged: Path,
-    repo_id: str,
-    *,
-    private: bool = False,
-    hardware: str | None = None,
-    token: str | None = None,
-    progress: bool = False,
+    staged: Path, repo_id: str, *, hardware: str | None = None, token: str | None = None, **options: Any
 ) -> Published:
-    """Upload what `staged_space` made, then request the hardware."""
-    options: dict[str, Any] = {"private": private, "token": token, "space_sdk": "gradio", "progress": progress}
-    message = f"Fusion Hub {fusion_hub.__version__}"
-    published = upload(staged, repo_id, repo_type="space", message=message, **options)
+    """Upload what `staged_space` made, then request the hardware; `options` as in `upload`."""
+    options |= {"message": f"Fusion Hub {fusion_hub.__version__}", "space_sdk": "gradio", "token": token}
+    published = upload(staged, repo_id, repo_type="space", **options)
     if hardware is not None:
         try:
             HfApi(token=token).request_space_hardware(repo_id, SpaceHardware(hardware))

@@ -1,6 +1,4 @@
-"""Publish a folder on the Hub: one commit, then a tag.
-
-    published = upload(Path("staged"), "me/street", message="Street v1", tag="v1")
+"""Publish a folder on the Hub, in one commit and then a tag: `upload(Path("staged"), "me/street", message="Street")`.
 
 The order makes it safe to stop at any point and to run again. The Hub stores large files by their hash first. One
 commit follows, which the Hub refuses if somebody else has committed since. The Hub's copy is then compared with the
@@ -120,6 +118,7 @@ def upload(
     token: str | None = None,
     space_sdk: str | None = None,
     progress: bool = False,
+    verify: Callable[[Published], None] | None = None,
 ) -> Published:
     """Make a repository equal to a folder in one commit, and tag that commit.
 
@@ -134,6 +133,7 @@ def upload(
         token: Hub token; by default that of `hf auth login` or `HF_TOKEN`.
         space_sdk: SDK of a new Space, `"gradio"`.
         progress: show progress bars.
+        verify: a test of what is on the Hub. If it raises a `PublishError`, a new tag is deleted again.
 
     Raises:
         PublishError: the folder cannot be published, or the Hub refuses it or cannot be reached. No new tag exists
@@ -143,48 +143,65 @@ def upload(
     check_repo_id(repo_id)
     if tag is not None and not _TAG.fullmatch(tag):
         raise PublishError(f"{tag!r} is not a valid tag: use a name such as v1, of letters, digits, '.', '_' and '-'")
-    api = _connect(token)
+    if constants.is_offline_mode():
+        raise PublishError("HF_HUB_OFFLINE is set, and publishing needs the Hub: unset it")
+    if not (token := token or get_token()):
+        raise PublishError(
+            "there is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN to a token with write access"
+        )
+    api = HfApi(token=token)
     where: dict[str, Any] = {"repo_id": repo_id, "repo_type": repo_type}
+
+    def find_or_create() -> Any:
+        try:
+            return api.repo_info(**where)
+        except RepositoryNotFoundError:  # or it is hidden from this token; creating it fails then
+            api.create_repo(**where, private=private, space_sdk=space_sdk, exist_ok=True)
+            return api.repo_info(**where)
 
     def tags() -> dict[str, str]:
         return {ref.name: ref.target_commit for ref in api.list_repo_refs(**where).tags}
+
+    def commit_folder() -> str:
+        # A repeated attempt whose first answer was lost finds nothing to commit and returns the head.
+        settings: dict[str, Any] = {"commit_message": message, "parent_commit": head.sha, "delete_patterns": "*"}
+        return api.upload_folder(**where, folder_path=folder, **settings).oid
 
     def make_tag() -> None:
         if tags().get(tag or "") != commit:  # otherwise an earlier attempt made it and its answer was lost
             api.create_tag(**where, tag=tag or "", revision=commit)
 
     with progress_bars(progress):
-        _ensure_repository(api, where, private, space_sdk)
-        earlier = _ask(repo_id, tags).get(tag or "")
-        if earlier is not None:
-            commit = earlier
-            if _differences(api, where, folder, files, commit):
-                raise PublishError(
-                    f"the tag {tag} of {repo_id} marks another version, commit {commit[:8]}: choose another tag"
-                )
-        else:
-            parent = _ask(repo_id, lambda: str(api.repo_info(**where).sha))
-            # A repeated attempt whose first answer was lost finds nothing to commit and returns the head.
-            commit = _ask(
-                repo_id,
-                lambda: (
-                    api.upload_folder(
-                        **where, folder_path=folder, commit_message=message, parent_commit=parent, delete_patterns="*"
-                    ).oid
-                ),
+        head = _ask(repo_id, find_or_create)
+        if private and not head.private:
+            raise PublishError(
+                f"{repo_id} exists and is public: make it private in its settings first, or choose another name"
             )
-            if differences := _differences(api, where, folder, files, commit):
-                raise PublishError(
-                    f"the Hub did not store {repo_id} as it was sent ({', '.join(differences)} in commit "
-                    f"{commit[:8]}): it was not tagged, run the same command again"
-                )
-            if tag is not None:
-                _ask(repo_id, make_tag)
-    url = hub_url(repo_id, repo_type)
-    return Published(repo_id, repo_type, commit, tag, url, tag is not None and earlier is None)
+        earlier = _ask(repo_id, tags).get(tag or "")
+        commit = earlier or _ask(repo_id, commit_folder)
+        differences = _differences(api, where, folder, files, commit)
+        if differences and earlier:
+            raise PublishError(
+                f"the tag {tag} of {repo_id} marks another version, commit {commit[:8]}: choose another tag"
+            )
+        if differences:
+            raise PublishError(
+                f"the Hub did not store {repo_id} as it was sent ({', '.join(differences)} in commit {commit[:8]}): it "
+                "was not tagged, run the same command again"
+            )
+        new_tag = tag is not None and earlier is None
+        if new_tag:
+            _ask(repo_id, make_tag)
+        published = Published(repo_id, repo_type, commit, tag, hub_url(repo_id, repo_type), new_tag)
+        try:
+            if verify is not None:
+                verify(published)
+        except PublishError as error:
+            raise PublishError(f"{error}; {_withdraw_tag(api, where, published)}") from error
+    return published
 
 
-def withdraw_tag(published: Published, token: str | None) -> str:
+def _withdraw_tag(api: HfApi, where: dict[str, Any], published: Published) -> str:
     """Delete the tag of a faulty version if this run made it. Returns what happened, for an error message."""
     tag = published.tag
     if tag is None:
@@ -192,40 +209,10 @@ def withdraw_tag(published: Published, token: str | None) -> str:
     if not published.new_tag:
         return f"its tag {tag} existed before and stays"
     try:
-        api = _connect(token)
-        _ask(published.repo_id, lambda: api.delete_tag(published.repo_id, repo_type=published.repo_type, tag=tag))
+        _ask(published.repo_id, lambda: api.delete_tag(**where, tag=tag))
     except PublishError as error:
         return f"its tag {tag} could not be removed ({error}), remove it by hand"
     return f"its tag {tag} was removed again; run the same command again"
-
-
-def _connect(token: str | None) -> HfApi:
-    if constants.is_offline_mode():
-        raise PublishError("HF_HUB_OFFLINE is set, and publishing needs the Hub: unset it")
-    if not (token or get_token()):
-        raise PublishError(
-            "there is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN to a token with write access"
-        )
-    return HfApi(token=token or get_token())
-
-
-def _ensure_repository(api: HfApi, where: dict[str, Any], private: bool, space_sdk: str | None) -> None:
-    def is_private() -> bool | None:
-        try:
-            return bool(api.repo_info(**where).private)
-        except RepositoryNotFoundError:
-            return None  # or hidden from this token; creating it will fail then
-
-    found = _ask(where["repo_id"], is_private)
-    if found is None:
-        _ask(
-            where["repo_id"],
-            lambda: api.create_repo(**where, private=private, space_sdk=space_sdk, exist_ok=True),
-        )
-    elif private and not found:
-        raise PublishError(
-            f"{where['repo_id']} exists and is public: make it private in its settings first, or choose another name"
-        )
 
 
 def _differences(
@@ -237,7 +224,7 @@ def _differences(
     planned = {file.path: file for file in files}
 
     def is_equal(path: str) -> bool:
-        if path not in stored or path not in planned or stored[path].size != planned[path].size:
+        if path not in stored or path not in planned:
             return False
         if (lfs := stored[path].lfs) is not None:
             return lfs.sha256 == planned[path].sha256

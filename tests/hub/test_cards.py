@@ -323,6 +323,7 @@ MISTAKES = {
     "base without relation": ("tags:\n", "base_model: a/b\ntags:\n", "base_model_relation is missing"),
     "unknown relation": ("tags:\n", "base_model: a/b\nbase_model_relation: child\ntags:\n", "relation is 'child'"),
     "base under another license": ("tags:\n", BASE, "is under creativeml-openrail-m"),
+    "base in a list": ("tags:\n", BASE.replace(SD15, f"[{SD15}, a/b]"), "is under creativeml-openrail-m"),
     "restrictions not passed on": ("license: apache-2.0", "license: creativeml-openrail-m", "passing its use-based"),
     "entry without a split": ("      split: test\n", "", "says None for EN on tno"),
     "entry without a set": ("      type: tno\n", "", "metadata cannot be read"),
@@ -556,6 +557,7 @@ def test_dataset_cards_refuse_invalid_values(settings: dict[str, Any]) -> None:
         ("pretty_name: Roads\n", "", "lacks 'pretty_name'"),
         ("tags:\n", "configs:\n- data_files:\n  - path: no/*.csv\ntags:\n", "no file of the repository matches 'no/"),
         ("tags:\n", "configs:\n- data_files:\n  - path: ../x\ntags:\n", "no file of the repository matches '../x'"),
+        ("tags:\n", "configs:\n- data_files: '*'\ntags:\n", "an entry has no config_name"),
         ("import PairedDataset", "import PairDataset", "imports 'PairDataset'"),
     ],
 )
