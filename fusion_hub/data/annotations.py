@@ -37,14 +37,8 @@ SAME_OBJECT = 0.5
 _ROUNDING = 1.0  # pixels by which a box may leave its picture
 _MOST_XML_BYTES = 16 << 20
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
-_SYNONYMS = {
-    "people": "person",
-    "pedestrian": "person",
-    "bike": "bicycle",
-    "motorbike": "motorcycle",
-    "automobile": "car",
-    "light": "lamp",
-}
+_SYNONYMS = {"people": "person", "pedestrian": "person", "bike": "bicycle", "motorbike": "motorcycle"}
+_SYNONYMS |= {"automobile": "car", "light": "lamp"}
 
 Boxes = tuple[np.ndarray, np.ndarray]
 """Boxes `(N, 4)` and the class of each `(N,)`."""
@@ -157,11 +151,7 @@ def find_labels(pairs: Sequence[Pair]) -> list[LabeledPair]:
 
 
 def find_boxes(
-    pairs: Sequence[Pair],
-    classes: Sequence[str],
-    annotations: Sequence[str] | None = None,
-    *,
-    every_class: bool = True,
+    pairs: Sequence[Pair], classes: Sequence[str], annotations: Sequence[str] | None = None, *, every_class: bool = True
 ) -> list[BoxedPair]:
     """The boxes that belong to pairs.
 
@@ -313,14 +303,13 @@ def _selected(file: BoxFile, stem: str, ids: Mapping[str, int]) -> Boxes:
 def _read_folder(visible: Path, annotations: Sequence[str] | None) -> list[BoxFile]:
     """The requested files of boxes beside the folder of visible pictures."""
     files = _box_files(visible)
-    folder, kind = files[0].parent, files[0].suffix
+    folder, kind, found = files[0].parent, files[0].suffix, {file.stem: file for file in files}
     if kind != ".json":
         if annotations is not None:
             raise ValueError(f"{folder} holds one file of boxes for each picture: leave the choice of annotations out")
         if kind == ".xml":
             return [_read_voc(files)]
-        return [_read_yolo({file.stem: file for file in files}, visible, _class_list(folder))]
-    found = {file.stem: file for file in files}
+        return [_read_yolo(found, visible, _class_list(folder))]
     wanted = list(found) if annotations is None else list(dict.fromkeys(annotations))
     if not wanted or (unknown := [name for name in wanted if name not in found]):
         requested = f"{unknown[0]!r} was requested" if wanted else "none was requested"
@@ -457,40 +446,34 @@ def _parse_xml(file: Path) -> ElementTree.Element:
 
 
 def _read_yolo(files: Mapping[str, Path], visible: Path, classes: Sequence[str]) -> BoxFile:
-    """YOLO text files; a picture without a file has no object."""
+    """YOLO text files; a picture without a file has no object.
+
+    A line has a class number and, in [0, 1], a box (center x, center y, width, height), which a score or key points may
+    follow, or the corners of an outline.
+    """
     pictures = {}
     for picture in images_in(visible):
-        height, width = read_header(picture, "picture").size
-        rows = _yolo_rows(files[picture.stem], (width, height), len(classes)) if picture.stem in files else []
-        pictures[picture.stem] = _collected(rows, (width, height))
+        size, file, rows = read_header(picture, "picture").size[::-1], files.get(picture.stem, picture), []
+        for number, line in enumerate([] if file is picture else _text(file).splitlines(), start=1):
+            if not line.strip():
+                continue
+            where = f"{file}, line {number}"
+            try:
+                class_id, *numbers = (float(word) for word in line.split())
+                if len(numbers) >= 6 and len(numbers) % 2 == 0:
+                    box = np.array([f(numbers[start::2]) for f in (min, max) for start in (0, 1)])
+                else:
+                    x, y, width, height = numbers[:4]
+                    box = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+            except ValueError as error:
+                raise ValueError(
+                    f"{where} is not a YOLO box: write class, center x, center y, width, height"
+                ) from error
+            if not class_id.is_integer() or not 0 <= class_id < len(classes):
+                raise ValueError(f"{where} has the class {class_id:g}: there are 0 to {len(classes) - 1}")
+            rows.append((int(class_id), _clipped(box * np.array(size * 2), size, file, file.stem)))
+        pictures[picture.stem] = _collected(rows, size)
     return BoxFile(dict(enumerate(classes)), pictures)
-
-
-def _yolo_rows(file: Path, size: tuple[int, int], classes: int) -> list[tuple[int, np.ndarray]]:
-    """Lines of a class number and, in [0, 1], a box (center x, center y, width, height) or the corners of an outline.
-
-    A score or key points may follow a box.
-    """
-    rows = []
-    for number, line in enumerate(_text(file).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            class_id, *numbers = (float(word) for word in line.split())
-            if len(numbers) >= 6 and len(numbers) % 2 == 0:
-                low, high = (np.array([f(numbers[::2]), f(numbers[1::2])]) for f in (min, max))
-            else:
-                x, y, width, height = numbers[:4]
-                low, high = (np.array([x + sign * width / 2, y + sign * height / 2]) for sign in (-1, 1))
-        except ValueError as error:
-            raise ValueError(
-                f"{file}, line {number} is not a YOLO box: write class, center x, center y, width, height"
-            ) from error
-        if not class_id.is_integer() or not 0 <= class_id < classes:
-            raise ValueError(f"{file}, line {number} has the class {class_id:g}: there are 0 to {classes - 1}")
-        box = np.concatenate([low, high]) * np.array(size * 2)
-        rows.append((int(class_id), _clipped(box, size, file, file.stem)))
-    return rows
 
 
 def _text(file: Path) -> str:

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from fusion_hub.data.paired_dataset import PairedDataset
-from fusion_hub.data.pairs import READ_ERRORS, ImageSource, Pair
+from fusion_hub.data.pairs import READ_ERRORS, ImageSource
 from fusion_hub.image.luminance import Role, ValueRange, quantize
 from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import pad_reflect
@@ -76,9 +76,8 @@ class CropSource:
         elif not known:
             raise ValueError(f"exclude={str(file)!r} with a source that has no path: give dataset=, its name there")
         if not known & {dataset for dataset, _ in rows}:
-            _LOG.warning(
-                "%s lists no dataset named like %s: nothing is excluded; see CropSource.dataset", file, self.source
-            )
+            text = "%s lists no dataset named like %s: nothing is excluded; see CropSource.dataset"
+            _LOG.warning(text, file, self.source)
         return {name for dataset, name in rows if dataset in known}
 
 
@@ -122,9 +121,7 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
         if scale_jitter is not None and not 0 < scale_jitter[0] <= scale_jitter[1] <= 1:
-            raise ValueError(
-                f"scale_jitter is {scale_jitter}; give (smallest, largest) with 0 < smallest <= largest <= 1"
-            )
+            raise ValueError(f"scale_jitter is {scale_jitter}; give (smallest, largest): 0 < smallest <= largest <= 1")
         if not 0 <= swap_probability <= 1:
             raise ValueError(f"swap_probability is {swap_probability}; it must be in [0, 1]")
         if not 0 <= gain_jitter < 1:
@@ -134,9 +131,7 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         self.scale_jitter, self.swap_probability, self.gain_jitter = scale_jitter, swap_probability, gain_jitter
         self.sources = list(sources)
         self.sets = [source.open() for source in sources]
-        weights = [
-            len(s) if source.weight is None else source.weight for s, source in zip(self.sets, sources, strict=True)
-        ]
+        weights = [len(s) if c.weight is None else c.weight for s, c in zip(self.sets, sources, strict=True)]
         if sum(weights) <= 0 or min(weights) < 0:
             raise ValueError(f"the weights of the sources are {weights}; they must be at least 0, one of them above")
         self._upper = np.cumsum(np.asarray(weights, dtype=np.float64)) / sum(weights)
@@ -209,11 +204,23 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
 
     def _planes(self, which: int, index: int) -> np.ndarray:
         """Luminance of one pair, (2, H, W) uint8, visible first."""
-        planes = self._luminance.get((which, index))
-        if planes is None:
-            planes = _read_pair(self.sets[which][index], self.sets[which].description, self.sources[which])
-            if self.cache:
-                self._luminance[which, index] = planes
+        if (planes := self._luminance.get((which, index))) is not None:
+            return planes
+        pairs, source = self.sets[which], self.sources[which]
+        pair, where = pairs[index], f"{pairs.description}: "
+        try:
+            visible = luminance(pair.visible_source, value_range=source.visible_range)
+            infrared = luminance(pair.infrared_source, stretch=True, value_range=source.infrared_range)
+        except READ_ERRORS as error:
+            raise ValueError(f"{where}pair {pair.name!r} cannot be read: {error}. {_ADVICE}") from error
+        if visible.shape != infrared.shape:
+            sizes = " and ".join(f"{w}x{h}" for h, w in (visible.shape, infrared.shape))
+            raise ValueError(
+                f"{where}the pictures of pair {pair.name!r} are {sizes}; they must be registered. {_ADVICE}"
+            )
+        planes = np.stack([visible, infrared])
+        if self.cache:
+            self._luminance[which, index] = planes
         return planes
 
 
@@ -230,15 +237,3 @@ def luminance(picture: ImageSource, stretch: bool = False, value_range: ValueRan
     """
     role: Role = "infrared" if stretch else "visible"
     return quantize(FusionImageProcessor().luminance(picture, role, value_range=value_range))
-
-
-def _read_pair(pair: Pair, where: str, source: CropSource) -> np.ndarray:
-    try:
-        visible = luminance(pair.visible_source, value_range=source.visible_range)
-        infrared = luminance(pair.infrared_source, stretch=True, value_range=source.infrared_range)
-    except READ_ERRORS as error:
-        raise ValueError(f"{where}: pair {pair.name!r} cannot be read: {error}. {_ADVICE}") from error
-    if visible.shape != infrared.shape:
-        sizes = " and ".join(f"{w}x{h}" for h, w in (visible.shape, infrared.shape))
-        raise ValueError(f"{where}: the pictures of pair {pair.name!r} are {sizes}; they must be registered. {_ADVICE}")
-    return np.stack([visible, infrared])

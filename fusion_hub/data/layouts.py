@@ -6,6 +6,7 @@ import json
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,9 +89,7 @@ def _open_layout(folder: Path, split: str | None) -> tuple[list[Pair], Findings,
         for flat in (folder, *_folders(folder, _PICTURE_FOLDERS)):
             if images_in(flat):
                 return *_pair_mixed_folder(flat), str(flat)
-    names = [f.name for f in _folders(folder)]
-    visible = folder / choose_name(names, VISIBLE_NAMES, "visible", str(folder), "folder")
-    infrared = folder / choose_name(names, INFRARED_NAMES, "infrared", str(folder), "folder")
+    visible, infrared = map(folder.joinpath, choose_names([f.name for f in _folders(folder)], str(folder), "folder"))
     if split is None:
         return *pair_folders(visible, infrared), str(folder)
     visible_split, infrared_split = subfolder(visible, split), subfolder(infrared, split)
@@ -142,9 +141,8 @@ def _pair_mixed_folder(folder: Path) -> Found:
     sample = files[:: max(1, len(files) // 8)][:8]
     thermal = [_holds_thermal_channel(file) for file in sample]
     if all(thermal):
-        findings.notes.append(
-            f"the files of {folder} hold RGB and, as the fourth channel, a thermal image: it is used as infrared"
-        )
+        note = f"the files of {folder} hold RGB and, as the fourth channel, a thermal image: it is used as infrared"
+        findings.notes.append(note)
         return [Pair(f.stem, Channels(f, "RGB"), Channels(f, "fourth")) for f in files], findings
     if any(thermal):
         raise ValueError(
@@ -221,8 +219,7 @@ def _as_pairs(result: Pairing, findings: Findings) -> list[Pair]:
 def _pair_metadata(file: Path) -> Found:
     rows = read_rows(file)
     columns = list(dict.fromkeys(key for row in rows for key in row if key is not None))
-    visible = choose_name(columns, VISIBLE_NAMES, "visible", str(file), "column")
-    infrared = choose_name(columns, INFRARED_NAMES, "infrared", str(file), "column")
+    visible, infrared = choose_names(columns, str(file), "column")
     name = find_name_column(columns)
     pairs, findings = [], Findings()
     listed: set[Path] = set()
@@ -309,19 +306,18 @@ def _parse_csv(text: str, file: Path) -> list[dict[str, Any]]:
 
 def _parse_json(text: str, file: Path) -> list[dict[str, Any]]:
     rows: list[Any] = []
-    stripped = text.strip()
-    if stripped.startswith("["):
+    array = text.lstrip().startswith("[")
+    for number, part in enumerate([text.strip()] if array else text.splitlines(), start=1):
         try:
-            rows = json.loads(stripped)
+            rows += json.loads(part) if array else [json.loads(part)] if part.strip() else []
         except (json.JSONDecodeError, RecursionError) as error:
-            where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-            raise ValueError(f"{file}{where} is not a JSON array: write one JSON object for each pair") from error
-    else:
-        for number, line in enumerate(text.splitlines(), start=1):
-            try:
-                rows += [json.loads(line)] if line.strip() else []
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise ValueError(f"{file}, line {number} is not JSON: write one JSON object in each line") from error
+            line = getattr(error, "lineno", 1) if array else number
+            kind = (
+                "a JSON array: write one JSON object for each pair"
+                if array
+                else "JSON: write one JSON object in each line"
+            )
+            raise ValueError(f"{file}, line {line} is not {kind}") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise ValueError(f"{file}, entry {number} is a {type(row).__name__}: write a JSON object for each pair")
@@ -363,29 +359,30 @@ def _list_source(value: Any, where: str) -> ImageSource:
 
 
 def _refuse_repeated(pairs: Sequence[Pair], where: str) -> None:
-    seen: set[str] = set()
-    repeated = [pair.name for pair in pairs if pair.name in seen or seen.add(pair.name)]  # type: ignore[func-returns-value]
-    if repeated:
+    if repeated := [name for name, count in Counter(pair.name for pair in pairs).items() if count > 1]:
         raise ValueError(f"the same name for several pairs: {some(repeated)}. In {where}")
 
 
 # --- names and folders -----------------------------------------------------------------------------------------------
 
 
-def choose_name(seen: Sequence[str], understood: Sequence[str], role: str, where: str, kind: str) -> str:
-    """The one folder or column among `seen` that holds the pictures of `role`."""
-    matches = [name for name in seen if name.lower().removesuffix("_file_name") in understood]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        advice = "give the two folders as a tuple" if kind == "folder" else "rename or remove all but one"
-        raise ValueError(f"{where}: several {kind}s may be the {role} one: {', '.join(matches)}; {advice}")
-    suffix = " (or each with _file_name)" if kind == "column" else ""
-    raise ValueError(
-        f"{where}: no {role} {kind}. Seen: {some(seen)}. Understood, in any case: "
-        f"visible: {', '.join(VISIBLE_NAMES)}; infrared: {', '.join(INFRARED_NAMES)}{suffix}. "
-        + ("Rename it, or give a tuple (visible_dir, infrared_dir)" if kind == "folder" else "Rename it")
-    )
+def choose_names(seen: Sequence[str], where: str, kind: str) -> list[str]:
+    """The visible and the infrared one of the folders or columns `seen`."""
+    chosen = []
+    for role, understood in (("visible", VISIBLE_NAMES), ("infrared", INFRARED_NAMES)):
+        matches = [name for name in seen if name.lower().removesuffix("_file_name") in understood]
+        if len(matches) > 1:
+            advice = "give the two folders as a tuple" if kind == "folder" else "rename or remove all but one"
+            raise ValueError(f"{where}: several {kind}s may be the {role} one: {', '.join(matches)}; {advice}")
+        if not matches:
+            suffix = " (or each with _file_name)" if kind == "column" else ""
+            raise ValueError(
+                f"{where}: no {role} {kind}. Seen: {some(seen)}. Understood, in any case: "
+                f"visible: {', '.join(VISIBLE_NAMES)}; infrared: {', '.join(INFRARED_NAMES)}{suffix}. Rename it"
+                + (", or give a tuple (visible_dir, infrared_dir)" if kind == "folder" else "")
+            )
+        chosen += matches
+    return chosen
 
 
 def find_name_column(columns: Sequence[str]) -> str | None:

@@ -12,23 +12,10 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fusion_hub.data.layouts import (
-    INFRARED_NAMES,
-    VISIBLE_NAMES,
-    choose_name,
-    file_pair,
-    find_name_column,
-    holds_parquet,
-    list_pairs,
-    open_folder,
-    pair_folders,
-    safe_name,
-    subfolder,
-)
+from fusion_hub.data import layouts
 from fusion_hub.data.pairs import (
     READ_ERRORS,
     Findings,
-    ImageSource,
     Overlap,
     Pair,
     PairReport,
@@ -90,7 +77,7 @@ class PairedDataset:
         if isinstance(source, tuple) and len(source) == 2 and all(isinstance(s, str | os.PathLike) for s in source):
             return cls._open_two(Path(source[0]), Path(source[1]), split)
         if isinstance(source, list | tuple):
-            return cls._from_pairs(list_pairs(source), Findings(), f"a list of {len(source)} pairs")
+            return cls._from_pairs(layouts.list_pairs(source), Findings(), f"a list of {len(source)} pairs")
         if hasattr(source, "cast_column") and hasattr(source, "column_names"):
             return cls._from_table(source, f"a datasets.{type(source).__name__}")
         raise TypeError(
@@ -102,9 +89,9 @@ class PairedDataset:
     def _open_name(cls, source: str, split: str | None, streaming: bool) -> "PairedDataset":
         root = Path(source).expanduser()
         if root.is_dir():
-            if holds_parquet(root):
+            if layouts.holds_parquet(root):
                 return cls._open_table(os.fspath(root), split, streaming)
-            return cls._from_pairs(*open_folder(root, split))
+            return cls._from_pairs(*layouts.open_folder(root, split))
         if root.exists():
             raise ValueError(f"{source} is a file; give its folder, or a tuple (visible, infrared) for a single pair")
         if generated := _GENERATED.fullmatch(source):
@@ -121,18 +108,18 @@ class PairedDataset:
             if not path.exists():
                 raise FileNotFoundError(f"{path}: no such file or folder (given as one of two in a tuple)")
         if visible.is_file() and infrared.is_file():
-            pairs, notes = file_pair(visible, infrared)
+            pairs, notes = layouts.file_pair(visible, infrared)
             return cls._from_pairs(pairs, Findings(notes=notes), f"{visible} + {infrared}")
         if not (visible.is_dir() and infrared.is_dir()):
             raise ValueError(
                 f"{visible} and {infrared}: one is a file, the other a folder; give two folders or two files"
             )
         if split is not None:
-            visible_split, infrared_split = subfolder(visible, split), subfolder(infrared, split)
+            visible_split, infrared_split = layouts.subfolder(visible, split), layouts.subfolder(infrared, split)
             if visible_split is None or infrared_split is None:
                 raise ValueError(f"{visible} and {infrared} do not both have a folder {split!r}; leave split out")
             visible, infrared = visible_split, infrared_split
-        return cls._from_pairs(*pair_folders(visible, infrared), f"{visible} + {infrared}")
+        return cls._from_pairs(*layouts.pair_folders(visible, infrared), f"{visible} + {infrared}")
 
     @classmethod
     def _open_table(cls, path: str, split: str | None, streaming: bool) -> "PairedDataset":
@@ -171,8 +158,7 @@ class PairedDataset:
         if table.column_names is None:  # a stream that has not been looked at yet
             table = table._resolve_features()
         columns = list(table.column_names)
-        visible = choose_name(columns, VISIBLE_NAMES, "visible", description, "column")
-        infrared = choose_name(columns, INFRARED_NAMES, "infrared", description, "column")
+        visible, infrared = layouts.choose_names(columns, description, "column")
         for column in (visible, infrared):
             try:
                 # Undecoded: a bad picture then fails when it is read, not while iterating, and the mode stays (16 bit).
@@ -182,7 +168,7 @@ class PairedDataset:
         rows = _StreamRows if isinstance(table, IterableDataset) else _TableRows
         if rows is _StreamRows:  # `load_dataset` adds a decoder to streams from the Hub, which a cast does not remove
             table = table.decode(False)
-        dataset = cls(rows(table, visible, infrared, find_name_column(columns)), description)
+        dataset = cls(rows(table, visible, infrared, layouts.find_name_column(columns)), description)
         if dataset.length == 0:
             raise ValueError(f"{description}: the dataset has no rows")
         return dataset
@@ -327,21 +313,14 @@ class _TableRows:
         return self.pair(self.table[index], index)
 
     def pair(self, row: Mapping[str, Any], index: int) -> Pair:
-        return Pair(
-            self._name(row, index), self._source(row, self.visible, index), self._source(row, self.infrared, index)
-        )
-
-    def _name(self, row: Mapping[str, Any], index: int) -> str:
-        if self.name is not None and row[self.name] is not None:
-            return safe_name(str(row[self.name]))
-        path = row[self.visible].get("path") if isinstance(row[self.visible], Mapping) else None
-        return safe_name(PurePosixPath(str(path).split("::")[0]).stem) if path else f"{index:06d}"
-
-    def _source(self, row: Mapping[str, Any], column: str, index: int) -> ImageSource:
-        """An encoded picture; an empty cell becomes one that cannot be read, so that iterating goes on."""
-        return (
-            row[column] if row[column] is not None else {"bytes": b"", "path": f"row {index}, column {column}: empty"}
-        )
+        """The pictures of a row; an empty cell becomes one that cannot be read, so that iterating goes on."""
+        name = None if self.name is None else row[self.name]
+        if name is None:
+            path = row[self.visible].get("path") if isinstance(row[self.visible], Mapping) else None
+            name = PurePosixPath(str(path).split("::")[0]).stem if path else f"{index:06d}"
+        empty = {c: {"bytes": b"", "path": f"row {index}, column {c}: empty"} for c in (self.visible, self.infrared)}
+        sources = (cell if row[column] is None else row[column] for column, cell in empty.items())
+        return Pair(layouts.safe_name(str(name)), *sources)
 
 
 class _StreamRows(_TableRows):

@@ -147,8 +147,8 @@ class PairReport:
 
     @property
     def ok(self) -> bool:
-        defects = {name: items for name, items in self._sections().items() if name not in ("left_out", "notes")}
-        return self.usable > 0 and not any(defects.values())
+        defects = (items for name, items in self._sections().items() if name not in ("left_out", "notes"))
+        return self.usable > 0 and not any(defects)
 
     def raise_if_empty(self) -> "PairReport":
         """Return the report itself; raises `ValueError` with the whole report where no usable pair is left."""
@@ -167,9 +167,7 @@ class PairReport:
                 lines += [f"  warning: {item}" for item in items]
             elif items:
                 lines.append(f"  {name.replace('_', ' ')} ({len(items)}): {some(items, separator='; ')}")
-        if len(lines) == 1:
-            lines.append("  no problems found")
-        return "\n".join(lines)
+        return "\n".join(lines if len(lines) > 1 else [*lines, "  no problems found"])
 
 
 def inspect_pairs(pairs: Iterable[Pair], decode: bool) -> dict[str, Any]:
@@ -218,12 +216,10 @@ def _is_colored(source: ImageSource) -> bool:
     if not isinstance(source, Path | Mapping):
         return False
     try:
-        if read_header(source).channels < 3:
-            return False
-        picture = read_picture(source)
+        picture = read_picture(source) if read_header(source).channels >= 3 else None
     except (ValueError, OSError):
         return False
-    if picture.pixels.ndim != 3 or not picture.white:
+    if picture is None or picture.pixels.ndim != 3 or not picture.white:
         return False
     unit = picture.pixels[::4, ::4].astype(np.float32) / picture.white
     return float((unit.max(axis=2) - unit.min(axis=2)).mean()) > _COLORED

@@ -48,19 +48,12 @@ class CheckpointError(RuntimeError):
 
 @dataclass
 class TrainingState:
-    """All tensors of a run; saving reads them, loading writes them in place.
-
-    Attributes:
-        model: the network.
-        module: the training module (not wrapped), which holds the model and may have more tensors.
-        ema: averaged `model.parameters()`, in their order.
-        optimizer: AdamW over `module.parameters()`.
-    """
+    """All tensors of a run; saving reads them, loading writes them in place."""
 
     model: Network
-    module: nn.Module
-    ema: Sequence[Tensor]
-    optimizer: torch.optim.Optimizer
+    module: nn.Module  # the training module (not wrapped), which holds the model and may have more tensors
+    ema: Sequence[Tensor]  # averaged `model.parameters()`, in their order
+    optimizer: torch.optim.Optimizer  # AdamW over `module.parameters()`
 
     def tensor_files(self) -> dict[str, dict[str, Tensor]]:
         """The tensors of each file of a checkpoint, except for the optimizer's."""
@@ -105,22 +98,22 @@ def choose_checkpoint(output_dir: Path, resume: str, config: Mapping[str, Any]) 
         chosen = Path(resume)
         if damage := _damage(chosen):
             raise CheckpointError(f"resume = {resume} is no checkpoint: {damage}")
-    try:
-        changed = [] if chosen is None else differences(config, load_config(chosen / _CONFIG))
-    except OSError as error:
-        raise CheckpointError(f"{chosen} is no checkpoint: {_CONFIG} cannot be read ({error.strerror})") from error
-    if changed:
-        text = f"the config differs from that of {chosen}: " + "; ".join(changed)
-        if resume == "auto":
-            raise ConfigError(f"{text}. Choose another output_dir, or resume with the new values: --resume latest")
-        warnings.warn(text, stacklevel=2)
-    step = -1 if chosen is None else _read_state(chosen)["step"]
-    same = None if chosen is None else chosen.resolve()
-    if later := [folder for folder in found if _read_state(folder)["step"] >= step and folder.resolve() != same]:
-        start = "from scratch" if chosen is None else f"from {chosen}"
-        raise ConfigError(
-            f"{later[0]} is in the way of a run that starts {start}: remove it or choose another output_dir"
-        )
+    step, start = -1, "from scratch"
+    if chosen is not None:
+        step, start = _read_state(chosen)["step"], f"from {chosen}"
+        try:
+            changed = differences(config, load_config(chosen / _CONFIG))
+        except OSError as error:
+            raise CheckpointError(f"{chosen} is no checkpoint: {_CONFIG} cannot be read ({error.strerror})") from error
+        if changed:
+            text = f"the config differs from that of {chosen}: " + "; ".join(changed)
+            if resume == "auto":
+                raise ConfigError(f"{text}. Choose another output_dir, or resume with the new values: --resume latest")
+            warnings.warn(text, stacklevel=2)
+    for folder in found:
+        if _read_state(folder)["step"] >= step and not (chosen and folder.samefile(chosen)):
+            text = f"{folder} is in the way of a run that starts {start}"
+            raise ConfigError(f"{text}: remove it or choose another output_dir")
     return chosen
 
 
@@ -144,9 +137,7 @@ def save_checkpoint(
 ) -> Path:
     """Write `output_dir/step_<step>` and remove all but the newest `keep` checkpoints.
 
-    Args:
-        progress: what `state.json` is to hold: `step` and other numbers.
-        config: the resolved configuration.
+    `progress`, with `step` and other numbers, goes into `state.json`, `config` into `config.yaml`.
     """
     target = output_dir / f"step_{progress['step']:06d}"
     if not target.is_dir() or _damage(target):
@@ -159,8 +150,7 @@ def save_checkpoint(
                     state.model.save_config(part)
                 else:
                     state.model.config.save_pretrained(part)
-            # A parameter that never had a gradient has no moments.
-            moments = {
+            moments = {  # a parameter that never had a gradient has none
                 f"{name}:{key}": tensor
                 for name, parameter in state.module.named_parameters()
                 for key, tensor in state.optimizer.state.get(parameter, {}).items()
@@ -170,10 +160,9 @@ def save_checkpoint(
             files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
             text = json.dumps({**progress, "files": files}, indent=2, sort_keys=True) + "\n"
             (folder / _STATE).write_text(text, encoding="utf-8")
-    if keep is not None:
-        for old in find_checkpoints(output_dir)[:-keep]:
-            if old != target:
-                shutil.rmtree(old)
+    for old in [] if keep is None else find_checkpoints(output_dir)[:-keep]:
+        if old != target:
+            shutil.rmtree(old)
     return target
 
 

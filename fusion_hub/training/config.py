@@ -64,19 +64,11 @@ def check_options(config: Any) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """One paired set to sample from: `fusion_hub.data.CropSource` as a configuration file holds it.
+    """One paired set to sample from: `fusion_hub.data.CropSource`, which see, as a configuration file holds it.
 
-    `path` and `exclude` may contain environment variables, see `expand_variables`. Saved configs keep them as they are,
-    so they contain no paths of one machine.
-
-    Attributes:
-        path: what `PairedDataset.open` takes: a folder, a Hub dataset id, `generated`.
-        split: `train`, `test` ..., where there are several.
-        weight: how often a sample comes from this set, relative to the others. None: its number of pairs.
-        exclude: CSV file with the columns dataset and name: pairs to leave out, for example those of a benchmark.
-        dataset: the name of this set in that file. None: any part of `path`.
-        infrared_range, visible_range: what is black and white: auto, dtype, minmax, percentile, or two values
-            "LOW,HIGH"; as in the pipelines.
+    `path` is what `PairedDataset.open` takes: a folder, a Hub dataset id, `generated`. A range is auto, dtype, minmax,
+    percentile, or two values "LOW,HIGH". `path` and `exclude` may contain environment variables, see
+    `expand_variables`. Saved configs keep them as they are, so they contain no paths of one machine.
     """
 
     path: str

@@ -17,7 +17,6 @@ from fusion_hub.training.config import ConfigError, check_options, option
 from fusion_hub.training.samples import mixed_seed, sample_noise
 from fusion_hub.training.task import FusionTask
 
-MODEL_FIELDS = ("prediction_type", "inference_timestep", "use_d2fe", "use_edfd", "frequency", "cross_frequency")
 TIMESTEP_STREAM, NOISE_STREAM = 1, 2  # of the random numbers of a sample
 
 
@@ -62,11 +61,7 @@ class DiffFuseNetConfig:
 class DiffFuseNetTraining(nn.Module):
     """The whole training computation of one batch, so that DDP sees it in one forward.
 
-    Args:
-        model: the network; trained in place.
-        config: stages and weights.
-        max_steps: steps of the whole run; Stage I takes `stage_one_fraction` of them.
-        seed: noise and timesteps of a sample follow from (seed, sample number).
+    Stage I takes `stage_one_fraction` of `max_steps`. Noise and timestep follow from (seed, sample number).
     """
 
     def __init__(self, model: DiffFuseNetModel, config: DiffFuseNetConfig, max_steps: int, seed: int) -> None:
@@ -75,23 +70,13 @@ class DiffFuseNetTraining(nn.Module):
         self.stage_one_steps = round(max_steps * config.stage_one_fraction) if config.two_stage else 0
 
     def forward(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one batch.
-
-        Args:
-            batch: `visible` and `infrared` `(B, 1, H, W)` in [0, 1], `sample` `(B,)` sample numbers.
-            step: optimizer step, which decides the stage.
-
-        Returns:
-            The loss, a scalar, and its detached terms by name.
-        """
+        """The loss of a batch, a scalar, and its detached terms by name; `step` decides the stage."""
         visible, infrared = batch["visible"], batch["infrared"]
         stage_one = step < self.stage_one_steps
         frozen = self.config.freeze_d2fe and not stage_one
         features = self.model.analyze(visible, infrared, freeze_d2fe=frozen)
-        decoupling = features.low.new_zeros(())
-        if self.model.config["use_edfd"]:
-            low_visible, low_infrared = features.low.chunk(2)
-            decoupling = losses.decoupling_loss(features.specific, (low_visible, low_infrared))
+        use_edfd, low = self.model.config["use_edfd"], features.low
+        decoupling = losses.decoupling_loss(features.specific, low.chunk(2)) if use_edfd else low.new_zeros(())
         terms = {"decoupling": self.config.decoupling * decoupling}
         if stage_one:
             terms |= self._reconstruction(features, visible, infrared)
@@ -109,7 +94,7 @@ class DiffFuseNetTraining(nn.Module):
         images, rebuilt = torch.cat([visible, infrared]), self.model.reconstruct(features).float()
         return {
             "pixels": 2 * losses.intensity_loss(rebuilt, images, images) * 2,
-            "ssim": 2 * losses.reconstruction_ssim_loss(rebuilt, images),
+            "ssim": 2 * losses.ssim_loss(rebuilt, images),
             "gradient": 2 * 5 * losses.signed_gradient_loss(rebuilt, images, images),
         }
 
@@ -117,11 +102,11 @@ class DiffFuseNetTraining(nn.Module):
         # Stage II.
         fused = self.model.fuse(features, visible, infrared)[0].float()
         images = (fused, visible, infrared)
-        weighted_ssim, structure = losses.ssim_losses(*images)
+        ssim, structure = losses.ssim_losses(*images)
         terms = {
             "intensity": losses.intensity_loss(*images),
             "gradient": losses.signed_gradient_loss(*images, self.config.gradient_gain),
-            "ssim": weighted_ssim,
+            "ssim": ssim,
             "structure": structure,
             "fidelity": losses.fidelity_loss(*images),
             "difference_correlation": losses.difference_correlation_loss(*images),
@@ -159,7 +144,8 @@ class DiffFuseNetTask(FusionTask):
         """A new network, or a copy of `initial_weights`."""
         if self.config.initial_weights:
             return DiffFuseNetPipeline.from_pretrained(self.config.initial_weights).model
-        fields = {name: getattr(self.config, name) for name in MODEL_FIELDS}
+        names = ("prediction_type", "inference_timestep", "use_d2fe", "use_edfd", "frequency", "cross_frequency")
+        fields = {name: getattr(self.config, name) for name in names}
         try:
             return DiffFuseNetModel(**DIFFFUSENET_VARIANTS[self.config.variant], **fields)
         except ValueError as error:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusion_hub.metrics.correlation import pearson
-from fusion_hub.metrics.fidelity import VIF_MIN_SIDE, Moments, local_moments, similarity
+from fusion_hub.metrics.fidelity import VIF_MIN_SIDE, local_moments, similarity
 from fusion_hub.metrics.gradient import sobel
 
 
@@ -78,11 +78,6 @@ def unsigned_gradient_loss(fused: Tensor, visible: Tensor, infrared: Tensor, gai
     return F.l1_loss(magnitude(fused), gain * torch.maximum(magnitude(visible), magnitude(infrared)))
 
 
-def ssim_moments(fused: Tensor, *sources: Tensor) -> Moments:
-    """Moments of the fused image and each of n sources, `(n, B, 1, H - 10, W - 10)`; those of `fused` broadcast."""
-    return local_moments(torch.stack(sources), fused[None], gaussian_blur)
-
-
 def ssim_losses(fused: Tensor, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
     """The variance-weighted SSIM loss and the structure loss.
 
@@ -91,7 +86,7 @@ def ssim_losses(fused: Tensor, visible: Tensor, infrared: Tensor) -> tuple[Tenso
     constants, which count flat regions as equal. The second is 1 - mean(SSIM(F, V) + SSIM(F, I)) / 2 with constants of
     1e-6 and 1e-5, which do not: they penalize noise in a flat sky. It is not in the description.
     """
-    moments = ssim_moments(fused, visible, infrared)
+    moments = local_moments(torch.stack([visible, infrared]), fused[None], gaussian_blur)
     of_visible, of_infrared = similarity(moments, 1e-4, 9e-4)[0]
     var_visible, var_infrared = moments.var_x.clamp_min(0)
     share = (var_visible + 1e-6) / (var_visible + var_infrared + 2e-6)
@@ -99,14 +94,9 @@ def ssim_losses(fused: Tensor, visible: Tensor, infrared: Tensor) -> tuple[Tenso
     return 1 - weighted.mean(), 1 - similarity(moments, 1e-6, 1e-5)[0].mean()
 
 
-def mean_ssim_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-    """1 - (SSIM(F, V) + SSIM(F, I)) / 2 with the usual constants."""
-    return 1 - similarity(ssim_moments(fused, visible, infrared), 1e-4, 9e-4)[0].mean()
-
-
-def reconstruction_ssim_loss(reconstructed: Tensor, image: Tensor) -> Tensor:
-    """1 - SSIM of one image and its reconstruction."""
-    return 1 - similarity(ssim_moments(reconstructed, image), 1e-4, 9e-4)[0].mean()
+def ssim_loss(image: Tensor, *sources: Tensor) -> Tensor:
+    """1 - SSIM of an image and a source, with the usual constants; the mean over several sources."""
+    return 1 - similarity(local_moments(torch.stack(sources), image[None], gaussian_blur), 1e-4, 9e-4)[0].mean()
 
 
 def fidelity_loss(fused: Tensor, visible: Tensor, infrared: Tensor, noise_variance: float = 2.0) -> Tensor:
@@ -157,7 +147,7 @@ def range_loss(fused: Tensor) -> Tensor:
     return (F.relu(fused - 1) + F.relu(-fused)).mean()
 
 
-def decoupling_loss(specific: tuple[Tensor, Tensor], low: tuple[Tensor, Tensor]) -> Tensor:
+def decoupling_loss(specific: tuple[Tensor, Tensor], low: tuple[Tensor, ...]) -> Tensor:
     """cc(SMSF_V, SMSF_I)^2 / (1.01 + cc(L_V, L_I)): specific features differ, base features agree.
 
     The form of CDDFuse (Zhao et al., CVPR 2023); all arguments `(B, C, h, w)`, correlation is the mean over channels.

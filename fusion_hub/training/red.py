@@ -1,7 +1,9 @@
 """The training of RED: its variants and ablations, its losses, its number of steps."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,7 @@ from fusion_hub.training.config import ConfigError, TrainingConfig, check_option
 from fusion_hub.training.samples import mixed_seed
 from fusion_hub.training.task import FusionTask
 
-# Fields of REDModel that a run may set; None leaves them to the variant.
-MODEL_FIELDS = (
-    "block_out_channels", "num_attention_heads", "layers_per_block", "attention_window", "time_embedding", "norm",
-    "norm_num_groups", "patch_size", "num_steps", "source_injection", "reversible_fusion", "reversible_blocks",
-    "learnable_lambda", "resample", "memory", "store_states",
-)  # fmt: skip
+MODEL_FIELDS = inspect.signature(REDModel.__init__).parameters  # a config sets some; None leaves them to the variant
 MAE_LOSSES = {"maximum": losses.intensity_loss, "mean": losses.mean_intensity_loss}
 GRADIENT_LOSSES = {"signed": losses.signed_gradient_loss, "unsigned": losses.unsigned_gradient_loss}
 SSIM_WEIGHTS = ("equal", "variance")
@@ -66,7 +63,6 @@ class REDConfig:
 
     # --- steps
     random_steps: bool = option("random 1 to T steps for each batch, so that fewer than T also fuse well", False)
-
     early_estimates: float = option(
         "weight of all losses on the clean estimates of the steps before the last, so that the chain may stop early; "
         "needs memory = none",
@@ -101,7 +97,7 @@ class REDConfig:
 
     def model_fields(self) -> dict[str, Any]:
         """Arguments for `REDModel`: the variant's, and what this config sets."""
-        given = {name: getattr(self, name) for name in MODEL_FIELDS if getattr(self, name) is not None}
+        given = {name: value for name, value in vars(self).items() if name in MODEL_FIELDS and value is not None}
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         return {**RED_VARIANTS[self.variant], **given}
 
@@ -109,10 +105,7 @@ class REDConfig:
 class REDTraining(nn.Module):
     """The whole training computation of one batch, so that DDP sees it in one forward.
 
-    Args:
-        model: the network; trained in place.
-        config: losses and steps.
-        seed: the number of steps of a batch follows from (seed, step), the same on every process.
+    The number of diffusion steps of a batch follows from (seed, step), the same on every process.
     """
 
     def __init__(self, model: REDModel, config: REDConfig, seed: int) -> None:
@@ -120,15 +113,7 @@ class REDTraining(nn.Module):
         self.model, self.config, self.seed = model, config, seed
 
     def forward(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one batch.
-
-        Args:
-            batch: `visible` and `infrared` `(B, 1, H, W)` in [0, 1].
-            step: optimizer step.
-
-        Returns:
-            The loss, a scalar, and its detached terms by name: those whose weight is not 0.
-        """
+        """The loss of a batch, a scalar, and by name its detached terms, those whose weight is not 0."""
         visible, infrared = batch["visible"], batch["infrared"]
         steps, weight = self._steps(step), self.config.early_estimates
         if weight:
@@ -149,23 +134,17 @@ class REDTraining(nn.Module):
 
     def _terms(self, fused: Tensor, visible: Tensor, infrared: Tensor) -> dict[str, Tensor]:
         config, images = self.config, (fused, visible, infrared)
-        gradient_loss = GRADIENT_LOSSES[config.gradient_target]
+        ssim_losses = cache(lambda: losses.ssim_losses(*images))
         terms = {
             "mae": lambda: MAE_LOSSES[config.mae_target](*images),
-            "gradient": lambda: gradient_loss(*images, config.gradient_gain),
+            "gradient": lambda: GRADIENT_LOSSES[config.gradient_target](*images, config.gradient_gain),
             "fidelity": lambda: losses.fidelity_loss(*images),
             "difference_correlation": lambda: losses.difference_correlation_loss(*images),
             "out_of_range": lambda: losses.range_loss(fused),
+            "ssim": lambda: ssim_losses()[0] if config.ssim_weight == "variance" else losses.ssim_loss(*images),
+            "structure": lambda: ssim_losses()[1],
         }
-        weighted = {name: getattr(config, name) * loss() for name, loss in terms.items() if getattr(config, name)}
-        if config.structure or (config.ssim and config.ssim_weight == "variance"):
-            by_variance, structure = losses.ssim_losses(*images)
-        if config.ssim:
-            ssim = by_variance if config.ssim_weight == "variance" else losses.mean_ssim_loss(*images)
-            weighted["ssim"] = config.ssim * ssim
-        if config.structure:
-            weighted["structure"] = config.structure * structure
-        return weighted
+        return {name: getattr(config, name) * loss() for name, loss in terms.items() if getattr(config, name)}
 
 
 class REDTask(FusionTask):

@@ -99,10 +99,8 @@ class RunLog:
 
     def has(self, kind: str, step: int) -> bool:
         """Whether `metrics.jsonl` has a line of this kind for this step."""
-        if not self.path.exists():
-            return False
-        lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
-        return any(line["kind"] == kind and line["step"] == step for line in lines)
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        return any(line["kind"] == kind and line["step"] == step for line in map(json.loads, text.splitlines()))
 
     def picture(self, name: str, step: int, picture: Image.Image) -> None:
         """A gray or RGB picture: `name/step_<step>.png` in the run's folder, and the tracker's image."""

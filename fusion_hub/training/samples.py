@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fusion_hub.data.crops import PairCrops
-from fusion_hub.training.config import ConfigError, TrainingConfig, missing_data_explained
+from fusion_hub.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -43,35 +42,14 @@ def mixed_seed(*numbers: int) -> int:
 def sample_noise(
     seed: int, samples: Tensor, shape: Sequence[int], *, stream: int = 0, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Normal noise `(B, *shape)` float32, for each sample from `(seed, its number, stream)` alone.
+    """Normal noise `(B, *shape)` float32, for each of `(B,)` samples from `(seed, its number, stream)` alone.
 
-    Args:
-        samples: `(B,)` int64, as in a batch.
-        stream: separates several random tensors of one sample.
-        device: where it is generated; a CPU and a GPU generate different numbers.
+    `stream` separates several random tensors of one sample. A CPU and a GPU generate different numbers.
     """
     noise = torch.empty(len(samples), *shape, device=device)
     for one, number in zip(noise, samples.tolist(), strict=True):
         one.normal_(generator=torch.Generator(device).manual_seed(mixed_seed(seed, number, stream)))
     return noise
-
-
-def open_crops(config: TrainingConfig) -> PairCrops:
-    """The training samples that a config describes."""
-    if not config.sources:
-        raise ConfigError("sources is empty: name at least one paired set to train on")
-    with missing_data_explained():
-        crops = PairCrops(
-            [source.resolve() for source in config.sources],
-            config.crop_size,
-            config.seed,
-            config.samples_before(config.max_steps),
-            min_std=config.min_std,
-            scale_jitter=None if config.smallest_scale == 1 else (config.smallest_scale, 1.0),
-            swap_probability=config.swap_probability,
-            gain_jitter=config.gain_jitter,
-        )
-    return crops.preload() if config.preload else crops
 
 
 class _Crops(Dataset[Batch]):
@@ -90,10 +68,9 @@ def batches(crops: CropSampler, config: TrainingConfig, accelerator: "Accelerato
     Everything is on the accelerator's device except `sample`, which stays on the CPU: reading numbers from a GPU means
     waiting for all its work.
     """
-    late = max(config.late_start, start)
+    late, sizes = max(config.late_start, start), (config.batch_size, config.crop_size)
     late_sizes = config.late_batch_size or config.batch_size, config.late_crop_size or config.crop_size
-    stages = ((start, late, config.batch_size, config.crop_size), (late, config.max_steps, *late_sizes))
-    for first, end, batch_size, crop_size in stages:
+    for first, end, (batch_size, crop_size) in ((start, late, sizes), (late, config.max_steps, late_sizes)):
         if first == end:
             continue
         loader = DataLoader(

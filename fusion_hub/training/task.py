@@ -5,22 +5,19 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from fusion_hub.data.crops import PairCrops
 from fusion_hub.metrics.fidelity import VIF_MIN_SIDE
 from fusion_hub.training.checkpoint import Network
-from fusion_hub.training.config import ConfigError, TrainingConfig
-from fusion_hub.training.samples import CropSampler, open_crops
+from fusion_hub.training.config import ConfigError, TrainingConfig, missing_data_explained
+from fusion_hub.training.samples import CropSampler
 from fusion_hub.training.validation import FusionValidation, Validation, open_validation_pairs
 
 
 class TrainingTask(Protocol):
-    """What a model brings to the loop.
-
-    Attributes:
-        find_unused_parameters: whether some parameters get no gradient in some steps (a head of the first stage). DDP
-            has to know.
-    """
+    """What a model brings to the loop."""
 
     find_unused_parameters: bool
+    """Whether some parameters get no gradient in some steps (a head of the first stage). DDP has to know."""
 
     def open_samples(self, config: TrainingConfig) -> CropSampler:
         """The training samples. Called by every process, before anything is written."""
@@ -53,31 +50,34 @@ class TrainingTask(Protocol):
 
 
 class FusionTask:
-    """The part of a `TrainingTask` that does not depend on the fusion model.
-
-    Args:
-        training: options of the run.
-        config: options of the model and its losses.
-    """
+    """The part of a `TrainingTask` that does not depend on the fusion model; `config` has its options and losses."""
 
     def __init__(self, training: TrainingConfig, config: Any) -> None:
         self.training, self.config = training, config
 
     def open_samples(self, config: TrainingConfig) -> CropSampler:
-        """Crops from the sets of `config.sources`.
-
-        Raises:
-            ConfigError: a crop of an early or late stage is too small for a loss.
-        """
+        """Crops from `config.sources`; `ConfigError` for none, or for crops that are too small for a loss."""
         least = VIF_MIN_SIDE if getattr(self.config, "fidelity", 0) > 0 else 1
         for name in ("crop_size", "late_crop_size"):
-            size = getattr(config, name)
-            if size is not None and size < least:
+            if (size := getattr(config, name) or least) < least:
                 raise ConfigError(
                     f"{name} is {size}, but the fidelity loss needs crops of at least {least} pixels: make it larger, "
                     "or set fidelity to 0"
                 )
-        return open_crops(config)
+        if not config.sources:
+            raise ConfigError("sources is empty: name at least one paired set to train on")
+        with missing_data_explained():
+            crops = PairCrops(
+                [source.resolve() for source in config.sources],
+                config.crop_size,
+                config.seed,
+                config.samples_before(config.max_steps),
+                min_std=config.min_std,
+                scale_jitter=None if config.smallest_scale == 1 else (config.smallest_scale, 1.0),
+                swap_probability=config.swap_probability,
+                gain_jitter=config.gain_jitter,
+            )
+        return crops.preload() if config.preload else crops
 
     def infrared_range(self, config: TrainingConfig) -> Any:
         """The range that the pipeline gets: that of the sources, "auto" where they differ."""

@@ -24,15 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fusion_hub.files import check_writable, disk_trouble, sweep_leftovers
-from fusion_hub.training.checkpoint import (
-    CheckpointError,
-    Network,
-    TrainingState,
-    choose_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    whole_folder,
-)
+from fusion_hub.training import checkpoint as checkpoints
 from fusion_hub.training.config import TrainingConfig, parse_config, resolved, save_config
 from fusion_hub.training.runtime import RunLog, StopSignals, start_accelerator
 from fusion_hub.training.samples import CropSampler, batches, mixed_seed
@@ -62,8 +54,6 @@ class Trainer:
     """One training run, new or resumed.
 
     Args:
-        task: the model's part.
-        config: see `TrainingConfig`.
         task_config: the task's own dataclass; it is saved with `config`, and a resumed run must have an equal one.
         crops: instead of what the task opens.
 
@@ -80,7 +70,7 @@ class Trainer:
         self.task, self.config = task, config
         self.values = resolved(config, *([] if task_config is None else [task_config]))
         self.output = Path(config.output_dir)
-        start = choose_checkpoint(self.output, config.resume, self.values)
+        start = checkpoints.choose_checkpoint(self.output, config.resume, self.values)
         self.crops = task.open_samples(config) if crops is None else crops
         self.accelerator = start_accelerator(config, task.find_unused_parameters)
         self.main = self.accelerator.is_main_process
@@ -101,14 +91,24 @@ class Trainer:
         optimizer = torch.optim.AdamW(groups, config.learning_rate, betas=(config.adam_beta1, config.adam_beta2))
         self.module, self.optimizer = self.accelerator.prepare(plain, optimizer)  # moves the parameters in place
         self.ema = EMAModel(model.parameters(), decay=config.ema_decay, foreach=True)
-        self.state = TrainingState(model, plain, self.ema.shadow_params, optimizer)
+        self.state = checkpoints.TrainingState(model, plain, self.ema.shadow_params, optimizer)
 
-        progress: dict[str, Any] = {"step": 0, "seconds": 0.0} if start is None else load_checkpoint(start, self.state)
+        progress: dict[str, Any] = {"step": 0, "seconds": 0.0}
+        if start is not None:
+            progress = checkpoints.load_checkpoint(start, self.state)
         self.step = self.ema.optimization_step = progress["step"]
         self.begun = time.monotonic() - progress["seconds"]
         self.window: list[tuple[int, dict[str, Tensor]]] = []  # not logged yet: (step, scalars)
         if self.main:
-            self._prepare_folder()
+            try:
+                check_writable(self.output)
+                self.output.mkdir(parents=True, exist_ok=True)
+                save_config(self.values, self.output / "config.yaml")
+            except OSError as error:
+                raise OutputError(disk_trouble(error, self.output) or str(error)) from error
+            for left in self.output.glob("*.partial"):  # of a process that was killed while it wrote
+                shutil.rmtree(left, ignore_errors=True)
+            sweep_leftovers(self.output)
         self.log = RunLog(self.accelerator, config, self.step)
 
     def train(self) -> Path | None:
@@ -158,7 +158,8 @@ class Trainer:
                     if save:
                         if self.main:
                             progress = {"step": self.step, **self._progress()}
-                            save_checkpoint(self.output, self.state, progress, self.values, config.keep_checkpoints)
+                            keep = config.keep_checkpoints
+                            checkpoints.save_checkpoint(self.output, self.state, progress, self.values, keep)
                         accelerator.wait_for_everyone()
                     if validate:
                         self._validate()
@@ -168,23 +169,11 @@ class Trainer:
             return self._finish()
         except OSError as error:
             if trouble := disk_trouble(error, self.output):
-                raise OutputError(
-                    f"{trouble}; the last whole checkpoint is kept, and the same command resumes from it"
-                ) from error
+                kept = "the last whole checkpoint is kept, and the same command resumes from it"
+                raise OutputError(f"{trouble}; {kept}") from error
             raise
         finally:
             accelerator.end_training()
-
-    def _prepare_folder(self) -> None:
-        try:
-            check_writable(self.output)
-            self.output.mkdir(parents=True, exist_ok=True)
-            save_config(self.values, self.output / "config.yaml")
-        except OSError as error:
-            raise OutputError(disk_trouble(error, self.output) or str(error)) from error
-        for left in self.output.glob("*.partial"):  # of a process that was killed while it wrote
-            shutil.rmtree(left, ignore_errors=True)
-        sweep_leftovers(self.output)
 
     def _due(self, every: int | None) -> bool:
         return self.step == self.config.max_steps or (every is not None and self.step % every == 0)
@@ -239,7 +228,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     @contextlib.contextmanager
-    def _averaged_weights(self) -> Iterator[Network]:
+    def _averaged_weights(self) -> Iterator[checkpoints.Network]:
         parameters = list(self.state.model.parameters())
         self.ema.store(parameters)
         self.ema.copy_to(parameters)
@@ -262,7 +251,7 @@ class Trainer:
                 "torch": torch.__version__,
                 "datasets": [{"path": one.path, "split": one.split, "pairs": len(pairs)} for one, pairs in sets],
             }
-            with whole_folder(target) as folder:
+            with checkpoints.whole_folder(target) as folder:
                 with self._averaged_weights() as model:
                     self.task.save_pipeline(model, folder)
                 save_config(self.values, folder / "config.yaml")
@@ -281,7 +270,7 @@ def main(task_type: Callable[[TrainingConfig, Any], TrainingTask], config_type: 
     try:
         training, config = parse_config((TrainingConfig, config_type), default_config=default_config)
         Trainer(task_type(training, config), training, config).train()
-    except (ValueError, CheckpointError, NonFiniteError, OutputError) as error:
+    except (ValueError, checkpoints.CheckpointError, NonFiniteError, OutputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, NonFiniteError | OutputError) else 2
     return 0

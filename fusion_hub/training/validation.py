@@ -57,12 +57,9 @@ def open_validation_pairs(sources: Sequence[Source], count: int) -> list[Validat
 
 
 class FusionValidation:
-    """Fuses pairs and measures the results: a `Validation` of the loop.
+    """A `Validation` that fuses at least one pair, and measures the results with metrics of `fusion_hub.metrics`.
 
-    Args:
-        fuse: model, visible and infrared `(1, 1, H, W)` to fused `(1, 1, H, W)`, nominally in [0, 1], not clamped.
-        pairs: at least one.
-        metrics: names in `fusion_hub.metrics`.
+    `fuse` maps model, visible and infrared `(1, 1, H, W)` to fused `(1, 1, H, W)`, nominally in [0, 1], not clamped.
     """
 
     def __init__(
@@ -90,11 +87,9 @@ class FusionValidation:
             row = [quantize(picture[0, 0].float().cpu().numpy()) for picture in pictures]
             values.append(evaluate_pair(row[2], row[0], row[1], list(self.headline)))
             rows.append(row)
-        names = [pair.dataset for pair in self.pairs]
-        datasets = dict.fromkeys(names)
-        means = {}
+        datasets, means = dict.fromkeys(pair.dataset for pair in self.pairs), {}
         for dataset in ("", *(datasets if len(datasets) > 1 else ())):
-            chosen = [value for value, name in zip(values, names, strict=True) if dataset in ("", name)]
+            chosen = [v for v, pair in zip(values, self.pairs, strict=True) if dataset in ("", pair.dataset)]
             for metric in self.headline:
                 key = f"{dataset}/{metric}" if dataset else metric
                 means[key] = math.fsum(value[metric] for value in chosen) / len(chosen)
@@ -111,7 +106,6 @@ def picture_grid(rows: Sequence[Sequence[np.ndarray]], cell: int = 480, gap: int
     mode = "L" if all(image.mode == "L" for row in cells for image in row) else "RGB"
     size = (sum(widths) + gap * (len(widths) - 1), sum(heights) + gap * (len(heights) - 1))
     grid = Image.new(mode, size, "white")
-    for i, row in enumerate(cells):
-        for j, image in enumerate(row):
-            grid.paste(image, (sum(widths[:j]) + gap * j, sum(heights[:i]) + gap * i))
+    for i, j in np.ndindex(len(heights), len(widths)):
+        grid.paste(cells[i][j], (sum(widths[:j]) + gap * j, sum(heights[:i]) + gap * i))
     return grid

@@ -117,9 +117,8 @@ def test_m3fd_people_are_persons(data_root: Path) -> None:
     assert np.bincount(np.concatenate([pair.class_ids for pair in boxed])).tolist() == [90, 47]
     content = json.loads((data_root / "data/m3fd/train/boxes/boxes.json").read_text())
     left, top, width, height = content["annotations"][0]["bbox"]
-    assert [left, top, left + width, top + height] in next(
-        pair.boxes for pair in boxed if pair.name == "00000"
-    ).tolist()
+    named = {pair.name: pair.boxes.tolist() for pair in boxed}
+    assert [left, top, left + width, top + height] in named["00000"]
 
 
 # --- small files -----------------------------------------------------------------------------------------------------
@@ -152,7 +151,9 @@ def test_names_of_pictures_rounding_and_empty_pictures(tmp_path: Path) -> None:
     assert empty.name == "a" and empty.boxes.shape == (0, 4) and empty.class_ids.shape == (0,)
     # Within the picture; the one without an area is gone.
     assert rows((full.boxes, full.class_ids)) == [(1, 2, 4, 6, 1), (30, 20, 40, 30, 0)]
-    assert [len(pair.boxes) for pair in find_boxes(pairs, ("bus",))] == [0, 1]
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "boxes" / "one.json").write_text(json.dumps(content), encoding=encoding)
+        assert [len(pair.boxes) for pair in find_boxes(pairs, ("bus",))] == [0, 1]
     crowd = a_set(tmp_path / "crowd", one=coco((0, 7, [1, 2, 3, 4]), iscrowd=1))
     assert [len(pair.boxes) for pair in find_boxes(crowd, ("person",))] == [0, 0]
 
@@ -185,7 +186,7 @@ PERSON = ("person",)
         (coco(names=("a", "a.png")), "lists pictures of one stem twice"),
         (
             coco() | {"images": [{"id": 0, "file_name": "a", "width": 80, "height": 60}]},
-            r"a\.png is 40 x 30, but a file of boxes lists it with 80 x 60",
+            r"a\.png is 40 x 30, but .*80 x 60",
         ),
     ],
 )
@@ -214,12 +215,8 @@ def test_wrong_requests_are_errors(tmp_path: Path) -> None:
     pairs = a_set(tmp_path / "two", x=coco(), y=coco(names=("a",)))
     with pytest.raises(ValueError, match=r"1 of 2 pairs are not listed in each file of boxes: b\.c"):
         find_boxes(pairs, PERSON)
-
-
-def test_pictures_in_memory_have_no_boxes() -> None:
-    pairs = list(PairedDataset.open([(np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8))]))
     with pytest.raises(ValueError, match="give a folder of files"):
-        find_boxes(pairs, ("person",))
+        find_boxes(list(PairedDataset.open([(np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8))])), PERSON)
 
 
 def test_all_classes_of_the_files(tmp_path: Path, data_root: Path) -> None:
@@ -303,10 +300,3 @@ def test_yolo_outlines_scores_and_byte_order_marks(tmp_path: Path) -> None:
     polygon, scored = find_boxes(pairs, ["person"])
     np.testing.assert_allclose(polygon.boxes, [[10, 6, 32, 18]], atol=1e-5)
     np.testing.assert_allclose(scored.boxes, [[10, 12, 30, 18]], atol=1e-5)
-
-
-def test_coco_in_other_encodings(tmp_path: Path) -> None:
-    pairs = a_set(tmp_path, x="{}")
-    for encoding in ("utf-8-sig", "utf-16"):
-        (tmp_path / "boxes" / "x.json").write_text(json.dumps(coco((0, 7, [1, 2, 3, 4]))), encoding=encoding)
-        assert [len(pair.boxes) for pair in find_boxes(pairs, ("person",))] == [1, 0]

@@ -34,10 +34,9 @@ def test_shape_and_determinism(kind: Kind) -> None:
         assert np.ptp(scene.visible.astype(int), axis=2).max() > 30  # it has color
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 200), (300, 90)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_size(kind: Kind, height: int, width: int) -> None:
-    for seed in (0, 5):
+def test_any_size(kind: Kind) -> None:
+    for seed, height, width in ((0, 32, 32), (5, 33, 200), (5, 300, 90)):
         scene = generate_scene(seed, height, width, kind)
         assert scene.infrared.shape == (height, width)
         for box in scene.boxes:

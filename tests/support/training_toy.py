@@ -101,20 +101,9 @@ class ToyCrops:
 
 
 def toy_config(output: Path, **values: Any) -> TrainingConfig:
-    defaults: dict[str, Any] = {
-        "output_dir": str(output),
-        "max_steps": 8,
-        "batch_size": 4,
-        "crop_size": 8,
-        "learning_rate": 1e-2,
-        "warmup_steps": 2,
-        "ema_decay": 0.9,
-        "checkpoint_every": 4,
-        "log_every": 1,
-        "validation_metrics": ["EN", "SF"],
-        "tracker": "none",
-    }
-    return TrainingConfig(**(defaults | values))
+    defaults: dict[str, Any] = {"output_dir": str(output), "tracker": "none", "validation_metrics": ["EN", "SF"]}
+    defaults |= {"max_steps": 8, "checkpoint_every": 4, "log_every": 1, "batch_size": 4, "crop_size": 8}
+    return TrainingConfig(**(defaults | {"learning_rate": 1e-2, "warmup_steps": 2, "ema_decay": 0.9} | values))
 
 
 def toy_trainer(config: TrainingConfig, toy: ToyConfig | None = None, pairs: int = 0) -> Trainer:
@@ -158,7 +147,10 @@ def _run_rank(rank: int, count: int, port: int, work: Callable[..., None], argum
     if count > 1:
         rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count}
         os.environ.update({name: str(v) for name, v in (rendezvous | {"RANK": rank, "LOCAL_RANK": rank}).items()})
+        # The destructor of a gloo group may wait forever for a thread that waits for Python's lock.
+        torch.distributed.destroy_process_group = lambda *_: None
     work(*arguments)
+    os._exit(0)
 
 
 def _train_toy(config: TrainingConfig, toy: ToyConfig | None) -> None:

@@ -5,7 +5,7 @@ import itertools
 import json
 import shutil
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +53,19 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 # --- stop and resume -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_eight_steps_equal_four_and_a_kill_and_four(tmp_path: Path, processes: int) -> None:
-    # All that could leak from step to step is in: dropout, noise, two stages, accumulation, a change of batch and crop.
-    late = {"late_fraction": 0.25, "late_batch_size": 8, "late_crop_size": 12}
-    values = {"num_processes": processes, "gradient_accumulation_steps": 2, **late}
-    toy = ToyConfig(dropout=0.2)
-    straight, killed = toy_config(tmp_path / "straight", **values), toy_config(tmp_path / "killed", **values)
-    assert run_in_processes(straight, toy) == [0] * processes
-    codes = run_in_processes(killed, ToyConfig(dropout=0.2, kill_at=5))
+# All that could leak from step to step: dropout, noise, two stages, accumulation, a change of batch and crop.
+LEAKS = {"gradient_accumulation_steps": 2, "late_fraction": 0.25, "late_batch_size": 8, "late_crop_size": 12}
+DROPOUT = ToyConfig(dropout=0.2)
+
+
+def test_eight_steps_equal_four_and_a_kill_and_four(tmp_path: Path) -> None:
+    straight, killed = (toy_config(tmp_path / name, num_processes=2, **LEAKS) for name in ("straight", "killed"))
+    assert run_in_processes(straight, DROPOUT) == [0, 0]
+    codes = run_in_processes(killed, replace(DROPOUT, kill_at=5))
     assert -signal.SIGKILL in codes and 0 not in codes
     assert [folder.name for folder in find_checkpoints(tmp_path / "killed")] == ["step_000004"]
     assert not (tmp_path / "killed" / "pipeline").exists()
-    assert run_in_processes(killed, toy) == [0] * processes
+    assert run_in_processes(killed, DROPOUT) == [0, 0]
     assert_same_run(tmp_path / "killed", tmp_path / "straight")
     assert [line["step"] for line in records(tmp_path / "killed")] == list(range(1, 9))
 
@@ -74,15 +74,15 @@ def test_eight_steps_equal_four_and_a_kill_and_four(tmp_path: Path, processes: i
 def test_a_signal_saves_a_checkpoint_and_the_run_resumes(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], every: int
 ) -> None:
-    straight, stopped = (toy_config(tmp_path / name, validate_every=every) for name in ("straight", "stopped"))
+    straight, stopped = (toy_config(tmp_path / name, validate_every=every, **LEAKS) for name in ("straight", "stopped"))
     before = signal.getsignal(signal.SIGTERM)
-    assert toy_trainer(straight, pairs=2).train() == tmp_path / "straight" / "pipeline"
-    assert toy_trainer(stopped, ToyConfig(signal_at=4), pairs=2).train() is None
+    assert toy_trainer(straight, DROPOUT, pairs=2).train() == tmp_path / "straight" / "pipeline"
+    assert toy_trainer(stopped, replace(DROPOUT, signal_at=4), pairs=2).train() is None
     assert signal.getsignal(signal.SIGTERM) is before
     assert [folder.name for folder in find_checkpoints(tmp_path / "stopped")] == ["step_000004", "step_000005"]
     assert "saved after step 5: run the same command again to resume" in capfd.readouterr().out
     for _ in range(2):  # a finished run has nothing left to do, and writes the same again
-        assert toy_trainer(stopped, pairs=2).train() is not None
+        assert toy_trainer(stopped, DROPOUT, pairs=2).train() is not None
         assert_same_run(tmp_path / "stopped", tmp_path / "straight")
 
 
@@ -137,13 +137,10 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(
     assert_same_run(tmp_path / "run", tmp_path / "straight")
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_what_auto_resume_refuses(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OutputError, match="file is a file: choose another folder"):
         toy_trainer(toy_config(tmp_path / "file" / "run"))
-
-
-def test_what_auto_resume_refuses(tmp_path: Path) -> None:
     toy_trainer(toy_config(tmp_path, max_steps=4, checkpoint_every=2)).train()
     with pytest.raises(ConfigError, match=r"learning_rate: 0\.01 in the checkpoint, 0\.02 now.*--resume latest"):
         toy_trainer(toy_config(tmp_path, max_steps=4, learning_rate=2e-2))

@@ -79,11 +79,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, drawn_pairs: Path) -> dict[st
             model_config = tiny_config(**switches)
             task = DiffFuseNetTask(config, model_config)
             trainer = Trainer(task, config, model_config, crops=crops)
-            model = trainer.state.model
-            fused = [task.fuse(model, visible, infrared).detach()]
+            before = task.fuse(trainer.state.model, visible, infrared).detach()
             trainer.train()
-            fused.append(task.fuse(model, visible, infrared).detach())
-            result[name] = Run(records(folder), *fused)
+            result[name] = Run(records(folder), before, task.fuse(trainer.state.model, visible, infrared).detach())
     return result
 
 
@@ -98,11 +96,7 @@ def test_steps_lower_the_loss_of_each_stage(runs: dict[str, Run], name: str) -> 
     tail = sum(line["loss"] for line in stages[0][-3:]) / 3
     assert tail < 0.95 * stages[0][0]["loss"]
 
-
-@pytest.mark.parametrize("name", SWITCHES)
-def test_terms_are_those_of_the_stage(runs: dict[str, Run], name: str) -> None:
-    lines = runs[name].losses
-    for step, line in enumerate(lines):
+    for step, line in enumerate(lines):  # the terms are those of the stage
         terms = line.keys() - {"kind", "step", "loss", "grad_norm", "learning_rate"}
         assert ("pixels" in terms) == (name != "one stage" and step < STEPS // 4)
         assert ("intensity" in terms) != ("pixels" in terms)
