@@ -19,15 +19,11 @@ def _features(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
     """Features before and after denoising, with one set of colors."""
     pixels, channels = f"{output.patch_size} x {output.patch_size} pixels", output.shallow[0].shape[1]
     colors = _colors(output, *output.shallow, *output.enhanced)
-    captions = (
-        f"Two layers of convolutions describe each {pixels} of the {names[0]} image by {channels} numbers, of which "
-        "the three main directions are drawn as brightness and hue.",
-        f"The same two layers describe the {names[1]} image; like colors mean like descriptions in both pictures.",
+    caption = (
+        f"Two layers of convolutions describe each {pixels} of the {{name}} image by {channels} numbers, of which the "
+        "three main directions are drawn as brightness and hue; like colors mean like descriptions in both pictures."
     )
-    panels = [
-        Panel(f"Features, {name}", colors.paint(features[0], output.patch_size, _size(output)), caption, "Features")
-        for features, name, caption in zip(output.shallow, names, captions, strict=True)
-    ]
+    panels = _painted(output, colors, output.shallow, names, "Features", caption, "Features")
     if output.noisy is None or output.residual is None:
         return panels
     stage, noisy = "Diffusion", any(not torch.equal(*pair) for pair in zip(output.noisy, output.shallow, strict=True))

@@ -21,9 +21,6 @@ MS_SSIM_MIN_SIDE = 161  # the fifth scale still has one 11x11 window
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
-# --- local statistics ------------------------------------------------------------------------------------------------
-
-
 def gaussian(size: int, sigma: float) -> list[float]:
     """Samples of a centered Gaussian with sum 1."""
     samples = [math.exp(-((k - (size - 1) / 2) ** 2) / (2 * sigma**2)) for k in range(size)]
@@ -69,9 +66,6 @@ def similarity(moments: Moments, c1: float, c2: float) -> tuple[Tensor, Tensor]:
     return (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1) * structure, structure
 
 
-# --- squared error ---------------------------------------------------------------------------------------------------
-
-
 def mean_squared_error(fused: Tensor, source: Tensor) -> Tensor:
     """MSE with one source: mean squared difference, on 0..255. Smaller is better.
 
@@ -91,9 +85,6 @@ def peak_signal_to_noise(fused: Tensor, visible: Tensor, infrared: Tensor) -> Te
     tensor([48.1300], dtype=torch.float64)
     """
     return 10 * torch.log10(255**2 / ((mean_squared_error(fused, infrared) + mean_squared_error(fused, visible)) / 2))
-
-
-# --- structural similarity -------------------------------------------------------------------------------------------
 
 
 def ssim_maps(fused: Tensor, source: Tensor, window: Sequence[float], value_range: float) -> tuple[Tensor, Tensor]:
@@ -151,9 +142,6 @@ def ms_ssim(fused: Tensor, source: Tensor) -> Tensor:
         last = scale == len(MS_SSIM_WEIGHTS) - 1
         result = result * (whole if last else structure).mean(IMAGE).clamp(min=0) ** weight
     return result
-
-
-# --- visual information fidelity -------------------------------------------------------------------------------------
 
 
 def _vif_model(fused: Tensor, source: Tensor, ceiling: float | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -227,9 +215,6 @@ def viff(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
         total = torch.log10(1 + variance / noise) + 1e-7
         result = result + weight * kept.sum(IMAGE) / total.sum(IMAGE)
     return result / 2.15
-
-
-# --- models of human contrast sensitivity ----------------------------------------------------------------------------
 
 
 def _stretch(image: Tensor) -> Tensor:

@@ -25,9 +25,6 @@ MEF_WEIGHTS = (0.0448, 0.2856, 0.3001)
 MEF_MS_SSIM_MIN_SIDE = MEF_WINDOW * 2 ** (len(MEF_WEIGHTS) - 1)  # the third scale still has one window
 
 
-# --- 8-bit arithmetic, and data on 0..1 ------------------------------------------------------------------------------
-
-
 def standard_deviation_uint8(fused: Tensor) -> Tensor:
     """SD_uint8: root mean square of the excess over the mean, in 8-bit arithmetic, 0..16 (SeAFusion suite).
 
@@ -94,9 +91,6 @@ def ssim_matlab(fused: Tensor, source: Tensor) -> Tensor:
     return ssim_maps(f, x, gaussian(11, 1.5), 1)[0].mean(IMAGE)
 
 
-# --- relatives of Qabf and Nabf --------------------------------------------------------------------------------------
-
-
 def edge_preservation_liu(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     """Qg: mean over the pixels of the weighted edge preservation, 0..1 (Z. Liu's toolbox, after Xydeas and Petrovic).
 
@@ -150,9 +144,6 @@ def fusion_artifacts_petrovic(fused: Tensor, visible: Tensor, infrared: Tensor) 
     require_side("Nabf_P", fused, 2)
     losses = petrovic_losses(fused, visible, infrared)
     return (losses.unweighted * losses.weights * losses.artifact).sum(IMAGE) / losses.weights.sum(IMAGE)
-
-
-# --- exposure fusion -------------------------------------------------------------------------------------------------
 
 
 def _mef_target(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from fusion_hub.models import layers
 from fusion_hub.models.feature_diffusion import (
     ConditionalDenoiser,
     FeatureInjection,
@@ -37,18 +38,7 @@ from fusion_hub.models.frequency import (
     haar_analysis,
     haar_synthesis,
 )
-from fusion_hub.models.layers import (
-    MAX_DEPTH,
-    MAX_WIDTH,
-    FeatureDecoupling,
-    FusionModel,
-    check_choice,
-    check_flags,
-    check_number,
-    check_whole,
-    check_wholes,
-    zero_module,
-)
+from fusion_hub.models.layers import FeatureDecoupling, FusionModel, zero_module
 
 DIFFFUSENET_VARIANTS: dict[str, dict[str, Any]] = {
     "tiny": {"feature_channels": 16, "denoiser_channels": (24, 48, 64), "num_mid_blocks": 1, "num_coupling": 1},
@@ -178,22 +168,22 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         for name, value, low, high in (
             ("in_channels", in_channels, 1, 16),
             ("patch_size", patch_size, 1, 16),
-            ("feature_channels", feature_channels, 2, MAX_WIDTH),
-            ("num_mid_blocks", num_mid_blocks, 0, MAX_DEPTH),
-            ("num_coupling", num_coupling, 0, MAX_DEPTH),
+            ("feature_channels", feature_channels, 2, layers.MAX_WIDTH),
+            ("num_mid_blocks", num_mid_blocks, 0, layers.MAX_DEPTH),
+            ("num_coupling", num_coupling, 0, layers.MAX_DEPTH),
             ("coupling_expansion", coupling_expansion, 1, 16),
             ("num_train_timesteps", num_train_timesteps, 2, MAX_TIMESTEPS),
             ("attention_window", attention_window, 1, 256),
         ):
-            check_whole(name, value, low, high)
-        check_whole("inference_timestep", inference_timestep, 0, num_train_timesteps - 1)
-        check_wholes("denoiser_channels", denoiser_channels, 3, 1, MAX_WIDTH)
-        check_number("residual_scale", residual_scale, 0, 1)
-        check_choice("beta_schedule", beta_schedule, ("linear", "scaled_linear", "squaredcos_cap_v2"))
-        check_choice("prediction_type", prediction_type, ("v_prediction", "epsilon"))
-        check_choice("frequency", frequency, ("haar_inn", "haar", "none"))
-        check_choice("cross_frequency", cross_frequency, ("attention", "add"))
-        check_flags(use_d2fe=use_d2fe, use_edfd=use_edfd)
+            layers.check_whole(name, value, low, high)
+        layers.check_whole("inference_timestep", inference_timestep, 0, num_train_timesteps - 1)
+        layers.check_wholes("denoiser_channels", denoiser_channels, 3, 1, layers.MAX_WIDTH)
+        layers.check_number("residual_scale", residual_scale, 0, 1)
+        layers.check_choice("beta_schedule", beta_schedule, ("linear", "scaled_linear", "squaredcos_cap_v2"))
+        layers.check_choice("prediction_type", prediction_type, ("v_prediction", "epsilon"))
+        layers.check_choice("frequency", frequency, ("haar_inn", "haar", "none"))
+        layers.check_choice("cross_frequency", cross_frequency, ("attention", "add"))
+        layers.check_flags(use_d2fe=use_d2fe, use_edfd=use_edfd)
         if feature_channels % 2:
             raise ValueError(f"feature_channels must be even, got {feature_channels}")
         channels, pixels = feature_channels, in_channels * patch_size**2

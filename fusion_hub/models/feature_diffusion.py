@@ -8,14 +8,16 @@ All statistics are local. The description names GroupNorm; its means over the wh
 and a frame. `LocalGroupNorm` takes them over the channels of a group at one pixel.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
 from torch import Tensor, nn
 
 from fusion_hub.models.layers import LocalGroupNorm, zero_module
+
+EMBEDDING = 64  # channels of the embedding of a timestep
 
 
 class ShallowEncoder(nn.Module):
@@ -32,32 +34,15 @@ class ShallowEncoder(nn.Module):
         return self.norm_out(self.conv_out(F.gelu(self.norm_in(self.conv_in(pixels)))))
 
 
-class TimestepEmbedding(nn.Module):
-    """Sinusoidal embedding of a timestep (Vaswani et al., 2017) and a two-layer network, `(B,)` to `(B, 64)`."""
-
-    def __init__(self, channels: int = 64) -> None:
-        super().__init__()
-        self.channels = channels
-        self.linear_1 = nn.Linear(channels, channels)
-        self.linear_2 = nn.Linear(channels, channels)
-
-    def forward(self, timestep: Tensor) -> Tensor:
-        half = self.channels // 2
-        frequency = torch.exp(torch.arange(half, device=timestep.device) * (-math.log(10_000.0) / half))
-        angle = timestep.float()[:, None] * frequency[None]
-        embedding = torch.cat([angle.sin(), angle.cos()], dim=1).to(self.linear_1.weight.dtype)
-        return F.silu(self.linear_2(F.silu(self.linear_1(embedding))))
-
-
 class ConditionalResidualBlock(nn.Module):
     """Two 3x3 convolutions; the timestep scales and shifts the normalized features (FiLM)."""
 
-    def __init__(self, channels: int, embedding_channels: int = 64) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm_1 = LocalGroupNorm(channels)
         self.conv_1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm_2 = LocalGroupNorm(channels, affine=False)
-        self.film = nn.Linear(embedding_channels, 2 * channels)
+        self.film = nn.Linear(EMBEDDING, 2 * channels)
         self.conv_2 = zero_module(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -78,7 +63,7 @@ class ConditionalDenoiser(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int], num_mid_blocks: int) -> None:
         super().__init__()
         d1, d2, d3 = widths
-        self.time = TimestepEmbedding()
+        self.time = TimestepEmbedding(EMBEDDING, EMBEDDING, post_act_fn="silu")
         self.conv_in = nn.Conv2d(4 * channels, d1, 1)
         self.down_1 = nn.Conv2d(d1, d2, 3, stride=2, padding=1)
         self.block_1 = ConditionalResidualBlock(d2)
@@ -89,11 +74,12 @@ class ConditionalDenoiser(nn.Module):
         self.up_1 = nn.Conv2d(d2 + d1, d1, 3, padding=1)
         self.conv_out = zero_module(nn.Conv2d(d1, 4 * channels, 1))
         self.skip = nn.Conv2d(channels, channels, 1, bias=False)
-        self.skip_gain = zero_module(nn.Linear(64, channels))
+        self.skip_gain = zero_module(nn.Linear(EMBEDDING, channels))
 
     def forward(self, noisy: Tensor, timestep: Tensor) -> Tensor:
         """Predict v or the noise of F_t `(B, C, H, W)`, H and W multiples of 8, at steps `(B,)`; zero at first."""
-        embedding = self.time(timestep)
+        sinusoids = get_timestep_embedding(timestep, EMBEDDING, downscale_freq_shift=0)
+        embedding = self.time(sinusoids.to(self.skip_gain.weight.dtype))
         half = self.conv_in(F.pixel_unshuffle(noisy, 2).contiguous(memory_format=torch.channels_last))
         quarter = self.block_1(self.down_1(F.silu(half)), embedding)
         eighth = self.down_2(F.silu(quarter))
@@ -110,8 +96,7 @@ class ConditionalDenoiser(nn.Module):
 
 def add_noise(features: Tensor, noise: Tensor, alpha_bar: Tensor | float) -> Tensor:
     """F_t = sqrt(abar_t) F_0 + sqrt(1 - abar_t) eps (eq. 2); `alpha_bar` a number or `(B, 1, 1, 1)`."""
-    signal, sigma = _signal_and_sigma(alpha_bar)
-    return features * signal + noise * sigma
+    return features * alpha_bar**0.5 + noise * (1 - alpha_bar) ** 0.5
 
 
 def clean_estimate(noisy: Tensor, prediction: Tensor, alpha_bar: Tensor | float, prediction_type: str) -> Tensor:
@@ -120,7 +105,7 @@ def clean_estimate(noisy: Tensor, prediction: Tensor, alpha_bar: Tensor | float,
     F_0 = (F_t - sqrt(1 - abar_t) eps) / sqrt(abar_t), the solution of eq. 2, or in the v form of Salimans and Ho (2022)
     F_0 = sqrt(abar_t) F_t - sqrt(1 - abar_t) v. `prediction_type` is `"epsilon"` or `"v_prediction"`.
     """
-    signal, sigma = _signal_and_sigma(alpha_bar)
+    signal, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
     if prediction_type == "epsilon":
         return (noisy - prediction * sigma) / signal
     return noisy * signal - prediction * sigma
@@ -130,14 +115,7 @@ def noise_estimate(noisy: Tensor, prediction: Tensor, alpha_bar: Tensor | float,
     """The noise that a prediction implies: the prediction itself, or eps = sqrt(abar_t) v + sqrt(1 - abar_t) F_t."""
     if prediction_type == "epsilon":
         return prediction
-    signal, sigma = _signal_and_sigma(alpha_bar)
-    return prediction * signal + noisy * sigma
-
-
-def _signal_and_sigma(alpha_bar: Tensor | float) -> tuple[Tensor | float, Tensor | float]:
-    if isinstance(alpha_bar, Tensor):
-        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    return math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+    return prediction * alpha_bar**0.5 + noisy * (1 - alpha_bar) ** 0.5
 
 
 class FeatureInjection(nn.Module):

@@ -28,16 +28,8 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fusion_hub.models.layers import (
-    MAX_DEPTH,
-    MAX_WIDTH,
-    LocalGroupNorm,
-    check_choice,
-    check_flags,
-    check_whole,
-    check_wholes,
-    zero_module,
-)
+from fusion_hub.models import layers
+from fusion_hub.models.layers import LocalGroupNorm, zero_module
 from fusion_hub.models.reversible import MEMORY_MODES, WiredStep, wired_chain
 
 NORMS = ("group", "local")
@@ -205,9 +197,12 @@ class Wiring(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """`CrossAttnDownBlock2D` without cross-attention: residual block and attention in turn, then the downsampler."""
+    """`CrossAttnDownBlock2D` without cross-attention: residual block and attention in turn.
 
-    def __init__(self, settings: "Settings", level: int, in_channels: int, out_channels: int, downsample: bool) -> None:
+    The outer level, 0, ends with the downsampler.
+    """
+
+    def __init__(self, settings: "Settings", level: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
         count = settings.layers_per_block
         self.resnets = nn.ModuleList(
@@ -215,9 +210,9 @@ class DownBlock(nn.Module):
             for i in range(count)
         )
         self.attentions = nn.ModuleList(settings.attention(level, out_channels, i) for i in range(count))
-        self.downsamplers = (
-            nn.ModuleList([Downsample2D(out_channels, use_conv=True, padding=1, name="op")]) if downsample else None
-        )
+        self.downsamplers = None
+        if level == 0:
+            self.downsamplers = nn.ModuleList([Downsample2D(out_channels, use_conv=True, padding=1, name="op")])
         # A block that changes the width cannot be wired: it stays outside of the group.
         self.outside = int(in_channels != out_channels)
         self.wiring = Wiring(2 * count - self.outside, count) if settings.reversible else None
@@ -251,17 +246,11 @@ class DownBlock(nn.Module):
 class UpBlock(nn.Module):
     """`CrossAttnUpBlock2D` without cross-attention; each residual block takes one skip.
 
-    `skip_channels` are in the order of use. With `upsample` a nearest-neighbor upsampler with its convolution follows.
+    `skip_channels` are in the order of use. The inner level, 1, ends with a nearest-neighbor upsampler and convolution.
     """
 
     def __init__(
-        self,
-        settings: "Settings",
-        level: int,
-        in_channels: int,
-        skip_channels: Sequence[int],
-        out_channels: int,
-        upsample: bool,
+        self, settings: "Settings", level: int, in_channels: int, skip_channels: Sequence[int], out_channels: int
     ) -> None:
         super().__init__()
         count = settings.layers_per_block + 1
@@ -272,7 +261,7 @@ class UpBlock(nn.Module):
         self.attentions = nn.ModuleList(
             settings.attention(level, out_channels, settings.layers_per_block + i) for i in range(count)
         )
-        self.upsamplers = nn.ModuleList([Upsample2D(out_channels, use_conv=True)]) if upsample else None
+        self.upsamplers = nn.ModuleList([Upsample2D(out_channels, use_conv=True)]) if level == 1 else None
         self.wiring = Wiring(2 * count - 1, 1) if settings.reversible else None
 
     def forward(self, x: Tensor, skips: list[Tensor], time: tuple[Tensor, ...], memory: str) -> Tensor:
@@ -384,14 +373,14 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
     ) -> None:
         super().__init__()
         heads = (num_attention_heads,) * 2 if isinstance(num_attention_heads, int) else num_attention_heads
-        check_wholes("block_out_channels", block_out_channels, 2, 1, MAX_WIDTH)
-        check_wholes("num_attention_heads", heads, 2, 1, MAX_WIDTH)
-        check_wholes("attention_window", attention_window, 2, 0, 256)
-        check_whole("norm_num_groups", norm_num_groups, 1, MAX_WIDTH)
-        check_whole("layers_per_block", layers_per_block, 1, MAX_DEPTH)
-        check_choice("norm", norm, NORMS)
-        check_choice("memory", memory, MEMORY_MODES)
-        check_flags(use_time_embedding=use_time_embedding, reversible_blocks=reversible_blocks)
+        layers.check_wholes("block_out_channels", block_out_channels, 2, 1, layers.MAX_WIDTH)
+        layers.check_wholes("num_attention_heads", heads, 2, 1, layers.MAX_WIDTH)
+        layers.check_wholes("attention_window", attention_window, 2, 0, 256)
+        layers.check_whole("norm_num_groups", norm_num_groups, 1, layers.MAX_WIDTH)
+        layers.check_whole("layers_per_block", layers_per_block, 1, layers.MAX_DEPTH)
+        layers.check_choice("norm", norm, NORMS)
+        layers.check_choice("memory", memory, MEMORY_MODES)
+        layers.check_flags(use_time_embedding=use_time_embedding, reversible_blocks=reversible_blocks)
         for width, count in zip(block_out_channels, heads, strict=True):
             if width % count:
                 raise ValueError(f"num_attention_heads={heads} must divide block_out_channels={block_out_channels}")
@@ -413,20 +402,15 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
             norm=norm,
             reversible=reversible_blocks,
         )
-        self.down_blocks = nn.ModuleList(
-            [
-                DownBlock(settings, 0, outer, outer, downsample=True),
-                DownBlock(settings, 1, outer, inner, downsample=False),
-            ]
-        )
+        down_blocks = [DownBlock(settings, 0, outer, outer), DownBlock(settings, 1, outer, inner)]
+        self.down_blocks = nn.ModuleList(down_blocks)
         # The inner levels of Stable Diffusion hand 1280 channels up; the 640 of the bottom stand in for them, twice.
         inner_skips, outer_skips = [inner] * layers_per_block + [outer], [outer] * (layers_per_block + 1)
-        self.up_blocks = nn.ModuleList(
-            [
-                UpBlock(settings, 1, 2 * inner, inner_skips, inner, upsample=True),
-                UpBlock(settings, 0, inner, outer_skips, outer, upsample=False),
-            ]
-        )
+        up_blocks = [
+            UpBlock(settings, 1, 2 * inner, inner_skips, inner),
+            UpBlock(settings, 0, inner, outer_skips, outer),
+        ]
+        self.up_blocks = nn.ModuleList(up_blocks)
         self.conv_norm_out = _norm(norm, outer, norm_num_groups, eps=1e-5)
         self.conv_out = zero_module(nn.Conv2d(outer, out_channels, 3, padding=1))
 
@@ -505,7 +489,11 @@ def copy_sd_unet(source: UNet2DConditionModel, target: "PrunedUNet") -> CopyRepo
             otherwise the network starts from a mixture of trained and random weights.
     """
     first_up = len(source.up_blocks) - len(target.up_blocks)
-    theirs = {_pruned_name(name, first_up): (name, tensor) for name, tensor in source.state_dict().items()}
+    theirs = {}  # by the name here; inner up blocks get negative numbers, which no block here has
+    for name, tensor in source.state_dict().items():
+        part, *rest = name.split(".")
+        here = ".".join([part, str(int(rest[0]) - first_up), *rest[1:]]) if part == "up_blocks" else name
+        theirs[here] = name, tensor
     copied, extended, new = list[str](), list[str](), list[str]()
     with torch.no_grad():
         for name, tensor in target.state_dict().items():
@@ -513,7 +501,7 @@ def copy_sd_unet(source: UNet2DConditionModel, target: "PrunedUNet") -> CopyRepo
             if given is not None and given.shape == tensor.shape:
                 tensor.copy_(given)
                 copied.append(name)
-            elif given is not None and name == "conv_in.weight" and _grew(given.shape, tensor.shape):
+            elif given is not None and name == "conv_in.weight" and given[:, :1].shape == tensor[:, :1].shape:
                 tensor.zero_()[:, : given.shape[1]] = given
                 extended.append(name)
             elif ".wiring." in name or name.startswith(("conv_in.", "conv_out.")):
@@ -527,16 +515,6 @@ def copy_sd_unet(source: UNet2DConditionModel, target: "PrunedUNet") -> CopyRepo
     used = {*copied, *extended}
     dropped = tuple(name for here, (name, _) in theirs.items() if here not in used)
     return CopyReport(tuple(copied), tuple(extended), dropped, tuple(new))
-
-
-def _grew(old: torch.Size, new: torch.Size) -> bool:
-    return old[0] == new[0] and old[1] < new[1] and old[2:] == new[2:]
-
-
-def _pruned_name(name: str, first_up: int) -> str:
-    """A tensor's name here from its name in the source; inner up blocks get negative numbers, which none here has."""
-    part, *rest = name.split(".")
-    return ".".join([part, str(int(rest[0]) - first_up), *rest[1:]]) if part == "up_blocks" else name
 
 
 def _run_plain(calls: Sequence[Call], x: Tensor, memory: str) -> Tensor:

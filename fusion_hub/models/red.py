@@ -248,7 +248,14 @@ class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers type
             ValueError: if the shapes differ or are not multiples of `multiple`, or for another number of steps.
         """
         self.check_images(visible, infrared)
-        steps = self._check_steps(num_inference_steps)
+        steps = trained = self.config.num_steps
+        if num_inference_steps not in (None, "auto"):
+            steps = num_inference_steps
+            if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= trained:
+                raise ValueError(
+                    f"num_inference_steps={steps!r} must be a whole number from 1 to {trained} (the number of steps in "
+                    'training), "auto" or None'
+                )
         # The chain runs in float32 at least, whatever the network computes in.
         dtype = torch.promote_types(visible.dtype, torch.float32)
         sources = self._encode(visible).to(dtype), self._encode(infrared).to(dtype)
@@ -338,17 +345,6 @@ class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers type
         if self.config.resample == "convolution":
             return self.decoder(x.to(self.decoder.weight.dtype)).to(x.dtype)
         return F.pixel_shuffle(x, self.config.patch_size)
-
-    def _check_steps(self, steps: int | str | None) -> int:
-        trained = self.config.num_steps
-        if steps is None or steps == "auto":
-            return trained
-        if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= trained:
-            raise ValueError(
-                f"num_inference_steps={steps!r} must be a whole number from 1 to {trained} (the number of steps in "
-                'training), "auto" or None'
-            )
-        return steps
 
 
 class Schedule(NamedTuple):

@@ -178,19 +178,17 @@ class _Plan:
 def _plan(steps: Sequence[WiredStep], stores: bool, device_type: str) -> tuple[_Plan, list[Tensor]]:
     """The plan and the distinct tensors: a parameter of all steps gets one gradient, not one for each step."""
     # By identity and by role: a side tensor is detached before the body gets it, a parameter is not.
-    v, side, parameters = (
-        list({id(tensor): tensor for tensor in tensors}.values())
-        for tensors in (
-            (step.v for step in steps),
-            (tensor for step in steps for tensor in step.side),
-            (tensor for step in steps for tensor in step.parameters),
-        )
-    )
-    ends = len(v), len(v) + len(side)
-    v_at, side_at, parameter_at = (
-        {id(tensor): i for i, tensor in enumerate(tensors, start)}
-        for tensors, start in ((v, 0), (side, ends[0]), (parameters, ends[1]))
-    )
+    tensors: list[Tensor] = []
+    positions: list[dict[int, int]] = []
+    for role in (
+        [step.v for step in steps],
+        [tensor for step in steps for tensor in step.side],
+        [tensor for step in steps for tensor in step.parameters],
+    ):
+        distinct = {id(tensor): tensor for tensor in role}
+        positions.append({key: i for i, key in enumerate(distinct, len(tensors))})
+        tensors += distinct.values()
+    v_at, side_at, parameter_at = positions
     planned = tuple(
         _PlannedStep(
             step.body,
@@ -204,7 +202,7 @@ def _plan(steps: Sequence[WiredStep], stores: bool, device_type: str) -> tuple[_
     if torch.amp.is_autocast_available(device_type):
         enabled, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
         autocast = partial(torch.autocast, device_type, dtype, enabled, cache_enabled=False)
-    return _Plan(planned, ends[1], stores, autocast), [*v, *side, *parameters]
+    return _Plan(planned, len(tensors) - len(parameter_at), stores, autocast), tensors
 
 
 class _WiredChain(torch.autograd.Function):
@@ -229,7 +227,15 @@ class _WiredChain(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, grad_prev: Tensor) -> tuple[Tensor | None, ...]:
-        _check_backward(ctx)
+        if torch.is_grad_enabled():
+            raise RuntimeError("wired_chain has no second derivative: for create_graph=True use mode='none'")
+        for parameter, version in zip(ctx.parameters, ctx.versions, strict=True):
+            if parameter._version != version:
+                raise RuntimeError(
+                    f"a parameter of shape {tuple(parameter.shape)} was changed in place between the forward and the "
+                    "backward pass of wired_chain, which runs the bodies again: call backward before the optimizer's "
+                    "step"
+                )
         plan: _Plan = ctx.plan
         needs = ctx.needs_input_grad[3:]
         inputs = ctx.saved_tensors  # unpacked once, it may have to come back from elsewhere
@@ -314,17 +320,6 @@ def _check(steps: Sequence[WiredStep], x: Tensor, x_prev: Tensor, mode: str) -> 
                     f"parameters[{i}] of step {k}, shape {tuple(parameter.shape)}, was computed from other tensors: "
                     "pass it to the body through WiredStep.side"
                 )
-
-
-def _check_backward(ctx: Any) -> None:
-    if torch.is_grad_enabled():
-        raise RuntimeError("wired_chain has no second derivative: for create_graph=True use mode='none'")
-    for parameter, version in zip(ctx.parameters, ctx.versions, strict=True):
-        if parameter._version != version:
-            raise RuntimeError(
-                f"a parameter of shape {tuple(parameter.shape)} was changed in place between the forward and the "
-                "backward pass of wired_chain, which runs the bodies again: call backward before the optimizer's step"
-            )
 
 
 def _check_listed(y: Tensor, listed: list[Tensor]) -> None:

@@ -1,7 +1,7 @@
 """The memory benchmark: what it counts, and RED's claim on a tiny network."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -16,13 +16,6 @@ from torch.utils.checkpoint import checkpoint
 
 TINY = ["--variant", "tiny", "--crop", "32", "--batch", "1", "--threads", "1", "--repeats", "1", "--device", "cpu"]
 KIB = 1024  # of a (1, 1, 16, 16) float32 tensor
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def count(function: Callable[[Tensor], Tensor], x: Tensor, *ignored: Tensor) -> tuple[int, int]:
@@ -153,18 +146,3 @@ def test_the_table_is_markdown_of_equal_columns() -> None:
         "reversible takes 1.60 to 1.60 x the time of none",
     ]
     assert memory.Row(**json.loads(json.dumps(asdict(rows[0])))) == rows[0]
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--threads", "0"], "--threads must be at least 1, got 0"),
-        (["--steps", "2", "0"], "--steps must be at least 1, got 0"),
-        (["--figure", "absent/folder/file.png"], "its folder does not exist"),
-        (["--modes", "magic"], "invalid choice: 'magic'"),
-    ],
-)
-def test_wrong_flags_are_named(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        memory.parse(flags)
-    assert message in capsys.readouterr().err

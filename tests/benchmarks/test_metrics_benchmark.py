@@ -102,19 +102,3 @@ def test_the_script_prints_examples(pairs: PairedDataset, tmp_path: Path, capsys
     content = json.loads(file.read_text())["examples"]
     assert content["pairs"] == 1 and len(content["rows"]) == 13
     assert "| fused image" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--threads", "0"], "--threads must be at least 1, got 0"),
-        (["--sizes", "160x480"], "'160x480' is not WIDTHxHEIGHT with sides of at least 161"),
-        (["--examples"], "--examples needs --data DIR"),
-        (["--data", "pairs"], "--data is for --examples only"),
-        (["--json", "absent/folder/file.json"], "its folder does not exist"),
-    ],
-)
-def test_wrong_flags_are_named(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        benchmark.parse(flags)
-    assert message in capsys.readouterr().err

@@ -76,18 +76,3 @@ def test_a_page_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(space_load, "SPACE", tmp_path)
     with pytest.raises(RuntimeError, match="no weights here"), space_load.serve(tmp_path):
         pass
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--visitors", "0"], "--visitors must be at least 1, got 0"),
-        (["--fusions", "5"], "one for each visitor, got 5"),
-        (["--size", "8", "8"], "--size must be at least 32 32, got 8 8"),
-        (["--json", "absent/folder/file.json"], "its folder does not exist"),
-    ],
-)
-def test_wrong_flags_are_named(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        space_load.parse(flags)
-    assert message in capsys.readouterr().err

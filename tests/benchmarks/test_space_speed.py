@@ -27,9 +27,3 @@ def test_the_end_of_the_imports_is_found(space_page: Page, tmp_path: Path) -> No
     log.write_text("nothing")
     with pytest.raises(RuntimeError, match="did not say"):
         space_speed.seconds_to_page(replace(space_page, log=log), 1002.0)
-
-
-def test_wrong_flags_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        space_speed.parse(["--fusions", "0"])
-    assert "--fusions must be at least 1, got 0" in capsys.readouterr().err

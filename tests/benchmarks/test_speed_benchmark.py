@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,13 +10,6 @@ import pytest
 import speed
 import torch
 from torch import nn
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def test_flops_are_two_for_each_multiply_add() -> None:
@@ -51,7 +43,6 @@ def test_peak_memory_counts_what_was_freed_again() -> None:
 gpu = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("device", ["cpu", gpu])
 def test_a_row_is_measured(device: str) -> None:
     task = speed.Task("tiny", "bf16", height=40, width=64, threads=1, repeats=2, warm_up=1, device=device)
@@ -103,20 +94,6 @@ def test_the_table_is_markdown_of_equal_columns() -> None:
         "base", "fp32", "640x480", "0.84 M", "31.0", "0.250", "0.200", "0.250", "0.200", "0.100", "2.5", "512"
     ]  # fmt: skip
     assert "bf16 compiled" in lines[3]
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--threads", "0"], "--threads must be at least 1, got 0"),
-        (["--json", "absent/folder/file.json"], "its folder does not exist"),
-        (["--dtypes", "fp8"], "invalid choice: 'fp8'"),
-    ],
-)
-def test_wrong_flags_are_named(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        speed.parse(flags)
-    assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

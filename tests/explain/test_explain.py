@@ -34,9 +34,6 @@ def pixels(panels: list[Panel]) -> dict[str, np.ndarray]:
     return {panel.title: np.asarray(panel.image).astype(int) for panel in panels}
 
 
-# --- both models ---
-
-
 @pytest.mark.parametrize("make", [tiny_pipeline, red_pipeline], ids=["DiffFuseNet", "RED"])
 def test_panels_are_pictures_of_the_size_of_the_image(make: Any) -> None:
     pipe = make()
@@ -96,8 +93,6 @@ def test_example_of_the_documentation(
     assert 21 <= len(list(tmp_path.glob("*.png"))) <= 25
 
 
-# --- DiffFuseNet ---
-
 STAGES = ["Features", "Diffusion", "Shared and specific", "Frequency bands", "Cross-frequency attention", "Fusion"]
 
 
@@ -151,9 +146,6 @@ def test_nothing_changed_is_drawn_dark() -> None:
     assert (np.asarray(panel.image) == HEAT[0]).all() and "by 0% of" in panel.caption
 
 
-# --- RED ---
-
-
 def test_red_shows_its_chain_and_its_coefficients() -> None:
     pipe = red_pipeline()
     with torch.no_grad():
@@ -193,9 +185,6 @@ def test_red_states_are_on_one_scale() -> None:
     for title, state in (("Start: x_3", output.states[0]), ("State x_0", output.states[-1])):
         expected = (state[0, 0].clamp(0, white) / white * 255).numpy()
         assert np.abs(shown[title] - expected[..., None]).max() <= 0.51
-
-
-# --- pictures ---
 
 
 def test_components_are_turned_with_the_brightness() -> None:

@@ -114,9 +114,6 @@ def computed(folder: Path, triple: str) -> dict[str, float]:
     return evaluate_pair(**read(folder, triple), names=CONVENTIONS)
 
 
-# --- values ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("triple", TRIPLES)
 def test_reference_values(data_root: Path, triple: str) -> None:
     """Every implementation of our convention, at the tolerance that the reference files give."""
@@ -209,9 +206,6 @@ def test_sums_and_ranges() -> None:
     assert values["PSNR"] == pytest.approx(10 * math.log10(255**2 / values["MSE"]))
 
 
-# --- names -----------------------------------------------------------------------------------------------------------
-
-
 def test_tables_name_existing_metrics() -> None:
     for table, names in TABLES.items():
         assert len(set(names)) == len(names), table
@@ -247,9 +241,6 @@ def test_registry_entries_are_complete() -> None:
 def test_examples_of_the_docstrings(module: ModuleType) -> None:
     failed, attempted = doctest.testmod(module)
     assert not failed and attempted
-
-
-# --- limits and errors -----------------------------------------------------------------------------------------------
 
 
 BAD = {

@@ -43,9 +43,6 @@ def better(name: str, one: float, other: float) -> bool:
     return one > other if find_metric(name).direction == "up" else one < other
 
 
-# --- the fused image is a source -------------------------------------------------------------------------------------
-
-
 def test_fused_equal_to_both_sources_is_the_best_there_is() -> None:
     image = pair()["visible"]
     values = scores(image, image, image)
@@ -79,9 +76,6 @@ def test_swapped_sources_change_nothing_but_the_names() -> None:
         tolerance = ORDERED.get(name, 1e-9)
         if math.isfinite(tolerance):
             assert one[name] == pytest.approx(other[partner(name)], rel=tolerance), name
-
-
-# --- the fused image is moved, stretched, noisy -----------------------------------------------------------------------
 
 
 def test_one_pixel_of_misregistration_costs() -> None:
@@ -121,9 +115,6 @@ def test_noise_raises_what_looks_at_the_fused_image_alone_and_lowers_the_rest() 
         assert better(name, clean[name], worse[name]), name
 
 
-# --- constant images -------------------------------------------------------------------------------------------------
-
-
 def undefined(flat: set[str], level: int) -> set[str]:
     """Names whose value is 0/0 where the images in `flat` have the one gray value `level` everywhere."""
     sources = flat & {"visible", "infrared"}
@@ -161,9 +152,6 @@ def test_feature_information_of_constant_images() -> None:
     assert 0 <= evaluate_pair(flat, ramp, ramp.T, names=["FMI_gray"])["FMI_gray"] < 0.1
 
 
-# --- tiny images -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (7, 8), (41, 60)])
 def test_tiny_images_give_a_value_or_an_error_that_names_the_size(size: tuple[int, int]) -> None:
     images = {name: image + 1 - image // 255 for name, image in random_pair(*size).items()}  # nothing is black
@@ -176,8 +164,6 @@ def test_tiny_images_give_a_value_or_an_error_that_names_the_size(size: tuple[in
         elif size != (1, 1) or not name.startswith(("Qabf", "Qcv")):  # a lone pixel has no Sobel response
             assert not math.isnan(evaluate_pair(**images, names=[name])[name]), name
 
-
-# --- dtypes, 16 bit, batches, devices --------------------------------------------------------------------------------
 
 CONVERSIONS: dict[str, Callable[[np.ndarray], object]] = {
     "float16": lambda a: torch.from_numpy(a).half(),

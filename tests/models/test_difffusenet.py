@@ -29,9 +29,6 @@ def random_pair(*size: int, batch: int = 1) -> tuple[Tensor, Tensor]:
     return torch.rand(batch, 1, *size), torch.rand(batch, 1, *size)
 
 
-# --- construction ----------------------------------------------------------------------------------------------------
-
-
 def test_variants_are_light_and_grow() -> None:
     assert list(DIFFFUSENET_VARIANTS) == ["tiny", "small", "base", "large"]
     with torch.device("meta"):
@@ -101,9 +98,6 @@ def test_the_schedule_is_the_schedulers() -> None:
         pair = random_pair(32, 32)
         model = random_model()
         torch.testing.assert_close(model(*pair), model(*pair, alphas_cumprod=scheduler.alphas_cumprod))
-
-
-# --- one computation, however it is run ------------------------------------------------------------------------------
 
 
 def test_output_is_deterministic_and_a_batch_equals_single_pairs() -> None:
@@ -256,8 +250,6 @@ def test_reconstruction_is_of_each_image_alone() -> None:
     torch.testing.assert_close(rebuilt, swapped.flip(0))
 
 
-# --- reach -----------------------------------------------------------------------------------------------------------
-
 REACHES: list[dict[str, Any]] = [
     {"num_mid_blocks": 1, "num_coupling": 2, "attention_window": 6},
     {"patch_size": 1},
@@ -312,9 +304,6 @@ def test_the_tile_multiple_is_needed() -> None:
     with torch.no_grad():
         whole, tile = model(visible, infrared), model(visible[..., multiple:], infrared[..., multiple:])
     assert (whole[..., multiple:] - tile)[..., margin:].abs().max() > 1e-6
-
-
-# --- gradients -------------------------------------------------------------------------------------------------------
 
 
 def without_gradient(model: DiffFuseNetModel) -> set[str]:

@@ -8,7 +8,6 @@ from fusion_hub.models.feature_diffusion import (
     ConditionalDenoiser,
     FeatureInjection,
     ShallowEncoder,
-    TimestepEmbedding,
     add_noise,
     clean_estimate,
     noise_estimate,
@@ -90,12 +89,6 @@ def test_encoder_features_have_unit_variance_at_every_pixel() -> None:
     assert features.shape == (2, 16, 6, 6)
     assert features.mean(dim=1).abs().max() < 1e-5
     assert (features.var(dim=1, unbiased=False) - 1).abs().max() < 0.05
-
-
-def test_timesteps_have_different_embeddings() -> None:
-    embeddings = TimestepEmbedding()(torch.tensor([0, 1, 20, 999]))
-    assert embeddings.shape == (4, 64)
-    assert torch.pdist(embeddings).min() > 1e-3
 
 
 @pytest.mark.parametrize("blocks", [0, 2])

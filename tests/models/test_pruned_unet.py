@@ -49,9 +49,6 @@ def count(unet: nn.Module, wiring: bool) -> int:
     return sum(parameter.numel() for name, parameter in unet.named_parameters() if (".wiring." in name) == wiring)
 
 
-# --- what is kept of Stable Diffusion 1.5 ----------------------------------------------------------------------------
-
-
 def test_default_has_the_parameters_of_stable_diffusion() -> None:
     with torch.device("meta"):
         unet, timeless = PrunedUNet(), PrunedUNet(use_time_embedding=False)
@@ -134,9 +131,6 @@ def test_without_wiring_it_is_stable_diffusions_own_function(source: UNet2DCondi
         torch.testing.assert_close(unet(sample, step), expected, rtol=1e-4, atol=1e-5)
 
 
-# --- what it computes ------------------------------------------------------------------------------------------------
-
-
 def test_wired_group_follows_its_equation() -> None:
     block = random_unet(layers_per_block=2).double().down_blocks[0]
     x, time = torch.randn(1, 8, 6, 6, dtype=torch.float64), torch.randn(1, 32, dtype=torch.float64)
@@ -204,9 +198,6 @@ def test_bfloat16_is_close_to_float32() -> None:
         assert (got.float() - exact).norm() < 0.05 * exact.norm()
 
 
-# --- windows ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("size", [(6, 11), (3, 4)])
 def test_windows_are_separate_attentions(size: tuple[int, int], shift: bool) -> None:
@@ -255,9 +246,6 @@ def test_every_second_attention_of_a_level_is_shifted() -> None:
         processors = [attention.transformer_blocks[0].attn1.processor for attention in attentions]
         assert [processor.shift for processor in processors] == [False, True, False, True, False]
         assert {processor.window for processor in processors} == {window}
-
-
-# --- what it refuses -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

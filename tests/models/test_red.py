@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from memory import SavedBytes
 from torch import Tensor
 
 from fusion_hub.models.red import RED_VARIANTS, REDModel, REDOutput
@@ -60,9 +61,6 @@ def by_hand(model: REDModel, visible: Tensor, infrared: Tensor, steps: int) -> T
     return F.pixel_shuffle(weight * x[0] + (1 - weight) * x[1], patch)
 
 
-# --- equations -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("steps", "injection"), [(1, True), (3, False), (3, True)])
 def test_chain_follows_its_equations(steps: int, injection: bool) -> None:
     model = random_model(num_steps=3, source_injection=injection).double()
@@ -102,9 +100,6 @@ def test_scalars_stay_in_their_ranges() -> None:
     assert model(*random_pair(8, 8)).isfinite().all()
 
 
-# --- memory modes ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("mode", "store", "settings"),
     [
@@ -129,19 +124,12 @@ def test_memory_modes_have_the_same_gradients(mode: str, store: bool, settings: 
 
 def test_what_is_kept_does_not_grow_with_the_steps() -> None:
     def kept(mode: str, steps: int) -> int:
-        model, sizes = random_model(num_steps=steps, memory=mode), dict[int, int]()
-        parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in parameters:
-                sizes[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            fused = model(*random_pair(32, 32))
+        model, pair = random_model(num_steps=steps, memory=mode), random_pair(32, 32)
+        saved = SavedBytes([*model.parameters(), *pair])
+        with saved.counting():
+            fused = model(*pair)
         assert fused.requires_grad
-        return sum(sizes.values())
+        return saved.now
 
     assert kept("reversible", 8) < 1.05 * kept("reversible", 2)
     assert kept("reversible", 4) < 0.15 * kept("none", 4)
@@ -161,9 +149,6 @@ def test_bfloat16_training_in_every_mode() -> None:
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0.02 * float(gradients[0].norm()))
     # The chain is inverted with bodies in bfloat16: near, not equal.
     assert (gradients[2] - gradients[0]).norm() < 0.3 * gradients[0].norm()
-
-
-# --- number of steps -------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -212,9 +197,6 @@ def test_bad_numbers_of_steps_are_named(steps: Any) -> None:
         REDModel(**TINY)(*random_pair(8, 8), num_inference_steps=steps)
 
 
-# --- images ----------------------------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def test_batch_equals_single_images() -> None:
     model, (visible, infrared) = random_model(), random_pair(16, 24, batch=3)
@@ -252,9 +234,6 @@ def test_images_must_match_and_fill_the_grid() -> None:
     assert REDModel(**TINY).multiple == 4
     with pytest.raises(ValueError, match="multiples of 4, got"):
         REDModel(**TINY)(*random_pair(8, 6))
-
-
-# --- ablations -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings", ABLATIONS.values(), ids=ABLATIONS)
@@ -309,9 +288,6 @@ def test_bad_settings_are_named(settings: dict[str, Any], words: str) -> None:
         REDModel(**(TINY | settings))
     with pytest.raises(ValueError, match="mode must be one of reversible, checkpoint, none, got 'low'"):
         REDModel(**TINY).set_memory_mode("low")
-
-
-# --- weights ---------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()

@@ -109,9 +109,6 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     return max(float((found[name] - expected[name]).norm() / expected[name].norm()) for name in expected)
 
 
-# --- values and gradients --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("inner", SAVING)
 @pytest.mark.parametrize("outer", CHAINS)
 @pytest.mark.parametrize("steps", [1, 4])
@@ -170,9 +167,6 @@ def test_one_of_the_two_results_is_enough(name: str, which: int) -> None:
         return torch.autograd.grad(ends[which].square().sum(), [x, x_prev, v, side, *block.parameters()])
 
     torch.testing.assert_close(found(CHAINS[name]), found(plain_chain), rtol=1e-11, atol=1e-11)
-
-
-# --- which tensors get gradients -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SAVING)
@@ -267,9 +261,6 @@ def test_without_gradients_nothing_is_kept(name: str) -> None:
     assert torch.equal(fused, expected) and not fused.requires_grad
 
 
-# --- precision -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("name", CHAINS)
 def test_states_are_at_least_single_precision(name: str, dtype: torch.dtype) -> None:
@@ -318,9 +309,6 @@ def test_casts_cached_by_the_caller_do_not_lose_gradients(name: str, keep_last: 
             return gradients(model, tensors)
 
     assert distance(found(name), found("none")) < 0.05
-
-
-# --- surroundings ----------------------------------------------------------------------------------------------------
 
 
 def test_bodies_may_be_compiled() -> None:
@@ -441,9 +429,6 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
 
 def test_the_example_of_the_docstring_runs() -> None:
     assert doctest.testmod(reversible) == (0, 10)
-
-
-# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 def chain_of(**fields: Any) -> list[WiredStep]:
