@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import socket
 import time
 import zlib
@@ -20,7 +21,7 @@ _NOT_WRITABLE = {errno.EROFS: "it is read-only", **dict.fromkeys((errno.EACCES, 
 
 @contextmanager
 def write_aside(target: Path) -> Iterator[Path]:
-    """A temporary path next to `target` that replaces it when the block ends without an error.
+    """A temporary path next to `target` that replaces it, a file or a missing folder, unless the block fails.
 
     Missing folders are created. The temporary name is short, so that it works for any name of `target`.
     """
@@ -30,7 +31,7 @@ def write_aside(target: Path) -> Iterator[Path]:
         yield aside
         os.replace(aside, target)
     finally:
-        aside.unlink(missing_ok=True)
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
 
 
 def sweep_leftovers(folder: Path) -> int:

@@ -400,8 +400,9 @@ def _fill(luminance: np.ndarray, valid: np.ndarray | None, role: Role) -> tuple[
             empty = filled | (near & (luminance < core.min()))
         else:  # a saturated target is hot, not missing; missing data above the scene are whole rows or columns
             empty = filled | (near & (luminance > core.max()))
-            rows, columns = (_from_the_edges(empty.all(axis=axis)) for axis in (1, 0))
-            empty &= rows[:, None] | columns
+            whole = (empty.all(axis=1), empty.all(axis=0))
+            first, last = ([np.logical_and.accumulate(line[::step]) for line in whole] for step in (1, -1))
+            empty &= (first[0] | last[0][::-1])[:, None] | first[1] | last[1][::-1]
         empty &= data
         if np.count_nonzero(filled) >= _LEAST_FILL and empty.any():
             return fill, empty
@@ -434,12 +435,6 @@ def _is_a_border(fill: float, rest: np.ndarray, border: np.ndarray) -> bool:
     return float(between.mean()) < 0.01
 
 
-def _from_the_edges(whole: np.ndarray) -> np.ndarray:
-    """The leading and trailing True values of a mask `(N,)`."""
-    leading, trailing = np.logical_and.accumulate(whole), np.logical_and.accumulate(whole[::-1])
-    return leading | trailing[::-1]
-
-
 def _telemetry(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
     """Rows `(H,)` at the top or bottom in which a camera writes its status: few, and far out of the scene."""
     found = np.zeros(luminance.shape[0], dtype=bool)
@@ -467,19 +462,13 @@ def _telemetry(luminance: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
 
 def fill_missing(values: np.ndarray, valid: np.ndarray) -> None:
     """Put into the pixels without data, in place, the nearest data of their row, or of the nearest row with data."""
-    rows = np.flatnonzero(valid.any(axis=1))
-    columns = np.arange(values.shape[1])
-    for row in rows:
-        if not valid[row].all():
-            known = np.flatnonzero(valid[row])
-            values[row] = values[row, known[_nearest(known, columns)]]
-    nearest = rows[_nearest(rows, np.arange(values.shape[0]))]
-    missing = np.setdiff1d(np.arange(values.shape[0]), rows)
-    values[missing] = values[nearest[missing]]
+    for row in np.flatnonzero(valid.any(axis=1) & ~valid.all(axis=1)):
+        values[row] = values[row, _nearest(valid[row])]
+    known = np.asarray(valid.any(axis=1))
+    values[~known] = values[_nearest(known)[~known]]
 
 
-def _nearest(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """For each wanted number the index of the nearest of the rising `known` ones."""
-    after = np.clip(np.searchsorted(known, wanted), 0, len(known) - 1)
-    before = np.maximum(after - 1, 0)
-    return np.where(np.abs(known[before] - wanted) <= np.abs(known[after] - wanted), before, after)
+def _nearest(known: np.ndarray) -> np.ndarray:
+    """For each place of a mask `(N,)` the index of the nearest True one."""
+    indices = np.flatnonzero(known)
+    return indices[np.searchsorted((indices[1:] + indices[:-1]) / 2, np.arange(len(known)))]

@@ -73,7 +73,7 @@ def read_tiff(stream: BinaryIO, name: str, check: Check) -> Picture:
         profile = None if page.photometric in _CONVERTED_BY_PILLOW else metadata.icc_profile  # of other colors
         geo = {code: tuple(value) if isinstance(value, tuple | list) else (value,) for code, value in geo.items()}
         metadata = replace(metadata, icc_profile=profile, geo=geo)
-        valid = _declared_data(page, samples[..., :colors], name)
+        valid = _declared_data(page, samples[..., :colors])
         if mask is not None and (mask.imagelength, mask.imagewidth) == samples.shape[:2]:
             _check_whole(tiff, mask, name)
             shown = _decode(mask, stream, name)[..., 0] > 0
@@ -213,7 +213,7 @@ def _by_pillow(page: Any, stream: BinaryIO, name: str) -> np.ndarray:
     return upright(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
-def _declared_data(page: Any, samples: np.ndarray, name: str) -> np.ndarray | None:
+def _declared_data(page: Any, samples: np.ndarray) -> np.ndarray | None:
     """Where the samples are not the value that GDAL_NODATA names."""
     if _NODATA not in page.tags:
         return None

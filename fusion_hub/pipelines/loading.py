@@ -24,8 +24,6 @@ import inspect
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as shorten
@@ -257,15 +255,8 @@ class PortablePipeline(DiffusionPipeline):
             super().save_pretrained(str(target), **kwargs)
             return
         kwargs.setdefault("repo_id", target.name)  # diffusers would take it from the folder written aside
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            aside.chmod(0o755)  # mkdtemp makes private folders; a saved pipeline is an ordinary one
+        with write_aside(target) as aside:
             super().save_pretrained(str(aside), **kwargs)
-            aside.rename(target)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
 
     @classmethod
     def _locate(cls, name: str, kwargs: Mapping[str, Any]) -> Path:

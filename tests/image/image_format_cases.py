@@ -1,6 +1,6 @@
 """Every container, sample type, channel layout and orientation that the reader is tested with.
 
-`python tests/image_format_cases.py` writes the table of docs/formats.md from what the reader does with them.
+`python tests/image/image_format_cases.py` writes the table of docs/formats.md from what the reader does with them.
 """
 
 import io
@@ -75,19 +75,8 @@ def samples(dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 # --- TIFF -----------------------------------------------------------------------------------------------------------
 
-_TIFF_TYPES = (
-    "uint8",
-    "int8",
-    "uint16",
-    "int16",
-    "uint32",
-    "int32",
-    "uint64",
-    "int64",
-    "float16",
-    "float32",
-    "float64",
-)
+_INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+_TIFF_TYPES = (*_INTEGERS, "float16", "float32", "float64")
 _TIFF_CODINGS = tuple(itertools.product((None, "lzw", "deflate", "zstd", "packbits"), "<>", (None, (16, 16))))
 _TIFF_LAYOUTS = ("gray", "0 is white", "gray + alpha", "RGB", "RGBA", "RGB planar", "RGB + extra")
 
@@ -106,6 +95,13 @@ def tiff_cases() -> Iterator[Case]:
         yield _palette_tiff(orientation)
 
 
+def write_tiff(pixels: np.ndarray, orientation: int = 1, **options: Any) -> bytes:
+    """A file by tifffile."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels, metadata=None, extratags=[(274, 3, 1, orientation, True)], **options)
+    return file.getvalue()
+
+
 def _tiff(dtype: str, layout: str, orientation: int, compression: str | None, order: str, tile: Any) -> Case:
     channels = {"gray + alpha": 2, "RGB": 3, "RGB planar": 3, "RGBA": 4, "RGB + extra": 4}.get(layout, 0)
     stored = samples(dtype, (HEIGHT, WIDTH, channels)[: 3 if channels else 2])
@@ -114,9 +110,7 @@ def _tiff(dtype: str, layout: str, orientation: int, compression: str | None, or
     gray = layout in ("gray", "0 is white", "gray + alpha")
     extra = {"gray + alpha": ["unassalpha"], "RGBA": ["unassalpha"], "RGB + extra": ["unspecified"]}.get(layout)
     planes = layout == "RGB planar"
-    file = io.BytesIO()
-    tifffile.imwrite(
-        file,
+    data = write_tiff(
         np.ascontiguousarray(np.moveaxis(stored, -1, 0)) if planes else stored,
         photometric="miniswhite" if layout == "0 is white" else "minisblack" if gray else "rgb",
         planarconfig=("separate" if planes else "contig") if channels else None,
@@ -124,8 +118,7 @@ def _tiff(dtype: str, layout: str, orientation: int, compression: str | None, or
         compression=compression,
         byteorder=order,
         tile=tile,
-        metadata=None,
-        extratags=[(274, 3, 1, orientation, True)],
+        orientation=orientation,
     )
     upright = np.ascontiguousarray(TURNS[orientation](stored))
     refused = None
@@ -141,35 +134,28 @@ def _tiff(dtype: str, layout: str, orientation: int, compression: str | None, or
     trusted = layout in ("gray", "RGB", "RGBA") and orientation in (1, 3) and tile is None and compression != "zstd"
     details = f"{compression or 'raw'} {order} {'tiles' if tile else 'strips'}"
     known = dtype not in ("int8", "float16")
-    return Case(
-        "TIFF", dtype, layout, orientation, file.getvalue(), pixels, alpha, refused, 0, trusted and known, details
-    )
+    return Case("TIFF", dtype, layout, orientation, data, pixels, alpha, refused, 0, trusted and known, details)
 
 
 def _packed_tiff(bits: int) -> Case:
     dtype = "uint8" if bits <= 8 else "uint16"
     pixels = np.random.default_rng(bits).integers(0, 2**bits, (HEIGHT, WIDTH), dtype=dtype)
-    file = io.BytesIO()
-    tifffile.imwrite(file, pixels, photometric="minisblack", bitspersample=bits, metadata=None)
-    return Case("TIFF", f"{bits} bits", "gray", 1, file.getvalue(), pixels)
+    data = write_tiff(pixels, photometric="minisblack", bitspersample=bits)
+    return Case("TIFF", f"{bits} bits", "gray", 1, data, pixels)
 
 
 def _bilevel_tiff(orientation: int, layout: str) -> Case:
     stored = np.random.default_rng(1).integers(0, 2, (HEIGHT, WIDTH)).astype(bool)
-    file = io.BytesIO()
-    tifffile.imwrite(file, stored, photometric="miniswhite", metadata=None, extratags=[(274, 3, 1, orientation, True)])
-    return Case("TIFF", "1 bit", layout, orientation, file.getvalue(), TURNS[orientation](~stored).astype(np.uint8))
+    data = write_tiff(stored, orientation, photometric="miniswhite")
+    return Case("TIFF", "1 bit", layout, orientation, data, TURNS[orientation](~stored).astype(np.uint8))
 
 
 def _palette_tiff(orientation: int) -> Case:
     stored = np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
     table = np.random.default_rng(3).integers(0, 256, (3, 256), dtype=np.uint16) * np.uint16(257)
-    file = io.BytesIO()
-    tifffile.imwrite(
-        file, stored, photometric="palette", colormap=table, metadata=None, extratags=[(274, 3, 1, orientation, True)]
-    )
+    data = write_tiff(stored, orientation, photometric="palette", colormap=table)
     colors = (table.T[TURNS[orientation](stored)] // 257).astype(np.uint8)
-    return Case("TIFF", "uint8", "palette", orientation, file.getvalue(), colors)
+    return Case("TIFF", "uint8", "palette", orientation, data, colors)
 
 
 # --- other containers -----------------------------------------------------------------------------------------------
@@ -201,26 +187,16 @@ def other_cases() -> Iterator[Case]:
 
 def _png(dtype: str, layout: str, channels: int, orientation: int) -> Case:
     stored = samples(dtype, (HEIGHT, WIDTH, channels)[: 3 if channels > 1 else 2], seed=orientation)
-    data = _with_orientation(bytes(imagecodecs.png_encode(stored)), orientation)
+    data = with_orientation(bytes(imagecodecs.png_encode(stored)), orientation)
     upright = TURNS[orientation](stored)
     pixels = upright if channels == 1 else upright[..., 0] if channels == 2 else upright[..., :3]
     trusted = orientation == 1 and channels != 2
-    return Case(
-        "PNG",
-        dtype,
-        layout,
-        orientation,
-        data,
-        pixels,
-        upright[..., -1] if channels in (2, 4) else None,
-        independent=trusted,
-    )
+    alpha = upright[..., -1] if channels in (2, 4) else None
+    return Case("PNG", dtype, layout, orientation, data, pixels, alpha, independent=trusted)
 
 
-def _with_orientation(png: bytes, orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[274] = orientation
-    block = exif.tobytes().removeprefix(b"Exif\0\0")
+def with_orientation(png: bytes, orientation: int) -> bytes:
+    block = _exif(orientation).tobytes().removeprefix(b"Exif\0\0")
     chunk = struct.pack(">I", len(block)) + b"eXIf" + block + struct.pack(">I", zlib.crc32(b"eXIf" + block))
     return png[:33] + chunk + png[33:]
 
@@ -271,11 +247,7 @@ def _pnm(most: int, layout: str, plain: bool) -> Case:
     pixels.flat[0] = most
     kind = {("gray", True): 2, ("RGB", True): 3, ("gray", False): 5, ("RGB", False): 6}[layout, plain]
     head = f"P{kind}\n# drawn\n{WIDTH} {HEIGHT}\n{most}\n".encode()
-    body = (
-        " ".join(map(str, pixels.ravel())).encode()
-        if plain
-        else pixels.astype(dtype().dtype.newbyteorder(">")).tobytes()
-    )
+    body = " ".join(map(str, pixels.ravel())).encode() if plain else pixels.astype(f">u{pixels.itemsize}").tobytes()
     container = "PGM" if layout == "gray" else "PPM"
     details = f"largest value {most}, {'text' if plain else 'binary'}"
     trusted = most == 65535 and not plain

@@ -1,6 +1,7 @@
 """Files of every kind give the samples that were stored in them, or are refused: none is misread in silence."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,24 @@ import tifffile
 from PIL import Image
 
 from fusion_hub.image.io import DeepImage, read_header, read_picture, save_image
+from fusion_hub.image.picture import Picture
 from fusion_hub.image.processor import FusionImageProcessor
-from tests.image.image_format_cases import DOCUMENT, TURNS, Case, all_cases, document, outcome, samples
+from tests.image.image_format_cases import (
+    DOCUMENT,
+    TURNS,
+    Case,
+    all_cases,
+    document,
+    outcome,
+    samples,
+    with_orientation,
+)
 
 CASES = all_cases()
+
+
+def _picture(data: bytes) -> Picture:
+    return read_picture({"bytes": data, "path": None})
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -20,7 +35,7 @@ def test_samples_are_those_that_are_stored(case: Case) -> None:
     assert outcome(case) == ("exact" if case.refused is None else "refused")
     if case.refused is None:
         header = read_header({"bytes": case.data, "path": None})
-        picture = read_picture({"bytes": case.data, "path": None})
+        picture = _picture(case.data)
         channels = (1 if picture.pixels.ndim == 2 else 3) + (picture.alpha is not None)
         assert (header.size, header.channels) == (picture.size, channels)
 
@@ -42,7 +57,7 @@ def test_an_independent_reader_agrees() -> None:
             seen = seen[..., 0] if case.layout == "gray" else seen
         assert seen is not None, case
         seen = seen[..., [2, 1, 0, 3][: seen.shape[2]]] if seen.ndim == 3 else seen
-        picture = read_picture({"bytes": case.data, "path": None})
+        picture = _picture(case.data)
         ours = picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
         assert seen.shape == ours.shape and seen.dtype == ours.dtype, case
         assert np.abs(seen.astype(np.float64) - ours).max() <= case.tolerance, case
@@ -84,7 +99,7 @@ def test_overviews_are_no_pictures_and_masks_are_masks() -> None:
     np.testing.assert_array_equal(seen, plain)
     mask = np.ones(COUNTS.shape, bool)
     mask[:, :9] = False
-    picture = read_picture({"bytes": _tiff(COUNTS, (mask, 4)), "path": None})
+    picture = _picture(_tiff(COUNTS, (mask, 4)))
     np.testing.assert_array_equal(picture.valid, mask)
     with pytest.raises(ValueError, match="holds 2 pictures"):
         _infrared(_tiff(COUNTS, (COUNTS, 0)))
@@ -95,7 +110,7 @@ def test_a_stack_behind_one_directory_is_several_pictures(writer: str) -> None:
     file = io.BytesIO()
     tifffile.imwrite(file, np.stack([COUNTS] * 3), imagej=writer == "imagej", photometric="minisblack")
     with pytest.raises(ValueError, match="holds 3 pictures"):
-        read_picture({"bytes": file.getvalue(), "path": None})
+        _picture(file.getvalue())
 
 
 @pytest.mark.parametrize("declared", ["-9999", "-9999.0", "nan", "-3.4028234663852886e+38"])
@@ -114,36 +129,26 @@ def test_declared_no_data_is_left_out_of_the_scale(declared: str) -> None:
 )
 def test_undeclared_no_data_is_left_out_of_the_scale(kind: str) -> None:
     """In the result these pixels are those of the visible image."""
-    rng, valid = np.random.default_rng(3), np.ones(COUNTS.shape, bool)
-    pixels: np.ndarray = COUNTS.copy()
-    if kind == "zero border":
-        valid[:4], valid[:, :6] = False, False
-        pixels[~valid] = 0
-    elif kind == "one column":
-        valid[:, 0] = False
-        pixels[~valid] = 0
-    elif kind == "65535 border":
-        valid[:, -3:] = False
-        pixels[~valid] = 65535
-    elif kind == "telemetry":
-        valid[:2] = False
-        pixels[:2] = rng.integers(0, 65535, (2, pixels.shape[1]))
-    elif kind == "-9999 undeclared":
-        pixels = pixels.astype(np.float32)
-        valid[-5:] = False
-        pixels[~valid] = -9999
+    rng, valid, options = np.random.default_rng(3), np.ones(COUNTS.shape, bool), {}
+    pixels: np.ndarray = COUNTS.astype(np.float32) if kind == "-9999 undeclared" else COUNTS.copy()
+    parts, fill = {
+        "zero border": ([np.s_[:4], np.s_[:, :6]], 0),
+        "one column": ([np.s_[:, 0]], 0),
+        "65535 border": ([np.s_[:, -3:]], 65535),
+        "telemetry": ([np.s_[:2]], rng.integers(0, 65535, 2 * COUNTS.shape[1])),
+        "-9999 undeclared": ([np.s_[-5:]], -9999),
+        "alpha": ([np.s_[30:, 30:]], 0),
+    }[kind]
+    for part in parts:
+        valid[part] = False
+    pixels[~valid] = fill
     if kind == "alpha":
-        valid[30:, 30:] = False
-        alpha = np.where(valid, 65535, 0).astype(np.uint16)
-        pixels = np.dstack([pixels, alpha])
+        pixels = np.dstack([pixels, np.where(valid, 65535, 0).astype(np.uint16)])
         options = {"extrasamples": ["unassalpha"], "planarconfig": "contig"}
-        pixels[~valid, 0] = 0
-    else:
-        options = {}
     processor = FusionImageProcessor()
     visible = rng.integers(0, 256, COUNTS.shape, dtype=np.uint8)
     source = {"bytes": _tiff(pixels, **options), "path": None}
-    plane, infrared, contexts = processor.preprocess(visible, source)
+    _, infrared, contexts = processor.preprocess(visible, source)
     low, high = np.percentile(COUNTS[valid], (0.5, 99.5))
     expected = np.clip((COUNTS[valid].astype(np.float64) - low) / (high - low), 0, 1)
     np.testing.assert_allclose(infrared[0, 0].numpy()[valid], expected, atol=1e-6)
@@ -151,7 +156,6 @@ def test_undeclared_no_data_is_left_out_of_the_scale(kind: str) -> None:
     np.testing.assert_array_equal(np.asarray(result)[~valid], visible[~valid])
     assert (np.asarray(result)[valid] == 128).all()
     assert bool(contexts[0].notes) == (kind != "alpha")  # guesses are reported
-    del plane
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -192,11 +196,8 @@ def test_a_border_not_far_below_the_scene(scale: str) -> None:
     _, _, contexts = FusionImageProcessor().preprocess(
         pixels.astype(np.uint8) * 3, {"bytes": _tiff(pixels), "path": "x"}
     )
-    replaced = (
-        ~np.isnan(contexts[0].replacement) if contexts[0].replacement is not None else np.zeros(valid.shape, bool)
-    )
-    if scale == "unit":  # floats in [0, 1] are not stretched, but the corner is no data all the same
-        assert replaced[~valid].all()
+    # Floats in [0, 1] are not stretched, but the corner is no data all the same.
+    replaced = ~np.isnan(contexts[0].replacement)
     assert replaced[~valid].all() and replaced[valid].mean() < 0.05
 
 
@@ -208,34 +209,34 @@ def test_a_thin_border_of_a_large_image() -> None:
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
-def test_hot_pixels_do_not_hide_the_bits_of_a_camera(bits: int) -> None:
+def test_camera_bits_in_sixteen(bits: int) -> None:
+    """A few hot pixels and declared missing data do not hide them."""
     counts = np.random.default_rng(bits).integers(0, 2**bits, (120, 160), dtype=np.uint16)
-    counts[50, 60:69] = 65535
-    visible, _, contexts = FusionImageProcessor().preprocess(counts, np.zeros((120, 160), np.uint8))
-    assert f"{bits} bits" in contexts[0].notes[0] and float(visible.std()) > 0.25
-    declared = counts.copy()
-    declared[:20] = 65535
+    hot, declared, blank = counts.copy(), counts.copy(), np.zeros((120, 160), np.uint8)
+    hot[50, 60:69], declared[:20] = 65535, 65535
     source = {"bytes": _tiff(declared, extratags=[(42113, 2, 0, "65535", True)]), "path": None}
-    _, _, contexts = FusionImageProcessor().preprocess(source, np.zeros((120, 160), np.uint8))
-    assert f"{bits} bits" in contexts[0].notes[0]
+    for image, rows in ((counts, slice(None)), (hot, slice(51, None)), (source, slice(20, None))):
+        visible, _, contexts = FusionImageProcessor().preprocess(image, blank)
+        np.testing.assert_allclose(visible[0, 0, rows], counts[rows] / (2**bits - 1), atol=1e-6)
+        assert f"{bits} bits" in contexts[0].notes[0]
+    visible, _, _ = FusionImageProcessor().preprocess(counts, blank, visible_range="dtype")
+    np.testing.assert_allclose(visible[0, 0], counts / 65535, atol=1e-7)
 
 
 def test_alpha_is_not_inverted_where_zero_is_white() -> None:
     gray, alpha = samples("uint8", (20, 30)), samples("uint8", (20, 30), seed=1)
     data = _tiff(np.dstack([gray, alpha]), photometric="miniswhite", extrasamples=["unassalpha"], planarconfig="contig")
-    picture = read_picture({"bytes": data, "path": None})
+    picture = _picture(data)
     np.testing.assert_array_equal(picture.pixels, 255 - gray)
     np.testing.assert_array_equal(picture.alpha, alpha)
 
 
 def test_exif_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
-    from tests.image.image_format_cases import _with_orientation
-
     for kind in ("uint8", "uint16"):
         stored = samples(kind, (20, 30))
         Image.fromarray(stored).save(tmp_path / "a.png")
         png = (tmp_path / "a.png").read_bytes()
-        chunk = _with_orientation(png, 6)[33 : 33 + len(_with_orientation(png, 6)) - len(png)]
+        chunk = with_orientation(png, 6)[33 : 33 + len(with_orientation(png, 6)) - len(png)]
         (tmp_path / "a.png").write_bytes(png[:-12] + chunk + png[-12:])
         assert read_header(tmp_path / "a.png").size == (30, 20)
         np.testing.assert_array_equal(read_picture(tmp_path / "a.png").pixels, np.rot90(stored, -1))
@@ -245,9 +246,8 @@ def test_masked_arrays_hold_no_data() -> None:
     celsius = (COUNTS * 0.04 - 80).astype(np.float32)
     masked = np.ma.masked_array(celsius, np.zeros(celsius.shape, bool))
     masked[:8] = np.ma.masked
-    _, infrared, contexts = FusionImageProcessor().preprocess(np.zeros(COUNTS.shape, np.uint8), masked)
+    _, _, contexts = FusionImageProcessor().preprocess(np.zeros(COUNTS.shape, np.uint8), masked)
     assert np.isfinite(contexts[0].replacement[:8]).all() and np.isnan(contexts[0].replacement[8:]).all()
-    del infrared
 
 
 def test_saturated_pictures_are_reported() -> None:
@@ -274,7 +274,7 @@ def test_odd_dates_do_not_cost_the_picture(tmp_path: Path, date: str) -> None:
 def test_pgm_with_windows_line_ends() -> None:
     head = b"P5\r\n30 20\r\n255\r\n"
     stored = samples("uint8", (20, 30))
-    np.testing.assert_array_equal(read_picture({"bytes": head + stored.tobytes(), "path": None}).pixels, stored)
+    np.testing.assert_array_equal(_picture(head + stored.tobytes()).pixels, stored)
 
 
 def test_cold_sky_and_black_background_are_data() -> None:
@@ -419,8 +419,6 @@ JET = np.stack([np.clip(1.5 - np.abs(4 * np.linspace(0, 1, 256) - c), 0, 1) for 
     ],
 )
 def test_questionable_pictures_are_reported(visible, infrared, options, said: str) -> None:
-    import re
-
     notes = _notes(visible, infrared, **options)
     assert any(re.search(said, note) for note in notes), notes
     assert len(notes) == 1
@@ -439,16 +437,6 @@ def test_a_range_that_leaves_nothing_is_refused() -> None:
         _notes(GOOD, COUNTS, infrared_range=(0, 1))
     with pytest.raises(ValueError, match=r"visible_range 300..400 leaves nothing of visible"):
         _notes(GOOD, COUNTS, visible_range=(300, 400))
-
-
-@pytest.mark.parametrize("bits", [10, 12, 14])
-def test_camera_bits_in_sixteen(bits: int) -> None:
-    counts = np.random.default_rng(bits).integers(0, 2**bits, (40, 48), dtype=np.uint16)
-    visible, _, contexts = FusionImageProcessor().preprocess(counts, GOOD)
-    np.testing.assert_allclose(visible[0, 0], counts / (2**bits - 1), atol=1e-6)
-    assert f"{bits} bits" in contexts[0].notes[0]
-    visible, _, _ = FusionImageProcessor().preprocess(counts, GOOD, visible_range="dtype")
-    np.testing.assert_allclose(visible[0, 0], counts / 65535, atol=1e-7)
 
 
 def test_visible_range_scales_colors_too() -> None:
