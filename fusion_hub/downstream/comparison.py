@@ -1,13 +1,13 @@
 """Detections that only the fused image shows: they are matched with those in both sources."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from fusion_hub.data.annotations import iou
-from fusion_hub.downstream.protocols import Detections, check_threshold, name_of
+from fusion_hub.downstream.protocols import Detections, check_threshold
 
 CAUTION = "A detection is not always an object: this is an illustration, not a measurement."
 
@@ -67,7 +67,7 @@ class Comparison:
         return f"{found} {CAUTION}"
 
     def _gained(self) -> dict[str, int]:
-        return self.fused.take(np.array(self.only_fused, dtype=np.int64)).counts()
+        return self.fused.take(list(self.only_fused)).counts()
 
 
 def compare(
@@ -103,7 +103,7 @@ def compare(
     strong = [detections.above(threshold) for detections in (fused, visible, infrared)]
     in_visible, in_infrared = (match(strong[0], source, iou_threshold) for source in strong[1:])
     only_fused = sorted(set(range(len(strong[0]))) - in_visible.keys() - in_infrared.keys())
-    rest = strong[0].take(np.array(only_fused, dtype=np.int64))
+    rest = strong[0].take(only_fused)
     weak = [source.take(source.scores < threshold) for source in (visible, infrared)]
     faint = {i for source in weak for i in match(rest, source, iou_threshold)}
     # Matching detections in both sources are one object; it is not lost if either of them matches a fused detection.
@@ -113,7 +113,7 @@ def compare(
         i for i in range(len(strong[1])) if i not in shown_visible and partners.get(i) not in shown_infrared
     ]
     only_infrared = sorted(set(range(len(strong[2]))) - shown_infrared - set(partners.values()))
-    lost = Counter(_names(strong[1], lost_visible) + _names(strong[2], only_infrared))
+    lost = Counter(one.name for one in (*strong[1].take(lost_visible), *strong[2].take(only_infrared)))
     return Comparison(
         threshold=threshold,
         fused=strong[0],
@@ -139,10 +139,6 @@ def match(first: Detections, second: Detections, iou_threshold: float) -> dict[i
         if i not in pairs and j not in pairs.values():
             pairs[i] = j
     return pairs
-
-
-def _names(detections: Detections, which: Sequence[int]) -> list[str]:
-    return [name_of(detections.names, int(detections.class_ids[i])) for i in which]
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from fusion_hub.downstream.protocols import Color, Detections, Segmentation, color_of, name_of
 from fusion_hub.image.luminance import quantize
@@ -43,11 +44,9 @@ def draw_detections(
     thin = max(1, round(font.size / 8))
     shown = range(len(detections)) if emphasise is None else sorted(emphasise)
     items = list(detections)
-    boxes: list[Box] = []
-    for item in items:  # from edges to pixels: the last column and row are inside the box
-        left, top = int(item.box[0]), int(item.box[1])
-        right, bottom = (int(np.ceil(edge)) - 1 for edge in item.box[2:])
-        boxes.append((left, top, max(left, right), max(top, bottom)))
+    first = np.floor(detections.boxes[:, :2])  # from edges to pixels: the last column and row are inside the box
+    last = np.maximum(first, np.ceil(detections.boxes[:, 2:]) - 1)
+    boxes: list[Box] = [tuple(box) for box in np.concatenate([first, last], 1).astype(int).tolist()]
     for i in (*(i for i in reversed(range(len(items))) if i not in shown), *reversed(shown)):
         width = 2 * thin if emphasise is not None and i in shown else thin
         left, top, right, bottom = boxes[i]  # a colored line between two dark ones is visible on any background
@@ -93,12 +92,7 @@ def overlay_segmentation(
     canvas = _canvas(image, value_range, segmentation.size, "segmentation")
     pixels = np.asarray(canvas).astype(np.float32)
     class_map = segmentation.class_map
-    border = np.zeros(class_map.shape, dtype=bool)  # pixels with a neighbor of another class
-    across, down = class_map[:, 1:] != class_map[:, :-1], class_map[1:] != class_map[:-1]
-    border[:, 1:] |= across
-    border[:, :-1] |= across
-    border[1:] |= down
-    border[:-1] |= down
+    border = ndimage.morphological_gradient(class_map, footprint=ndimage.generate_binary_structure(2, 1)) > 0
     entries = []
     for class_id, share in segmentation.shares().items():
         if segmentation.is_background(class_id):
@@ -136,11 +130,11 @@ def _label_position(
 ) -> Box | None:
     """The rectangle of a label at a box that hides least; None where it would hide a good part of other labels."""
     (width, height), (left, top, right, bottom) = size, box
+    limit_x, limit_y = max(canvas[0] - width, 0), max(canvas[1] - height, 0)
     positions = []
     for y in (top - height, bottom + 1, top, bottom - height + 1):
         for x in (left, right - width + 1):
-            x0 = min(max(x, 0), max(canvas[0] - width, 0))
-            y0 = min(max(y, 0), max(canvas[1] - height, 0))
+            x0, y0 = min(max(x, 0), limit_x), min(max(y, 0), limit_y)
             positions.append((x0, y0, x0 + width - 1, y0 + height - 1))
 
     def hidden(position: Box) -> tuple[int, int]:

@@ -24,9 +24,7 @@ COCO_CLASSES: tuple[str, ...] = (
 )
 """The 80 classes of COCO (Lin et al. 2014) in the order that YOLO files use."""
 
-MSRS_CLASSES: tuple[str, ...] = (
-    *("unlabelled", "car", "person", "bike", "curve", "car stop", "guardrail", "colour cone", "bump"),
-)
+MSRS_CLASSES = ("unlabelled", "car", "person", "bike", "curve", "car stop", "guardrail", "colour cone", "bump")
 """The nine classes of MSRS (Tang et al. 2022) by label value; those of MFNet (Ha et al. 2017)."""
 
 COLORS: tuple[Color, ...] = (
@@ -36,10 +34,8 @@ COLORS: tuple[Color, ...] = (
 """Eight colors for people with any color vision: Okabe and Ito (2008), with gray instead of black."""
 
 MSRS_PALETTE: tuple[Color, ...] = ((0, 0, 0), *COLORS[:3], *COLORS[4:7], COLORS[3], COLORS[7])
-"""A color for each of `MSRS_CLASSES`; black, which is never drawn, for unlabeled pixels.
-
-The colors of MFNet's authors are too dark to be seen on images taken at night.
-"""
+"""A color for each of `MSRS_CLASSES`, black (never drawn) for unlabeled pixels; those of MFNet's authors are too dark
+for images taken at night."""
 
 BACKGROUND = ("unlabelled", "unlabeled", "background", "void")
 """Names of the class that means "none of the others"; it is not drawn."""
@@ -111,16 +107,14 @@ class Detections:
         Raises:
             ValueError: the shapes do not fit each other.
         """
-        boxes = np.asarray(boxes, dtype=np.float32)
-        scores = np.asarray(scores, dtype=np.float32)
+        boxes, scores = np.asarray(boxes, dtype=np.float32), np.asarray(scores, dtype=np.float32)
         class_ids = np.asarray(class_ids, dtype=np.int64)
         if boxes.ndim != 2 or boxes.shape[1] != 4 or not scores.shape == class_ids.shape == (len(boxes),):
             raise ValueError(
                 f"boxes {boxes.shape}, scores {scores.shape} and class_ids {class_ids.shape} do not belong together: "
                 "give (N, 4), (N,) and (N,)"
             )
-        height, width = size
-        boxes = np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
+        boxes = np.clip(boxes, 0, np.array([*size[::-1], *size[::-1]], dtype=np.float32))
         order = np.argsort(-scores, kind="stable")
         order = order[(boxes[order, 2] > boxes[order, 0]) & (boxes[order, 3] > boxes[order, 1])]
         return cls(boxes[order], scores[order], class_ids[order], names, size)
@@ -129,12 +123,11 @@ class Detections:
         return len(self.scores)
 
     def __iter__(self) -> Iterator[Detection]:
-        for box, score, class_id in zip(
-            self.boxes.tolist(), self.scores.tolist(), self.class_ids.tolist(), strict=True
-        ):
+        columns = (column.tolist() for column in (self.boxes, self.scores, self.class_ids))
+        for box, score, class_id in zip(*columns, strict=True):
             yield Detection(tuple(box), score, class_id, name_of(self.names, class_id))
 
-    def take(self, which: np.ndarray) -> Self:
+    def take(self, which: np.ndarray | list[int]) -> Self:
         """Those at the given indices, in their order, or where a mask `(N,)` is true."""
         return type(self)(self.boxes[which], self.scores[which], self.class_ids[which], self.names, self.size)
 

@@ -38,8 +38,6 @@ from fusion_hub.evaluation.statistics import LEVEL, RESAMPLES, Interval, Resampl
 from fusion_hub.files import write_aside
 from fusion_hub.image.processor import ImageInput
 
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALL_LEVELS = np.linspace(0, 1, 101)
 MAX_DETECTIONS = 100
 MIN_SCORE = 0.001
 WORKING_SCORE = 0.3
@@ -125,12 +123,15 @@ class Result:
         raise NotImplementedError
 
 
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`part / whole`, NaN where `whole` is 0."""
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
 def _mean_of_defined(values: np.ndarray, axis: int) -> np.ndarray:
     """Mean of the finite values along an axis; NaN where there are none."""
     defined = np.isfinite(values)
-    count = defined.sum(axis)
-    total = np.where(defined, values, 0.0).sum(axis)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return _ratio(np.where(defined, values, 0.0).sum(axis), defined.sum(axis))
 
 
 # --- segmentation ----------------------------------------------------------------------------------------------------
@@ -160,8 +161,7 @@ def confusion_matrix(label: np.ndarray, prediction: np.ndarray, classes: int) ->
 def class_iou(confusion: np.ndarray) -> np.ndarray:
     """IoU of each class `(..., C)` float64 of confusion matrices `(..., C, C)`; NaN for classes that never occur."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
-    union = confusion.sum(-1) + confusion.sum(-2) - hits
-    return np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
+    return _ratio(hits, confusion.sum(-1) + confusion.sum(-2) - hits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,12 +180,11 @@ class SegmentationResult(Result):
     def scores(self, names: Iterable[str], counts: np.ndarray) -> dict[str, np.ndarray]:
         size = len(self.classes)
         sums = (counts @ self.confusions.reshape(-1, size**2).astype(np.float64)).reshape(-1, size, size)
-        iou, pixels = class_iou(sums), sums.sum((-2, -1))
-        hits = np.trace(sums, axis1=-2, axis2=-1)
+        iou = class_iou(sums)
         values = {
             "mIoU": _mean_of_defined(iou, -1),
             "mIoU_foreground": _mean_of_defined(iou[:, 1:], -1),
-            "pixel_accuracy": np.divide(hits, pixels, out=np.full(pixels.shape, np.nan), where=pixels > 0),
+            "pixel_accuracy": _ratio(np.trace(sums, axis1=1, axis2=2), sums.sum((1, 2))),
             **{f"IoU/{name}": iou[:, index] for index, name in enumerate(self.classes)},
         }
         return {name: values[name] for name in names}
@@ -230,13 +229,16 @@ def evaluate_segmenter(
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """The detections of one class in all images, best first, and which of them are correct.
+    """The D detections of one class in all P images, best first, and which of them are correct.
 
     Attributes:
         scores: `(D,)` falling.
         pictures: `(D,)` int, the index of the image of each.
-        hits: `(10, D)` bool: matched with an object, at each of `IOU_THRESHOLDS`.
+        hits: `(10, D)` bool: matched with an object, at each of the IoU thresholds 0.50, 0.55 ... 0.95.
         objects: `(P,)` int, number of objects of the class in each image.
+
+    The scores are for B resamples, `counts` `(B, P)`: number of times each image is in each. They are `(B,)`, NaN where
+    undefined.
     """
 
     scores: np.ndarray
@@ -245,15 +247,7 @@ class Matches:
     objects: np.ndarray
 
     def average_precision(self, counts: np.ndarray, levels: Sequence[int]) -> np.ndarray:
-        """Mean over IoU thresholds of the area under the precision-recall curve, sampled at 101 recalls: `(B,)`.
-
-        Args:
-            counts: `(B, P)`: number of times each image is in each of B resamples.
-            levels: indices into `IOU_THRESHOLDS`.
-
-        Returns:
-            NaN for resamples without an object of the class.
-        """
+        """Mean over some IoU thresholds of the area under the precision-recall curve, sampled at 101 recalls."""
         objects, areas = counts @ self.objects, np.zeros(len(counts))
         everything = np.ones(len(self.scores), dtype=bool)
         for level in levels:
@@ -261,21 +255,19 @@ class Matches:
             found, seen = (counts @ self._up_to_each(hits, which).T for which in (hits, everything))  # (B, hits)
             precision = found / np.maximum(seen, 1)
             envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-            reached = np.searchsorted(RECALL_LEVELS, found / np.maximum(objects, 1)[:, None], side="right")
-            areas += (np.diff(reached, axis=1, prepend=0) * envelope).sum(axis=1) / len(RECALL_LEVELS)
+            recall = found / np.maximum(objects, 1)[:, None]
+            reached = np.searchsorted(np.linspace(0, 1, 101), recall, side="right")
+            areas += (np.diff(reached, axis=1, prepend=0) * envelope).sum(axis=1) / 101
         return np.where(objects > 0, areas / len(levels), np.nan)
 
     def recall(self, counts: np.ndarray, min_score: float = 0.0) -> np.ndarray:
-        """Share of the objects found at IoU 0.5 with a score of at least `min_score`: `(B,)`, or NaN."""
-        objects = counts @ self.objects
-        correct = counts @ self._by_picture(self.hits[0] & (self.scores >= min_score))
-        return np.where(objects > 0, correct / np.maximum(objects, 1), np.nan)
+        """Share of the objects found at IoU 0.5 with a score of at least `min_score`."""
+        return _ratio(counts @ self._by_picture(self.hits[0] & (self.scores >= min_score)), counts @ self.objects)
 
     def precision(self, counts: np.ndarray, min_score: float) -> np.ndarray:
-        """Share of the detections with a score of at least `min_score` that are correct at IoU 0.5: `(B,)`, or NaN."""
-        given = counts @ self._by_picture(self.scores >= min_score)
-        correct = counts @ self._by_picture(self.hits[0] & (self.scores >= min_score))
-        return np.where(given > 0, correct / np.maximum(given, 1), np.nan)
+        """Share of the detections with a score of at least `min_score` that are correct at IoU 0.5."""
+        given = self.scores >= min_score
+        return _ratio(counts @ self._by_picture(given & self.hits[0]), counts @ self._by_picture(given))
 
     def _by_picture(self, which: np.ndarray) -> np.ndarray:
         """Number of detections in each image for which `which` `(D,)` is true: `(P,)`."""
@@ -292,7 +284,7 @@ class Matches:
 _OF_CLASS: Mapping[str, Callable[[Matches, np.ndarray], np.ndarray]] = {
     "AP": lambda matches, counts: matches.average_precision(counts, range(10)),
     "AP50": lambda matches, counts: matches.average_precision(counts, [0]),
-    "recall": lambda matches, counts: matches.recall(counts),
+    "recall": Matches.recall,
     "recall@0.3": lambda matches, counts: matches.recall(counts, WORKING_SCORE),
     "precision@0.3": lambda matches, counts: matches.precision(counts, WORKING_SCORE),
 }
@@ -319,19 +311,12 @@ class DetectionResult(Result):
         """Which detections of each class are correct."""
         return _match(self.truth, self.found, len(self.classes))
 
-    @property
-    def objects(self) -> dict[str, int]:
-        """Number of objects of each class."""
-        class_ids = np.concatenate([[], *(ids for _, ids in self.truth)]).astype(int)
-        return dict(zip(self.classes, np.bincount(class_ids, minlength=len(self.classes)).tolist(), strict=True))
-
     def scores(self, names: Iterable[str], counts: np.ndarray) -> dict[str, np.ndarray]:
-        pieces = [counts[start : start + _RESAMPLES_AT_ONCE] for start in range(0, len(counts), _RESAMPLES_AT_ONCE)]
-
         @cache
         def of_class(name: str) -> np.ndarray:
             family, _, wanted = name.partition("/")
             matches = self.matches[self.classes.index(wanted)]
+            pieces = np.split(counts, range(_RESAMPLES_AT_ONCE, len(counts), _RESAMPLES_AT_ONCE))
             return np.concatenate([_OF_CLASS[family](matches, piece) for piece in pieces])
 
         def mean(family: str) -> np.ndarray:

@@ -263,9 +263,7 @@ def test_pictures_in_another_order_and_a_part_of_them() -> None:
     assert result.at(order).numbers() == pytest.approx(result.numbers())
     night = result.take(lambda name: name.endswith("N"))
     assert night.pictures == result.pictures[1::2] and night.numbers() == result.at(range(1, 12, 2)).numbers()
-    nothing = result.take(lambda name: False)
-    assert nothing.numbers() == {} and nothing.objects == dict.fromkeys(CLASSES, 0)
-    assert sum(result.objects.values()) == sum(len(ids) for _, ids in result.truth)
+    assert result.take(lambda name: False).numbers() == {}
 
 
 class Painted:
