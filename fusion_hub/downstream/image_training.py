@@ -193,10 +193,7 @@ def measure_channels(pictures: Sequence[np.ndarray]) -> Normalization:
 
 
 class ImageTraining(nn.Module):
-    """A network, trained in place, and the normalization of its images; subclasses add the loss.
-
-    `normalization` is also that of the saved image processor.
-    """
+    """A network, trained in place, and the normalization of its images; subclasses add the loss."""
 
     mean: Tensor
     std: Tensor
@@ -217,8 +214,7 @@ class ImageValidation:
 
     Args:
         task: reads the images, and wraps and scores the network.
-        sources: paired sets.
-        count: evenly spaced pairs of each; None: all.
+        sources, count: paired sets, and the number of evenly spaced pairs of each; None: all.
     """
 
     def __init__(self, task: "ImageTask", sources: Sequence[Source], count: int | None = None) -> None:
@@ -321,27 +317,20 @@ class ImageTask(ABC):
         return opened
 
     def open_annotated(self, source: Source, count: int | None = None) -> list[Any]:
-        """The annotated pairs of a source, or `count` evenly spaced ones.
-
-        Raises:
-            ConfigError: there is no such dataset, or it has no annotations.
-        """
+        """The annotated pairs of a source, or `count` evenly spaced ones; `ConfigError` if there are none."""
         with config_errors():
             with missing_data_explained():
                 pairs = list(source.resolve().open())
             return self.annotate(pairs if count is None else evenly_spaced(pairs, count))
 
     def read(self, inputs: Inputs, items: Sequence[Any], source: Source, resized: bool = False) -> list[Any]:
-        """Images and annotations in memory.
-
-        Raises:
-            ConfigError: an image or annotation cannot be read, or the two do not fit.
-        """
+        """Images and annotations in memory; `ConfigError` if one cannot be read, or they do not fit each other."""
         with config_errors():
             images = read_inputs(inputs, [item.pair for item in items], source.label, Path(self.config.cache_dir))
+            size = "{0.width}x{0.height}".format
             return [
                 self.annotated_picture(
-                    item, image, f"{source.label}: the image {item.name!r} is {image.width}x{image.height}", resized
+                    item, image, f"{source.label}: the image {item.name!r} is {size(image)}", resized
                 )
                 for item, image in zip(items, images, strict=True)
             ]
@@ -373,11 +362,7 @@ class ImageTask(ABC):
         return validation
 
     def build_model(self) -> Network:
-        """A new network, or a copy of `initial_weights`, with new last layers if its classes differ.
-
-        Raises:
-            ConfigError: the weights cannot be loaded, or are of another architecture.
-        """
+        """A new network, or a copy of `initial_weights`, with new last layers if its classes differ."""
         names = dict(enumerate(self.config.classes))
         settings = {"id2label": names, "label2id": {name: i for i, name in names.items()}, **self.settings}
         if self.config.initial_weights is None:
@@ -404,19 +389,15 @@ class ImageTask(ABC):
         """Resizes images to `image_size`, without keeping proportions, and normalizes them."""
         mean, std = self.normalization
         size = {} if self.size is None else {"size": {"height": self.size[0], "width": self.size[1]}}
-        resize, mean_and_std = self.size is not None, {"image_mean": list(mean), "image_std": list(std)}
-        return self.types[1](do_resize=resize, do_normalize=True, **mean_and_std, **size)
+        settings = {"do_resize": self.size is not None, "do_normalize": True, **size}
+        return self.types[1](**settings, image_mean=list(mean), image_std=list(std))
 
     def save_pipeline(self, model: Network, folder: Path) -> None:
         """A folder for `from_pretrained` of the predictor, with its inputs and its scores on the test sources."""
         model.save_pretrained(folder)
         self.processor().save_pretrained(folder)
-        about = {
-            "inputs": [one.to_dict() for one in self.inputs],
-            "classes": self.config.classes,
-            **self.facts,
-            "image_size": self.config.image_size,
-        }
+        about = {"inputs": [one.to_dict() for one in self.inputs], "classes": self.config.classes, **self.facts}
+        about["image_size"] = self.config.image_size
         (folder / self.files[0]).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         if self._final is not None:
             self._final.save(model, folder, self.files[1], **self.result_facts)

@@ -18,14 +18,7 @@ from torch import Tensor, nn
 from fusion_hub.data.annotations import BoxedPair, find_boxes
 from fusion_hub.downstream.detectors import TransformersDetector
 from fusion_hub.downstream.draw import draw_detections
-from fusion_hub.downstream.image_training import (
-    ImageConfig,
-    ImageCrops,
-    ImageTask,
-    ImageTraining,
-    Normalization,
-    View,
-)
+from fusion_hub.downstream.image_training import ImageConfig, ImageCrops, ImageTask, ImageTraining, View
 from fusion_hub.downstream.protocols import Detections
 from fusion_hub.downstream.scores import WORKING_SCORE, DetectionResult, evaluate_detector
 from fusion_hub.training.checkpoint import Network
@@ -96,7 +89,6 @@ class BoxedPicture:
     class_ids: np.ndarray
 
     def present(self) -> np.ndarray:
-        """Ids of the classes in the image."""
         return np.unique(self.class_ids)
 
     def point(self, rng: np.random.Generator, class_id: int) -> tuple[int, int]:
@@ -125,12 +117,10 @@ class DetectionCrops(ImageCrops):
         self.max_boxes = max((len(item.boxes) for of_source in pictures for item in of_source), default=0)
 
     def shapes(self, extents: tuple[int, int], crop_size: int, scale: float) -> tuple[Sequence[int], Sequence[int]]:
-        """`(H, W)` of the sample, and of its view in the image."""
         width = max(32, 32 * round(crop_size * self.shape[1] / self.shape[0] / 32))
         return [crop_size, width], [max(1, round(extent / scale)) for extent in extents]
 
     def annotation(self, item: BoxedPicture, view: View, size: Sequence[int], flipped: bool) -> Batch:
-        """The boxes inside the view."""
         boxes, which = boxes_in_view(item.boxes, view, size)
         if flipped:
             boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
@@ -142,15 +132,12 @@ class DetectionCrops(ImageCrops):
 
 
 def boxes_in_view(boxes: np.ndarray, view: View, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes inside a view as fractions of it, and their indices; boxes mostly outside it are left out.
+    """The boxes inside a view as fractions of it, `(M, 4)` float32, and their indices; others are mostly outside.
 
     Args:
         boxes: `(N, 4)`: left, top, right, bottom in pixels of the image.
         view: the same of the view.
         size: `(H, W)` of the view after resizing.
-
-    Returns:
-        `(M, 4)` float32 in [0, 1] and `(M,)`.
     """
     sides = np.array([view[2] - view[0], view[3] - view[1]], np.float64)
     whole = (boxes.astype(np.float64) - np.tile(view[:2], 2)) / np.tile(sides, 2)
@@ -186,29 +173,22 @@ def new_network(architecture: str, variant: str, **settings: Any) -> Network:
         "freeze_backbone_batch_norms": False,  # they are not trained yet
         **settings,
     }
+    backbone: dict[str, Any] = {"hidden_sizes": list(channels), "out_features": ["stage2", "stage3", "stage4"]}
     model: Any
     if architecture == "rt_detr_v2":
-        resnet: dict[str, Any] = {
-            "embedding_size": channels[0],
-            "hidden_sizes": list(channels),
-            "depths": [1, 1, 1, 1],
-            "layer_type": "basic",
-            "out_features": ["stage2", "stage3", "stage4"],
-        }
-        values["backbone_config"] = transformers.RTDetrResNetConfig(**resnet)
+        resnet: dict[str, Any] = {"embedding_size": channels[0], "layer_type": "basic", "depths": [1, 1, 1, 1]}
+        values["backbone_config"] = transformers.RTDetrResNetConfig(**resnet, **backbone)
         model = transformers.RTDetrV2ForObjectDetection(transformers.RTDetrV2Config(**values))
     else:
         stem = max(8, channels[0] // 2)
-        inner = [max(8, count // 2) for count in channels]
         hgnet: dict[str, Any] = {
             "stem_channels": [3, stem, stem],
             "stage_in_channels": [stem, *channels[:-1]],
-            "stage_mid_channels": inner,
+            "stage_mid_channels": [max(8, count // 2) for count in channels],
             "stage_out_channels": list(channels),
             "stage_num_blocks": [1, 1, 1, 1],
             "stage_numb_of_layers": [2, 2, 2, 2],
-            "hidden_sizes": list(channels),
-            "out_features": ["stage2", "stage3", "stage4"],
+            **backbone,
         }
         values |= {"backbone_config": transformers.HGNetV2Config(**hgnet), "depth_mult": 0.34}
         model = transformers.DFineForObjectDetection(transformers.DFineConfig(**values))
@@ -247,7 +227,7 @@ class DetectorTraining(ImageTraining):
         repeated_steps: ... before this step; afterwards it is one.
     """
 
-    def __init__(self, model: Any, normalization: Normalization, repeats: int = 1, repeated_steps: int = 0) -> None:
+    def __init__(self, model: Any, normalization: Any, repeats: int = 1, repeated_steps: int = 0) -> None:
         super().__init__(model, normalization)
         self.repeats, self.repeated_steps = repeats, repeated_steps
 
@@ -296,7 +276,6 @@ class DetectorTask(ImageTask):
         return find_boxes(pairs, self.config.classes, self.config.annotations, every_class=False)
 
     def annotated_picture(self, item: BoxedPair, image: Image.Image, where: str, resized: bool) -> BoxedPicture:
-        """An image and its boxes, in its own size."""
         right, bottom = item.boxes[:, 2:].max(0, initial=0)
         if right > image.width + 1 or bottom > image.height + 1:
             raise ConfigError(
@@ -305,26 +284,21 @@ class DetectorTask(ImageTask):
         return BoxedPicture(item.name, np.asarray(image), item.boxes, item.class_ids)
 
     def check(self, annotated: Sequence[Sequence[BoxedPair]]) -> None:
-        """Raises `ConfigError` if no source has a box of some class."""
         shown = {int(number) for items in annotated for item in items for number in item.class_ids}
         if absent := [name for number, name in enumerate(self.config.classes) if number not in shown]:
             raise ConfigError(f"no training source has a box of the class {absent[0]!r}: correct it, or leave it out")
 
     def crops(self, pictures: Sequence[Sequence[BoxedPicture]], *common: Any, **more: Any) -> DetectionCrops:
-        """Views of the training images."""
         return DetectionCrops(pictures, *common, shape=self.size, **more)
 
     def new_network(self, settings: Mapping[str, Any]) -> Network:
-        """A detector with random weights."""
         return new_network(self.config.architecture, self.config.variant, **settings)
 
     def build_training_module(self, model: Network) -> DetectorTraining:
-        """The loss around `model`."""
         steps = round(self.config.repeats_fraction * self.training.max_steps)
         return DetectorTraining(model, self.normalization, self.config.repeats, steps)
 
     def evaluate(self, predictor: TransformersDetector, pictures: Sequence[BoxedPicture]) -> DetectionResult:
-        """Scores of a detector."""
         items = ((item.name, item.picture, item.boxes, item.class_ids) for item in pictures)
         return evaluate_detector(predictor, items, self.config.classes)
 

@@ -17,14 +17,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation, Segf
 
 from fusion_hub.data.annotations import IGNORED, LabeledPair, find_labels
 from fusion_hub.downstream.draw import overlay_segmentation
-from fusion_hub.downstream.image_training import (
-    ImageConfig,
-    ImageCrops,
-    ImageTask,
-    ImageTraining,
-    Normalization,
-    View,
-)
+from fusion_hub.downstream.image_training import ImageConfig, ImageCrops, ImageTask, ImageTraining, View
 from fusion_hub.downstream.protocols import MSRS_CLASSES, Segmentation
 from fusion_hub.downstream.scores import SegmentationResult, evaluate_segmenter
 from fusion_hub.downstream.segmenter import SegformerSegmenter
@@ -36,9 +29,7 @@ WEIGHTINGS = ("none", "median_frequency", "effective_number")
 VARIANTS: dict[str, dict[str, Any]] = {
     "b0": {},  # the defaults of transformers
     "tiny": {
-        "hidden_sizes": [8, 16, 24, 32],
-        "depths": [1, 1, 1, 1],
-        "num_attention_heads": [1, 2, 3, 4],
+        **{"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 3, 4]},
         "decoder_hidden_size": 16,
     },
 }
@@ -82,7 +73,6 @@ class LabeledPicture:
     label: np.ndarray
 
     def present(self) -> np.ndarray:
-        """Ids of the classes in the image."""
         return np.unique(self.label)
 
     def point(self, rng: np.random.Generator, class_id: int) -> tuple[int, int]:
@@ -98,11 +88,9 @@ class SegmentationCrops(ImageCrops):
     first_class = 1  # 0 is the background
 
     def shapes(self, extents: tuple[int, int], crop_size: int, scale: float) -> tuple[Sequence[int], Sequence[int]]:
-        """`(H, W)` of the sample, and of its view in the image."""
         return [crop_size] * 2, [max(1, round(crop_size / scale))] * 2
 
     def annotation(self, item: LabeledPicture, view: View, size: Sequence[int], flipped: bool) -> Batch:
-        """The labels inside the view."""
         # crop() fills with 0 outside the image; labels are inverted so that this means IGNORED.
         inverted = Image.fromarray(IGNORED - item.label).crop(view).resize((size[1], size[0]), Image.Resampling.NEAREST)
         label = (IGNORED - np.asarray(inverted))[:, :: -1 if flipped else 1]
@@ -179,6 +167,7 @@ def class_weights(
 
     Args:
         labels: label maps, integers below `classes` or `IGNORED`.
+        weighting: one of `WEIGHTINGS`.
         power: the weights are raised to it; below 1 they differ less.
         beta: of `effective_number`.
     """
@@ -196,10 +185,8 @@ def class_weights(
     elif weighting == "median_frequency":
         frequency = pixels[present] / shown[present]
         weights[present] = np.median(frequency) / frequency
-    elif weighting == "effective_number":
-        weights[present] = 1 / (1 - beta ** pictures[present])
     else:
-        raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {weighting}")
+        weights[present] = 1 / (1 - beta ** pictures[present])
     weights[present] **= power
     if present.any():
         weights /= (weights * pixels).sum() / pixels.sum()
@@ -250,18 +237,11 @@ def _jaccard_gradient(truth: Tensor) -> Tensor:
 
 
 class SegFormerTraining(ImageTraining):
-    """The loss of one batch.
-
-    Args:
-        model: the network; trained in place.
-        normalization: of its images.
-        config: weights of the losses.
-        weights: of the classes, `(C,)`.
-    """
+    """The loss of one batch, with the class weights `weights` `(C,)`."""
 
     weights: Tensor
 
-    def __init__(self, model: Any, normalization: Normalization, config: SegFormerConfig, weights: np.ndarray) -> None:
+    def __init__(self, model: Any, normalization: Any, config: SegFormerConfig, weights: np.ndarray) -> None:
         super().__init__(model, normalization)
         self.config = config
         self.register_buffer("weights", torch.as_tensor(weights, dtype=torch.float32), persistent=False)
@@ -305,7 +285,6 @@ class SegFormerTask(ImageTask):
         }
 
     def annotate(self, pairs: Sequence[Any]) -> list[LabeledPair]:
-        """The pairs with their labels."""
         return find_labels(pairs)
 
     def annotated_picture(self, item: LabeledPair, image: Image.Image, where: str, resized: bool) -> LabeledPicture:
@@ -329,17 +308,14 @@ class SegFormerTask(ImageTask):
         return SegmentationCrops(pictures, *common, **more)
 
     def new_network(self, settings: Mapping[str, Any]) -> Network:
-        """A SegFormer with random weights."""
         model = SegformerForSemanticSegmentation(SegformerConfig(**VARIANTS[self.config.variant], **settings))
         initialize_encoder(model)
         return model
 
     def build_training_module(self, model: Network) -> SegFormerTraining:
-        """The losses around `model`."""
         return SegFormerTraining(model, self.normalization, self.config, self.weights)
 
     def evaluate(self, predictor: SegformerSegmenter, pictures: Sequence[LabeledPicture]) -> SegmentationResult:
-        """Scores of a segmenter."""
         return evaluate_segmenter(predictor, ((item.name, item.picture, item.label) for item in pictures))
 
     def row(self, predictor: SegformerSegmenter, item: LabeledPicture) -> list[np.ndarray]:

@@ -11,13 +11,24 @@ import torch
 from PIL import Image
 
 from fusion_hub.data import PairedDataset
+from fusion_hub.data.annotations import find_boxes, find_labels
+from fusion_hub.downstream import SegformerSegmenter, TransformersDetector
 from fusion_hub.downstream.inputs import open_inputs, read_inputs
+from fusion_hub.downstream.scores import DetectionResult, SegmentationResult, evaluate_detector, evaluate_segmenter
 from fusion_hub.downstream.train_detector import DetectorConfig
 from fusion_hub.downstream.train_segformer import SegFormerConfig
-from fusion_hub.training import ConfigError, Source, Trainer, TrainingConfig, find_checkpoints, parse_config
-from tests.support.downstream_runs import TASKS, run_config, train
+from fusion_hub.training import (
+    ConfigError,
+    Source,
+    Trainer,
+    TrainingConfig,
+    find_checkpoints,
+    load_config,
+    parse_config,
+)
+from tests.support.downstream_runs import BOXES, LABELS, TASKS, run_config, train
 from tests.support.tiny import tiny_pipeline
-from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, tensors  # noqa: F401  # a fixture
+from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script, tensors  # noqa: F401  # a fixture
 from tests.support.training_toy import launch
 
 # All that could leak from step to step: dropout, stochastic depth, noise on boxes, repeats that end.
@@ -56,6 +67,96 @@ def test_eight_steps_equal_four_and_a_failure_and_four(tmp_path: Path, drawn: Pa
     assert [line["step"] for line in records(tmp_path / "failed")] == list(range(1, 9))
     (cached,) = (tmp_path / "cache").iterdir()
     assert len(list(cached.rglob("*.png"))) == 3
+
+
+# D-FINE weighs its distributions by how well boxes fit, so that its loss also rises at first: more and smaller steps.
+@pytest.mark.parametrize(
+    ("name", "values", "rate", "steps", "parts"),
+    [
+        ("segformer", {}, 5e-3, 12, "cross_entropy lovasz"),
+        ("detector", {}, 5e-3, 20, "class box auxiliary denoising"),
+        ("detector", {"architecture": "d_fine", "denoising_queries": 0}, 1e-3, 50, "class box auxiliary denoising"),
+    ],
+)
+def test_a_few_steps_on_two_crops_lower_the_loss(
+    tmp_path: Path, drawn: Path, name: str, values: dict[str, Any], rate: float, steps: int, parts: str
+) -> None:
+    torch.manual_seed(0)
+    config = run_config(tmp_path, drawn)
+    task = TASKS[name][0](config, TASKS[name][1](tmp_path, **values))
+    crops = task.open_samples(config)
+    module = task.build_training_module(task.build_model())
+    samples = [crops.sample(number, 64) for number in (6, 7)]
+    batch = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+    optimizer = torch.optim.Adam(module.parameters(), lr=rate)
+    seen = []
+    for _ in range(steps):
+        loss, terms = module(batch, 0)
+        assert set(terms) == set(parts.split())
+        assert loss.item() == pytest.approx(sum(value.item() for value in terms.values()), rel=1e-5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(loss.item())
+    assert max(seen[-3:]) < (0.9 if name == "segformer" else 0.95) * seen[0]
+    assert not {key.split(".")[0] for key in module.state_dict()} - {"model"}, "what is computed is not stored"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_ci_configuration_trains_a_network(tmp_path: Path, name: str) -> None:
+    flags = ("--output_dir", str(tmp_path / "run"), "--cache_dir", str(tmp_path / "cache"))
+    assert run_script(f"{name}.py", "--config", str(TRAIN / "configs" / f"{name}_tiny_ci.yaml"), *flags) == 0
+    folder = tmp_path / "run" / "pipeline"
+    facts, scores, classes = ("inputs.json", "detection.json", BOXES)
+    if name == "segformer":
+        facts, scores, classes = ("segmentation.json", "evaluation.json", LABELS)
+    files = {"config.json", "config.yaml", "model.safetensors", "preprocessor_config.json", "training.json"}
+    assert {path.name for path in folder.iterdir()} == files | {facts, scores}
+    about = json.loads((folder / facts).read_text())
+    (seen,) = about["inputs"]
+    assert seen["name"] == "average" and seen["details"]["rule"] == "average" and about["classes"] == classes
+    (dataset,) = json.loads((folder / "training.json").read_text())["datasets"]
+    assert dataset == {"path": "generated:2", "split": None, "pairs": 2}
+    assert load_config(folder / "config.yaml")["variant"] == "tiny"
+
+    # What was measured is what a user gets: the picture in its own size, through the image processor.
+    pairs = list(PairedDataset.open("generated:1"))
+    picture = open_inputs("average").picture(pairs[0])
+    line = records(tmp_path / "run", "validation")[-1]
+    if name == "segformer":
+        segmenter = SegformerSegmenter.from_pretrained(folder)
+        assert list(segmenter.names.values()) == classes and len(about["class_weights"]) == 3
+        (labeled,) = find_labels(pairs)
+        segmented = evaluate_segmenter(segmenter, [(labeled.name, picture, labeled.label(3))])
+        assert np.array_equal(SegmentationResult.load(folder / scores).confusions, segmented.confusions)
+        assert line["mIoU"] == pytest.approx(segmented.numbers()["mIoU"])
+    else:
+        detector = TransformersDetector.from_pretrained(folder)
+        assert list(detector.names.values()) == classes
+        (boxed,) = find_boxes(pairs, classes)
+        detected = evaluate_detector(detector, [(boxed.name, picture, boxed.boxes, boxed.class_ids)], classes)
+        saved = DetectionResult.load(folder / scores)
+        assert len(boxed.boxes) and np.array_equal(saved.truth[0][0], boxed.boxes)
+        for got, expected in zip(saved.found[0], detected.found[0], strict=True):
+            np.testing.assert_allclose(got, expected, atol=1e-4)
+        assert line["mAP50"] == pytest.approx(detected.numbers()["mAP50"])
+    with Image.open(tmp_path / "run" / "validation" / "step_000008.png") as grid:
+        assert grid.mode == "RGB" and grid.width == (3 * 480 + 8 if name == "segformer" else 2 * 480 + 4)
+
+    # It is a start for another run, also of other classes and another number of queries.
+    run = run_config(tmp_path / "next", Path("unused"))
+    given = {"initial_weights": str(folder), **({} if name == "segformer" else {"queries": 20})}
+    model = TASKS[name][0](run, TASKS[name][1](tmp_path, **given)).build_model()
+    average = type(model).from_pretrained(tmp_path / "run" / "step_000008" / "ema").state_dict()
+    for key, value in model.state_dict().items():
+        assert torch.equal(average[key], value), key
+    assert name == "segformer" or model.config.num_queries == 20
+    more = TASKS[name][0](run, TASKS[name][1](tmp_path, **given, classes=[*classes, "bicycle"])).build_model()
+    key, last = "decode_head.linear_fuse.weight", "decode_head.classifier.weight"
+    if name == "detector":
+        key, last = "model.backbone.model.embedder.embedder.0.convolution.weight", "class_embed.0.weight"
+    assert more.config.num_labels == len(more.state_dict()[last]) == len(classes) + 1
+    assert torch.equal(more.state_dict()[key], average[key])
 
 
 @pytest.mark.parametrize(

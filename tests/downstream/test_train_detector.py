@@ -1,6 +1,5 @@
 """The training of detectors: boxes follow their pictures, the loss falls, and it stops and goes on exactly."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModelForObjectDetection
 
-from fusion_hub.data import PairedDataset
-from fusion_hub.data.annotations import find_boxes
-from fusion_hub.downstream.detectors import TransformersDetector
 from fusion_hub.downstream.image_training import Augmentation
-from fusion_hub.downstream.inputs import open_inputs
-from fusion_hub.downstream.scores import DetectionResult, evaluate_detector
 from fusion_hub.downstream.train_detector import (
     NO_OBJECT,
     BoxedPicture,
@@ -30,7 +23,7 @@ from fusion_hub.downstream.train_detector import (
     initialize,
     new_network,
 )
-from fusion_hub.training import ConfigError, load_config
+from fusion_hub.training import ConfigError
 from tests.support.downstream_runs import detector_config, run_config, train
 from tests.support.tiny_transformers import save_detector
 from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
@@ -127,34 +120,6 @@ def test_training_sees_what_the_image_processor_gives(tmp_path: Path, drawn: Pat
 # --- networks and losses ---------------------------------------------------------------------------------------------
 
 
-# D-FINE weighs its distributions by how well boxes fit, so that its loss also rises at first: more and smaller steps.
-@pytest.mark.parametrize(
-    ("architecture", "denoising", "rate", "steps"), [("rt_detr_v2", 6, 5e-3, 20), ("d_fine", 0, 1e-3, 50)]
-)
-def test_a_few_steps_on_two_views_lower_the_loss(
-    tmp_path: Path, drawn: Path, architecture: str, denoising: int, rate: float, steps: int
-) -> None:
-    torch.manual_seed(0)
-    config = run_config(tmp_path, drawn)
-    task = DetectorTask(config, detector_config(tmp_path, architecture=architecture, denoising_queries=denoising))
-    crops = task.open_samples(config)
-    module = task.build_training_module(task.build_model())
-    samples = [crops.sample(number, 64) for number in (6, 7)]
-    batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
-    optimizer = torch.optim.Adam(module.parameters(), lr=rate)
-    seen = []
-    for _ in range(steps):
-        loss, parts = module(batch, 0)
-        assert parts.keys() == {"class", "box", "auxiliary", "denoising"}
-        assert loss.item() == pytest.approx(sum(value.item() for value in parts.values()), rel=1e-5)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        seen.append(loss.item())
-    assert max(seen[-3:]) < 0.95 * seen[0]
-    assert not {name.split(".")[0] for name in module.state_dict()} - {"model"}, "what is computed is not stored"
-
-
 @pytest.mark.parametrize("architecture", ["rt_detr_v2", "d_fine"])
 def test_a_batch_without_objects_has_a_loss(architecture: str) -> None:
     torch.manual_seed(0)
@@ -223,52 +188,6 @@ def test_averages_of_tied_weights_and_the_normalization_of_a_start(tmp_path: Pat
 
 
 # --- the task and its script -----------------------------------------------------------------------------------------
-
-
-def test_the_ci_configuration_trains_a_detector(tmp_path: Path) -> None:
-    config = TRAIN / "configs" / "detector_tiny_ci.yaml"
-    flags = ("--output_dir", str(tmp_path / "run"), "--cache_dir", str(tmp_path / "cache"))
-    assert run_script("detector.py", "--config", str(config), *flags) == 0
-    folder = tmp_path / "run" / "pipeline"
-    files = (
-        "config.json config.yaml detection.json inputs.json model.safetensors preprocessor_config.json training.json"
-    )
-    assert sorted(path.name for path in folder.iterdir()) == files.split()
-    about = json.loads((folder / "inputs.json").read_text())
-    (seen,) = about["inputs"]
-    assert seen["name"] == "average" and seen["details"]["rule"] == "average" and about["classes"] == CLASSES
-    assert json.loads((folder / "training.json").read_text())["datasets"] == [
-        {"path": "generated:2", "split": None, "pairs": 2}
-    ]
-    assert load_config(folder / "config.yaml")["variant"] == "tiny"
-
-    # What was measured is what a user gets: the picture in its own size, through the image processor.
-    detector = TransformersDetector.from_pretrained(folder)
-    assert list(detector.names.values()) == CLASSES
-    (boxed,) = find_boxes(list(PairedDataset.open("generated:1")), CLASSES)
-    picture = open_inputs("average").picture(boxed.pair)
-    result = evaluate_detector(detector, [(boxed.name, picture, boxed.boxes, boxed.class_ids)], CLASSES)
-    saved = DetectionResult.load(folder / "detection.json")
-    assert len(boxed.boxes) and np.array_equal(saved.truth[0][0], boxed.boxes)
-    for got, expected in zip(saved.found[0], result.found[0], strict=True):
-        np.testing.assert_allclose(got, expected, atol=1e-4)
-    (line,) = records(tmp_path / "run", "validation")
-    assert line["mAP50"] == pytest.approx(result.numbers()["mAP50"])
-    with Image.open(tmp_path / "run" / "validation" / "step_000008.png") as grid:
-        assert grid.mode == "RGB" and grid.width == 2 * 480 + 4
-
-    # It is a start for another run, also of other classes and another number of queries.
-    run = run_config(tmp_path / "next", Path("unused"))
-    given = {"initial_weights": str(folder), "queries": 20}
-    model = DetectorTask(run, detector_config(tmp_path, **given)).build_model()
-    average = AutoModelForObjectDetection.from_pretrained(tmp_path / "run" / "step_000008" / "ema").state_dict()
-    for name, value in model.state_dict().items():
-        assert torch.equal(average[name], value), name
-    assert model.config.num_queries == 20
-    more = DetectorTask(run, detector_config(tmp_path, **given, classes=[*CLASSES, "bicycle"])).build_model()
-    assert more.config.num_labels == 3 and more.class_embed[0].weight.shape[0] == 3
-    name = "model.backbone.model.embedder.embedder.0.convolution.weight"
-    assert torch.equal(more.state_dict()[name], average[name])
 
 
 def test_a_start_of_another_kind_is_named(tmp_path: Path) -> None:

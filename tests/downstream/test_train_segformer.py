@@ -1,7 +1,6 @@
 """The training of SegFormer: its pictures and labels, its losses, and that it stops and goes on exactly."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 
@@ -10,18 +9,13 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from transformers import SegformerForSemanticSegmentation
 
 from fusion_hub.data import PairedDataset, generate_scene
 from fusion_hub.data.annotations import find_labels
-from fusion_hub.downstream import SegformerSegmenter
 from fusion_hub.downstream.image_training import Augmentation
-from fusion_hub.downstream.inputs import open_inputs
 from fusion_hub.downstream.scores import (
-    SegmentationResult,
     class_iou,
     confusion_matrix,
-    evaluate_segmenter,
 )
 from fusion_hub.downstream.train_segformer import (
     LabeledPicture,
@@ -32,7 +26,7 @@ from fusion_hub.downstream.train_segformer import (
     segformer_logits,
     weighted_cross_entropy,
 )
-from fusion_hub.training import ConfigError, load_config
+from fusion_hub.training import ConfigError
 from tests.support.downstream_runs import detector_config, run_config, segformer_config
 from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
 
@@ -223,72 +217,6 @@ def test_the_encoder_starts_as_its_authors_start_it(tmp_path: Path, drawn: Path)
             assert layer.weight.std().item() == pytest.approx(0.02, rel=0.15), name
     assert seen == {True, False}
     assert model.num_parameters() == pytest.approx(3.72e6, rel=0.01)  # B0 with nine classes
-
-
-def test_twelve_steps_on_two_crops_lower_the_loss(tmp_path: Path, drawn: Path) -> None:
-    torch.manual_seed(0)
-    config = run_config(tmp_path, drawn)
-    task = SegFormerTask(config, segformer_config(tmp_path))
-    crops = task.open_samples(config)
-    module = task.build_training_module(task.build_model())
-    samples = [crops.sample(number, 64) for number in range(2)]
-    batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
-    optimizer = torch.optim.Adam(module.parameters(), lr=5e-3)
-    seen = []
-    for _ in range(12):
-        loss, terms = module(batch, 0)
-        assert terms.keys() == {"cross_entropy", "lovasz"}
-        assert loss.item() == pytest.approx(sum(value.item() for value in terms.values()), rel=1e-5)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        seen.append(loss.item())
-    assert seen[-1] < 0.9 * seen[0]
-    assert not {name.split(".")[0] for name in module.state_dict()} - {"model"}, "what is computed is not stored"
-
-
-# --- the task and its script -----------------------------------------------------------------------------------------
-
-
-def test_the_ci_configuration_trains_a_segmenter(tmp_path: Path) -> None:
-    config = TRAIN / "configs" / "segformer_tiny_ci.yaml"
-    flags = ("--output_dir", str(tmp_path / "run"), "--cache_dir", str(tmp_path / "cache"))
-    assert run_script("segformer.py", "--config", str(config), *flags) == 0
-    folder = tmp_path / "run" / "pipeline"
-    files = "config.json config.yaml evaluation.json model.safetensors preprocessor_config.json segmentation.json"
-    assert sorted(path.name for path in folder.iterdir()) == [*files.split(), "training.json"]
-    about = json.loads((folder / "segmentation.json").read_text())
-    (seen,) = about["inputs"]
-    assert seen["name"] == "average" and seen["details"]["rule"] == "average"
-    assert len(about["class_weights"]) == 3 and about["classes"] == CLASSES
-    assert json.loads((folder / "training.json").read_text())["datasets"] == [
-        {"path": "generated:2", "split": None, "pairs": 2}
-    ]
-    assert load_config(folder / "config.yaml")["variant"] == "tiny"
-
-    # What was measured is what a user gets: the picture in its own size, through the image processor.
-    segmenter = SegformerSegmenter.from_pretrained(folder)
-    assert list(segmenter.names.values()) == CLASSES
-    (labeled,) = find_labels(list(PairedDataset.open("generated:1")))
-    picture = open_inputs("average").picture(labeled.pair)
-    result = evaluate_segmenter(segmenter, [(labeled.name, picture, labeled.label(3))])
-    saved = SegmentationResult.load(folder / "evaluation.json")
-    assert np.array_equal(saved.confusions, result.confusions)
-    assert records(tmp_path / "run", "validation")[-1]["mIoU"] == pytest.approx(result.numbers()["mIoU"])
-    with Image.open(tmp_path / "run" / "validation" / "step_000008.png") as grid:
-        assert grid.mode == "RGB" and grid.width == 3 * 480 + 8
-
-    # It is a start for another run, also of other classes.
-    config = run_config(tmp_path / "next", Path("unused"))
-    given = {"initial_weights": str(folder), "input": ["visible"]}
-    task = SegFormerTask(config, segformer_config(tmp_path, **given))
-    model = task.build_model()
-    average = SegformerForSemanticSegmentation.from_pretrained(tmp_path / "run" / "step_000008" / "ema").state_dict()
-    for name, value in model.state_dict().items():
-        assert torch.equal(average[name], value), name
-    more = SegFormerTask(config, segformer_config(tmp_path, **given, classes=[*CLASSES, "bike"])).build_model()
-    assert more.config.num_labels == 4 and more.decode_head.classifier.weight.shape[0] == 4
-    assert torch.equal(more.decode_head.linear_fuse.weight, average["decode_head.linear_fuse.weight"])
 
 
 def test_training_sees_what_the_image_processor_gives(tmp_path: Path, drawn: Path) -> None:

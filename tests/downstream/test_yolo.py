@@ -1,6 +1,7 @@
 """YOLO: heads against boxes encoded by loops; letterbox, overlap and suppression against brute-force references."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def edges(places: np.ndarray) -> np.ndarray:
         ((1, 84, 34000), (640, 640), "yolov8", 80, (4, 8, 16, 32)),
     ],
 )
-def test_families_are_told_apart_by_shape(
+def test_families_are_recognized_by_shape(
     shape: tuple[int, ...], size: tuple[int, int], family: str, classes: int, strides: tuple[int, ...]
 ) -> None:
     layout = recognize(shape, size, {})
@@ -97,42 +98,26 @@ def test_other_outputs_are_refused(shape: tuple[int, ...], metadata: dict[str, s
 
 def test_the_grid_goes_row_by_row() -> None:
     cells, strides = grid(SIZE, (8, 16, 32))
-    expected = cells_of(SIZE, (8, 16, 32))
-    assert cells.tolist() == [[column, row] for column, row, _ in expected]
-    assert strides[:, 0].tolist() == [stride for *_, stride in expected]
+    assert np.concatenate([cells, strides], axis=1).tolist() == [list(cell) for cell in cells_of(SIZE, (8, 16, 32))]
 
 
-@pytest.mark.parametrize("decoded", [False, True])
-def test_yolox_decodes_what_was_encoded(decoded: bool) -> None:
-    places = random_places(CELLS)
-    scores = np.random.default_rng(1).random((CELLS, 4)).astype(np.float32)
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [("yolox", np.float32), ("yolox decoded", np.float32), ("yolov5", np.float32), ("yolov8", "f2")],
+)
+def test_boxes_are_decoded_as_they_were_encoded(family: str, dtype: Any) -> None:
+    count = 3 * CELLS if family == "yolov5" else CELLS
+    places, scores = random_places(count), np.random.default_rng(1).random((count, 4)).astype(dtype)
     rows = np.concatenate([places, scores], axis=1)
-    if not decoded:
+    expected = scores[:, :1] * scores[:, 1:]  # objectness times class score
+    if family == "yolox":
         for row, (column, line, stride) in zip(rows, cells_of(SIZE, (8, 16, 32)), strict=True):
             x, y, w, h = row[:4]
             row[:4] = x / stride - column, y / stride - line, math.log(w / stride), math.log(h / stride)
-    layout = recognize((1, CELLS, 8), SIZE, {})
-    boxes, found = layout.decode(rows[None])
-    assert np.allclose(boxes, edges(places), atol=1e-3)
-    assert np.allclose(found, scores[:, :1] * scores[:, 1:])
-
-
-def test_yolov5_decodes_boxes_with_objectness() -> None:
-    places = random_places(3 * CELLS)
-    scores = np.random.default_rng(1).random((3 * CELLS, 3)).astype(np.float32)
-    layout = recognize((1, 3 * CELLS, 7), SIZE, {})
-    boxes, found = layout.decode(np.concatenate([places, scores], axis=1)[None])
-    assert np.allclose(boxes, edges(places), atol=1e-3)
-    assert np.allclose(found, [[o * a, o * b] for o, a, b in scores])
-
-
-def test_yolov8_decodes_columns_without_objectness() -> None:
-    places = random_places(CELLS)
-    scores = np.random.default_rng(1).random((CELLS, 3)).astype(np.float16)
-    layout = recognize((1, 7, CELLS), SIZE, {})
-    boxes, found = layout.decode(np.concatenate([places, scores], axis=1).T[None])
-    assert np.allclose(boxes, edges(places), atol=1e-3)
-    assert np.array_equal(found, scores.astype(np.float32))
+    elif family == "yolov8":  # columns, without objectness
+        rows, expected = rows.T, scores.astype(np.float32)
+    boxes, found = recognize((1, *rows.shape), SIZE, {}).decode(rows[None])
+    assert np.allclose(boxes, edges(places), atol=1e-3) and np.allclose(found, expected)
 
 
 def test_a_broken_network_says_so_and_a_wild_one_stays_finite() -> None:
@@ -154,14 +139,9 @@ def test_channels_and_values_are_those_of_the_family() -> None:
         assert (pixels[0, red] == value).all() and pixels.sum() == value * SIZE[0] * SIZE[1]
 
 
-@pytest.mark.parametrize(
-    "text", ["{0: 'cat', 1: \"dog's\"}", '{"0": "cat", "1": "dog\'s"}', "['cat', \"dog's\"]", '["cat", "dog\'s"]']
-)
-def test_names_are_read_as_python_or_json(text: str) -> None:
-    assert parse_names({"names": text}) == {0: "cat", 1: "dog's"}
-
-
-def test_names_that_are_no_names_are_refused() -> None:
+def test_names_are_read_as_python_or_json() -> None:
+    for text in ("{0: 'cat', 1: \"dog's\"}", '{"0": "cat", "1": "dog\'s"}', "['cat', \"dog's\"]", '["cat", "dog\'s"]'):
+        assert parse_names({"names": text}) == {0: "cat", 1: "dog's"}
     for text in ("__import__('os').getcwd()", "{0: ", "17", "(" * 500):
         with pytest.raises(ValueError, match="class_names"):
             parse_names({"names": text})
@@ -173,11 +153,7 @@ def test_names_must_be_as_many_as_the_classes() -> None:
     assert names_for(coco, {}) == dict(enumerate(COCO_CLASSES)) and len(set(COCO_CLASSES)) == 80
     two = Layout("yolov8", 2, (8, 16, 32), SIZE)
     assert names_for(two, {"names": "['a', 'b']"}) == {0: "a", 1: "b"}
-    for metadata, words in (
-        ({}, "no names"),
-        ({"names": "['a']"}, "1 names"),
-        ({"names": "{1: 'a', 2: 'b'}"}, "2"),
-    ):
+    for metadata, words in (({}, "no names"), ({"names": "['a']"}, "1 names"), ({"names": "{1: 'a', 2: 'b'}"}, "2")):
         with pytest.raises(ValueError, match=words):
             names_for(two, metadata)
 
@@ -219,7 +195,7 @@ def slow_nms(boxes: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, thres
     return kept
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(SIZES, INPUTS, st.booleans(), st.data())
 def test_to_input_and_back_is_the_identity(
     size: tuple[int, int], input_size: tuple[int, int], centered: bool, data: st.DataObject
@@ -229,7 +205,7 @@ def test_to_input_and_back_is_the_identity(
     assert np.allclose(fitted.to_image(to_input(fitted, boxes)), boxes, atol=1e-3)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(SIZES, INPUTS, st.booleans())
 def test_the_letterbox_holds_the_whole_picture_and_gray(
     size: tuple[int, int], input_size: tuple[int, int], centered: bool
@@ -260,7 +236,7 @@ def test_a_rectangle_is_where_its_box_is(centered: bool) -> None:
     assert np.allclose(box, [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(some_boxes(), some_boxes())
 def test_iou_counts_pixels(first: np.ndarray, second: np.ndarray) -> None:
     overlap = iou(first, second)
@@ -270,7 +246,7 @@ def test_iou_counts_pixels(first: np.ndarray, second: np.ndarray) -> None:
             assert overlap[i, j] == pytest.approx(slow_iou(a, b))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(some_boxes(), st.sampled_from([0.0, 0.3, 0.5, 1.0]), st.data())
 def test_nms_is_the_brute_force_reference(boxes: np.ndarray, threshold: float, data: st.DataObject) -> None:
     # Few different scores, so that there are equal ones.
