@@ -85,16 +85,13 @@ class LabeledPair:
             picture = load_picture(self.label_source)
         except READ_ERRORS as error:
             raise ValueError(f"the class map of {self.name!r} cannot be read: {error}") from error
+        where = f"the class map of {self.name!r} has the"
         if isinstance(picture, Image.Image) and picture.mode not in ("L", "P", "1", "I;16", "I"):
-            raise ValueError(
-                f"the class map of {self.name!r} has the mode {picture.mode}: give one channel of class numbers"
-            )
+            raise ValueError(f"{where} mode {picture.mode}: give one channel of class numbers")
         values = np.asarray(picture)
         if wrong := [int(v) for v in np.unique(values) if v != IGNORED and not 0 <= v < classes]:
-            raise ValueError(
-                f"the class map of {self.name!r} has the value {wrong[0]}: give classes 0 to {classes - 1}, and "
-                f"{IGNORED} for pixels to ignore"
-            )
+            advice = f"give classes 0 to {classes - 1}, and {IGNORED} for pixels to ignore"
+            raise ValueError(f"{where} value {wrong[0]}: {advice}")
         return values.astype(np.uint8)
 
 
@@ -143,10 +140,8 @@ def find_labels(pairs: Sequence[Pair]) -> list[LabeledPair]:
         else:
             missing.append(pair.name)
     if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(pairs)} pairs have no class map: {some(missing)}. Add the maps, or leave these "
-            "pairs out with exclude"
-        )
+        where = f"{len(missing)} of {len(pairs)} pairs have no class map: {some(missing)}"
+        raise ValueError(f"{where}. Add the maps, or leave these pairs out with exclude")
     return labeled
 
 
@@ -188,10 +183,8 @@ def find_boxes(
             known = {same_class(name) for file in read[source.parent] for name in file.classes.values()}
             unknown = [name for name in ids if name not in known]
             if unknown and (every_class or len(unknown) == len(ids)):
-                raise ValueError(
-                    f"no file of boxes beside {source.parent} knows the class {unknown[0]!r}: use some of "
-                    f"{some(sorted(known))}"
-                )
+                where = f"no file of boxes beside {source.parent} knows the class {unknown[0]!r}"
+                raise ValueError(f"{where}: use some of {some(sorted(known))}")
         files = read[source.parent]
         names = [s.stem for s in (source, pair.infrared_source) if isinstance(s, Path)] + [pair.name]
         stem = next((name for name in names if all(name in file.pictures for file in files)), None)
@@ -199,12 +192,10 @@ def find_boxes(
             missing.append(pair.name)
             continue
         height, width = read_header(source, "picture").size
-        for size in {file.pictures[stem].size for file in files} - {None, (width, height)}:
-            assert size is not None
-            raise ValueError(
-                f"{source.name} is {width} x {height}, but a file of boxes lists it with {size[0]:g} x {size[1]:g}: "
-                "use pictures and boxes of one data set"
-            )
+        for size in (file.pictures[stem].size for file in files):
+            if size not in (None, (width, height)):
+                listed = f"but a file of boxes lists it with {size[0]:g} x {size[1]:g}"
+                raise ValueError(f"{source.name} is {width} x {height}, {listed}: use images and boxes of one set")
         boxed.append(BoxedPair(pair, *union_boxes([_selected(file, stem, ids) for file in files])))
     if missing:
         raise ValueError(
@@ -361,10 +352,8 @@ def _read_coco(file: Path) -> BoxFile:
         raise ValueError(f"{file} lists pictures of one stem twice: list each once")
     for image_id, class_id, (left, top, width, height) in annotations:
         if image_id not in images or class_id not in classes:
-            raise ValueError(
-                f"{file} has a box of image {image_id!r} and category {class_id!r}, but does not list them: add them, "
-                "or remove the box"
-            )
+            where = f"{file} has a box of image {image_id!r} and category {class_id!r}"
+            raise ValueError(f"{where}, but does not list them: add them, or remove the box")
         stem, size = images[image_id]
         if width < 0 or height < 0:
             raise ValueError(f"{file} has a box of the size {width:g} x {height:g} in {stem!r}: correct it")
@@ -409,17 +398,14 @@ def _read_voc(files: Sequence[Path]) -> BoxFile:
                 for entry in root.iter("object")
             ]
         except ValueError as error:
-            raise ValueError(
-                f"{file} is not a Pascal VOC file of boxes: each object needs a name and a bndbox of "
-                f"{', '.join(_EDGES)}"
-            ) from error
+            needs = f"each object needs a name and a bndbox of {', '.join(_EDGES)}"
+            raise ValueError(f"{file} is not a Pascal VOC file of boxes: {needs}") from error
         size = (width, height) if width > 0 and height > 0 else None
         rows = []
         for name, (left, top, right, bottom) in found:
             if left > right or top > bottom:
-                raise ValueError(
-                    f"{file} has a box from x {left:g} to {right:g} and y {top:g} to {bottom:g}: exchange its ends"
-                )
+                ends = f"x {left:g} to {right:g} and y {top:g} to {bottom:g}"
+                raise ValueError(f"{file} has a box from {ends}: exchange its ends")
             box = np.array([left, top, right, bottom])
             box = _clipped(box, size, file, file.stem) if size else box
             rows.append((classes.setdefault(name, len(classes)), box))
@@ -431,9 +417,8 @@ def _parse_xml(file: Path) -> ElementTree.Element:
     try:
         text = file.read_bytes()
         if len(text) > _MOST_XML_BYTES or b"<!DOCTYPE" in text or b"<!ENTITY" in text:  # entities may expand endlessly
-            raise ValueError(
-                f"{file} has a document type or over {_MOST_XML_BYTES >> 20} MiB: boxes need neither, remove it"
-            )
+            limit = _MOST_XML_BYTES >> 20
+            raise ValueError(f"{file} has a document type or over {limit} MiB: boxes need neither, remove it")
         try:
             root = ElementTree.fromstring(text)
         except ValueError as error:  # an encoding that the parser does not know

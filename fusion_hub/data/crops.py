@@ -215,9 +215,7 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
             raise ValueError(f"{where}pair {pair.name!r} cannot be read: {error}. {_ADVICE}") from error
         if visible.shape != infrared.shape:
             sizes = " and ".join(f"{w}x{h}" for h, w in (visible.shape, infrared.shape))
-            raise ValueError(
-                f"{where}the pictures of pair {pair.name!r} are {sizes}; they must be registered. {_ADVICE}"
-            )
+            raise ValueError(f"{where}the images of {pair.name!r} are {sizes}; they must be registered. {_ADVICE}")
         planes = np.stack([visible, infrared])
         if self.cache:
             self._luminance[which, index] = planes

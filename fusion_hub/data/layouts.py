@@ -48,14 +48,11 @@ Found = tuple[list[Pair], Findings]
 def open_folder(root: Path, split: str | None) -> tuple[list[Pair], Findings, str]:
     """Pairs below `root`: `root/vis`, `root/SPLIT/vis` or `root/vis/SPLIT`, or the same with a metadata file."""
     if split is None:
-        if _has_layout(root):
-            return _open_layout(root, None)
-        inside = [folder for folder in _folders(root) if _has_layout(folder)]
+        inside = [] if _has_layout(root) else [folder for folder in _folders(root) if _has_layout(folder)]
         if len(inside) > 1:
             raise ValueError(f"{root} has the splits {', '.join(f.name for f in inside)}: choose one with split=")
         return _open_layout(inside[0] if inside else root, None)
-    below = subfolder(root, split)
-    if below is not None:
+    if below := subfolder(root, split):
         return _open_layout(below, None)
     if _has_layout(root) and root.resolve().name.lower() == split.lower():
         return _open_layout(root, None)
@@ -131,8 +128,7 @@ def pair_folders(visible_dir: Path, infrared_dir: Path) -> Found:
 
 def _pair_mixed_folder(folder: Path) -> Found:
     """Pairs of one folder that holds both images of each: by the marks of their names, or in four channels."""
-    files = images_in(folder)
-    if not files:
+    if not (files := images_in(folder)):
         raise ValueError(f"{folder} holds no image ({', '.join(sorted(EXTENSIONS))})")
     findings = Findings(left_out=_other_files(folder))
     result = pair_files(*split_by_role([Named(file.stem, file) for file in files]))
@@ -145,14 +141,11 @@ def _pair_mixed_folder(folder: Path) -> Found:
         findings.notes.append(note)
         return [Pair(f.stem, Channels(f, "RGB"), Channels(f, "fourth")) for f in files], findings
     if any(thermal):
-        raise ValueError(
-            f"{folder} holds files with a thermal fourth channel and files without "
-            f"({sample[thermal.index(False)].name}): keep one kind in it"
-        )
-    raise ValueError(
-        f"{folder} holds {len(files)} images ({some([f.name for f in files], most=3)}) whose names do not distinguish "
-        "visible from infrared: give two folders, or end the names in _vis and _ir"
-    )
+        kinds = f"files with a thermal fourth channel and files without ({sample[thermal.index(False)].name})"
+        raise ValueError(f"{folder} holds {kinds}: keep one kind in it")
+    holds = f"{len(files)} images ({some([f.name for f in files], most=3)})"
+    advice = "visible from infrared: give two folders, or end the names in _vis and _ir"
+    raise ValueError(f"{folder} holds {holds} whose names do not distinguish {advice}")
 
 
 def file_pair(visible: Path, infrared: Path) -> tuple[list[Pair], list[str]]:
@@ -442,8 +435,7 @@ def _metadata_file(folder: Path) -> Path | None:
 
 
 def _has_layout(folder: Path) -> bool:
-    has_bands = bool(_folders(folder, VISIBLE_NAMES) and _folders(folder, INFRARED_NAMES))
-    return has_bands or _metadata_file(folder) is not None
+    return bool(_metadata_file(folder) or (_folders(folder, VISIBLE_NAMES) and _folders(folder, INFRARED_NAMES)))
 
 
 def _natural(name: str) -> list[str | int]:

@@ -111,9 +111,7 @@ class PairedDataset:
             pairs, notes = layouts.file_pair(visible, infrared)
             return cls._from_pairs(pairs, Findings(notes=notes), f"{visible} + {infrared}")
         if not (visible.is_dir() and infrared.is_dir()):
-            raise ValueError(
-                f"{visible} and {infrared}: one is a file, the other a folder; give two folders or two files"
-            )
+            raise ValueError(f"{visible} and {infrared} are a file and a folder: give two folders or two files")
         if split is not None:
             visible_split, infrared_split = layouts.subfolder(visible, split), layouts.subfolder(infrared, split)
             if visible_split is None or infrared_split is None:
@@ -132,10 +130,8 @@ class PairedDataset:
             cause = f"(split={split!r}) it cannot be opened: {type(error).__name__}: {str(error).rstrip('.')}"
             if Path(path).is_dir():
                 raise ValueError(f"{path} holds Parquet files, but as dataset {cause}. Check them") from error
-            raise ValueError(
-                f"{path!r} is no local folder, and as Hub dataset {cause}. "
-                "Check id, split, network and, for a private set, the login"
-            ) from error
+            advice = "Check id, split, network and, for a private set, the login"
+            raise ValueError(f"{path!r} is no local folder, and as Hub dataset {cause}. {advice}") from error
         if split is None:
             if len(loaded) != 1:
                 raise ValueError(f"{path} has the splits {', '.join(map(str, loaded))}: choose one with split=")

@@ -102,11 +102,9 @@ def pair_files(visible: Iterable[Named], infrared: Iterable[Named]) -> Pairing:
     that occur twice on a side are ambiguous, and are not paired by a looser reading.
     """
     result = Pairing(visible=list(visible), infrared=list(infrared))
-    repeated: set[str] = set()
-    for side in (result.visible, result.infrared):
-        groups = {name: group for name, group in _grouped(side, lambda file: file.name).items() if len(group) > 1}
-        result.ambiguous += groups.values()
-        repeated |= groups.keys()
+    groups = [g for side in (result.visible, result.infrared) for g in _grouped(side, lambda file: file.name).values()]
+    result.ambiguous += [group for group in groups if len(group) > 1]
+    repeated = {group[0].name for group in result.ambiguous}
     result.visible = [file for file in result.visible if file.name not in repeated]
     result.infrared = [file for file in result.infrared if file.name not in repeated]
     for reading in (lambda name, role: name, lambda name, role: fold_name(name), _unmarked):

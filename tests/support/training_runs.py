@@ -1,11 +1,10 @@
 """What the tests of training share: a folder of pairs, the scripts, and what a run leaves in its folder."""
 
 import json
-import os
 import runpy
-import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fusion_hub.data import CropSource, PairCrops, generate_scene
-from fusion_hub.training import Trainer, TrainingConfig
+from fusion_hub.training import Trainer, TrainingConfig, find_checkpoints
 
 TRAIN = Path(__file__).parents[2] / "train"
 
@@ -90,16 +89,29 @@ def assert_same_gradients(output: Path, module: torch.nn.Module, loss: Tensor, r
     return without
 
 
-def train(task_type: Any, config: TrainingConfig, model_config: Any, kill_at: int | None = None) -> None:
-    """Train; with `kill_at` the process is killed at this step, as if the machine had failed."""
+def train(task_type: Any, config: TrainingConfig, model_config: Any, fail_at: int | None = None) -> None:
+    """Train; with `fail_at` an error ends the run at this step."""
     trainer = Trainer(task_type(config, model_config), config, model_config)
 
-    def kill(_: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
-        if arguments[1] == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def fail(_: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+        if arguments[1] == fail_at:
+            raise ConnectionError("stopped by the test")
 
-    trainer.state.module.register_forward_pre_hook(kill)
+    trainer.state.module.register_forward_pre_hook(fail)
     trainer.train()
+
+
+def assert_resumes(task_type: Any, config: TrainingConfig, model_config: Any, fail_at: int) -> None:
+    """That a run which fails at a step and is resumed equals an uninterrupted one to the bit."""
+    straight, failed = (Path(config.output_dir) / name for name in ("straight", "failed"))
+    train(task_type, replace(config, output_dir=str(straight)), model_config)
+    config = replace(config, output_dir=str(failed))
+    with pytest.raises(ConnectionError):
+        train(task_type, config, model_config, fail_at)
+    before = fail_at - fail_at % config.checkpoint_every
+    assert [folder.name for folder in find_checkpoints(failed)] == [f"step_{before:06d}"]
+    train(task_type, config, model_config)
+    assert_same_run(failed, straight, config.max_steps)
 
 
 def run_script(name: str, *arguments: str) -> Any:

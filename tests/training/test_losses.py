@@ -46,7 +46,7 @@ def same_numbers() -> None:
 def real_pair(data_root: Path) -> tuple[Tensor, Tensor]:
     pair = PairedDataset.open(data_root / "data" / "tno", "test")[3]
     visible, infrared, _ = FusionImageProcessor().preprocess(pair.visible, pair.infrared)
-    return visible, infrared
+    return visible[..., :240, :320], infrared[..., :240, :320]
 
 
 def pictures(batch: int = 2, size: int = 64) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import signal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fusion_hub import DiffFuseNetPipeline
-from fusion_hub.training import Source, Trainer, TrainingConfig, find_checkpoints, mixed_seed
+from fusion_hub.training import Source, Trainer, TrainingConfig, mixed_seed
 from fusion_hub.training.difffusenet import DiffFuseNetConfig, DiffFuseNetTask, DiffFuseNetTraining
 from tests.support.training_runs import (
+    assert_resumes,
     assert_same_gradients,
-    assert_same_run,
     batch_of,
     records,
     run_script,
@@ -175,16 +174,10 @@ def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pa
 # --- stop, resume, split ----------------------------------------------------------------------------------------------
 
 
-def test_eight_steps_equal_four_and_a_kill_and_four(tmp_path: Path, drawn_pairs: Path) -> None:
-    values = {"sources": [Source(str(drawn_pairs))], "num_processes": 2, "batch_size": 2}
-    straight, killed = (run_config(tmp_path / name, **values) for name in ("straight", "killed"))
-    config = tiny_config(stage_one_fraction=0.4)  # three steps: both sides of the kill are in stage two
-    assert launch(train, 2, DiffFuseNetTask, straight, config) == [0, 0]
-    codes = launch(train, 2, DiffFuseNetTask, killed, config, 5)
-    assert -signal.SIGKILL in codes and 0 not in codes
-    assert [folder.name for folder in find_checkpoints(tmp_path / "killed")] == ["step_000004"]
-    assert launch(train, 2, DiffFuseNetTask, killed, config) == [0, 0]
-    assert_same_run(tmp_path / "killed", tmp_path / "straight")
+def test_eight_steps_equal_four_and_a_failure_and_four(tmp_path: Path, drawn_pairs: Path) -> None:
+    config = run_config(tmp_path, sources=[Source(str(drawn_pairs))], batch_size=2)
+    # Three steps of stage one: both sides of the failure are in stage two.
+    assert_resumes(DiffFuseNetTask, config, tiny_config(stage_one_fraction=0.4), fail_at=5)
 
 
 @pytest.mark.parametrize("two_stage", [True, False])

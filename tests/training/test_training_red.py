@@ -11,16 +11,13 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image
-from torch import nn
 
 from fusion_hub import FusionPipeline, REDPipeline, pretrained
 from fusion_hub.pipelines import checkpoints
 from fusion_hub.training import (
     ConfigError,
     Source,
-    Trainer,
     TrainingConfig,
-    find_checkpoints,
     load_config,
     losses,
     mixed_seed,
@@ -30,8 +27,8 @@ from fusion_hub.training.difffusenet import DiffFuseNetConfig, DiffFuseNetTask
 from fusion_hub.training.red import REDConfig, REDTask, REDTraining
 from tests.support.training_runs import (
     TRAIN,
+    assert_resumes,
     assert_same_gradients,
-    assert_same_run,
     batch_of,
     records,
     run_script,
@@ -151,22 +148,8 @@ def test_random_steps_follow_from_seed_and_step(drawn_pairs: Path) -> None:
 
 @pytest.mark.parametrize("memory", ["none", "reversible"])
 def test_four_steps_equal_two_and_a_failure_and_two(tmp_path: Path, drawn_pairs: Path, memory: str) -> None:
-    sources = [Source(str(drawn_pairs))]
-    straight, failed = (run_config(tmp_path / name, sources=sources) for name in ("straight", "failed"))
-    config = tiny_config(memory=memory, random_steps=True, **ALL_LOSSES)
-    train(REDTask, straight, config)
-    trainer = Trainer(REDTask(failed, config), failed, config)
-
-    def stop(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if arguments[1] == 3:
-            raise ConnectionError("stopped by the test")
-
-    trainer.state.module.register_forward_pre_hook(stop)
-    with pytest.raises(ConnectionError):
-        trainer.train()
-    assert [folder.name for folder in find_checkpoints(tmp_path / "failed")] == ["step_000002"]
-    train(REDTask, failed, config)
-    assert_same_run(tmp_path / "failed", tmp_path / "straight", step=4)
+    config = run_config(tmp_path, sources=[Source(str(drawn_pairs))])
+    assert_resumes(REDTask, config, tiny_config(memory=memory, random_steps=True, **ALL_LOSSES), fail_at=3)
 
 
 def test_two_processes_give_the_gradients_of_one_batch(tmp_path: Path, drawn_pairs: Path) -> None:
