@@ -148,7 +148,7 @@ def read_measured(folder: Path, name: str) -> Measured | None:
     content = read_json(file)
     provenance = content.get("provenance", {})
     methods = provenance.get("methods", {})
-    sets, rows = content.get("sets"), []
+    sets, rows = content.get("sets"), list[leaderboard.Row]()
     if isinstance(sets, dict):
         models = list(methods)
     elif isinstance(content.get("rows"), list):

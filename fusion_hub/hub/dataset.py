@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -73,11 +73,9 @@ AboutDataset = DatasetInfo
 
 @dataclass(frozen=True)
 class CheckedDataset:
-    """Pairs that can be published.
+    """Pairs that can be published, by split.
 
     Attributes:
-        folder: where they are.
-        splits: by name.
         modes: number of pictures of each Pillow mode in each band: `{"infrared": {"I;16": 40}, ...}`.
         notes: what does not prevent publication, but the owner should know.
     """
@@ -128,12 +126,33 @@ def check_dataset(folder: Path) -> CheckedDataset:
         raise PublishError(f"{folder} cannot be published.\n" + "\n".join(f"  {fault}" for fault in faults))
     modes: dict[Band, Counter[str]] = {band: Counter() for band in BANDS}
     located: list[str] = []
-    for pair in (pair for pairs in splits.values() for pair in pairs):
-        for band in BANDS:
-            mode, has_position = _read_mode(stored_file(pair, band))
-            modes[band][mode] += 1
-            located += [f"{pair.name} ({band})"] if has_position else []
-    return CheckedDataset(folder, splits, modes, tuple(_find_notes(folder, splits, reports, modes, located)))
+    used: set[Path] = set()  # the folders of the pictures, with their parents
+    for pair, band in ((pair, band) for pairs in splits.values() for pair in pairs for band in BANDS):
+        source = stored_file(pair, band)
+        mode, has_position = _read_mode(source)
+        modes[band][mode] += 1
+        located += [f"{pair.name} ({band})"] if has_position else []
+        used |= set(source.parents) if isinstance(source, Path) else set()
+    notes = []
+    for name, report in reports.items():
+        if report.duplicates:
+            notes.append(f"{name}: equal pictures within the split: {some(report.duplicates, separator='; ')}")
+        if report.unlisted:
+            notes.append(f"{name}: not in the metadata, so not published: {some(report.unlisted)}")
+    for band, counts in modes.items():
+        if len({mode.startswith(("I", "F")) for mode in counts}) > 1:
+            shown = ", ".join(f"{count} {mode}" for mode, count in counts.items())
+            notes.append(f"the {band} pictures have different depths ({shown}); each is published as it is")
+    if located:
+        notes.append(f"the EXIF data of {len(located)} files show everyone where they were taken: {some(located)}")
+    if not holds_parquet(folder):
+        inside = [parent for parent in used if parent == folder or folder in parent.parents]
+        entries = {entry for parent in inside for entry in parent.iterdir() if entry.is_dir()} - used
+        other = sorted(str(entry.relative_to(folder)) for entry in entries)
+        other += sorted(file.name for file in folder.iterdir() if file.is_file() and file.name not in METADATA_FILES)
+        if other:
+            notes.append(f"not published, because they are not pairs: {some(other)}")
+    return CheckedDataset(folder, splits, modes, tuple(notes))
 
 
 def stored_file(pair: Pair, band: Band) -> Path | Mapping[str, Any]:
@@ -206,41 +225,6 @@ def _read_mode(source: Path | Mapping[str, Any]) -> tuple[str, bool]:
         return image.mode, has_exif and bool(image.getexif().get_ifd(_GPS))
 
 
-def _find_notes(
-    folder: Path,
-    splits: Mapping[str, PairedDataset],
-    reports: Mapping[str, PairReport],
-    modes: Mapping[Band, Mapping[str, int]],
-    located: Sequence[str],
-) -> Iterator[str]:
-    """What does not prevent publication, but the owner should know."""
-    for name, report in reports.items():
-        if report.duplicates:
-            yield f"{name}: equal pictures within the split: {some(report.duplicates, separator='; ')}"
-        if report.unlisted:
-            yield f"{name}: not in the metadata, so not published: {some(report.unlisted)}"
-    for band, counts in modes.items():
-        if len({mode.startswith(("I", "F")) for mode in counts}) > 1:
-            shown = ", ".join(f"{count} {mode}" for mode, count in counts.items())
-            yield f"the {band} pictures have different depths ({shown}); each is published as it is"
-    if located:
-        yield f"the EXIF data of {len(located)} files show everyone where they were taken: {some(located)}"
-    if holds_parquet(folder):
-        return
-    sources = (stored_file(pair, band) for pairs in splits.values() for pair in pairs for band in BANDS)
-    used = {parent for file in sources if isinstance(file, Path) for parent in file.parents}
-    inside = [parent for parent in used if parent == folder or folder in parent.parents]
-    other = sorted(
-        str(entry.relative_to(folder))
-        for parent in inside
-        for entry in parent.iterdir()
-        if entry.is_dir() and entry not in used
-    )
-    other += sorted(file.name for file in folder.iterdir() if file.is_file() and file.name not in METADATA_FILES)
-    if other:
-        yield f"not published, because they are not pairs: {some(other)}"
-
-
 # --- staging ---------------------------------------------------------------------------------------------------------
 
 
@@ -307,7 +291,14 @@ def write_folder(pairs: PairedDataset, target: Path) -> None:
         for pair in pairs:
             names = [f"{band}/{pair.name}{_suffix(stored_file(pair, band))}" for band in BANDS]
             for band, name in zip(BANDS, names, strict=True):
-                _link_or_copy(stored_file(pair, band), target / name)
+                source = stored_file(pair, band)
+                if not isinstance(source, Path):
+                    (target / name).write_bytes(read_bytes(source))
+                    continue
+                try:
+                    os.link(source.resolve(), target / name)  # resolved, because a hard link to a link is no file
+                except OSError:  # on another disk than the temporary folder (TMPDIR), or on one without links
+                    shutil.copyfile(source, target / name)
             writer.writerow(names)
 
 
@@ -341,16 +332,6 @@ def write_parquet(pairs: PairedDataset, target: Path, split: str, shard_bytes: i
 
 def _suffix(source: Path | Mapping[str, Any]) -> str:
     return PurePosixPath(str(source if isinstance(source, Path) else source["path"])).suffix.lower()
-
-
-def _link_or_copy(source: Path | Mapping[str, Any], target: Path) -> None:
-    if not isinstance(source, Path):
-        target.write_bytes(read_bytes(source))
-        return
-    try:
-        os.link(source.resolve(), target)  # resolved, because a hard link to a link is no file
-    except OSError:  # on another disk than the temporary folder (TMPDIR), or on one without links
-        shutil.copyfile(source, target)
 
 
 # --- publishing ------------------------------------------------------------------------------------------------------

@@ -58,14 +58,7 @@ _SHIM = r"from fusion_hub import \w+(?:  # noqa: F401)?\n"
 
 @dataclass(frozen=True)
 class StagedModel:
-    """A repository as it will be on the Hub, in a temporary folder.
-
-    Attributes:
-        folder: the temporary folder.
-        name: of the model.
-        sample: the pair that its sample picture shows.
-        expected: `sample` fused with the local weights in float32, `(H, W, 3)` in [0, 1].
-    """
+    """A repository in a temporary folder. `expected` is the sample picture's pair fused: `(H, W, 3)` in [0, 1]."""
 
     folder: Path
     name: str
@@ -129,11 +122,12 @@ def staged_model(
     if info:
         licence, summary = licence or info.license, summary or info.summary
     name = info.name if info else repo_id.rpartition("/")[2]
-    with tempfile.TemporaryDirectory(prefix="fusion_hub_model_") as temporary, progress_bars(False):
+    with tempfile.TemporaryDirectory(prefix="fusion_hub_model_") as temporary:
         folder = Path(temporary)
         try:
-            pipeline = FusionPipeline.from_pretrained(source)
-            pipeline.save_pretrained(folder)
+            with progress_bars(False):
+                pipeline = FusionPipeline.from_pretrained(source)
+                pipeline.save_pretrained(folder)
             _stage_reports(source, folder, evaluation)
             datasets = read_json(folder / "training.json").get("datasets", [])
             medical = any(describe_set(entry, data_terms or {}).medical for entry in datasets)
@@ -155,15 +149,8 @@ def staged_model(
             shutil.copyfile(terms, folder / "LICENSE")
             if (notes := source / "notes.md").is_file():  # becomes a part of the card
                 shutil.copyfile(notes, folder / "notes.md")
-            card = render_model_card(
-                folder,
-                name=name,
-                repo_id=repo_id,
-                summary=summary,
-                licence=licence,
-                base_model=base_model,
-                data_terms=data_terms,
-            )
+            options: dict[str, Any] = {"licence": licence, "base_model": base_model, "data_terms": data_terms}
+            card = render_model_card(folder, name=name, repo_id=repo_id, summary=summary, **options)
             (folder / "notes.md").unlink(missing_ok=True)
             (folder / "README.md").write_text(card, encoding="utf-8")
         except (ValueError, OSError) as error:
@@ -175,17 +162,12 @@ def staged_model(
 
 def upload_model(staged: StagedModel, repo_id: str, *, token: str | None = None, **options: Any) -> Published:
     """Upload what `staged_model` made, download it into a new cache and compare; `options` as in `upload`."""
-    message = f"{staged.name}, by fusion_hub {fusion_hub.__version__}"
-    verify = partial(compare, staged, token=token)
-    return upload(staged.folder, repo_id, message=message, token=token, verify=verify, **options)
+    options |= {"message": f"{staged.name}, by fusion_hub {fusion_hub.__version__}", "token": token}
+    return upload(staged.folder, repo_id, verify=partial(compare, staged, token=token), **options)
 
 
 def compare(staged: StagedModel, published: Published, token: str | None = None) -> None:
-    """Download a published model into a new cache, in both precisions, and fuse the sample with it.
-
-    Raises:
-        PublishError: it cannot be loaded, or a pixel differs.
-    """
+    """Download a published model into a new cache, in both precisions, and fuse the sample; PublishError on a fault."""
     repo_id, revision = published.repo_id, published.tag or published.commit
     for variant in DTYPES:
         with tempfile.TemporaryDirectory(prefix="fusion_hub_cache_") as cache:
@@ -252,13 +234,10 @@ def _stage_reports(source: Path, folder: Path, evaluation: Path | None) -> None:
 
 
 def without_local_paths(value: Any) -> Any:
-    """The same value without paths of this machine.
+    """The same value, as JSON and YAML can hold it, without paths of this machine.
 
     Paths below `FUSION_HUB_DATA` become `${FUSION_HUB_DATA}/...`, those below the working folder relative, and others
     the name alone.
-
-    Args:
-        value: a string, or anything that JSON and YAML can hold.
     """
     if isinstance(value, Mapping):
         return {key: without_local_paths(entry) for key, entry in value.items()}
