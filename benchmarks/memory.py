@@ -83,18 +83,7 @@ class Task:
         return self.threads == 1 and self.device == "cpu"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    mode: str
-    steps: int
-    saved_bytes: int  # saved for the backward pass at the worst moment
-    kept_bytes: int  # the part of it that waits between the forward and the backward pass
-    peak_bytes: int  # of the process or the GPU
-    start_bytes: int  # the same before the first step
-    step_seconds: float  # median
-    times_none: float | None = None  # median ratio to the seconds of mode `none`
+Row = dict[str, Any]
 
 
 class SavedBytes:
@@ -179,7 +168,12 @@ def count_saved(training: REDTraining, batch: Mapping[str, Tensor], dtype: str) 
 
 
 def measure(task: Task) -> Row:
-    """Measure in this process, whose memory should be fresh."""
+    """A row, measured in this process, whose memory should be fresh.
+
+    `saved_bytes` are saved for the backward pass at the worst moment, `kept_bytes` wait between the forward and the
+    backward pass, `peak_bytes` are of the process or the GPU, `start_bytes` the same before the first step.
+    `times_none` is the median ratio to the seconds of mode `none`.
+    """
 
     def step_of(training: REDTraining) -> Callable[[], None]:
         def step() -> None:
@@ -202,7 +196,16 @@ def measure(task: Task) -> Row:
         steps = [step_of(training), step_of(build_training(replace(task, mode="none")))]
         own, plain = (timed[clock] for timed in common.time_in_turn(steps, task.repeats, task.warm_up))
         times_none = statistics.median(a / b for a, b in zip(own, plain, strict=True))
-    return Row(task.mode, task.steps, saved, kept, peak, start, statistics.median(seconds[clock]), times_none)
+    return {
+        "mode": task.mode,
+        "steps": task.steps,
+        "saved_bytes": saved,
+        "kept_bytes": kept,
+        "peak_bytes": peak,
+        "start_bytes": start,
+        "step_seconds": statistics.median(seconds[clock]),
+        "times_none": times_none,
+    }
 
 
 def provenance(task: Task) -> dict[str, Any]:
@@ -223,28 +226,28 @@ def table(rows: Sequence[Row]) -> str:
     """All rows as Markdown."""
     lines = []
     for row in rows:
-        sizes = (row.saved_bytes, row.kept_bytes, row.peak_bytes, row.peak_bytes - row.start_bytes)
-        relative = "-" if row.times_none is None else f"{row.times_none:.2f}"
+        sizes = (row["saved_bytes"], row["kept_bytes"], row["peak_bytes"], row["peak_bytes"] - row["start_bytes"])
+        relative = "-" if row["times_none"] is None else f"{row['times_none']:.2f}"
         numbers = [f"{size / MIB:.{digits}f}" for size, digits in zip(sizes, (2, 2, 0, 0), strict=True)]
-        lines.append((row.mode, str(row.steps), *numbers, f"{row.step_seconds:.3f}", relative))
+        lines.append((row["mode"], str(row["steps"]), *numbers, f"{row['step_seconds']:.3f}", relative))
     return markdown_table(("mode", "T", "saved MiB", "between", "peak MiB", "growth", "step s", "x none"), lines)
 
 
 def findings(rows: Sequence[Row]) -> list[str]:
     """The sentences that the paper's claim comes down to, as far as the rows tell."""
-    cells = {(row.mode, row.steps): row for row in rows}
+    cells = {(row["mode"], row["steps"]): row for row in rows}
     said = []
     for mode in MODES:
-        steps = sorted(row.steps for row in rows if row.mode == mode)
+        steps = sorted(row["steps"] for row in rows if row["mode"] == mode)
         if len(steps) > 1:
             many = steps[-1]
             few = 2 if 2 in steps[:-1] else steps[0]  # the paper's default
-            ratio = cells[mode, many].saved_bytes / cells[mode, few].saved_bytes
+            ratio = cells[mode, many]["saved_bytes"] / cells[mode, few]["saved_bytes"]
             said.append(f"{mode}: saved bytes at T = {many} are {ratio:.3f} x those at T = {few}")
     if ("reversible", 8) in cells and ("none", 4) in cells:
-        ratio = cells["reversible", 8].saved_bytes / cells["none", 4].saved_bytes
+        ratio = cells["reversible", 8]["saved_bytes"] / cells["none", 4]["saved_bytes"]
         said.append(f"reversible at T = 8 saves {ratio:.3f} x what none does at T = 4")
-    slower = [row.times_none for row in rows if row.mode == "reversible" and row.times_none]
+    slower = [row["times_none"] for row in rows if row["mode"] == "reversible" and row["times_none"]]
     if slower:
         said.append(f"reversible takes {min(slower):.2f} to {max(slower):.2f} x the time of none")
     return said
@@ -260,9 +263,9 @@ def draw(path: Path, rows: Sequence[Row], task: Task) -> None:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     memory, seconds = figure.subplots(1, 2)
-    _draw_lines(memory, {(row.mode, row.steps): row.saved_bytes / MIB for row in rows}, "{:.0f} MiB")
+    _draw_lines(memory, {(row["mode"], row["steps"]): row["saved_bytes"] / MIB for row in rows}, "{:.0f} MiB")
     memory.set_title("Memory saved for the backward pass (MiB)", fontsize=10, loc="left")
-    _draw_lines(seconds, {(row.mode, row.steps): row.step_seconds for row in rows}, "{:.2g} s")
+    _draw_lines(seconds, {(row["mode"], row["steps"]): row["step_seconds"] for row in rows}, "{:.2g} s")
     clock = "processor" if task.processor_time else "wall clock"
     seconds.set_title(f"Time of a training step (s, {clock})", fontsize=10, loc="left")
     settings = f"RED {task.variant}, {task.batch} x {task.crop} x {task.crop} pixels, {task.dtype}"
@@ -334,15 +337,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     arguments = parse(argv)
     if arguments.row:
-        print(json.dumps(asdict(measure(Task(**json.loads(arguments.row))))))
+        print(json.dumps(measure(Task(**json.loads(arguments.row)))))
         return 0
     rows: list[Row] = []
     tasks = plan(arguments)
     for task in tasks:
         print(f"{task.variant} {task.mode} T = {task.steps} ...", file=sys.stderr, flush=True)
-        rows.append(Row(**common.measure_apart(__file__, task)))
+        rows.append(common.measure_apart(__file__, task))
     text = "\n".join([table(rows), "", *findings(rows)])
-    common.report(provenance(tasks[0]), text, arguments.json, rows=list(map(asdict, rows)))
+    common.report(provenance(tasks[0]), text, arguments.json, rows=rows)
     if arguments.figure:
         draw(arguments.figure, rows, tasks[0])
     return 0

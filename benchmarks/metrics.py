@@ -12,8 +12,7 @@ import argparse
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,30 +42,6 @@ EXAMPLE_METRICS = (
 COLUMNS = 10  # metrics side by side in one table of examples
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one call."""
-
-    median: float
-    minimum: float
-    processor: float  # minimum of the processor's time, all threads together
-
-
-@dataclass(frozen=True)
-class Row:
-    """Timing of one group of metrics on one image size."""
-
-    group: str
-    height: int
-    width: int
-    timing: Timing
-
-    @property
-    def per_megapixel(self) -> float:
-        """Seconds of the fastest call for a million pixels."""
-        return self.timing.minimum * 1e6 / (self.height * self.width)
-
-
 def random_images(height: int, width: int) -> dict[str, Tensor]:
     """Smooth random sources with noise and their mean, `(1, 1, H, W)` uint8."""
     generator = torch.Generator().manual_seed(0)
@@ -77,28 +52,27 @@ def random_images(height: int, width: int) -> dict[str, Tensor]:
     return {"fused": fused.byte(), "visible": visible.byte(), "infrared": infrared.byte()}
 
 
-def time_calls(call: Callable[[], Any], repeats: int, warm_up: int = 1) -> Timing:
-    """The seconds of `repeats` calls, after `warm_up` calls that do not count."""
-    ((walls, processors),) = common.time_in_turn([call], repeats, warm_up)
-    return Timing(statistics.median(walls), min(walls), min(processors))
+def measure_all(sizes: Sequence[tuple[int, int]], repeats: int, each: bool) -> Iterator[dict[str, Any]]:
+    """A row for every group of metrics on every size; if `each`, also for every metric on the second size.
 
-
-def measure_all(sizes: Sequence[tuple[int, int]], repeats: int, each: bool) -> Iterator[Row]:
-    """Every group of metrics on every size; if `each`, then every metric by itself on the second size."""
+    `processor` is the minimum of all threads together; `per_megapixel` is of the fastest call.
+    """
     jobs = [(size, group, names) for size in sizes for group, names in GROUPS.items()]
     jobs += [(sizes[min(1, len(sizes) - 1)], name, (name,)) for name in METRICS if each]
-    for size, group, names in jobs:
-        call = partial(evaluate_pair, **random_images(*size), names=names)
-        yield Row(group, *size, time_calls(call, repeats))
+    for (height, width), group, names in jobs:
+        call = partial(evaluate_pair, **random_images(height, width), names=names)
+        ((walls, processors),) = common.time_in_turn([call], repeats, warm_up=1)
+        timing = {"median": statistics.median(walls), "minimum": min(walls), "processor": min(processors)}
+        per_megapixel = timing["minimum"] * 1e6 / (height * width)
+        yield {"group": group, "height": height, "width": width, "timing": timing, "per_megapixel": per_megapixel}
 
 
-def speed_table(rows: Sequence[Row]) -> str:
+def speed_table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows as Markdown."""
     lines = []
     for row in rows:
-        seconds = (row.timing.median, row.timing.minimum, row.timing.processor)
-        size = f"{row.width}x{row.height}"
-        lines.append((row.group, size, *(f"{value:.4f}" for value in seconds), f"{row.per_megapixel:.3f}"))
+        seconds = (f"{value:.4f}" for value in row["timing"].values())
+        lines.append((row["group"], f"{row['width']}x{row['height']}", *seconds, f"{row['per_megapixel']:.3f}"))
     return markdown_table(("metrics", "size", "s", "minimum s", "processor s", "s per megapixel"), lines)
 
 
@@ -192,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         measured = measure_all(arguments.sizes, arguments.repeats, arguments.each)
         rows = list(tqdm(measured, total=count, leave=False))
         text = speed_table(rows)
-        content = {"rows": [asdict(row) | {"per_megapixel": row.per_megapixel} for row in rows]}
+        content = {"rows": rows}
     common.report(provenance, text, arguments.json, **content)
     return 0
 

@@ -176,20 +176,15 @@ class Watched:
         start = time.monotonic()
         self.process.stdin.write(json.dumps([name, len(data)]).encode() + b"\n" + data)
         self.process.stdin.flush()
-        line = _readline(self.process, SECONDS)
-        if line is None:
+        ready, _, _ = select.select([self.process.stdout], [], [], SECONDS)
+        line = self.process.stdout.readline() if ready else b""
+        if not line:
             kind = "crash" if self.process.poll() is not None else "hang"
             self.process.kill()
             self.process.wait()
             self.process = None
             return {kind: True}
         return {**json.loads(line), "seconds": time.monotonic() - start}
-
-
-def _readline(process: "subprocess.Popen[bytes]", seconds: float) -> bytes | None:
-    assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], seconds)
-    return (process.stdout.readline() or None) if ready else None
 
 
 def mutations(files: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:

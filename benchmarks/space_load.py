@@ -101,7 +101,11 @@ def serve(folder: Path, threads: int | None = None, program: Sequence[str] | Non
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     page = Page(f"http://127.0.0.1:{port}", files, log, process)
     try:
-        _wait_for(page)
+        end = time.monotonic() + 180
+        while not _answers(page.url):
+            if time.monotonic() > end or process.poll() is not None:
+                raise RuntimeError(f"the page does not answer: {log.read_text(errors='replace').strip()[-2000:]}")
+            time.sleep(0.1)
         yield page
     finally:
         process.terminate()
@@ -112,15 +116,11 @@ def serve(folder: Path, threads: int | None = None, program: Sequence[str] | Non
             process.wait()
 
 
-def _wait_for(page: Page, seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and page.process.poll() is None:
-        try:
-            if httpx.get(page.url, timeout=10).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise RuntimeError(f"the page does not answer: {page.log.read_text(errors='replace').strip()[-2000:]}")
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=10).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 @contextmanager

@@ -19,8 +19,7 @@ import json
 import math
 import statistics
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,32 +54,6 @@ class Task:
     device: str = "cpu"  # or "cuda"
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of a call."""
-
-    median: float
-    minimum: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; what a task does not measure is None."""
-
-    task: Task
-    parameters: int
-    flops: int | None
-    model: Timing | None
-    pipeline: Timing
-    convolution: Timing | None
-    peak_mib: float
-
-    @property
-    def ratio(self) -> float | None:
-        """The network's time over that of the convolution, both medians."""
-        return self.model.median / self.convolution.median if self.model and self.convolution else None
-
-
 def build_pipeline(name: str) -> Any:
     """A pipeline from a name of `Task.model`, on the CPU, in eval mode."""
     pipeline: FusionPipeline
@@ -101,72 +74,66 @@ def count_flops(model: nn.Module, *inputs: Tensor) -> int:
     return counter.get_total_flops()
 
 
-def measure(task: Task) -> Row:
-    """Measure in this process, whose memory should be fresh."""
+def measure(task: Task) -> dict[str, Any]:
+    """A row, measured in this process, whose memory should be fresh. What the task does not measure is None."""
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
     dtype = DTYPES[task.dtype]
     pipeline = build_pipeline(task.model).to(task.device, dtype)
     model: nn.Module = pipeline.model.to(memory_format=torch.channels_last)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     pictures = [torch.randint(256, (bands, task.height, task.width), dtype=torch.uint8) for bands in (3, 1)]
-    if task.whole:
-        begun = time.perf_counter()
-        pipeline(*pictures)
-        seconds = time.perf_counter() - begun
-        peak = common.peak_memory(task.device) / MIB
-        return Row(task, parameters, None, None, Timing(seconds, seconds), None, peak)
+    row: dict[str, Any] = {
+        "task": asdict(task),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **dict.fromkeys(("flops", "model", "pipeline", "convolution", "peak_mib", "ratio")),
+    }
 
-    multiple = int(pipeline.model.multiple)
-    padded = [math.ceil(side / multiple) * multiple for side in (task.height, task.width)]
-    visible, infrared = torch.rand(2, 1, 1, *padded).to(task.device, dtype)
-    flops = count_flops(model, visible, infrared)
+    def time_calls(calls: dict[str, Callable[[], Any]], repeats: int, warm_up: int) -> None:
+        with torch.no_grad():
+            timings = common.time_in_turn(list(calls.values()), repeats, warm_up)
+        for name, (walls, _) in zip(calls, timings, strict=True):
+            row[name] = {"median": statistics.median(walls), "minimum": min(walls)}
+
+    if not task.whole:
+        multiple = int(pipeline.model.multiple)
+        padded = [math.ceil(side / multiple) * multiple for side in (task.height, task.width)]
+        visible, infrared = torch.rand(2, 1, 1, *padded).to(task.device, dtype)
+        row["flops"] = count_flops(model, visible, infrared)
     if task.compile:
         model.compile()
-    layer = nn.Conv2d(64, 64, 3, padding=1, device=task.device, dtype=dtype)
-    layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    with torch.no_grad():
-        whole = common.time_in_turn([lambda: pipeline(*pictures)], task.repeats, task.warm_up)
-        peak = common.peak_memory(task.device) / MIB
+    repeats, warm_up = (1, 0) if task.whole else (task.repeats, task.warm_up)
+    time_calls({"pipeline": lambda: pipeline(*pictures)}, repeats, warm_up)
+    row["peak_mib"] = common.peak_memory(task.device) / MIB
+    if not task.whole:
+        layer = nn.Conv2d(64, 64, 3, padding=1, device=task.device, dtype=dtype)
+        layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         features = torch.rand(1, 64, task.height, task.width).to(task.device, dtype, memory_format=torch.channels_last)
-        calls = [lambda: model(visible, infrared), lambda: layer(features)]
-        turns = common.time_in_turn(calls, task.repeats, task.warm_up)
-    timings = [Timing(statistics.median(walls), min(walls)) for walls, _ in (*whole, *turns)]
-    return Row(task, parameters, flops, timings[1], timings[0], timings[2], peak)
+        calls = {"model": lambda: model(visible, infrared), "convolution": lambda: layer(features)}
+        time_calls(calls, task.repeats, task.warm_up)
+        row["ratio"] = row["model"]["median"] / row["convolution"]["median"]
+    return row
 
 
-def row_from_json(values: dict[str, Any]) -> Row:
-    """Inverse of `dataclasses.asdict`."""
-    timings = {name: values[name] and Timing(**values[name]) for name in ("model", "pipeline", "convolution")}
-    return Row(**{**values, **timings, "task": Task(**values["task"])})
-
-
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """All rows as Markdown."""
     head = ("model", "dtype", "size", "parameters", "GFLOPs", "model s", "min", "pipeline s", "min", "conv s", "ratio")
-    lines = [
-        (
-            row.task.model,
-            row.task.dtype + " compiled" * row.task.compile,
-            f"{row.task.width}x{row.task.height}",
-            f"{row.parameters / 1e6:.2f} M",
-            "-" if row.flops is None else f"{row.flops / 1e9:.1f}",
-            *_seconds(row.model),
-            *_seconds(row.pipeline),
-            _seconds(row.convolution)[0],
-            "-" if row.ratio is None else f"{row.ratio:.1f}",
-            f"{row.peak_mib:.0f}",
-        )
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        task = row["task"]
+        name, size = task["dtype"] + " compiled" * task["compile"], f"{task['width']}x{task['height']}"
+        flops = "-" if row["flops"] is None else f"{row['flops'] / 1e9:.1f}"
+        seconds = (*_seconds(row["model"]), *_seconds(row["pipeline"]), _seconds(row["convolution"])[0])
+        ratio = "-" if row["ratio"] is None else f"{row['ratio']:.1f}"
+        parameters, peak = f"{row['parameters'] / 1e6:.2f} M", f"{row['peak_mib']:.0f}"
+        lines.append((task["model"], name, size, parameters, flops, *seconds, ratio, peak))
     return markdown_table((*head, "peak MiB"), lines)
 
 
-def _seconds(timing: Timing | None) -> tuple[str, str]:
+def _seconds(timing: dict[str, float] | None) -> tuple[str, str]:
     if timing is None:
         return "-", "-"
-    digits = 4 if timing.median < 0.1 else 3
-    return f"{timing.median:.{digits}f}", f"{timing.minimum:.{digits}f}"
+    digits = 4 if timing["median"] < 0.1 else 3
+    return f"{timing['median']:.{digits}f}", f"{timing['minimum']:.{digits}f}"
 
 
 def default_models() -> list[str]:
@@ -219,16 +186,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = Task(**json.loads(arguments.row))
         if not task.whole:
             keep_freed_memory()  # as the command line does
-        print(json.dumps(asdict(measure(task))))
+        print(json.dumps(measure(task)))
         return 0
-    rows: list[Row] = []
+    rows = []
     for task in plan(arguments):
         print(f"{task.model} {task.dtype} {task.width}x{task.height} ...", file=sys.stderr, flush=True)
-        rows.append(row_from_json(common.measure_apart(__file__, task)))
+        rows.append(common.measure_apart(__file__, task))
     gpu = {"gpu": torch.cuda.get_device_name()} if arguments.device == "cuda" else {}
     provenance = common.versions(arguments.threads, **gpu, cpu=common.cpu_model())
-    content = [asdict(row) | {"ratio": row.ratio} for row in rows]
-    common.report(provenance, table(rows), arguments.json, rows=content)
+    common.report(provenance, table(rows), arguments.json, rows=rows)
     return 0
 
 
