@@ -5,6 +5,7 @@ import stat
 import struct
 import zipfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from uploads import Refusal
@@ -40,11 +41,8 @@ def unpack(archive: Path, target: Path) -> list[PurePosixPath]:
             _check_entries(entries)
             for path, entry in entries:
                 (target / path).parent.mkdir(parents=True, exist_ok=True)
-                with opened.open(entry) as stream, (target / path).open("wb") as file:
-                    left = entry.file_size  # never write more than the directory says
-                    while left > 0 and (block := stream.read(min(left, 2**20))):
-                        file.write(block)
-                        left -= len(block)
+                with opened.open(entry) as stream:  # never more than the directory says, which is at most MAX_ENTRY
+                    (target / path).write_bytes(stream.read(entry.file_size))
             return [path for path, _ in entries]
     except Refusal:  # a ValueError too
         raise
@@ -109,13 +107,11 @@ def _name_parts(entry: zipfile.ZipInfo) -> list[str]:
 
 def _decode(raw: bytes) -> str | None:
     """A name in UTF-8 without its flag, or in Japanese; None if it seems to be neither."""
-    for encoding in ("utf-8", "cp932"):
-        try:
-            name = raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if encoding == "utf-8" or (_JAPANESE.fullmatch(name) and not _INSIDE_A_WORD.search(name)):
-            return name
+    with suppress(UnicodeDecodeError):
+        return raw.decode()
+    with suppress(UnicodeDecodeError):
+        name = raw.decode("cp932")
+        return name if _JAPANESE.fullmatch(name) and not _INSIDE_A_WORD.search(name) else None
     return None
 
 
@@ -127,8 +123,7 @@ def _check_entries(entries: list[tuple[PurePosixPath, zipfile.ZipInfo]]) -> None
     """Refuse too many or too large files, a file twice, and a file that is a folder too."""
     sizes = [entry.file_size for _, entry in entries]
     if len(entries) > MAX_ENTRIES:
-        text = f"The zip file holds {len(entries)} files: at most {MAX_ENTRIES} are allowed."
-        raise Refusal("Too many files", text)
+        raise Refusal("Too many files", f"The zip file holds {len(entries)} files: at most {MAX_ENTRIES} are allowed.")
     if max(sizes, default=0) > MAX_ENTRY:
         raise Refusal("Too large", f"The zip file holds a file of more than {MAX_ENTRY // 2**20} MB.")
     if sum(sizes) > MAX_UNPACKED:

@@ -101,14 +101,8 @@ def batch(
 def pair_up(files: Mapping[PurePosixPath, Path]) -> tuple[dict[str, tuple[Path, Path]], list[str], list[str]]:
     """Find pairs by the names of folders and files, as `PairedDataset` does.
 
-    Args:
-        files: by its path as the visitor knows it, the place of each file.
-
-    Returns:
-        Pairs by name, files without a partner, and files that are no pictures.
-
-    Raises:
-        Refusal: two files of one side have one name.
+    Returns pairs by name, files without a partner, and files that are no pictures. Raises `Refusal` if two files of
+    one side have the same name.
     """
     sides: dict[str, list[Named]] = {"visible": [], "infrared": []}
     for path in (path for path in sorted(files) if path.suffix.lower() in EXTENSIONS):

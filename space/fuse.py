@@ -28,32 +28,21 @@ from fusion_hub.image.luminance import ValueRange, quantize
 MEDICAL = "difffusenet-medical"
 RED_MAX_PIXELS = 4_000_000  # a larger pair would keep all other visitors waiting for minutes
 PREVIEW_SIDE = 1280
-LANE = threading.Lock()
-"""Held while a network runs, so that memory holds one fusion however many visitors wait."""
-
+LANE = threading.Lock()  # held while a network runs, so that memory holds one fusion however many visitors wait
 _loading = threading.Lock()
-
 Left = Literal["Visible", "Infrared"]
 
 
 class Fusion(NamedTuple):
-    """One fused pair.
+    """One fused pair; `visible`, `infrared`, `fused` are for the page: 8-bit RGB of at most `PREVIEW_SIDE` pixels."""
 
-    Attributes:
-        image: the fused image in the size, color and depth of the visible one.
-        visible, infrared, fused: pictures for the page, 8-bit RGB of at most `PREVIEW_SIDE` pixels.
-        seconds: from the decoded pair to the fused image.
-        sources: 8-bit luminance of the visible and the infrared image, each `(H, W)` uint8, as the network got them.
-        notes: warnings about the pair, one sentence each.
-    """
-
-    image: Image.Image
+    image: Image.Image  # in the size, color and depth of the visible one
     visible: Image.Image
     infrared: Image.Image
     fused: Image.Image
-    seconds: float
-    sources: tuple[np.ndarray, np.ndarray]
-    notes: tuple[str, ...]
+    seconds: float  # from the decoded pair to the fused image
+    sources: tuple[np.ndarray, np.ndarray]  # luminance as the network got it, visible first, each (H, W) uint8
+    notes: tuple[str, ...]  # warnings about the pair, one sentence each
 
 
 class Shown(NamedTuple):

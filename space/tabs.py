@@ -54,22 +54,12 @@ def pair_tab(rows: Sequence[Example], medical: bool = False) -> PairTab:
         gr.Markdown(style.MEDICAL)
     with gr.Row():
         with gr.Column(scale=6, min_width=300):
-            slider = gr.ImageSlider(
-                label="Before and after",
-                show_label=False,  # it would hide a corner of the picture
-                format="png",  # otherwise lossy WebP
-                type="filepath",
-                interactive=False,
-                max_height=420,
-                buttons=["fullscreen"],
-                elem_id=f"{prefix}slider",
-            )
-            left = gr.Radio(
-                [(names[0], "Visible"), (names[1], "Infrared")],
-                value="Visible",
-                label="Drag the line. Left picture:",
-                elem_id=f"{prefix}left",
-            )
+            # A shown label would hide a corner of the picture; the default format is lossy WebP.
+            look: dict[str, Any] = {"show_label": False, "format": "png", "type": "filepath", "interactive": False}
+            look |= {"max_height": 420, "buttons": ["fullscreen"], "elem_id": f"{prefix}slider"}
+            slider = gr.ImageSlider(label="Before and after", **look)
+            sides, label = [(names[0], "Visible"), (names[1], "Infrared")], "Drag the line. Left picture:"
+            left = gr.Radio(sides, value="Visible", label=label, elem_id=f"{prefix}left")
             time = gr.Markdown("", label="Seconds", elem_id=f"{prefix}time")
             download = gr.DownloadButton("Download the fused PNG", elem_id=f"{prefix}download")
         with gr.Column(scale=5, min_width=300):
@@ -161,17 +151,9 @@ def measure_tab(pair: PairTab) -> None:
     hint = gr.Markdown(style.HINT)
     button = gr.Button("Measure", variant="primary", elem_id="measure_run", elem_classes="action")
     notes = gr.Markdown("", elem_id="measure_notes")
-    table = gr.Dataframe(
-        headers=list(HEADERS),
-        datatype="str",
-        type="array",
-        interactive=False,
-        wrap=True,
-        max_height=1600,
-        label="Metrics of the fused image",
-        column_widths=["142px", "75px", "85px", "95px", "738px"],  # percentages would cut numbers off on a phone
-        elem_id="measure_table",
-    )
+    look: dict[str, Any] = {"datatype": "str", "type": "array", "interactive": False, "wrap": True, "max_height": 1600}
+    look["column_widths"] = ["142px", "75px", "85px", "95px", "738px"]  # percentages would cut numbers off on a phone
+    table = gr.Dataframe(headers=list(HEADERS), label="Metrics of the fused image", elem_id="measure_table", **look)
     button.click(measure, [*pair.pair, *pair.ranges], [table, notes], api_name="measure", **GPU)
     clear_when_changed(pair, [hint, table, notes], [None, ""])
 
@@ -200,13 +182,8 @@ def clear_when_changed(pair: PairTab, parts: list[Any], empty: list[Any]) -> Non
 def batch_tab() -> None:
     """Many pairs in, a zip file out."""
     gr.Markdown(style.BATCH.format(pairs=MAX_PAIRS))
-    files = gr.File(
-        label="Images or one zip file",
-        file_count="multiple",
-        file_types=["image", *sorted(EXTENSIONS), ".zip"],
-        height=180,
-        elem_id="batch_files",
-    )
+    kinds: dict[str, Any] = {"file_count": "multiple", "file_types": ["image", *sorted(EXTENSIONS), ".zip"]}
+    files = gr.File(label="Images or one zip file", height=180, elem_id="batch_files", **kinds)
     fetch_bounded(files)
     model = model_choice("batch_model")
     options = advanced("batch_", STREET_NAMES)
@@ -273,14 +250,6 @@ def advanced(prefix: str, names: tuple[str, str]) -> tuple[gr.Dropdown, gr.Dropd
 
 def pictures(elem_id: str, label: str, columns: int = 3) -> gr.Gallery:
     """Pictures side by side."""
-    return gr.Gallery(
-        label=label,
-        show_label=False,
-        format="png",
-        columns=columns,
-        height="auto",
-        interactive=False,
-        buttons=["fullscreen", "download"],
-        elem_id=elem_id,
-        elem_classes="pictures",
-    )
+    look: dict[str, Any] = {"show_label": False, "format": "png", "columns": columns, "height": "auto"}
+    look |= {"interactive": False, "buttons": ["fullscreen", "download"]}
+    return gr.Gallery(label=label, elem_id=elem_id, elem_classes="pictures", **look)

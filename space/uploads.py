@@ -57,12 +57,7 @@ def error_messages() -> Iterator[None]:
 
 
 def open_upload(path: str | Path | None, what: str, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
-    """Check an uploaded image by its header; no pixel is decoded.
-
-    Args:
-        path: the upload; None if there is none.
-        what: its name in messages, such as `visible`.
-        max_pixels: largest height times width.
+    """Check an uploaded image by its header; no pixel is decoded. `what` is its name in messages, such as `visible`.
 
     Returns:
         The file as `{"bytes", "path"}`, which every function that reads pictures takes; the path is the name alone.

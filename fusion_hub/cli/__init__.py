@@ -10,15 +10,7 @@ from typing import Annotated
 import typer
 
 from fusion_hub import __version__
-from fusion_hub.cli import (
-    downstream,
-    evaluate,
-    export_yolo,
-    fuse,
-    leaderboard,
-    models,
-    publish,
-)
+from fusion_hub.cli import downstream, evaluate, export_yolo, fuse, leaderboard, models, publish
 
 app = typer.Typer(
     name="fusion-hub",

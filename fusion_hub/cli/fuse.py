@@ -6,7 +6,7 @@ import itertools
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -176,7 +176,7 @@ def fuse(
                     lambda: _open_record(output, pipeline, settings, options, dataset, bool(overwrite), state)
                 )
             work = Work(pipeline, options, output, single, batch_size, seed, record, metadata)
-            rows, failures = _fuse_share(work, *_share(dataset, limit, state), state)
+            rows, failures = _fuse_share(work, dataset, limit, state)
             code = _summarize(rows, failures, work, dataset, state)
     raise typer.Exit(code)
 
@@ -259,30 +259,23 @@ def _open_dataset(
     return dataset
 
 
-def _share(
-    dataset: "data.PairedDataset", limit: int | None, state: "PartialState"
-) -> "tuple[Iterable[data.Pair], int | None]":
-    """The pairs of this process, and their number if it is known."""
-    rank, world = state.process_index, state.num_processes
-    share = dataset.shard(rank, world) if world > 1 else dataset
-    if share.length is not None or limit is None:
-        return share, share.length
-    own = limit // world + (rank < limit % world)
-    return itertools.islice(share, own), own
-
-
 def _fuse_share(
-    work: Work, pairs: "Iterable[data.Pair]", total: int | None, state: "PartialState"
+    work: Work, dataset: "data.PairedDataset", limit: int | None, state: "PartialState"
 ) -> tuple[list[Row], list[tuple[str, str]]]:
     """Fuse the pairs of this process: a row for each, and failures that belong to no pair."""
+    rank, world = state.process_index, state.num_processes
+    share = dataset.shard(rank, world) if world > 1 else dataset
+    total = share.length
+    if total is None and limit is not None:  # a stream
+        total = limit // world + (rank < limit % world)
     rows: list[Row] = []
     names: set[str] = set()
     waiting: list[data.Pair] = []
     failures: list[tuple[str, str]] = []
-    title = f"fusing (process 1 of {state.num_processes})" if state.num_processes > 1 else "fusing"
+    title = f"fusing (process 1 of {world})" if world > 1 else "fusing"
     with progress_bar(title, total, shown=state.is_main_process and not work.single) as (bar, task):
         try:
-            for pair in pairs:
+            for pair in itertools.islice(share, total):
                 if pair.name in names:
                     why = "an earlier pair has the same name: give the pairs different names"
                     rows.append(Row(pair.name, "failed", notes=(why,)))
@@ -309,7 +302,9 @@ def _fuse_group(work: Work, pairs: "Sequence[data.Pair]") -> list[Row]:
     import torch
 
     try:
-        generators = [torch.Generator().manual_seed(_pair_seed(work.seed, pair.name)) for pair in pairs]
+        # Seeds depend on the pair alone, so that batches, processes and resumed runs give the same picture.
+        hashes = [hashlib.blake2b(f"{work.seed} {pair.name}".encode(), digest_size=7).digest() for pair in pairs]
+        generators = [torch.Generator().manual_seed(int.from_bytes(value, "big")) for value in hashes]
         visible, infrared = [pair.visible_source for pair in pairs], [pair.infrared_source for pair in pairs]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", image.InputWarning)  # each picture carries its own in `info["notes"]`
@@ -319,11 +314,6 @@ def _fuse_group(work: Work, pairs: "Sequence[data.Pair]") -> list[Row]:
             return [Row(pairs[0].name, "failed", notes=(message_of(error),))]
         return [row for pair in pairs for row in _fuse_group(work, [pair])]
     return [_save(work, pair, fused) for pair, fused in zip(pairs, output.images, strict=True)]
-
-
-def _pair_seed(seed: int, name: str) -> int:
-    """Depends on the pair alone, so that batches, processes and resumed runs give the same picture."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=7).digest(), "big")
 
 
 def _save(work: Work, pair: "data.Pair", fused: Any) -> Row:

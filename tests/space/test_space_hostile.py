@@ -18,7 +18,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from space_load import Page
 
-from tests.support.space_page import wait_for_examples
+from tests.support.space_page import black_png, encoded, noise, png_chunk, wait_for_examples, zipped
 
 MODEL = "difffusenet-msrs"
 MIB = 2**20
@@ -67,35 +67,11 @@ def unharmed(space_page: Page, still_works: None) -> Iterator[None]:
     assert peak - before < 200, "something large was decoded, unpacked or kept"
 
 
-def noise(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (48, 64), dtype=np.uint8)
-
-
 def fuse(client: Client, visible: Path, infrared: Path) -> Image.Image:
     files = {"visible": handle_file(visible), "infrared": handle_file(infrared)}
     with Image.open(client.predict(**files, model=MODEL, api_name="/fuse")[0]) as picture:
         picture.load()
         return picture
-
-
-# --- pictures --------------------------------------------------------------------------------------------------------
-
-
-def png_chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png(width: int, height: int, *chunks: bytes, rows: bool = True) -> bytes:
-    """A one-bit PNG of zeros, a few kilobytes for any size."""
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
-    pixels = zlib.compress(bytes((width + 7) // 8 + 1) * height, 1) if rows else b""
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
-
-
-def encoded(array: np.ndarray, kind: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def half(content: bytes) -> bytes:
@@ -112,16 +88,16 @@ TOO_LARGE = r"too large|pixels\. At most"
 NO_IMAGE = r"damaged|cut off|empty \(0 bytes\)|not an image|is a (PDF document|zip archive)"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script><image href="file:///etc/passwd"/></svg>'
 PICTURES: dict[str, tuple[str, Callable[[], bytes], str]] = {
-    "bomb of 169 megapixels": ("bomb.png", lambda: png(13_000, 13_000), TOO_LARGE),
-    "2**31 pixels wide": ("wide.png", lambda: png(2**31 - 1, 2**31 - 1, rows=False), f"{TOO_LARGE}|{NO_IMAGE}"),
-    "one pixel high": ("thin.png", lambda: png(12_000_000, 1), ".+"),
-    "one pixel": ("dot.png", lambda: encoded(noise()[:1, :1], "PNG"), ".+"),
+    "bomb of 169 megapixels": ("bomb.png", lambda: black_png(13_000, 13_000), TOO_LARGE),
+    "2**31 pixels wide": ("wide.png", lambda: black_png(2**31 - 1, 2**31 - 1, rows=False), f"{TOO_LARGE}|{NO_IMAGE}"),
+    "one pixel high": ("thin.png", lambda: black_png(12_000_000, 1), ".+"),
+    "one pixel": ("dot.png", lambda: encoded(noise()[:1, :1]), ".+"),
     "bomb in a text chunk": (
         "text.png",
-        lambda: png(64, 48, png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100 * MIB), 1))),
+        lambda: black_png(64, 48, png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100 * MIB), 1))),
         f"{NO_IMAGE}|size",
     ),
-    "truncated PNG": ("half.png", lambda: half(encoded(noise(), "PNG")), NO_IMAGE),
+    "truncated PNG": ("half.png", lambda: half(encoded(noise())), NO_IMAGE),
     "truncated JPEG": ("half.jpg", lambda: half(encoded(noise(), "JPEG")), NO_IMAGE),
     "truncated TIFF": ("half.tiff", lambda: half(encoded(noise(), "TIFF", compression="tiff_lzw")), NO_IMAGE),
     "0 bytes": ("nothing.png", lambda: b"", NO_IMAGE),
@@ -141,7 +117,7 @@ PICTURES: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: tifffile_bytes(np.zeros((3000, 4000, 4)), compression="zlib"),
         "MiB of memory",
     ),
-    "other size": ("turned.png", lambda: encoded(noise().T, "PNG"), "48"),
+    "other size": ("turned.png", lambda: encoded(noise().T), "48"),
 }  # fmt: skip
 
 
@@ -160,9 +136,6 @@ def check_words(text: str, message: str) -> None:
     assert "has not enabled verbose error reporting" not in text, "no message of ours"
     assert not LEAKS.search(text), f"names a place: {text}"
     assert re.search(message, text, re.IGNORECASE), text
-
-
-# --- past the client: raw HTTP ---------------------------------------------------------------------------------------
 
 
 def call(page: Page, endpoint: str, *data: object) -> str:
@@ -282,26 +255,12 @@ def test_broken_calls_are_refused(space_page: Page, body: bytes) -> None:
         assert not LEAKS.search(text), text
 
 
-# --- batches ---------------------------------------------------------------------------------------------------------
-
-
 def run_batch(client: Client, files: list[Path]) -> Path:
     return Path(client.predict(files=[handle_file(file) for file in files], model=MODEL, api_name="/batch"))
 
 
-def zipped(entries: dict[str, bytes], **options: int) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, content in entries.items():
-            entry = zipfile.ZipInfo(name)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = options.get("attributes", 0o644) << 16
-            archive.writestr(entry, content, compresslevel=1)
-    return stream.getvalue()
-
-
 def pair(name: str = "a") -> dict[str, bytes]:
-    return {f"vis/{name}.png": encoded(noise(), "PNG"), f"ir/{name}.png": encoded(noise(1), "PNG")}
+    return {f"vis/{name}.png": encoded(noise()), f"ir/{name}.png": encoded(noise(1))}
 
 
 def many_entries(zip64: bool) -> bytes:
@@ -323,7 +282,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "half a million names": (lambda: many_entries(zip64=False), "at most|damaged"),
     "half a million names behind a zip64 end": (lambda: many_entries(zip64=True), "at most|damaged|unknown kind"),
     "names that lead out": (lambda: zipped(pair() | {"../../evil.png": b"x", "/tmp/evil.png": b"x"}), "lead out"),
-    "link": (lambda: zipped({"vis/a.png": b"/etc/passwd", "ir/a.png": b"/etc/passwd"}, attributes=0o120777), "links"),
+    "link": (lambda: zipped({"vis/a.png": b"/etc/passwd", "ir/a.png": b"/etc/passwd"}, mode=0o120777), "links"),
 }  # fmt: skip
 """Other refusals of `archives.unpack` are in `test_space_archives.py`."""
 
@@ -343,8 +302,8 @@ def test_archives_are_refused_in_words(client: Client, space_page: Page, tmp_pat
 def test_bad_pictures_in_an_archive_harm_only_themselves(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "mixed.zip"
     bad = {
-        "vis/bomb.png": png(13_000, 13_000),
-        "ir/bomb.png": encoded(noise(), "PNG"),
+        "vis/bomb.png": black_png(13_000, 13_000),
+        "ir/bomb.png": encoded(noise()),
         "vis/<script>.png": SVG,
         "ir/<script>.png": SVG,
         "vis/=cmd().png": b"",
