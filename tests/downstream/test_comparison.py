@@ -21,12 +21,7 @@ def found(*rows: tuple[float, int, tuple[float, float, float, float]]) -> Detect
 
 @st.composite
 def any_detections(draw: st.DrawFn) -> Detections:
-    rows = draw(
-        st.lists(
-            st.tuples(st.integers(0, 10), st.integers(0, 2), st.integers(0, 5), st.integers(0, 2), st.integers(0, 9)),
-            max_size=8,
-        )
-    )
+    rows = draw(st.lists(st.tuples(*(st.integers(0, largest) for largest in (10, 2, 5, 2, 9))), max_size=8))
     return found(*((s / 10, c, (20 * x + d, 20 * y, 20 * x + d + 18, 20 * y + 30)) for s, c, x, y, d in rows))
 
 
@@ -73,14 +68,12 @@ def test_one_box_of_an_object_is_enough() -> None:
     comparison = compare(found(fused), found(visible), found(infrared))
     assert iou(comparison.fused.boxes, comparison.infrared.boxes)[0, 0] < 0.5
     assert comparison.only_fused == () and comparison.lost == {}
-
-
-def test_two_people_are_not_matched_with_one() -> None:
+    # Two people are not matched with one.
     pair = found((0.9, 0, (10, 10, 30, 60)), (0.8, 0, (14, 10, 34, 60)))
     assert compare(pair, found((0.9, 0, (11, 10, 31, 60))), found()).only_fused == (1,)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(any_detections(), any_detections(), any_detections())
 def test_every_detection_is_counted_once(fused: Detections, visible: Detections, infrared: Detections) -> None:
     comparison = compare(fused, visible, infrared, threshold=0.3)
@@ -98,7 +91,7 @@ def test_every_detection_is_counted_once(fused: Detections, visible: Detections,
     assert compare(fused, infrared, visible, threshold=0.3).only_fused == comparison.only_fused
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(any_detections(), any_detections())
 def test_a_copy_of_a_source_adds_and_loses_nothing_of_it(source: Detections, other: Detections) -> None:
     comparison = compare(source, source, other)
