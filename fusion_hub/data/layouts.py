@@ -109,21 +109,17 @@ def pair_folders(visible_dir: Path, infrared_dir: Path) -> Found:
             "names say, although they were given in the other order"
         )
         visible_dir, infrared_dir = infrared_dir, visible_dir
-    found: list[list[Named]] = []
-    for folder in (visible_dir, infrared_dir):
-        found.append([Named(file.stem, file) for file in images_in(folder)])
+    sides: list[list[Named]] = []
+    for folder, role, other in ((visible_dir, "visible", "infrared"), (infrared_dir, "infrared", "visible")):
+        sides.append([Named(file.stem, file) for file in images_in(folder)])
         findings.left_out += _other_files(folder)
-        if not found[-1]:
+        if not sides[-1]:
             inside = some([f.name for f in _folders(folder)])
             raise ValueError(f"{folder} holds no image ({', '.join(sorted(EXTENSIONS))}). Folders in it: {inside}")
-    for folder, files, role in zip((visible_dir, infrared_dir), found, ("visible", "infrared"), strict=True):
-        other = "infrared" if role == "visible" else "visible"
-        if folder_role(folder.name) == other or {find_mark(file.name).role for file in files} == {other}:
-            findings.notes.append(
-                f"{folder.name!r} is given as {role}, but its name or the names of its files say {other}: exchange the "
-                "two if they are in the wrong order"
-            )
-    return _as_pairs(pair_files(*found), findings), findings
+        if folder_role(folder.name) == other or {find_mark(file.name).role for file in sides[-1]} == {other}:
+            said = f"{folder.name!r} is given as {role}, but its name or the names of its files say {other}"
+            findings.notes.append(f"{said}: exchange the two if they are in the wrong order")
+    return _as_pairs(pair_files(*sides), findings), findings
 
 
 def _pair_mixed_folder(folder: Path) -> Found:

@@ -176,19 +176,16 @@ def inspect_pairs(pairs: Iterable[Pair], decode: bool) -> dict[str, Any]:
     digests: dict[str, list[str]] = {}
     for pair in pairs:
         names.append(pair.name)
-        sizes = []
+        sizes = {}
         for band, source in pair.bands():
             try:
-                size, digest = inspect_picture(source, decode)
+                sizes[band], digest = inspect_picture(source, decode)
+                digests.setdefault(digest, []).append(f"{pair.name} ({band})")
             except READ_ERRORS as error:
                 unreadable.append(f"{pair.name} ({band}): {error}")
                 bad.add(pair.name)
-                continue
-            sizes.append(size)
-            digests.setdefault(digest, []).append(f"{pair.name} ({band})")
-        if len(sizes) == 2 and sizes[0] != sizes[1]:
-            (vw, vh), (iw, ih) = sizes
-            unequal.append(f"{pair.name}: visible {vw}x{vh}, infrared {iw}x{ih}")
+        if len(set(sizes.values())) > 1:
+            unequal.append(f"{pair.name}: " + ", ".join(f"{band} {w}x{h}" for band, (w, h) in sizes.items()))
             bad.add(pair.name)
     return {
         "pairs": len(names),
