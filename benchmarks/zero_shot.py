@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in dict.fromkeys([*SOURCES, *arguments.inputs]):
         inputs = open_inputs(name)
         file = arguments.output / f"{file_name(inputs.name)}.json"
-        about = provenance(inputs, describe_detector(arguments.detector), label, None)
+        about = provenance(inputs, describe_detector(arguments.detector), label)
         result = None if inputs.kind == "folder" else stored(file, about, boxed)  # a folder may have changed
         if result is None:
             result = zero_shot(detector, inputs, boxed, arguments.classes, label, arguments.cache)

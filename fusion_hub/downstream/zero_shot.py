@@ -12,7 +12,7 @@ on.
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,6 @@ def zero_shot(
     classes: Sequence[str],
     label: str,
     cache: Path,
-    names: Mapping[str, str] | None = None,
 ) -> DetectionResult:
     """Run a detector on one image of each pair and compare with the boxes.
 
@@ -50,7 +49,6 @@ def zero_shot(
         inputs: image of each pair, from `open_inputs`.
         boxed: pairs and their boxes, from `find_boxes` with the same `classes`.
         label: of the dataset; fused images are kept in `cache` under it and computed only if they are missing.
-        names: from the detector's names to `classes`, where they differ.
 
     Raises:
         ValueError, OSError: an image cannot be read or computed, or the detector lacks a class.
@@ -62,7 +60,7 @@ def zero_shot(
         for one, image in tqdm(zip(boxed, images, strict=True), desc=title, total=len(boxed), unit="image"):
             yield one.name, image, one.boxes, one.class_ids
 
-    return evaluate_detector(detector, samples(), classes, names=names)
+    return evaluate_detector(detector, samples(), classes)
 
 
 def describe_detector(name_or_path: str | os.PathLike[str]) -> str:
@@ -73,19 +71,14 @@ def describe_detector(name_or_path: str | os.PathLike[str]) -> str:
     return path.resolve().name if path.is_dir() else str(name_or_path)
 
 
-def provenance(inputs: Inputs, detector: str, label: str, annotations: Sequence[str] | None) -> dict[str, Any]:
-    """Further arguments for `DetectionResult.save`.
-
-    Args:
-        detector: from `describe_detector`.
-        annotations: stems of the box files that were used; None: the union of all.
-    """
+def provenance(inputs: Inputs, detector: str, label: str) -> dict[str, Any]:
+    """Further arguments for `DetectionResult.save`; `detector` is from `describe_detector`."""
     return {
         "input": inputs.name,
         "fingerprint": inputs.fingerprint,
         "details": dict(inputs.details),
         "sources": [label],
-        "annotations": "union" if annotations is None else list(annotations),
+        "annotations": "union",
         "detector": detector,
     }
 
@@ -109,5 +102,5 @@ def zero_shot_files(
     for one in opened:
         files.append(folder / f"{file_name(one.name)}.json")
         result = zero_shot(loaded, one, boxed, classes, label, cache)
-        result.save(files[-1], **provenance(one, describe_detector(detector), label, None))
+        result.save(files[-1], **provenance(one, describe_detector(detector), label))
     return files

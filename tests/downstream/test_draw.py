@@ -140,26 +140,19 @@ def test_colors_are_distinct_with_any_color_vision(matrix: Sequence[Sequence[flo
 
 
 def test_classes_get_their_color_and_the_background_none() -> None:
-    picture = np.full((60, 90, 3), GRAY, dtype=np.uint8)
-    segmentation = labeled((60, 90))
-    pixels = np.asarray(overlay_segmentation(picture, segmentation, opacity=0.5, legend=False)).astype(float)
-    assert pixels.shape == (60, 90, 3)
-    assert (pixels[segmentation.class_map == 0] == GRAY).all()
-    for class_id, (row, column) in ((1, (20, 20)), (2, (30, 70))):
-        color = np.array(segmentation.palette[class_id])
-        assert np.allclose(pixels[row, column], (color + GRAY) / 2, atol=1)
-        edge = (10, 20) if class_id == 1 else (10, 70)
-        assert np.array_equal(pixels[edge], color)  # outlined
-
-
-def test_opacity_goes_from_outlines_to_flat_color() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
     segmentation = labeled((60, 90))
-    inside = (slice(11, 29), slice(6, 39))
-    clear = np.asarray(overlay_segmentation(picture, segmentation, opacity=0, legend=False))
-    flat = np.asarray(overlay_segmentation(picture, segmentation, opacity=1, legend=False))
-    assert np.array_equal(clear[inside], picture[inside])
-    assert (flat[inside] == segmentation.palette[1]).all()
+    clear, half, flat = (
+        np.asarray(overlay_segmentation(picture, segmentation, opacity=opacity, legend=False)).astype(float)
+        for opacity in (0, 0.5, 1)
+    )
+    background = segmentation.class_map == 0
+    assert half.shape == (60, 90, 3) and (half[background] == picture[background]).all()
+    for class_id, inside, edge in ((1, np.s_[11:29, 6:39], (10, 20)), (2, np.s_[11:49, 61:79], (10, 70))):
+        color = np.array(segmentation.palette[class_id])
+        assert np.array_equal(clear[inside], picture[inside]) and (flat[inside] == color).all()
+        assert np.allclose(half[inside], (color + picture[inside]) / 2, atol=1)
+        assert np.array_equal(clear[edge], color) and np.array_equal(half[edge], color)  # outlined
     with pytest.raises(ValueError, match=r"opacity must be in 0\.\.1"):
         overlay_segmentation(picture, segmentation, opacity=1.1)
 

@@ -29,7 +29,7 @@ def test_it_is_the_detector_on_the_picture_of_each_pair(data_root: Path, tmp_pat
         assert np.array_equal(boxes, found.boxes[:100]) and np.array_equal(scores, found.scores[:100])
         assert [CLASSES[i] for i in class_ids] == [found.names[int(i)] for i in found.class_ids[:100]]
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    about = provenance(inputs, describe_detector(file), "msrs/test", None)
+    about = provenance(inputs, describe_detector(file), "msrs/test")
     assert about["detector"] == f"yolox_nano.onnx sha256:{digest}" and about["fingerprint"] == inputs.fingerprint
     assert describe_detector("PekingU/rtdetr_v2_r18vd") == "PekingU/rtdetr_v2_r18vd"
     assert str(tmp_path.parent) not in describe_detector(tmp_path)
@@ -49,7 +49,7 @@ def test_the_benchmark_measures_once(data_root: Path, tmp_path: Path, capsys: py
 
     # With the same arguments it reads the file; with another detector or other boxes it does not.
     boxed = find_boxes(list(PairedDataset.open("generated:2")), ("person", "car"))
-    about = provenance(open_inputs("maximum"), describe_detector(arguments[1]), "generated:2", None)
+    about = provenance(open_inputs("maximum"), describe_detector(arguments[1]), "generated:2")
     found = benchmark.stored(files[1], about, boxed)
     assert found is not None and found.numbers()["mAP50"] == number
     assert benchmark.stored(files[1], about | {"detector": "another"}, boxed) is None
