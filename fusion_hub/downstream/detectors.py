@@ -151,7 +151,7 @@ class OnnxDetector:
         resized, fit = letterbox(pixels, self.layout.size, centered=self.layout.centered)
         boxes, class_scores = self.layout.decode(self._run(self.layout.prepare(resized)))
         class_ids = class_scores.argmax(axis=1)
-        scores = np.take_along_axis(class_scores, class_ids[:, None], axis=1)[:, 0]
+        scores = class_scores.max(axis=1)
         chosen = np.flatnonzero(scores >= threshold)
         kept = chosen[nms(boxes[chosen], scores[chosen], class_ids[chosen], self.iou_threshold)][: self.max_detections]
         size = pixels.shape[0], pixels.shape[1]
@@ -207,9 +207,7 @@ def _read_input(
     # Ultralytics writes imgsz: "[640, 640]"
     found = re.fullmatch(r"[\[( ]*(\d+)\s*,\s*(\d+)[\]) ]*", metadata.get("imgsz", ""))
     default = wanted or ((int(found[1]), int(found[2])) if found else (DEFAULT_SIZE, DEFAULT_SIZE))
-    height, width = (
-        length if isinstance(length, int) else chosen for length, chosen in zip(shape[2:], default, strict=True)
-    )
+    height, width = (fixed if isinstance(fixed, int) else free for fixed, free in zip(shape[2:], default, strict=True))
     if wanted is not None and tuple(wanted) != (height, width):
         raise ValueError(f"the ONNX file takes only images of {height} x {width}, got input_size={tuple(wanted)}")
     if any(length < MAX_STRIDE or length % MAX_STRIDE for length in (height, width)):

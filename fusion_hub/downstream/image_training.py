@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -79,21 +79,13 @@ class ImageConfig:
 # --- samples ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Random variation of crops.
+class Augmentation(NamedTuple):
+    """Random variation of crops."""
 
-    Attributes:
-        scale: (smallest, largest) factor by which the scene is scaled; its logarithm is uniform.
-        gain: images are multiplied by a factor from 1 - this to 1 + this.
-        gamma: images are raised to a power from exp(-this) to exp(this).
-        rare_classes: probability that a crop is centered on an object of a class, drawn uniformly from the classes.
-    """
-
-    scale: tuple[float, float] = (1.0, 1.0)
-    gain: float = 0.0
-    gamma: float = 0.0
-    rare_classes: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)  # smallest and largest factor of the scene; its logarithm is uniform
+    gain: float = 0.0  # images are multiplied by a factor from 1 - this to 1 + this
+    gamma: float = 0.0  # images are raised to a power from exp(-this) to exp(this)
+    rare_classes: float = 0.0  # probability that a crop is centered on an object of a random class
 
 
 class ImageCrops(ABC):
@@ -238,14 +230,6 @@ class ImageValidation:
         pictures = evenly_spaced([item for items in self.pictures.values() for item in items], SHOWN)
         return numbers, picture_grid([self.task.row(predictor, item) for item in pictures])
 
-    def save(self, model: Network, folder: Path, stem: str, **more: Any) -> None:
-        """Write the result on each input: `STEM.json`, or `STEM-INPUT.json` with several inputs."""
-        about = [{"path": source.path, "split": source.split} for source in self.sources]
-        for name, pictures in self.pictures.items():
-            file = f"{stem}.json" if len(self.pictures) == 1 else f"{stem}-{file_name(name)}.json"
-            result = self.task.evaluate(self.task.predictor(model), pictures)
-            result.save(folder / file, input=name, sources=about, seed=self.task.training.seed, **more)
-
 
 def evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
     """`count` of the items, or all of fewer."""
@@ -253,22 +237,14 @@ def evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
 
 
 class ImageTask(ABC):
-    """A network on single images for `Trainer`: see `fusion_hub.training.TrainingTask`.
+    """A network on single images for `Trainer`: see `fusion_hub.training.TrainingTask`."""
 
-    Attributes:
-        network, annotation: what they are called in messages.
-        score: name of the headline number.
-        files: JSON file in the saved folder with inputs and classes; stem of those with the scores.
-        types: auto class of the network and its image processor, both of `transformers`, and what users load.
-        architectures: those of `transformers` that `initial_weights` may have.
-    """
-
-    network: ClassVar[str]
+    network: ClassVar[str]  # what it is called in messages, as the annotation
     annotation: ClassVar[str]
-    score: ClassVar[str]
-    files: ClassVar[tuple[str, str]]
-    types: ClassVar[tuple[Any, Any, Any]]
-    architectures: ClassVar[Sequence[str]]
+    score: ClassVar[str]  # name of the headline number
+    files: ClassVar[tuple[str, str]]  # JSON file with inputs and classes in the saved folder; stem of those with scores
+    types: ClassVar[tuple[Any, Any, Any]]  # model and image processor of `transformers`, and what users load
+    architectures: ClassVar[Sequence[str]]  # those of `transformers` that `initial_weights` may have
 
     def __init__(self, training: TrainingConfig, config: Any) -> None:
         if training.swap_probability:
@@ -393,11 +369,16 @@ class ImageTask(ABC):
         return self.types[1](**settings, image_mean=list(mean), image_std=list(std))
 
     def save_pipeline(self, model: Network, folder: Path) -> None:
-        """A folder for `from_pretrained` of the predictor, with its inputs and its scores on the test sources."""
+        """A folder for `from_pretrained` of the predictor, with its inputs and its scores on each of them."""
         model.save_pretrained(folder)
         self.processor().save_pretrained(folder)
         about = {"inputs": [one.to_dict() for one in self.inputs], "classes": self.config.classes, **self.facts}
         about["image_size"] = self.config.image_size
         (folder / self.files[0]).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        if self._final is not None:
-            self._final.save(model, folder, self.files[1], **self.result_facts)
+        if self._final is None:
+            return
+        sources = [{"path": source.path, "split": source.split} for source in self._final.sources]
+        for name, pictures in self._final.pictures.items():
+            file = f"{self.files[1]}.json" if len(self.inputs) == 1 else f"{self.files[1]}-{file_name(name)}.json"
+            result = self.evaluate(self.predictor(model), pictures)
+            result.save(folder / file, input=name, sources=sources, seed=self.training.seed, **self.result_facts)

@@ -83,12 +83,11 @@ def open_inputs(name: str, dtype: str = "float32") -> Inputs:
     pipeline = FusionPipeline.from_pretrained(name, dtype=getattr(torch, dtype))
     pipeline.set_progress_bar_config(disable=True)
     details = {**describe_checkpoint(pipeline), "dtype": str(pipeline.model.dtype).removeprefix("torch.")}
-    return _made(
-        _portable(name),
-        "model",
-        lambda pair: _rgb(pipeline(pair.visible_source, pair.infrared_source).images[0]),
-        details,
-    )
+
+    def picture(pair: Pair) -> Image.Image:
+        return _rgb(pipeline(pair.visible_source, pair.infrared_source).images[0])
+
+    return _made(_portable(name), "model", picture, details)
 
 
 def read_inputs(inputs: Inputs, pairs: Sequence[Pair], label: str, cache: Path) -> Iterator[Image.Image]:

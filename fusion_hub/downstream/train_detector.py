@@ -33,24 +33,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "small": {"channels": (16, 32, 64, 128), "width": 64, "decoder_layers": 2},
     "tiny": {"channels": (8, 16, 16, 16), "width": 16, "decoder_layers": 2},
 }
-NO_OBJECT = -1
-"""Class id of the rows that pad the boxes of a sample."""
-MIN_SIDE = 2.0
-"""Boxes narrower or lower than this in a sample, in its pixels, are left out."""
-MIN_SHARE = 0.3
-"""Boxes with a smaller share of their area inside a view are left out."""
+NO_OBJECT = -1  # class id of the rows that pad the boxes of a sample
+MIN_SIDE = 2.0  # boxes narrower or lower than this in a sample, in its pixels, are left out
+MIN_SHARE = 0.3  # boxes with a smaller share of their area inside a view are left out
 
 
 @dataclass(frozen=True)
 class DetectorConfig(ImageConfig):
     """Options of a detector's run."""
 
-    image_size: list[int] = option(
-        "height and width to which images are resized for the network, multiples of 32", [256, 320]
-    )
-    classes: list[str] = option(
-        "names of the classes to detect; boxes of other classes are left out", ["person", "bicycle", "car"]
-    )
+    image_size: list[int] = option("height and width of the network's input, multiples of 32", [256, 320])
+    classes: list[str] = option("classes to detect; other boxes are left out", ["person", "bicycle", "car"])
     annotations: list[str] | None = option("box files to use, by stem (vis ir); empty: the union of all", None)
     test_sources: list[Source] = option("paired sets for the final evaluation; empty: the validation sources", [])
     architecture: str = option(f"of a new network: {', '.join(ARCHITECTURES)}", "rt_detr_v2", choices=ARCHITECTURES)
@@ -74,19 +67,12 @@ class DetectorConfig(ImageConfig):
 
 @dataclass(frozen=True, eq=False)
 class BoxedPicture:
-    """An image for the network and the objects in it.
+    """An image for the network and the objects in it."""
 
-    Attributes:
-        name: of its pair.
-        picture: `(H, W, 3)` uint8.
-        boxes: `(N, 4)` float32: left, top, right, bottom in pixels.
-        class_ids: `(N,)` int64.
-    """
-
-    name: str
-    picture: np.ndarray
-    boxes: np.ndarray
-    class_ids: np.ndarray
+    name: str  # of its pair
+    picture: np.ndarray  # (H, W, 3) uint8
+    boxes: np.ndarray  # (N, 4) float32: left, top, right, bottom in pixels
+    class_ids: np.ndarray  # (N,) int64
 
     def present(self) -> np.ndarray:
         return np.unique(self.class_ids)
@@ -218,14 +204,7 @@ def initialize(model: Any) -> None:
 
 
 class DetectorTraining(ImageTraining):
-    """The loss of one batch, which is that of `transformers`.
-
-    Args:
-        model: the network; trained in place.
-        normalization: of its images.
-        repeats: number of predictions matched to each box ...
-        repeated_steps: ... before this step; afterwards it is one.
-    """
+    """The loss of `transformers` of one batch; before step `repeated_steps`, `repeats` predictions match each box."""
 
     def __init__(self, model: Any, normalization: Any, repeats: int = 1, repeated_steps: int = 0) -> None:
         super().__init__(model, normalization)

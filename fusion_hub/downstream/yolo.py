@@ -33,15 +33,10 @@ _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
 
 
 class Letterbox(NamedTuple):
-    """Position of an image in the input of a network: `x' = x * scale + offset`, for x and for y.
+    """Position of an image in the input of a network: `x' = x * scale + offset`, for x and for y."""
 
-    Attributes:
-        scale: of x and y; they differ because the resized image has whole pixels.
-        offset: left and top border in pixels.
-    """
-
-    scale: tuple[float, float]
-    offset: tuple[int, int]
+    scale: tuple[float, float]  # they differ because the resized image has whole pixels
+    offset: tuple[int, int]  # left and top border in pixels
 
     def to_image(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes `(N, 4)` of the network's input as float32 boxes of the image."""
@@ -96,19 +91,12 @@ def nms(boxes: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, threshold:
 
 @dataclass(frozen=True)
 class Layout:
-    """Input and output format of a YOLO file.
+    """Input and output format of a YOLO file."""
 
-    Attributes:
-        family: see the table above.
-        classes: number of classes.
-        strides: of the grids, in the order of the rows.
-        size: `(height, width)` of the input.
-    """
-
-    family: Family
-    classes: int
-    strides: tuple[int, ...]
-    size: tuple[int, int]
+    family: Family  # see the table above
+    classes: int  # number of classes
+    strides: tuple[int, ...]  # of the grids, in the order of the rows
+    size: tuple[int, int]  # (height, width) of the input
 
     @property
     def centered(self) -> bool:

@@ -28,6 +28,7 @@ from fusion_hub.training import (
 )
 from tests.support.downstream_runs import BOXES, LABELS, TASKS, run_config, train
 from tests.support.tiny import tiny_pipeline
+from tests.support.tiny_transformers import save_detector
 from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script, tensors  # noqa: F401  # a fixture
 from tests.support.training_toy import launch
 
@@ -75,7 +76,7 @@ def test_eight_steps_equal_four_and_a_failure_and_four(tmp_path: Path, drawn: Pa
     [
         ("segformer", {}, 5e-3, 12, "cross_entropy lovasz"),
         ("detector", {}, 5e-3, 20, "class box auxiliary denoising"),
-        ("detector", {"architecture": "d_fine", "denoising_queries": 0}, 1e-3, 50, "class box auxiliary denoising"),
+        ("detector", {"architecture": "d_fine", "denoising_queries": 0}, 1e-3, 30, "class box auxiliary denoising"),
     ],
 )
 def test_a_few_steps_on_two_crops_lower_the_loss(
@@ -238,6 +239,13 @@ def test_options_of_the_loop_that_do_not_apply(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         TASKS[name][0](run_config(tmp_path, drawn, **values), TASKS[name][1](tmp_path))
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("segformer", "segformer"), ("detector", "rt_detr_v2, d_fine")])
+def test_a_start_of_another_architecture_is_refused(tmp_path: Path, name: str, kinds: str) -> None:
+    config = TASKS[name][1](tmp_path, initial_weights=str(save_detector("yolos", tmp_path / "yolos")))
+    with pytest.raises(ConfigError, match=f"yolos cannot be loaded: it is a yolos, not one of {kinds}"):
+        TASKS[name][0](run_config(tmp_path, Path("unused")), config).build_model()
 
 
 def test_every_option_has_a_help_text_and_the_configurations_parse() -> None:

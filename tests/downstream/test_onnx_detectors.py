@@ -86,14 +86,10 @@ def test_half_precision_and_open_sizes(folder: Path) -> None:
     whole = OnnxDetector(write_yolo(folder / "whole.onnx", "yolov8"))
     boxes = [sorted(d.detect(street(), threshold=0.9).boxes.tolist()) for d in (half, whole)]
     assert np.allclose(*boxes, atol=1e-2)
-    open_sizes = {
-        "input_shape": ("batch", 3, "height", "width"),
-        "output_shape": ("batch", 6, "anchors"),
-        "metadata": {"names": "['red', 'blue']", "imgsz": "[64, 96]"},
-    }
-    path = write_yolo(folder / "open.onnx", "yolov8", **open_sizes)  # type: ignore[arg-type]
-    assert OnnxDetector(path).layout == whole.layout
-    assert OnnxDetector(path, input_size=(64, 96)).layout == whole.layout
+    shapes: dict[str, Any] = {"input_shape": ("batch", 3, "height", "width"), "output_shape": ("batch", 6, "anchors")}
+    metadata = {"names": "['red', 'blue']", "imgsz": "[64, 96]"}
+    path = write_yolo(folder / "open.onnx", "yolov8", **shapes, metadata=metadata)
+    assert OnnxDetector(path).layout == OnnxDetector(path, input_size=(64, 96)).layout == whole.layout
     assert OnnxDetector(path).detect(street(), threshold=0.9).counts().keys() == {"red", "blue"}
     with pytest.raises(ValueError, match=r"cannot be run on an input of shape \(1, 3, 96, 96\)"):
         OnnxDetector(path, input_size=(96, 96))  # the boxes in this file are for one size

@@ -25,7 +25,6 @@ from fusion_hub.downstream.train_detector import (
 )
 from fusion_hub.training import ConfigError
 from tests.support.downstream_runs import detector_config, run_config, train
-from tests.support.tiny_transformers import save_detector
 from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
 
 CLASSES = ["person", "car"]
@@ -188,13 +187,6 @@ def test_averages_of_tied_weights_and_the_normalization_of_a_start(tmp_path: Pat
 
 
 # --- the task and its script -----------------------------------------------------------------------------------------
-
-
-def test_a_start_of_another_kind_is_named(tmp_path: Path) -> None:
-    folder = save_detector("yolos", tmp_path / "yolos")
-    task = DetectorTask(run_config(tmp_path, Path("unused")), detector_config(tmp_path, initial_weights=str(folder)))
-    with pytest.raises(ConfigError, match="it is a yolos, not one of rt_detr_v2, d_fine"):
-        task.build_model()
 
 
 def test_pictures_of_another_size_than_their_boxes_are_named(tmp_path: Path, drawn: Path) -> None:

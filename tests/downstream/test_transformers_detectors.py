@@ -60,9 +60,8 @@ def test_boxes_and_scores_are_those_of_the_network(one: Path) -> None:
 def test_gray_and_deep_pictures_are_accepted(one: Path) -> None:
     detector = load_detector(one)
     gray = picture()[..., 0]
-    same = [
-        detector.detect(image, threshold=0) for image in (gray, Image.fromarray(gray), np.stack([gray] * 3, axis=2))
-    ]
+    kinds = (gray, Image.fromarray(gray), np.stack([gray] * 3, axis=2))
+    same = [detector.detect(image, threshold=0) for image in kinds]
     assert all(np.array_equal(found.boxes, same[0].boxes) for found in same)
     assert len(detector.detect(Image.fromarray(2600 + gray.astype(np.uint16)), threshold=0)) > 0
 

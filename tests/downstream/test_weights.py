@@ -54,12 +54,9 @@ def hub_answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
     return answers
 
 
-@pytest.mark.parametrize("call", ["only file", "cached", "filename", "address"])
-def test_onnx_files_load_from_the_hub(hub_answers: dict[str, list], call: str) -> None:
-    assert hub_answers[call] == ["OnnxDetector", ["red", "blue"]]
-
-
-def test_transformers_detectors_load_from_the_hub(hub_answers: dict[str, list]) -> None:
+def test_detectors_load_from_the_hub(hub_answers: dict[str, list]) -> None:
+    for call in ("only file", "cached", "filename", "address"):
+        assert hub_answers[call] == ["OnnxDetector", ["red", "blue"]], call
     assert hub_answers["transformers"] == ["TransformersDetector", ["person", "car", "bicycle"]]
 
 

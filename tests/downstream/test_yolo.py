@@ -225,17 +225,6 @@ def test_the_letterbox_holds_the_whole_picture_and_gray(
         assert left == top == 0
 
 
-@pytest.mark.parametrize("centered", [True, False])
-def test_a_rectangle_is_where_its_box_is(centered: bool) -> None:
-    picture = np.zeros((120, 200, 3), dtype=np.uint8)
-    picture[30:90, 40:160] = 255
-    canvas, fitted = letterbox(picture, (96, 96), centered=centered)
-    box = to_input(fitted, np.array([[40, 30, 160, 90]], dtype=np.float32))[0]
-    inside = (canvas[..., 0] != LETTERBOX_GRAY) & (canvas[..., 0] > 127)
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    assert np.allclose(box, [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1)
-
-
 @settings(max_examples=25)
 @given(some_boxes(), some_boxes())
 def test_iou_counts_pixels(first: np.ndarray, second: np.ndarray) -> None:
