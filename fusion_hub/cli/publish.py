@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -12,9 +12,6 @@ from rich.table import Table
 
 from fusion_hub import hub
 from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, print_message
-
-if TYPE_CHECKING:
-    from fusion_hub.hub.upload import PlannedFile
 
 MODEL_EXAMPLES = """
 Examples:
@@ -108,16 +105,9 @@ def publish(
     """
     with _publish_errors():
         terms = parse_terms(data_terms or [])
-        with hub.model.staged_model(
-            checkpoint,
-            repo_id,
-            evaluation=evaluation,
-            summary=summary,
-            licence=licence,
-            base_model=base_model,
-            data_terms=terms,
-        ) as staged:
-            show_files(hub.upload.plan(staged.folder), f"model {repo_id}")
+        card: dict[str, Any] = {"licence": licence, "base_model": base_model, "data_terms": terms}
+        with hub.model.staged_model(checkpoint, repo_id, evaluation=evaluation, summary=summary, **card) as staged:
+            show_files(staged.folder, f"model {repo_id}")
             if not (staged.folder / "metrics.json").is_file():
                 typer.echo("the card says that nothing was measured: --evaluation adds numbers")
             if dry_run:
@@ -201,7 +191,6 @@ def publish_dataset(
         hub.dataset.check_card(repo_id, about)
         print_message(f"decoding every picture in {folder}")
         checked = hub.dataset.check_dataset(folder)
-        _hide_shard_bars()
         with hub.dataset.staged_dataset(checked, repo_id, about, file_format) as staged:
             for note in checked.notes:
                 print_message(f"note: {note}")
@@ -209,7 +198,7 @@ def publish_dataset(
                 typer.echo(f"{split}: {count} pairs")
             for band, modes in checked.modes.items():
                 typer.echo(f"{band}: {', '.join(f'{count} {mode}' for mode, count in modes.items())}")
-            show_files(hub.upload.plan(staged), f"dataset {repo_id}", MOST_ROWS)
+            show_files(staged, f"dataset {repo_id}", MOST_ROWS)
             if dry_run:
                 required = "" if licence is not None else "; --license is required to publish"
                 typer.echo(f"dry run: nothing was uploaded to {hub.upload.hub_url(repo_id, 'dataset')}{required}")
@@ -244,7 +233,7 @@ def publish_space(
         if hardware is not None:
             hub.space.check_hardware(hardware)
         with hub.space.staged_space() as staged:
-            show_files(hub.upload.plan(staged), f"Space {repo_id}")
+            show_files(staged, f"Space {repo_id}")
             if dry_run:
                 typer.echo(f"dry run: nothing was uploaded to {hub.upload.hub_url(repo_id, 'space')}")
                 return
@@ -274,8 +263,9 @@ def parse_terms(texts: Sequence[str]) -> dict[str, str]:
     return terms
 
 
-def show_files(files: "Sequence[PlannedFile]", title: str, most: int | None = None) -> None:
+def show_files(folder: Path, title: str, most: int | None = None) -> None:
     """Print the files that will be uploaded, `most` of them at the most, and their total size."""
+    files = hub.upload.plan(folder)
     table = Table(title=title, title_justify="left", show_footer=True)
     table.add_column("file", f"{len(files)} files", overflow="fold")
     table.add_column("size", _readable(sum(file.size for file in files)), justify="right", no_wrap=True)
@@ -290,9 +280,3 @@ def _readable(size: int) -> str:
     if size < 2**10:
         return f"{size} bytes"
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
-
-
-def _hide_shard_bars() -> None:
-    from datasets import disable_progress_bars
-
-    disable_progress_bars()
