@@ -6,24 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import red_auto_steps as benchmark
-import torch
 from PIL import Image
 
-from fusion_hub import REDModel, REDPipeline
 from fusion_hub.data import PairedDataset, generated_pairs
 from fusion_hub.image.processor import save_image
-from fusion_hub.models import RED_VARIANTS
-
-
-def tiny_red(steps: int) -> REDModel:
-    torch.manual_seed(0)
-    model = REDModel(**(RED_VARIANTS["tiny"] | {"num_steps": steps}))
-    model.unet.conv_out.reset_parameters()
-    return model.eval()
+from tests.support.tiny import red_pipeline
 
 
 def test_rows_of_fixed_and_automatic_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    REDPipeline(tiny_red(3)).save_pretrained(tmp_path / "red")
+    red_pipeline().save_pretrained(tmp_path / "red")
     for pair in PairedDataset.open(generated_pairs(2, height=66, width=80)):
         for folder, picture in (("vis", pair.visible), ("ir", pair.infrared)):
             save_image(Image.fromarray(np.asarray(picture)), tmp_path / "toy" / folder / f"{pair.name}.png")
@@ -39,4 +30,4 @@ def test_rows_of_fixed_and_automatic_steps(tmp_path: Path, capsys: pytest.Captur
 
 def test_a_model_of_two_steps_is_refused() -> None:
     with pytest.raises(SystemExit, match="trained with 2 steps"):
-        benchmark.ways_to_run(tiny_red(2), [1.0])
+        benchmark.ways_to_run(red_pipeline(num_steps=2).model, [1.0])

@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import common
 import pytest
@@ -55,7 +56,14 @@ def test_a_row_is_measured(device: str) -> None:
     assert json.loads(json.dumps(row)) == row
 
 
-def test_the_script_measures_memory_in_a_process_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_measures_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure_here(script: str, task: speed.Task) -> Any:
+        assert script == speed.__file__ and speed.main(["--row", json.dumps(asdict(task))]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    monkeypatch.setattr(common, "measure_apart", measure_here)  # a process of its own would take seconds
     file = tmp_path / "speed.json"
     assert speed.main(["--memory-8k", "--side", "64", "--models", "tiny", "--threads", "1", "--json", str(file)]) == 0
     content = json.loads(file.read_text())

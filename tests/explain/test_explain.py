@@ -13,8 +13,7 @@ from fusion_hub import FusionPipeline
 from fusion_hub.data import generate_scene
 from fusion_hub.explain import Panel, explain
 from fusion_hub.explain.pictures import HEAT, OPPOSED, PrincipalColors, energy, enlarge, gray, heat, limits, opposed
-from tests.pipelines.test_red_pipeline import red_pipeline
-from tests.support.tiny import tiny_pipeline
+from tests.support.tiny import red_pipeline, tiny_pipeline
 
 SIZE = (50, 70)  # no multiple of anything
 NOT_NUMBERS = re.compile(r"\b(nan|inf)\b")

@@ -61,34 +61,6 @@ def test_ablations_leave_their_parts_out() -> None:
     assert full - parts(frequency="none") == {"coupling", "band_attention", "fuse_high"}
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"feature_channels": 7}, "feature_channels must be even, got 7"),
-        ({"prediction_type": "sample"}, "prediction_type must be one of v_prediction, epsilon, got 'sample'"),
-        ({"frequency": "fft"}, "frequency must be one of haar_inn, haar, none, got 'fft'"),
-        ({"cross_frequency": "mul"}, "cross_frequency must be one of attention, add, got 'mul'"),
-    ],
-)
-def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        DiffFuseNetModel(**settings)
-
-
-@pytest.mark.parametrize(
-    ("visible", "infrared", "message"),
-    [
-        ((1, 1, 32, 32), (1, 1, 32, 16), "of one size"),
-        ((1, 3, 32, 32), (1, 3, 32, 32), r"visible \(1, 3, 32, 32\) .* must both be \(B, 1, H, W\)"),
-        ((1, 32, 32), (1, 32, 32), "must both be"),
-        ((1, 1, 32, 24), (1, 1, 32, 24), r"multiples of 16, got \(32, 24\): pad first"),
-    ],
-)
-def test_wrong_images_are_named(visible: tuple[int, ...], infrared: tuple[int, ...], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        DiffFuseNetModel(**TINY)(torch.zeros(visible), torch.zeros(infrared))
-
-
 def test_the_schedule_is_the_schedulers() -> None:
     model = DiffFuseNetModel(**TINY)
     scheduler = model.build_scheduler()

@@ -248,23 +248,6 @@ def test_every_second_attention_of_a_level_is_shifted() -> None:
         assert {processor.window for processor in processors} == {window}
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"norm": "batch"}, "norm must be one of group, local, got 'batch'"),
-        ({"memory": "low"}, "memory must be one of"),
-        ({"block_out_channels": (8, 16, 32)}, "block_out_channels"),
-        ({"attention_window": (-1, 4)}, "attention_window"),
-        ({"num_attention_heads": 3}, "num_attention_heads"),
-        ({"norm_num_groups": 3}, "norm_num_groups=3"),
-        ({"layers_per_block": 0}, "layers_per_block"),
-    ],
-)
-def test_bad_settings_are_named(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        PrunedUNet(**(NARROW | settings))
-
-
 @pytest.mark.parametrize("shape", [(1, 4, 5, 4), (1, 4, 4, 3), (1, 3, 4, 4), (4, 4, 4)])
 def test_bad_samples_are_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"sample must be \(B, 4, h, w\)"):

@@ -227,15 +227,6 @@ def test_statistics_over_the_image_are_not_tiled_exactly() -> None:
         assert not model.tiles_exactly and model.receptive_margin > 100_000
 
 
-def test_images_must_match_and_fill_the_grid() -> None:
-    for shapes in (((1, 1, 8, 8), (1, 1, 8, 12)), ((1, 3, 8, 8), (1, 3, 8, 8)), ((1, 8, 8), (1, 8, 8))):
-        with pytest.raises(ValueError, match="must both be"):
-            REDModel(**TINY)(*map(torch.zeros, shapes))
-    assert REDModel(**TINY).multiple == 4
-    with pytest.raises(ValueError, match="multiples of 4, got"):
-        REDModel(**TINY)(*random_pair(8, 6))
-
-
 @pytest.mark.parametrize("settings", ABLATIONS.values(), ids=ABLATIONS)
 def test_every_ablation_learns(settings: dict[str, Any]) -> None:
     model = REDModel(**(TINY | settings))
@@ -272,22 +263,6 @@ def test_ablations_leave_their_scalars_out() -> None:
     assert scalars() == full
     assert scalars(reversible_fusion=False) == full - {"v_logit"}
     assert scalars(learnable_lambda=False) == full - {"lambda_offset"}
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"resample": "bicubic"}, "resample must be one of"),
-        ({"num_steps": 0}, "num_steps must be a whole number from 1 to 1000, got 0"),
-        ({"patch_size": 0}, "patch_size must be a whole number from 1 to 16, got 0"),
-        ({"memory": "low"}, "memory must be one of"),
-    ],
-)
-def test_bad_settings_are_named(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        REDModel(**(TINY | settings))
-    with pytest.raises(ValueError, match="mode must be one of reversible, checkpoint, none, got 'low'"):
-        REDModel(**TINY).set_memory_mode("low")
 
 
 @torch.no_grad()
