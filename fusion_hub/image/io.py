@@ -75,9 +75,6 @@ _PNM_HEADER = re.compile(rb"P([2356])" + rb"(?:\s|#[^\n]*\n)+(\d{1,9})" * 3 + rb
 _pil_limit_lock = threading.Lock()
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
-
-
 def read_header(source: EncodedImage, name: str = "image", max_pixels: int = MAX_PIXELS) -> Header:
     """Size and kind of a picture, from its header.
 
@@ -215,9 +212,6 @@ def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
         raise ValueError(f"{name} is {shown}, {pixels} pixels, more than max_pixels={max_pixels}: {_TOO_LARGE}")
 
 
-# --- Pillow ---------------------------------------------------------------------------------------------------------
-
-
 def _pillow(stream: BinaryIO, name: str, start: bytes, max_pixels: int) -> Image.Image:
     """Read the header only; Pillow's limit against decompression bombs, a global one, is set to ours meanwhile."""
     Image.init()
@@ -312,9 +306,6 @@ def _plain_mode(image: Image.Image) -> str:
         return image.mode
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     return mode + "A" if image.has_transparency_data else mode
-
-
-# --- other decoders -------------------------------------------------------------------------------------------------
 
 
 def _pnm_header(stream: BinaryIO, name: str) -> tuple[Header, int, int]:
@@ -424,8 +415,6 @@ def _stored_bits(image: Image.Image, stream: BinaryIO) -> tuple[int, bool]:
     components = found[2][::3][: max(1, found[1][0])] if found else b"\7"
     return max((value & 0x7F) + 1 for value in components), any(value & 0x80 for value in components)
 
-
-# --- writing --------------------------------------------------------------------------------------------------------
 
 _EIGHT_BIT_MODES = ("L", "LA", "RGB", "RGBA")
 _SAVE_FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {  # suffix: format, modes, options

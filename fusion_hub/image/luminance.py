@@ -174,10 +174,10 @@ def to_plane(
     """
     luminance = luma(picture.pixels)
     valid, guesses = _valid(picture, luminance, role, name)
-    scaling = _Scaling(picture, luminance, valid, name, role, argument or f"{role}_range")
+    scaling = _Scaling(picture, luminance, valid, name, role, argument or f"{role}_range", [])
     if role == "visible" and picture.alpha is not None:
         scaling.full_scale(picture.alpha, None)
-    (low, high), notes = scaling.limits(rule, percentile)
+    low, high = scaling.limits(rule, percentile)
     try:
         looks = list(scaling.judge(low, high, _GLANCE))
     except ValueError as error:
@@ -185,7 +185,7 @@ def to_plane(
     if looks:  # a closer look only where a few thousand pixels look questionable
         looks = list(scaling.judge(low, high, luminance.size))
     values = linear(luminance, low, high, valid, in_place=picture.pixels.ndim == 3)  # nobody else holds a luma
-    return Plane(values, (low, high), valid, (*picture.notes, *guesses, *notes, *looks))
+    return Plane(values, (low, high), valid, (*picture.notes, *guesses, *scaling.notes, *looks))
 
 
 @dataclass(frozen=True)
@@ -198,27 +198,25 @@ class _Scaling:
     name: str
     role: Role
     argument: str
+    notes: list[str]
 
-    def limits(self, rule: ValueRange, percentile: tuple[float, float]) -> tuple[tuple[float, float], tuple[str, ...]]:
-        """The sample values that become 0 and 1, and notes."""
-        notes: tuple[str, ...] = ()
-        low = high = 0.0
+    def limits(self, rule: ValueRange, percentile: tuple[float, float]) -> tuple[float, float]:
+        """The sample values that become 0 and 1."""
         if not isinstance(rule, str):
-            return (float(rule[0]), float(rule[1])), notes
-        if rule == "auto":
-            if self.role == "visible":
-                return self.visible_limits()
-            rule, notes = self.infrared_rule()
-        if rule == "dtype":
-            return (0.0, self.full_scale(self.picture.pixels, self.valid)), notes
-        if rule == "percentile":
+            return float(rule[0]), float(rule[1])
+        if rule == "auto" and self.role == "visible":
+            return 0.0, self.visible_white()
+        if rule == "dtype" or (rule == "auto" and self.keeps_its_scale()):
+            return 0.0, self.full_scale(self.picture.pixels, self.valid)
+        low = high = 0.0
+        if rule != "minmax":
             sample = _sample(self.luminance, self.valid, _PERCENTILE_PIXELS)
             low, high = (float(value) for value in np.percentile(sample, percentile))
         if not low < high:  # "minmax", and images of which at least 99 % have one value
             low, high = _extremes(self.luminance, self.valid)
-        return (low, high), notes
+        return low, high
 
-    def visible_limits(self) -> tuple[tuple[float, float], tuple[str, ...]]:
+    def visible_white(self) -> float:
         """Full scale; for 16-bit samples that hold 10, 12 or 14 bits of a camera or scanner, that of their bits."""
         pixels, white = self.picture.pixels, self.full_scale(self.picture.pixels, self.valid)
         if pixels.dtype == np.uint16 and white == 65535:
@@ -227,29 +225,28 @@ class _Scaling:
                 most = float(np.quantile(_sample(pixels, self.valid, pixels.size), 1 - _STRAY, method="lower"))
             bits = next((b for b in _CAMERA_BITS if most < 2**b), 16)
             if most > 255 and bits < 16:
-                return (0.0, 2.0**bits - 1), (
+                self.notes.append(
                     f"{self.name} uses 0..{most:g} of 65535, so it is read as {bits} bits (0..{2**bits - 1}); "
-                    f"set {self.argument} to 'dtype' for the full scale, or to fixed values for a sequence",
+                    f"set {self.argument} to 'dtype' for the full scale, or to fixed values for a sequence"
                 )
-        return (0.0, white), ()
+                return 2.0**bits - 1
+        return white
 
-    def infrared_rule(self) -> tuple[Literal["dtype", "percentile"], tuple[str, ...]]:
-        """8 bits and floats in [0, 1] as they are; counts and temperatures stretched."""
-        if self.picture.pixels.dtype == np.uint8:
-            return "dtype", ()
+    def keeps_its_scale(self) -> bool:
+        """Infrared of 8 bits and floats in [0, 1] stay as they are; counts and temperatures are stretched."""
         if self.picture.pixels.dtype.kind != "f":
-            return "percentile", ()
+            return self.picture.pixels.dtype == np.uint8
         low, high = _extremes(self.luminance, self.valid)
         if low < -UNIT_SLACK or high > 1 + UNIT_SLACK:
-            return "percentile", ()
+            return False
         levels = _sample(self.luminance, self.valid).astype(np.float64) * 255
-        eight_bit = np.abs(levels - np.rint(levels)).max(initial=0) < 1e-3
-        if not 0 < high - low < _SMALL_PART or eight_bit:
-            return "dtype", ()
-        return "percentile", (
+        if not 0 < high - low < _SMALL_PART or np.abs(levels - np.rint(levels)).max(initial=0) < 1e-3:
+            return True
+        self.notes.append(
             f"{self.name} has float values in {low:.4g}..{high:.4g}, as counts divided by their full scale have, so it "
-            "is stretched; set infrared_range to 'dtype' to keep it as it is",
+            "is stretched; set infrared_range to 'dtype' to keep it as it is"
         )
+        return False
 
     def full_scale(self, pixels: np.ndarray, valid: np.ndarray | None) -> float:
         """The value of white; samples must be of a kind whose full scale is known, floats within [0, 1]."""
@@ -301,10 +298,7 @@ class _Scaling:
         elif fixed_scale and self.role == "infrared" and (most - least) < _SMALL_PART * high:
             yield f"{name} uses {least:g}..{most:g} of 0..{high:g} only, a small part of its scale; {fix} to stretch it"
         elif fixed_scale and most >= high and (share := float((sample >= high).mean())) > _CLIPPED:
-            yield (
-                f"{name} is saturated in {share:.0%} of its pixels (value {high:g}): its exposure or range was too "
-                "small"
-            )
+            yield f"{name} is saturated in {share:.0%} of its pixels (value {high:g}); widen its range or expose less"
         elif fixed_scale and self.role == "visible" and most < _SMALL_PART * high:
             yield f"{name} is very dark, {least:g}..{most:g} of 0..{high:g}; {fix}"
         if self.role == "infrared" and self.picture.pixels.ndim == 3 and white is not None:
@@ -332,9 +326,6 @@ def _sample(values: np.ndarray, valid: np.ndarray | None, most: int = _LOOKED_AT
         return values[grid].reshape(-1, *values.shape[2:])
     kept = values[grid][valid[grid]]
     return kept if len(kept) else values[valid]
-
-
-# --- no data --------------------------------------------------------------------------------------------------------
 
 
 def _valid(picture: Picture, luminance: np.ndarray, role: Role, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:

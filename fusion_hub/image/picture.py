@@ -103,9 +103,6 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array[::rows, ::columns])
 
 
-# --- metadata --------------------------------------------------------------------------------------------------------
-
-
 def metadata_of(image: Image.Image) -> Metadata:
     """Of an opened Pillow image. Damaged metadata are left out: the pixels may be whole."""
     profile = image.info.get("icc_profile") if image.mode not in ("CMYK", "YCbCr", "LAB", "HSV") else None

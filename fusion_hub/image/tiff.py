@@ -85,9 +85,6 @@ def read_tiff(stream: BinaryIO, name: str, check: Check) -> Picture:
         return Picture(upright(pixels, orientation), **more, white=white, depth=depth, metadata=metadata, notes=notes)
 
 
-# --- the file -------------------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def _opened(stream: BinaryIO, name: str) -> Iterator[tifffile.TiffFile]:
     """A TIFF file; any error becomes a `ValueError` that names it."""
@@ -147,9 +144,6 @@ def _orientation(page: Any) -> int:
     return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-# --- the samples ----------------------------------------------------------------------------------------------------
-
-
 def _channels(page: Any, name: str) -> tuple[int, int]:
     """Color channels of the result (1 or 3) and whether there is alpha (0 or 1)."""
     samples, photometric = int(page.samplesperpixel), page.photometric
@@ -163,9 +157,7 @@ def _channels(page: Any, name: str) -> tuple[int, int]:
     alpha = any(int(kind) in (1, 2) for kind in page.extrasamples)
     if photometric in _GRAYS:
         if samples - len(page.extrasamples) > 1:
-            raise ValueError(
-                f"{name} has {samples} channels and does not say that they are RGB: save it as RGB, or one channel"
-            )
+            raise ValueError(f"{name} has {samples} channels, not declared as RGB: save it as RGB, or one channel")
         return 1, int(alpha)
     if photometric == PHOTOMETRIC.PALETTE:
         return 3, 0

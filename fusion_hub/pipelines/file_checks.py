@@ -109,9 +109,6 @@ def _from_config(kind: type[Any], config: dict[str, Any], file: Path) -> Any:
     )
 
 
-# --- weights ---------------------------------------------------------------------------------------------------------
-
-
 def weight_files(folder: Path, variant: str | None) -> list[Path]:
     """The weights of a model: one safetensors file, or an index and its shards; plain without a file of the variant."""
     for ending in (f".{variant}", "") if variant else ("",):
@@ -166,9 +163,6 @@ def _tensors(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
             return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise OSError(f"{file} is damaged or incomplete or missing: download or copy the checkpoint again") from error
-
-
-# --- hashes ----------------------------------------------------------------------------------------------------------
 
 
 def record_digests(root: Path, components: Iterable[str]) -> dict[str, str]:

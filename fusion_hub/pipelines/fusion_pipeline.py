@@ -312,10 +312,8 @@ class FusionPipeline(PortablePipeline):
         if generator is not None and not all(isinstance(one, torch.Generator) for one in generators):
             raise TypeError(f"generator={generator!r} must be a torch.Generator, a list of them, or None")
         if several and len(generators) != num_pairs:
-            raise ValueError(
-                f"generator is a list of {len(generators)} for {num_pairs} pair(s): give one for each pair, or a "
-                "single one"
-            )
+            count = f"{len(generators)} for {num_pairs} pair(s)"
+            raise ValueError(f"generator is a list of {count}: give one for each pair, or a single one")
         if batch_size is not None and (not is_whole_number(batch_size) or batch_size < 1):
             raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1, or None for automatic")
         check_output(output_type, rescale)

@@ -1,15 +1,9 @@
 """Loading and saving of pipelines that live outside diffusers.
 
 diffusers 0.42 loads a third-party pipeline from a folder but not from a Hub repository, falls back to pickled weights
-and only warns about missing ones. `PortablePipeline` overrides public methods so that one layout loads in four ways:
-
-- typed, from a folder: `DiffFuseNetPipeline.from_pretrained("runs/street")`;
-- typed, from the Hub: `DiffFuseNetPipeline.from_pretrained("owner/name")`. No code of the repository is fetched or run;
-- by bundled name: `DiffFuseNetPipeline.from_pretrained("difffusenet-msrs")`;
-- by plain diffusers: `DiffusionPipeline.from_pretrained("owner/name", trust_remote_code=True)`, through one-line shims
-  that import the classes from this package.
-
-The layout:
+and only warns about missing ones. `PortablePipeline` overrides public methods so that one layout loads by folder, Hub
+id and bundled name, without fetching or running code of the repository, and by plain diffusers
+(`DiffusionPipeline.from_pretrained("owner/name", trust_remote_code=True)`) through one-line shims:
 
     model_index.json          {"_class_name": ["pipeline", "DiffFuseNetPipeline"],
                                "model": ["modeling", "DiffFuseNetModel"],
@@ -116,8 +110,7 @@ class PortablePipeline(DiffusionPipeline):
         """
         for component, model in kwargs.items():
             if isinstance(model, torch.nn.Module) and not hasattr(model, "hf_device_map"):
-                missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-                if missing:
+                if missing := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
                     raise ValueError(
                         f"{component} was loaded without {len(missing)} of its tensors (first: {missing[0]}): take "
                         "its weights and config.json from the same checkpoint"
@@ -129,10 +122,8 @@ class PortablePipeline(DiffusionPipeline):
                         parameter.data = parameter.data.clone()
             expected = self._component_classes().get(component)
             if expected and isinstance(model, ModelMixin) and not isinstance(model, expected):
-                raise ValueError(
-                    f"{component} is a {type(model).__name__}, which {type(self).__name__} cannot use: give a "
-                    f"{expected.__name__}"
-                )
+                kind = f"a {type(model).__name__}, which {type(self).__name__} cannot use"
+                raise ValueError(f"{component} is {kind}: give a {expected.__name__}")
         super().register_modules(**kwargs)
 
     @classmethod
@@ -159,9 +150,8 @@ class PortablePipeline(DiffusionPipeline):
         except (OSError, ValueError, HTTPError) as error:
             cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise OSError(
-                f"cannot load {pretrained_model_name!r} from the Hub ({cause}): check the id, the "
-                "revision, the token and the connection, or give an existing folder or a bundled name "
-                f"({', '.join(checkpoints.PRETRAINED)})"
+                f"cannot load {pretrained_model_name!r} from the Hub ({cause}): check id, revision, token and "
+                f"connection, or give an existing folder or a bundled name ({', '.join(checkpoints.PRETRAINED)})"
             ) from error
         check_snapshot(Path(folder), pretrained_model_name)
         return folder
@@ -178,9 +168,8 @@ class PortablePipeline(DiffusionPipeline):
                 found = _find_public(entry[1])
                 if not (isinstance(found, type) and issubclass(found, ModelMixin)):
                     raise ValueError(
-                        f"model_index.json names {entry[1]!r} as the class of {key!r}, which fusion_hub does not have: "
-                        "upgrade fusion_hub, or load with diffusers' DiffusionPipeline and trust_remote_code=True if "
-                        "you trust the source"
+                        f"fusion_hub lacks {entry[1]!r}, the class of {key!r} in model_index.json: upgrade fusion_hub, "
+                        "or load with diffusers' DiffusionPipeline and trust_remote_code=True if you trust the source"
                     )
                 config[key] = [found.__module__, entry[1]]
         return loaded
@@ -225,9 +214,8 @@ class PortablePipeline(DiffusionPipeline):
     ) -> None:
         """Save the pipeline.
 
-        A folder that does not exist yet appears complete or not at all: it is written aside and renamed. An existing
-        folder is written into, file by file, so that cards and licenses stay; its old weights of the
-        same variant are removed first.
+        A new folder appears complete or not at all. An existing folder is written into, file by file, so that cards and
+        licenses stay; its old weights of the same variant are removed first.
 
         Args:
             save_directory: folder to write.

@@ -57,10 +57,8 @@ class REDPipeline(FusionPipeline):
         super().check_settings(settings)
         tile_size = settings.get("tile_size", 128)
         if not is_whole_number(tile_size) or not 1 <= tile_size <= MAX_TILE_SIZE:
-            raise ValueError(
-                f"tile_size={tile_size!r} must be a whole number of pixels from 1 to {MAX_TILE_SIZE}: use about 128 "
-                "to 256"
-            )
+            wanted = f"a whole number of pixels from 1 to {MAX_TILE_SIZE}: use about 128 to 256"
+            raise ValueError(f"tile_size={tile_size!r} must be {wanted}")
 
     def check_steps(self, num_inference_steps: Any) -> None:
         if num_inference_steps != "auto":

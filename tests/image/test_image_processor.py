@@ -30,25 +30,22 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 
 
 def visible_plane(image) -> np.ndarray:
-    return processor.preprocess(image, np.zeros(_size_of(image), np.uint8))[0][0, 0].numpy()
+    plane = processor.luminance(image, "visible")
+    np.testing.assert_array_equal(processor.preprocess(image, plane)[0][0, 0].numpy(), plane)
+    return plane
 
 
-def infrared_plane(image, **options) -> np.ndarray:
-    return processor.preprocess(np.zeros(_size_of(image), np.uint8), image, **options)[1][0, 0].numpy()
-
-
-def _size_of(image) -> tuple[int, int]:
-    if isinstance(image, str | Path):
-        with Image.open(image) as opened:
-            return ImageOps.exif_transpose(opened).size[::-1]
-    if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).size[::-1]
-    return tuple(image.shape[-2:]) if isinstance(image, torch.Tensor) else image.shape[:2]
+def infrared_plane(image, infrared_range=None) -> np.ndarray:
+    plane = processor.luminance(image, "infrared", value_range=infrared_range)
+    _, again, _ = processor.preprocess(np.zeros(plane.shape, np.uint8), image, infrared_range=infrared_range)
+    np.testing.assert_array_equal(again[0, 0].numpy(), plane)
+    return plane
 
 
 def through(image, fused=None, **options):
     """The picture that comes back when fusion returns the visible luminance itself, or `fused`."""
-    plane, _, contexts = processor.preprocess(image, np.zeros(_size_of(image), np.uint8))
+    blank = np.zeros(processor.luminance(image, "visible").shape, np.uint8)
+    plane, _, contexts = processor.preprocess(image, blank)
     return processor.postprocess(plane if fused is None else fused, contexts, **options)
 
 
@@ -99,13 +96,6 @@ def test_other_colour_modes_become_rgb(mode: str) -> None:
     (result,) = through(image)
     assert result.mode == "RGB"
     np.testing.assert_array_equal(result, image.convert("RGB"))
-
-
-@pytest.mark.parametrize("suffix", ["png", "tiff", "webp", "bmp", "ppm"])
-def test_lossless_colour_files(tmp_path: Path, suffix: str) -> None:
-    Image.fromarray(RGB).save(tmp_path / f"a.{suffix}", lossless=True)
-    for path in (tmp_path / f"a.{suffix}", str(tmp_path / f"a.{suffix}")):
-        np.testing.assert_array_equal(through(path)[0], RGB)
 
 
 @pytest.mark.parametrize("orientation", (1, 3, 6, 7))
@@ -546,6 +536,7 @@ def test_saved_files_are_exact(tmp_path: Path, suffix: str) -> None:
     assert os.listdir(path.parent) == [path.name]
     with Image.open(path) as image:
         np.testing.assert_array_equal(image, RGB)
+    np.testing.assert_array_equal(through(str(path))[0], RGB)
 
 
 def test_saved_without_suffix_and_as_jpeg(tmp_path: Path) -> None:
