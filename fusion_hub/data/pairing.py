@@ -56,18 +56,12 @@ class Named(NamedTuple):
 
 @dataclass
 class Pairing:
-    """The result of pairing.
+    """The result of pairing."""
 
-    Attributes:
-        pairs: name, visible and infrared file.
-        visible, infrared: files without a partner.
-        ambiguous: groups of files that the names do not distinguish.
-    """
-
-    pairs: list[tuple[str, Any, Any]] = field(default_factory=list)
-    visible: list[Named] = field(default_factory=list)
-    infrared: list[Named] = field(default_factory=list)
-    ambiguous: list[list[Named]] = field(default_factory=list)
+    visible: list[Named]  # files without a partner
+    infrared: list[Named]
+    pairs: list[tuple[str, Any, Any]] = field(default_factory=list)  # name, visible and infrared file
+    ambiguous: list[list[Named]] = field(default_factory=list)  # files that the names do not distinguish
 
 
 def find_mark(name: str) -> Marked:
@@ -101,7 +95,7 @@ def pair_files(visible: Iterable[Named], infrared: Iterable[Named]) -> Pairing:
     Names must be equal; else equal but for case and Unicode form; else equal without the mark of their own side. Names
     that occur twice on a side are ambiguous, and are not paired by a looser reading.
     """
-    result = Pairing(visible=list(visible), infrared=list(infrared))
+    result = Pairing(list(visible), list(infrared))
     groups = [g for side in (result.visible, result.infrared) for g in _grouped(side, lambda file: file.name).values()]
     result.ambiguous += [group for group in groups if len(group) > 1]
     repeated = {group[0].name for group in result.ambiguous}

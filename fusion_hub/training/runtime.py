@@ -73,8 +73,7 @@ class StopSignals:
 class RunLog:
     """`metrics.jsonl`, the tracker and the terminal; only the main process writes.
 
-    Args:
-        start: the step at which this run begins; records of later steps are dropped, as is a truncated last line.
+    The run begins at the step `start`: records of later steps are dropped, as is a truncated last line.
     """
 
     def __init__(self, accelerator: "Accelerator", config: TrainingConfig, start: int) -> None:
@@ -108,9 +107,9 @@ class RunLog:
             folder = self.path.parent / name
             folder.mkdir(exist_ok=True)
             picture.save(folder / f"step_{step:06d}.png")
+        pixels = np.atleast_3d(np.asarray(picture))[None]
         for tracker in self.accelerator.trackers:
-            pixels = np.asarray(picture)
-            tracker.log_images({name: pixels.reshape(1, *pixels.shape[:2], -1)}, step, dataformats="NHWC")
+            tracker.log_images({name: pixels}, step, dataformats="NHWC")
 
     def say(self, text: str) -> None:
         """A line above the progress bar."""
