@@ -4,7 +4,7 @@ import csv
 import errno
 import json
 import re
-import zipfile
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,29 +43,33 @@ def run(*words: object) -> Result:
     return CliRunner().invoke(cli.app, [str(word) for word in words], env={"COLUMNS": "300"})
 
 
-def spoil(folder: Path, how: str) -> str:
-    """Spoil one pair; the reason that has to be named."""
+REASONS = {
+    "missing": "no infrared partner",
+    "doubled": "several files of one name",
+    "truncated": "cut off",
+    "header": "not an image that can be read",
+    "unequal": "30x24",
+}
+
+
+def spoil(folder: Path, how: str) -> None:
+    """Spoil pair b."""
     file = folder / "vis" / "b.png"
     if how == "missing":
         (folder / "ir" / "b.png").unlink()
-        return "no infrared partner"
-    if how == "doubled":
+    elif how == "doubled":
         Image.open(file).save(folder / "vis" / "b.jpg")
-        return "several files of one name"
-    if how == "truncated":
-        file.write_bytes(file.read_bytes()[:-400])
-        return "cut off"
-    if how == "header":
-        file.write_bytes(b"no picture at all" + file.read_bytes()[17:])
-        return "not an image that can be read"
-    Image.new("L", (30, 24)).save(file)
-    return "30x24"
+    elif how == "unequal":
+        Image.new("L", (30, 24)).save(file)
+    else:
+        content = file.read_bytes()
+        file.write_bytes(content[:-400] if how == "truncated" else b"no picture at all" + content[17:])
 
 
-@pytest.mark.parametrize("how", ["missing", "doubled", "truncated", "header", "unequal"])
+@pytest.mark.parametrize("how", REASONS)
 def test_a_spoiled_pair_is_counted_and_named_everywhere(folder: Path, tmp_path: Path, how: str) -> None:
-    reason = spoil(folder, how)
-    out = tmp_path / "out"
+    spoil(folder, how)
+    reason, out = REASONS[how], tmp_path / "out"
     result = run("evaluate", "-m", "laplacian", "--data", folder, "-o", out, "--metrics", "EN,SF")
     text = " ".join(result.output.split())
     assert result.exit_code == 1 and "Traceback" not in result.output
@@ -98,8 +102,7 @@ def test_the_sets_that_were_measured_in_part(data_root: Path, tmp_path: Path, na
     archive = data_root / "cases" / "faults" / f"{name}.zip"
     if not archive.is_file():
         pytest.skip(f"{archive.name} is not there")
-    with zipfile.ZipFile(archive) as opened:
-        opened.extractall(tmp_path)
+    shutil.unpack_archive(archive, tmp_path)
     (vis,) = tmp_path.rglob("vis")
     result = run("evaluate", "-m", "maximum", "--data", vis.parent, "--metrics", "EN", "-o", tmp_path / "out")
     expected, measured = (6, 4) if name == "evaluate_missing" else (6, 5)
@@ -120,7 +123,7 @@ def test_a_set_of_unequal_pairs_is_a_sentence(folder: Path, tmp_path: Path) -> N
     assert "warning: set: 0 of 4 pairs were measured" in result.output
     assert "## set, 0 of 4 pairs" in (tmp_path / "out" / "report.md").read_text()
     board = run("leaderboard", tmp_path / "out", "-o", tmp_path / "board")
-    assert board.exit_code == 1 and "it has no rows" in board.output
+    assert board.exit_code == 1 and "it has no rows" in board.output and board.output.count("\n") == 1
 
 
 def test_damaged_records_are_measured_again(folder: Path, tmp_path: Path) -> None:
@@ -134,13 +137,6 @@ def test_damaged_records_are_measured_again(folder: Path, tmp_path: Path) -> Non
     with pytest.warns(UserWarning, match=r"\.jsonl has 5 damaged records: these pairs are measured again"):
         assert run(*words).exit_code == 0
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["rows"] == before
-
-
-def test_a_damaged_summary_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "summary.json").write_text("{")  # further damage: test_leaderboard.py
-    result = run("leaderboard", tmp_path, "-o", tmp_path / "board")
-    assert result.exit_code == 1 and "summary.json" in result.output and "Traceback" not in result.output
-    assert len(result.output.strip().splitlines()) == 1
 
 
 def test_a_full_disk_is_a_sentence(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,9 +174,9 @@ def test_deep_results_can_be_measured(tmp_path: Path) -> None:
     pairs = PairedDataset.open([{"visible": gray[0], "infrared": gray[1], "name": name} for name in "ab"])
     dataset = EvaluationSet.of("drawn", pairs)
     method = folder_method("ours", tmp_path / "fused", {"drawn": ["a", "b"]})
-    images = [luminance(method.fuse(pair, "drawn")) for pair in pairs]
+    first, second = (luminance(method.fuse(pair, "drawn")) for pair in pairs)
     expected = np.floor(deep @ np.array([0.299, 0.587, 0.114]) / 257 + 0.5)
-    assert np.abs(images[0] - expected).max() <= 1 and np.abs(images[0] - expected).mean() < 1e-3
-    np.testing.assert_array_equal(images[1], np.floor(unit.astype(np.float64) * 255 + 0.5))
+    assert np.abs(first - expected).max() <= 1 and np.abs(first - expected).mean() < 1e-3
+    np.testing.assert_array_equal(second, np.floor(unit.astype(np.float64) * 255 + 0.5))
     result = evaluate([method, baseline_method("maximum")], [dataset], ("EN",), tmp_path / "out")
     assert not result.failures

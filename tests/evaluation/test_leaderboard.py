@@ -55,12 +55,8 @@ def baselines(dataset: str = "toy") -> list[dict[str, Any]]:
 
 def save(path: Path, rows: list[dict[str, Any]], **more: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "format": "fusion-hub-evaluation/1",
-        "rows": rows,
-        "provenance": {"conventions": {"values": "8-bit"}},
-    } | more
-    path.write_text(json.dumps(content))
+    provenance = {"conventions": {"values": "8-bit"}}
+    path.write_text(json.dumps({"format": "fusion-hub-evaluation/1", "rows": rows, "provenance": provenance} | more))
     return path
 
 
@@ -72,13 +68,11 @@ def in_memory(method: str, values: np.ndarray, names: tuple[str, ...] = NAMES, m
 def test_mean_ranks_are_those_of_scipy_and_know_directions() -> None:
     values = np.random.default_rng(0).integers(0, 4, (9, 3)).astype(float)  # many ties
     names = ("SCD", "VIF", "MSE")
-    rows = [
-        Row(str(i), "model", "", "toy", 1, {name: Estimate(v) for name, v in zip(names, row, strict=True)})
-        for i, row in enumerate(values)
-    ]
+    means = [{name: Estimate(v) for name, v in zip(names, row, strict=True)} for row in values]
+    rows = [Row("", "model", "", "toy", 1, metrics) for metrics in [*means, {"SCD": Estimate(-9.0)}]]
     expected = np.mean([rankdata(column) for column in (values * [-1, -1, 1]).T], axis=0)
-    assert np.allclose(mean_ranks(rows, names), expected)
-    assert mean_ranks([*rows, Row("partial", "model", "", "toy", 1, {"SCD": Estimate(9.0)})], names)[-1] is None
+    *ranks, partial = mean_ranks(rows, names)
+    assert np.allclose(np.array(ranks, dtype=float), expected) and partial is None
 
 
 def test_paired_bootstrap_agrees_with_scipy() -> None:
@@ -102,14 +96,11 @@ def test_paired_bootstrap_is_symmetric_and_bounded(values: list[float]) -> None:
     assert 2 / 201 <= p <= 1
 
 
-def test_identical_methods_do_not_differ() -> None:
+def test_equal_methods_wrong_differences_and_holm_by_hand() -> None:
     assert paired_bootstrap(np.zeros(9)) == (0, 0, 0, 1)
     for wrong in (np.empty(0), np.array([1.0, math.nan]), np.zeros((2, 2))):
         with pytest.raises(ValueError, match="finite value for each image"):
             paired_bootstrap(wrong)
-
-
-def test_holm_against_a_worked_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
@@ -119,9 +110,10 @@ def test_images_are_paired_by_name() -> None:
     reference = random.normal(0.5, 0.1, 12)
     better = reference + 0.02 + random.normal(0, 0.005, 12)
     order = random.permutation(12)
-    straight = compare([in_memory("a", better)], in_memory("r", reference), ["VIF"])
-    shuffled = compare(
-        [in_memory("a", better[order], tuple(NAMES[i] for i in order))], in_memory("r", reference), ["VIF"]
+    names = tuple(NAMES[i] for i in order)
+    straight, shuffled = (
+        compare([own], in_memory("r", reference), ["VIF"])
+        for own in (in_memory("a", better), in_memory("a", better[order], names))
     )
     assert straight == shuffled
     (found,) = straight
@@ -171,11 +163,8 @@ def test_equal_rows_from_two_files_keep_the_metrics_of_both(tmp_path: Path) -> N
     one, two = entry("ours"), entry("ours")
     del one["metrics"]["VIF"], one["per_image"]["values"]["VIF"]
     del two["metrics"]["EN"], two["per_image"]["values"]["EN"]
-    backwards = slice(None, None, -1)
-    two["per_image"] = {
-        "names": two["per_image"]["names"][backwards],
-        "values": {name: column[backwards] for name, column in two["per_image"]["values"].items()},
-    }
+    columns = {name: column[::-1] for name, column in two["per_image"]["values"].items()}
+    two["per_image"] = {"names": two["per_image"]["names"][::-1], "values": columns}
     rows = [read_evaluation(save(tmp_path / f"{i}.json", [row]))[0][0] for i, row in enumerate((one, two))]
     (merged,) = merge(rows)
     assert set(merged.metrics) == set(merged.per_image) == set(SHOWN)
@@ -200,15 +189,11 @@ def test_contradicting_rows_are_refused_by_file(tmp_path: Path, other: dict[str,
 def test_marks_follow_the_direction(tmp_path: Path) -> None:
     rows = [entry(name, shift=shift) for name, shift in (("a", 0.0), ("b", 0.1), ("c", 0.1), ("d", 0.05))]
     board = build([save(tmp_path / "s.json", rows)], tmp_path, metrics=["MSE"])
-    marks = {e.row.method: ("VIF" in e.best, "VIF" in e.second, "MSE" in e.best) for e in board.boards[0].entries}
-    assert marks == {
-        "a": (False, False, True),
-        "b": (True, False, False),
-        "c": (True, False, False),
-        "d": (False, True, False),
+    found = {
+        e.row.method: (e.rank, "VIF" in e.best, "VIF" in e.second, "MSE" in e.best) for e in board.boards[0].entries
     }
-    ranks = {e.row.method: e.rank for e in board.boards[0].entries}
-    assert ranks == {"a": 4, "b": 1.5, "c": 1.5, "d": 3}
+    first = (1.5, True, False, False)
+    assert found == {"a": (4, False, False, True), "b": first, "c": first, "d": (3, False, True, False)}
 
 
 def test_rows_over_other_images_are_shown_but_not_ranked(tmp_path: Path) -> None:
@@ -262,24 +247,17 @@ def test_published_rows_join_those_of_their_set(tmp_path: Path) -> None:
 def test_measured_baselines_replace_published_ones(tmp_path: Path) -> None:
     rows = [row | {"n": 92, "per_image": None} for row in baselines("msrs/test")]
     (board,) = build([save(tmp_path / "s.json", rows)], tmp_path).boards
-    kinds = [(e.row.method, e.row.kind) for e in board.entries if e.row.baseline]
-    assert sorted(kinds) == [
-        ("average", "baseline"),
-        ("guided_filter", "published"),
-        ("laplacian", "published"),
-        ("maximum", "baseline"),
-    ]
+    kinds = {e.row.method: e.row.kind for e in board.entries if e.row.baseline}
+    assert kinds == dict.fromkeys(("average", "maximum"), "baseline") | dict.fromkeys(
+        ("guided_filter", "laplacian"), "published"
+    )
     assert {table.same_pairs for table in board.printed} == {False}
 
 
 def test_published_file_is_complete_and_in_range() -> None:
     published = read_published()
-    assert {name: rows[0].n for name, rows in published.sets.items()} == {
-        "tno/test": 25,
-        "roadscene/test": 50,
-        "msrs/test": 92,
-        "mri_ct/test": 21,
-    }
+    sizes = {"tno/test": 25, "roadscene/test": 50, "msrs/test": 92, "mri_ct/test": 21}
+    assert {name: rows[0].n for name, rows in published.sets.items()} == sizes
     for name, rows in published.sets.items():
         together = [*rows, *published.baselines[name]]
         assert len({row.method for row in together}) == len(together)
@@ -383,12 +361,13 @@ def test_other_wrong_arguments(tmp_path: Path) -> None:
     path = save(tmp_path / "s.json", [entry("ours")])
     with pytest.raises(FileNotFoundError, match="no such file"):
         build([tmp_path / "nowhere.json"], tmp_path)
-    with pytest.raises(ValueError, match="evaluations is empty"):
-        build([], tmp_path)
-    with pytest.raises(ValueError, match="unknown metrics 'beauty'"):
-        build([path], tmp_path, rank_metrics=["beauty"])
-    with pytest.raises(ValueError, match="rank_metrics is empty"):
-        build([path], tmp_path, rank_metrics=[])
+    for paths, ranked, message in (
+        ([], RANK_METRICS, "evaluations is empty"),
+        ([path], ["beauty"], "unknown metrics 'beauty'"),
+        ([path], [], "rank_metrics is empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(paths, tmp_path, rank_metrics=ranked)
 
 
 VOID = {"meta", "line", "rect", "path", "circle", "br", "wbr"}
