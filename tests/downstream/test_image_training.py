@@ -26,10 +26,19 @@ from fusion_hub.training import (
     load_config,
     parse_config,
 )
-from tests.support.downstream_runs import BOXES, LABELS, TASKS, run_config, train
+from tests.support.downstream_runs import BOXES, LABELS, TASKS, run_config
 from tests.support.tiny import tiny_pipeline
 from tests.support.tiny_transformers import save_detector
-from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script, tensors  # noqa: F401  # a fixture
+from tests.support.training_runs import (
+    TRAIN,
+    accelerate_on_cpu,  # noqa: F401  # a fixture
+    assert_resumes,
+    assert_same_run,
+    records,
+    run_script,
+    tensors,
+    train,
+)
 from tests.support.training_toy import launch
 
 # All that could leak from step to step: dropout, stochastic depth, noise on boxes, repeats that end.
@@ -43,28 +52,24 @@ LEAKS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", TASKS)
 def test_eight_steps_equal_four_and_a_failure_and_four(tmp_path: Path, drawn: Path, name: str, processes: int) -> None:
     values = {"num_processes": processes, "gradient_accumulation_steps": 3 - processes}
-    straight, failed = (run_config(tmp_path / run, drawn, **values) for run in ("straight", "failed"))
+    config = run_config(tmp_path, drawn, **values)
     other = {"architecture": "d_fine"} if (name, processes) == ("detector", 2) else {}
-    config = TASKS[name][1](tmp_path / "cache", input=["average"], **LEAKS[name], **other)
+    task, model = TASKS[name][0], TASKS[name][1](tmp_path / "cache", input=["average"], **LEAKS[name], **other)
     if processes == 1:  # in this process, which is faster
-        train(name, straight, config)
-        with pytest.raises(ConnectionError):
-            train(name, failed, config, 5)
+        assert_resumes(task, config, model, 5)
     else:
-        assert launch(train, processes, name, straight, config) == [0] * processes
-        assert 0 not in launch(train, processes, name, failed, config, 5)
-    assert [folder.name for folder in find_checkpoints(tmp_path / "failed")] == ["step_000004"]
-    if processes == 1:
-        train(name, failed, config)
-    else:
-        assert launch(train, processes, name, failed, config) == [0] * processes
-    expected, got = tensors(tmp_path / "straight", 8), tensors(tmp_path / "failed", 8)
-    files = {key.partition(":")[0] for key in expected}
+        straight, failed = (
+            dataclasses.replace(config, output_dir=str(tmp_path / run)) for run in ("straight", "failed")
+        )
+        assert launch(train, processes, task, straight, model) == [0] * processes
+        assert 0 not in launch(train, processes, task, failed, model, 5)
+        assert [folder.name for folder in find_checkpoints(tmp_path / "failed")] == ["step_000004"]
+        assert launch(train, processes, task, failed, model) == [0] * processes
+        assert_same_run(tmp_path / "failed", tmp_path / "straight")
+    saved = tensors(tmp_path / "failed", 8)
+    files = {key.partition(":")[0] for key in saved}
     assert files == {"ema/model.safetensors", "model/model.safetensors", "optimizer.safetensors"}
-    assert expected.keys() == got.keys() and any("running_mean" in key for key in expected)
-    for key, value in expected.items():
-        assert torch.equal(value, got[key]), key
-    assert records(tmp_path / "failed") == records(tmp_path / "straight")
+    assert any("running_mean" in key for key in saved)
     assert [line["step"] for line in records(tmp_path / "failed")] == list(range(1, 9))
     (cached,) = (tmp_path / "cache").iterdir()
     assert len(list(cached.rglob("*.png"))) == 3

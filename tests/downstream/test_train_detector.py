@@ -24,8 +24,8 @@ from fusion_hub.downstream.train_detector import (
     new_network,
 )
 from fusion_hub.training import ConfigError
-from tests.support.downstream_runs import detector_config, run_config, train
-from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
+from tests.support.downstream_runs import detector_config, run_config
+from tests.support.training_runs import accelerate_on_cpu, train  # noqa: F401  # a fixture
 
 CLASSES = ["person", "car"]
 
@@ -167,7 +167,7 @@ def test_new_networks_pass_their_pictures_on(architecture: str) -> None:
 def test_averages_of_tied_weights_and_the_normalization_of_a_start(tmp_path: Path, drawn: Path) -> None:
     # The heads of these networks are tied: they are in the file twice, and both must be the average.
     config = run_config(tmp_path / "run", drawn, max_steps=2)
-    train("detector", config, detector_config(tmp_path / "cache"))
+    train(DetectorTask, config, detector_config(tmp_path / "cache"))
     average = load_file(tmp_path / "run" / "step_000002" / "ema" / "model.safetensors")
     current = load_file(tmp_path / "run" / "step_000002" / "model" / "model.safetensors")
     tied = [name for name in average if f"model.decoder.{name}" in average and name.startswith("class_embed")]

@@ -28,7 +28,7 @@ from fusion_hub.downstream.train_segformer import (
 )
 from fusion_hub.training import ConfigError
 from tests.support.downstream_runs import detector_config, run_config, segformer_config
-from tests.support.training_runs import TRAIN, accelerate_on_cpu, records, run_script  # noqa: F401  # a fixture
+from tests.support.training_runs import accelerate_on_cpu  # noqa: F401  # a fixture
 
 CLASSES = ["unlabelled", "car", "person"]
 

@@ -1,16 +1,15 @@
-"""What the tests of SegFormer and detector training share: small scenes, small configurations, tasks that fail."""
+"""What the tests of SegFormer and detector training share: small scenes, small configurations."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import nn
 
 from fusion_hub.data import generate_scene
 from fusion_hub.downstream.train_detector import DetectorConfig, DetectorTask
 from fusion_hub.downstream.train_segformer import SegFormerConfig, SegFormerTask
-from fusion_hub.training import Source, Trainer, TrainingConfig
+from fusion_hub.training import Source, TrainingConfig
 
 SCENES = ("day_road", "night_street", "smoke")
 LABELS, BOXES = ["unlabelled", "car", "person"], ["person", "car"]
@@ -70,19 +69,3 @@ def detector_config(cache: Path, **values: Any) -> DetectorConfig:
 
 
 TASKS: dict[str, Any] = {"segformer": (SegFormerTask, segformer_config), "detector": (DetectorTask, detector_config)}
-
-
-def train(name: str, config: TrainingConfig, model_config: Any, fail_at: int | None = None) -> None:
-    """Train a task, which fails at a step as if the machine had."""
-
-    def fail(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if arguments[1] == fail_at:
-            raise ConnectionError("stopped by the test")
-
-    class FailingTask(TASKS[name][0]):
-        def build_training_module(self, model: Any) -> nn.Module:
-            module = super().build_training_module(model)
-            module.register_forward_pre_hook(fail)
-            return module
-
-    Trainer(FailingTask(config, model_config), config, model_config).train()
