@@ -55,8 +55,14 @@ class PrincipalColors:
         _, vectors = torch.linalg.eigh(centered @ centered.T)
         self.basis = vectors.flip(1)[:, :3]
         pooled = [F.adaptive_avg_pool2d(reference, (one.shape[-2], one.shape[-1])) for one in maps]
-        luminance = torch.cat([_inner(one).flatten(1) for one in pooled], dim=1)
-        self.basis = self.basis * self._signs(centered, luminance[0].double())
+        luminance = torch.cat([_inner(one).flatten(1) for one in pooled], dim=1).double()
+        # The sign of an eigenvector is arbitrary: the largest loading is made positive, the first follows brightness.
+        largest = self.basis.gather(0, self.basis.abs().argmax(dim=0, keepdim=True))[0]
+        signs = torch.where(largest < 0, -1.0, 1.0).double()
+        covariance = float((self.basis[:, 0] @ centered) @ (luminance[0] - luminance[0].mean()))
+        if covariance != 0:
+            signs[0] = 1.0 if covariance > 0 else -1.0
+        self.basis = self.basis * signs
         scores = (self.basis.T @ centered).numpy()
         low, high = np.percentile(scores, _TAILS, axis=1)
         # Brightness uses its full range; hue is neutral at the mean, and a weak component gets weak color.
@@ -64,15 +70,6 @@ class PrincipalColors:
         self.center = np.where(np.arange(len(low)) == 0, (low + high) / 2, 0)[:, None, None].astype(np.float32)
         reach = np.maximum(np.where(np.arange(len(low)) == 0, (high - low) / 2, reach), reach[0] / 4)
         self.reach = np.maximum(reach, 1e-12)[:, None, None].astype(np.float32)
-
-    def _signs(self, centered: Tensor, luminance: Tensor) -> Tensor:
-        """An eigenvector's sign is arbitrary: the largest loading is made positive, the first follows brightness."""
-        largest = self.basis.gather(0, self.basis.abs().argmax(dim=0, keepdim=True))[0]
-        signs = torch.where(largest < 0, -1.0, 1.0).double()
-        covariance = float((self.basis[:, 0] @ centered) @ (luminance - luminance.mean()))
-        if covariance != 0:
-            signs[0] = 1.0 if covariance > 0 else -1.0
-        return signs
 
     def paint(self, features: Tensor, cell: int, size: tuple[int, int]) -> Image.Image:
         """Features `(C, h, w)`, each cell `cell` pixels wide, as an RGB picture of `size` `(H, W)`."""
