@@ -60,13 +60,10 @@ def palette_of(names: Mapping[int, str]) -> dict[int, Color]:
 
 @dataclass(frozen=True)
 class Detection:
-    """One object.
+    """One object and its class, with a score in [0, 1].
 
     Attributes:
         box: left, top, right, bottom in pixels of the image; edges, so `right - left` is the width.
-        score: in [0, 1].
-        class_id: index of its class.
-        name: of its class.
     """
 
     box: tuple[float, float, float, float]
@@ -153,11 +150,7 @@ class Detections:
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds objects in an image.
-
-    Attributes:
-        names: name of each class, by class id.
-    """
+    """Finds objects in an image; `names` has the name of each class, by class id."""
 
     names: Mapping[int, str]
 
@@ -198,12 +191,7 @@ class Segmentation:
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Gives each pixel of an image a class.
-
-    Attributes:
-        names: name of each class, by class id.
-        palette: color of each class, by class id.
-    """
+    """Gives each pixel of an image a class; `names` and `palette` have the name and color of each, by class id."""
 
     names: Mapping[int, str]
     palette: Mapping[int, Color]

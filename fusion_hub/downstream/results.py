@@ -15,6 +15,8 @@ A difference is called higher or lower where both exclude 0, and otherwise it is
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,12 +149,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Part:
-    """One task on one group of pictures.
+    """One task on one group of pictures ("all", "day" or "night").
 
     Attributes:
         detector: of zero-shot parts; else empty.
-        group: "all", "day" or "night".
-        pictures: how many.
         headline: numbers over all classes; these are compared.
         families: numbers of each class, such as `IoU` of `IoU/car`.
         settings: common to all runs.
@@ -369,9 +369,9 @@ def assemble(
             pictures, or have the same input and seed.
     """
     parts = []
-    for key in sorted({(TASKS.index(run.task), run.detector) for run in runs}):
-        group = [run for run in runs if (TASKS.index(run.task), run.detector) == key]
-        group.sort(key=lambda run: (run.origin, run.input, run.seed or 0))  # messages do not depend on the order
+    ordered = sorted(runs, key=lambda run: (TASKS.index(run.task), run.detector, run.origin, run.input, run.seed or 0))
+    for _, same in groupby(ordered, attrgetter("task", "detector")):
+        group = list(same)
         _check_comparable(group)
         parts.append(_part(group, "all", ""))
         if by_day_and_night:
@@ -452,12 +452,10 @@ def _differences(
         able = {row.input: row for row in rows if metric in row.numbers}
         means = {name: row.numbers[metric].mean for name, row in able.items()}
         runs = {name: [value for value in row.by_seed[metric] if value is not None] for name, row in able.items()}
-        kinds = {
-            kind: [name for name, row in able.items() if row.kind == kind] for kind in ("source", "rule", "method")
-        }
-        best = {kind: max(names, key=means.__getitem__, default=None) for kind, names in kinds.items()}
-        comparisons = [(best["source"], BEST_SOURCE, list(able)), (best["rule"], BEST_RULE, kinds["method"])]
-        if "visible" in able and best["source"] != "visible":
+        sources, rules, networks = ([name for name, row in able.items() if row.kind == kind] for kind in KINDS)
+        best_source, best_rule = (max(names, key=means.__getitem__, default=None) for names in (sources, rules))
+        comparisons = [(best_source, BEST_SOURCE, list(able)), (best_rule, BEST_RULE, networks)]
+        if "visible" in able and best_source != "visible":
             comparisons.insert(0, ("visible", "", list(able)))
         for reference, role, inputs in comparisons:
             for name in inputs:
