@@ -4,21 +4,17 @@
     python benchmarks/memory.py --variant small --dtype bfloat16 --batch 4 --modes none checkpoint stored reversible
     python benchmarks/memory.py --full-width-step            # one training step of the paper's full-width network
 
-Each row is one training step (forward, SSIM + MAE + gradient losses, backward) in a process of its own, with random
-weights and images.
+Each row is one training step (forward, SSIM + MAE + gradient losses, backward) in its own process, with random weights
+and images. The modes are those of `REDModel`; `stored` is `reversible` that keeps the states of the chain, which are of
+the size of the images, and inverts only the blocks of the network. `bfloat16` is autocast, with weights in float32.
 
-- Saved bytes: what autograd holds for the backward pass at the worst moment of the step, the recomputation included.
-  Each storage counts once and whole, from the moment it is saved until it is freed; parameters and the two images do
-  not count. Beside it stands what is left of this between the forward and the backward pass, losses included.
-- Peak bytes: on a CPU the largest resident size of the process, interpreter, libraries, weights, gradients and work
-  space included; "growth" is the part above its size before the first step. On a GPU `max_memory_allocated`.
-- Step seconds: the median over the steps after a warm-up. With one thread on a CPU it is the processor's time of the
-  process, else wall clock. "x none" is the median ratio to plain autograd, timed in turn in the same process when its
-  memory was read: what else the machine does then meets both alike, which rows of different processes cannot promise.
-
-The modes are those of `REDModel`; `stored` is `reversible` that keeps the states of the diffusion chain, which are of
-the size of the images, and inverts the blocks of the network alone. `bfloat16` means bodies under autocast and weights
-in float32, as in training.
+- Saved bytes: what autograd holds for the backward pass at the worst moment of the step, recomputation included. Each
+  storage counts once and whole, from the moment it is saved until it is freed; parameters and images do not count.
+  "Between" is the part that waits between the forward and the backward pass, losses included.
+- Peak bytes: on a CPU the largest resident size of the process; "growth" is the part above its size before the first
+  step. On a GPU `max_memory_allocated`.
+- Step seconds: median after the warm-up, of the processor with one thread on a CPU, otherwise wall clock. "x none" is
+  the median ratio to plain autograd, timed in turn in the same process, so that other load affects both.
 """
 
 import argparse
