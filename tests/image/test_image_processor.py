@@ -518,10 +518,9 @@ def test_bad_postprocess() -> None:
         broken[0, 0, 3, 4] = value
         with pytest.raises(ValueError, match="fused holds NaN or infinite"):
             processor.postprocess(broken, contexts)
-    with pytest.raises(ValueError, match=r"output_type='tf' is unknown: use one of pil, np, pt"):
-        processor.postprocess(plane, contexts, output_type="tf")
-    with pytest.raises(ValueError, match=r"rescale='max' is unknown: use one of none, minmax"):
-        processor.postprocess(plane, contexts, rescale="max")
+    for option, known in (({"output_type": "tf"}, "pil, np, pt"), ({"rescale": "max"}, "none, minmax")):
+        with pytest.raises(ValueError, match=f"is unknown: use one of {known}"):
+            processor.postprocess(plane, contexts, **option)
     planes, _, contexts = processor.preprocess([RGB, GREY], [GREY, GREY])
     with pytest.raises(ValueError, match="use output_type='pil'"):
         processor.postprocess(planes, contexts, output_type="np")
@@ -551,16 +550,15 @@ def test_what_a_format_cannot_hold(tmp_path: Path) -> None:
         path = save_image(Image.fromarray(DEEP), tmp_path / f"deep{suffix}")
         np.testing.assert_array_equal(np.asarray(through(path)[0]), DEEP)
         path.unlink()
-    with pytest.raises(ValueError, match=r"JPEG cannot hold .*'I;16' \(a.jpg\): save as .png or .tif or .tiff"):
-        save_image(Image.fromarray(DEEP), tmp_path / "a.jpg")
-    with pytest.raises(ValueError, match="WEBP cannot hold"):
-        save_image(Image.fromarray(DEEP), tmp_path / "a.webp")
-    with pytest.raises(ValueError, match=r"JPEG cannot hold .*'RGBA'.*\.png"):
-        save_image(Image.fromarray(np.dstack([RGB, GREY])), tmp_path / "a.jpeg")
-    with pytest.raises(ValueError, match="convert it to one of the modes"):
-        save_image(Image.fromarray(RGB).convert("HSV"), tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"cannot save as 'a\.xyz': use one of the suffixes \.png"):
-        save_image(Image.fromarray(RGB), tmp_path / "a.xyz")
+    for image, name, message in (
+        (Image.fromarray(DEEP), "a.jpg", r"JPEG cannot hold .*'I;16' \(a.jpg\): save as .png or .tif or .tiff"),
+        (Image.fromarray(DEEP), "a.webp", "WEBP cannot hold"),
+        (Image.fromarray(np.dstack([RGB, GREY])), "a.jpeg", r"JPEG cannot hold .*'RGBA'.*\.png"),
+        (Image.fromarray(RGB).convert("HSV"), "a.png", "convert it to one of the modes"),
+        (Image.fromarray(RGB), "a.xyz", r"cannot save as 'a\.xyz': use one of the suffixes \.png"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            save_image(image, tmp_path / name)
     with pytest.raises(TypeError, match="ndarray"):
         save_image(RGB, tmp_path / "a.png")
     assert os.listdir(tmp_path) == []

@@ -131,8 +131,6 @@ def test_pickle_is_refused(folder: Path) -> None:
     torch.save(tensors, folder / "model" / "diffusion_pytorch_model.bin")
     with pytest.raises(OSError, match=r"diffusion_pytorch_model\.bin.*[Pp]ickled weights are never loaded"):
         FusionPipeline.from_pretrained(folder)
-    with pytest.raises(ValueError, match="use_safetensors=False"):
-        FusionPipeline.from_pretrained(folder, use_safetensors=False)
 
 
 # --- names ---
