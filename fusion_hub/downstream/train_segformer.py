@@ -137,20 +137,6 @@ def _enlargement(small: int, large: int, like: Tensor) -> Tensor:
     return interpolate(identity, size=large, mode="linear", align_corners=False)[0].T.to(like.dtype)
 
 
-def initialize_encoder(model: SegformerForSemanticSegmentation) -> None:
-    """Initial weights of the encoder as in the code of SegFormer's authors (`mit.py`).
-
-    `transformers` draws all weights with a deviation of 0.02. After a depthwise convolution with such weights almost no
-    signal is left, and training is slower.
-    """
-    for layer in model.segformer.modules():
-        if isinstance(layer, nn.Conv2d):
-            fan_out = math.prod(layer.kernel_size) * layer.out_channels // layer.groups
-            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
-        elif isinstance(layer, nn.Linear):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-
-
 # --- losses ----------------------------------------------------------------------------------------------------------
 
 
@@ -200,9 +186,7 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> T
     the mean of the losses of its parts, also if these are on several processes.
 
     Args:
-        logits: `(B, C, H, W)` float32.
-        labels: `(B, H, W)` int64, below C or `IGNORED`.
-        weights: `(C,)`.
+        logits, labels, weights: `(B, C, H, W)` float32, `(B, H, W)` int64 below C or `IGNORED`, and `(C,)`.
     """
     total = torch.nn.functional.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
     return total / labels.numel()
@@ -215,8 +199,7 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     probabilities 0 and 1 it is equal to it.
 
     Args:
-        logits: `(B, C, H, W)` float32.
-        labels: `(B, H, W)` int64, below C or `IGNORED`.
+        logits, labels: `(B, C, H, W)` float32, and `(B, H, W)` int64 below C or `IGNORED`.
     """
     counted = labels != IGNORED
     probabilities = logits.softmax(1).movedim(1, -1)[counted]  # (P, C)
@@ -225,15 +208,11 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     for index in torch.unique(truth).tolist():
         is_class = (truth == index).float()
         errors, order = (is_class - probabilities[:, index]).abs().sort(descending=True)
-        terms.append(errors @ _jaccard_gradient(is_class[order]))
+        # Increase of the Jaccard loss with each further error, largest errors first (their Algorithm 1).
+        inside = is_class[order].cumsum(0)
+        jaccard = 1 - (inside[-1] - inside) / (inside[-1] + (1 - is_class[order]).cumsum(0))
+        terms.append(errors @ torch.diff(jaccard, prepend=jaccard.new_zeros(1)))
     return torch.stack(terms).mean() if terms else logits.sum() * 0
-
-
-def _jaccard_gradient(truth: Tensor) -> Tensor:
-    """Increase of the Jaccard loss with each further error, largest errors first (their Algorithm 1)."""
-    inside = truth.cumsum(0)
-    jaccard = 1 - (inside[-1] - inside) / (inside[-1] + (1 - truth).cumsum(0))
-    return torch.diff(jaccard, prepend=jaccard.new_zeros(1))
 
 
 class SegFormerTraining(ImageTraining):
@@ -309,7 +288,14 @@ class SegFormerTask(ImageTask):
 
     def new_network(self, settings: Mapping[str, Any]) -> Network:
         model = SegformerForSemanticSegmentation(SegformerConfig(**VARIANTS[self.config.variant], **settings))
-        initialize_encoder(model)
+        # The encoder starts as in the code of SegFormer's authors (`mit.py`). `transformers` draws all weights with a
+        # deviation of 0.02: after a depthwise convolution almost no signal is left, and training is slower.
+        for layer in model.segformer.modules():
+            if isinstance(layer, nn.Conv2d):
+                fan_out = math.prod(layer.kernel_size) * layer.out_channels // layer.groups
+                nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
+            elif isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
         return model
 
     def build_training_module(self, model: Network) -> SegFormerTraining:

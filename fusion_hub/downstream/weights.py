@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 
+from fusion_hub.data.pairs import some
 from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.pipelines.file_checks import check_snapshot
 
@@ -70,8 +71,9 @@ def _only(files: list[str], suffix: str, location: str) -> str:
     if not files:
         raise FileNotFoundError(f"there is no {suffix} file in {location}")
     if len(files) > 1:
-        shown = ", ".join(files[:8]) + (", ..." if len(files) > 8 else "")
-        raise ValueError(f"there are {len(files)} {suffix} files in {location}: choose one with filename= ({shown})")
+        raise ValueError(
+            f"there are {len(files)} {suffix} files in {location}: choose one with filename= ({some(files)})"
+        )
     return files[0]
 
 
