@@ -1,15 +1,13 @@
 """Folders of pairs on the Hub: what is refused, what is uploaded, and that it streams with every bit in its place."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
+from huggingface_hub import snapshot_download
 from PIL import Image
 
 from fusion_hub.data import PairedDataset
@@ -63,14 +61,6 @@ def hub() -> Iterator[HubServer]:
         yield server
 
 
-def python(script: str, environment: dict[str, str], *arguments: object) -> Any:
-    """Run a script in a process of its own; it prints JSON in its last line."""
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 @pytest.fixture(scope="module")
 def published(pairs: Path, hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Output of the command by format; the repositories are `tester/folder` and `tester/parquet`. All is done twice."""
@@ -85,65 +75,36 @@ def published(pairs: Path, hub: HubServer, tmp_path_factory: pytest.TempPathFact
     return outputs
 
 
-READ = """
-import json, sys
-import numpy as np
-from datasets import load_dataset
-from huggingface_hub import snapshot_download
-from fusion_hub.data import PairedDataset
-
-def pixels(picture):
-    return [picture.mode, np.asarray(picture).tolist()]
-
-def stored(pairs):
-    return [[pair.name, pixels(pair.visible), pixels(pair.infrared)] for pair in pairs]
-
-found = {}
-for name in ("folder", "parquet"):
-    repo_id = f"tester/{name}"
-    snapshot = snapshot_download(repo_id, repo_type="dataset", revision="v1")
-    for split in ("train", "test"):
-        stream = load_dataset(repo_id, split=split, revision="v1", streaming=True)
-        rows = [[pixels(row["visible"]), pixels(row["infrared"])] for row in stream]
-        found[f"{name} {split}"] = {
-            "streamed by datasets": rows,
-            "columns": {key: str(value) for key, value in stream.features.items()},
-            "streamed": stored(PairedDataset.open(repo_id, split, streaming=True)),
-            "loaded": stored(PairedDataset.open(repo_id, split)),
-            "snapshot": stored(PairedDataset.open(snapshot, split)),
-            "local": len(load_dataset(snapshot, split=split)),
-        }
-print(json.dumps(found))
-"""
+def stored(pairs: PairedDataset) -> list[tuple[str, Any, Any]]:
+    return [(pair.name, pixels(pair.visible), pixels(pair.infrared)) for pair in pairs]
 
 
-@pytest.fixture(scope="module")
-def read(published: dict[str, str], hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What another process with empty caches and a token that may only read finds in both repositories."""
-    return python(READ, hub.environment(tmp_path_factory.mktemp("reader"), token=READ_TOKEN))
+def pixels(picture: Image.Image) -> tuple[str, Any]:
+    return picture.mode, np.asarray(picture).tolist()
 
 
 # --- publish and read ---
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("split", NAMES)
+@pytest.mark.usefixtures("published")
 def test_every_way_of_reading_gives_the_same_bits(
-    pairs: Path, read: dict[str, Any], file_format: str, split: str
+    pairs: Path, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = read[f"{file_format} {split}"]
-    expected = [
-        [pair.name, *([picture.mode, np.asarray(picture).tolist()] for picture in (pair.visible, pair.infrared))]
-        for pair in PairedDataset.open(pairs, split)
-    ]
-    assert [name for name, _, _ in expected] == NAMES[split]
-    assert {infrared[0] for _, _, infrared in expected} == {"I;16"}
-    assert found["streamed by datasets"] == [pictures for _, *pictures in expected]
-    for way in ("streamed", "loaded", "snapshot"):
-        assert found[way] == expected, way
-    assert found["local"] == len(expected)
-    columns = {name: kind.split("(")[0] for name, kind in found["columns"].items()}
-    assert {"infrared": "Image", "visible": "Image"}.items() <= columns.items()
+    """With empty caches and a token that may only read."""
+    hub.redirect(monkeypatch, tmp_path, READ_TOKEN)
+    for repo_id in ("tester/folder", "tester/parquet"):
+        snapshot = snapshot_download(repo_id, repo_type="dataset", revision="v1")
+        for split, names in NAMES.items():
+            expected = stored(PairedDataset.open(pairs, split))
+            assert [name for name, *_ in expected] == names and {infrared[0] for *_, infrared in expected} == {"I;16"}
+            stream = datasets.load_dataset(repo_id, split=split, revision="v1", streaming=True)
+            rows = [(pixels(row["visible"]), pixels(row["infrared"])) for row in stream]
+            assert rows == [(visible, infrared) for _, visible, infrared in expected]
+            assert {type(stream.features[band]) for band in ("infrared", "visible")} == {datasets.Image}
+            assert stored(PairedDataset.open(repo_id, split, streaming=True)) == expected
+            assert stored(PairedDataset.open(repo_id, split)) == expected
+            assert stored(PairedDataset.open(snapshot, split)) == expected
+            assert len(datasets.load_dataset(snapshot, split=split)) == len(expected)
 
 
 def test_one_commit_one_tag_however_often(hub: HubServer, published: dict[str, str]) -> None:
