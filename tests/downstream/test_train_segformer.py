@@ -79,17 +79,11 @@ def test_labels_lie_beside_the_pictures(tmp_path: Path, drawn: Path) -> None:
     labeled = find_labels(list(PairedDataset.open(str(drawn))))
     scene = generate_scene(0, 96, 128, "day_road")
     assert labeled[0].name == "0_day_road" and np.array_equal(labeled[0].label(3), scene.classes)
-    assert set(np.unique(scene.classes)) == {0, 1, 2}
-    for box in scene.boxes:  # the middle of a car or a person is of its class, unless something stands before it
-        patch = scene.classes[int(box.top) : int(box.bottom) + 1, int(box.left) : int(box.right) + 1]
-        assert (patch > 0).mean() > 0.15, box
     # With the splits below the kinds: ROOT/vis/SPLIT and ROOT/label/SPLIT.
     for band in ("vis", "ir", "label"):
         (tmp_path / band).mkdir()
         (tmp_path / band / "val").symlink_to(drawn / band)
     assert len(find_labels(list(PairedDataset.open(str(tmp_path), "val")))) == 3
-    drawn_pairs = find_labels(list(PairedDataset.open("generated:2"))[:1])
-    assert drawn_pairs[0].label(3).shape == (480, 640)
 
 
 def test_missing_and_wrong_labels_are_named(tmp_path: Path, drawn: Path) -> None:
@@ -108,12 +102,9 @@ def test_missing_and_wrong_labels_are_named(tmp_path: Path, drawn: Path) -> None
     Image.new("RGB", (128, 96)).save(tmp_path / "labels" / "0_day_road.png")
     with pytest.raises(ValueError, match="has the mode RGB"):
         one.label(3)
-    Image.new("L", (64, 48)).save(tmp_path / "labels" / "0_day_road.png")
-    (tmp_path / "only").mkdir()
-    for band, files in (("vis", drawn / "vis"), ("ir", drawn / "ir"), ("label", tmp_path / "labels")):
-        (tmp_path / "only" / band).mkdir()
-        (tmp_path / "only" / band / "0_day_road.png").symlink_to(files / "0_day_road.png")
-    config = run_config(tmp_path / "run", tmp_path / "only")
+    for pair, size in zip(pairs, ((64, 48), (128, 96), (128, 96)), strict=True):
+        Image.new("L", size).save(tmp_path / "labels" / f"{pair.name}.png")
+    config = run_config(tmp_path / "run", tmp_path)
     with pytest.raises(ConfigError, match="'0_day_road' is 128x96, but its label map is 64x48"):
         SegFormerTask(config, segformer_config(tmp_path)).open_samples(config)
 
