@@ -199,17 +199,6 @@ class HubServer:
 
     # --- what the API does; each takes the request and the groups of its route ---
 
-    def whoami(self, request: Request) -> dict[str, Any]:
-        if request.token is None:
-            raise HubError(401, "Invalid credentials in Authorization header")
-        role = "read" if request.token == READ_TOKEN else "write"
-        return {
-            "type": "user",
-            "name": USER,
-            "orgs": [{"type": "org", "name": ORGANIZATION}],
-            "auth": {"type": "access_token", "accessToken": {"displayName": "test", "role": role}},
-        }
-
     def create(self, request: Request) -> dict[str, Any]:
         wanted = request.json
         kind = wanted.get("type") or "model"
@@ -258,20 +247,17 @@ class HubServer:
         return {"transfer": "basic", "objects": objects}
 
     def lfs_put(self, request: Request, oid: str) -> dict[str, Any]:
-        if hashlib.sha256(request.body).hexdigest() != oid:
-            raise HubError(400, "the content has another SHA-256")
+        assert hashlib.sha256(request.body).hexdigest() == oid
         self.objects[oid] = request.body
         return {}
 
     def lfs_verify(self, request: Request) -> dict[str, Any]:
-        if len(self.objects.get(request.json["oid"], b"")) != request.json["size"]:
-            raise HubError(404, "no such object, or of another size")
+        assert len(self.objects[request.json["oid"]]) == request.json["size"]
         return {}
 
     def commit(self, request: Request, kind: str, name: str, revision: str) -> dict[str, Any]:
         repository = self.visible(kind, name, request)
-        if revision != "main":
-            raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        assert revision == "main"
         operations = [json.loads(line) for line in request.body.splitlines()]
         header = next(operation["value"] for operation in operations if operation["key"] == "header")
         if header.get("parentCommit") not in (None, repository.head.oid):
@@ -288,15 +274,9 @@ class HubServer:
         if key == "file":
             blobs[value["path"]] = Blob(base64.b64decode(value["content"]))
         elif key == "lfsFile":
-            if value["oid"] not in self.objects:
-                raise HubError(400, f"the LFS object of {value['path']} was not uploaded")
             blobs[value["path"]] = Blob(self.objects[value["oid"]], lfs=True)
         elif key == "deletedFile":
-            if blobs.pop(value["path"], None) is None:
-                raise HubError(404, "A file with this name doesn't exist", "EntryNotFound")
-        elif key == "deletedFolder":
-            for path in [path for path in blobs if path.startswith(value["path"].rstrip("/") + "/")]:
-                del blobs[path]
+            del blobs[value["path"]]
 
     def info(self, request: Request, kind: str, name: str, revision: str | None) -> dict[str, Any]:
         repository = self.visible(kind, name, request)
@@ -344,14 +324,12 @@ class HubServer:
 
     def add_tag(self, request: Request, kind: str, name: str, revision: str) -> dict[str, Any]:
         repository, tag = self.visible(kind, name, request), request.json["tag"]
-        if tag in repository.tags:
-            raise HubError(409, f"Tag reference exists already: {tag}")
+        assert tag not in repository.tags
         repository.tags[tag] = repository.at(revision).oid
         return {}
 
     def delete_tag(self, request: Request, kind: str, name: str, tag: str) -> dict[str, Any]:
-        if self.visible(kind, name, request).tags.pop(tag, None) is None:
-            raise HubError(404, f"Invalid rev id: {tag}", "RevisionNotFound")
+        del self.visible(kind, name, request).tags[tag]
         return {}
 
 
@@ -363,7 +341,6 @@ def read_card(text: str) -> dict[str, Any]:
 
 REPO = r"/api/(model|dataset|space)s/([^/]+/[^/]+)"
 ROUTES: dict[tuple[str, str], Callable[..., Any]] = {
-    ("GET", r"/api/whoami-v2"): HubServer.whoami,
     ("POST", r"/api/repos/create"): HubServer.create,
     ("POST", r"/api/validate-yaml"): HubServer.validate_yaml,
     ("POST", REPO + r"/hardware"): HubServer.request_hardware,
@@ -464,8 +441,8 @@ class HubHandler(BaseHTTPRequestHandler):
         if self.strikes and self.strikes.kind == "lose":
             return
         headers = dict(headers or {})
-        if status == 200 and (part := re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")):
-            first, last = part_of(part[1], part[2], len(content))
+        if status == 200 and (part := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")):
+            first, last = int(part[1]), min(int(part[2] or len(content)), len(content) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
             status, content = 206, content[first : last + 1]
         fault = self.strikes.kind if self.strikes and status in (200, 206) else None
@@ -483,10 +460,3 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Silent."""
-
-
-def part_of(first: str, last: str, size: int) -> tuple[int, int]:
-    """First and last byte of `bytes=first-last`, or of the last bytes, `bytes=-number`."""
-    if not first:
-        return size - int(last), size - 1
-    return int(first), min(int(last or size), size - 1)
