@@ -13,9 +13,8 @@ from PIL import Image
 from fusion_hub.data import PairedDataset
 from fusion_hub.hub import PublishError
 from fusion_hub.hub.dataset import DatasetInfo, check_dataset, staged_dataset, write_parquet
-from tests.support.hub_server import READ_TOKEN, TOKEN, HubServer
+from tests.support.hub_server import READ_TOKEN, HubServer
 
-FORMATS = ("folder", "parquet")
 SIZE = (24, 16)
 NAMES = {"train": ["00012", "00013", "night street (2)"], "test": ["00099", "Été+1"]}
 EXTENSIONS = (("png", "png"), ("jpg", "tiff"), ("webp", "png"))  # visible, infrared
@@ -107,41 +106,22 @@ def test_every_way_of_reading_gives_the_same_bits(
             assert len(datasets.load_dataset(snapshot, split=split)) == len(expected)
 
 
-def test_one_commit_one_tag_however_often(hub: HubServer, published: dict[str, str]) -> None:
-    assert [hub.repository(f"datasets/tester/{name}").private for name in FORMATS] == [False, True]
-    for name in FORMATS:
-        repository = hub.repository(f"datasets/tester/{name}")
-        assert repository.tags == {"v1": repository.head.oid}
-        assert len(repository.commits) == 2, "that of its creation, and ours; the second time nothing was new"
-
-
 def test_what_is_in_the_repository(hub: HubServer, pairs: Path, published: dict[str, str]) -> None:
-    files = hub.repository("datasets/tester/folder").files
-    assert files["train/infrared/00013.tiff"] == (pairs / "train/ir/00013.tiff").read_bytes()
-    assert files["train/metadata.csv"].decode().splitlines()[:2] == [
-        "infrared_file_name,visible_file_name",
-        "infrared/00012.png,visible/00012.png",
-    ]
-    shards = {path for path in hub.repository("datasets/tester/parquet").files if path.endswith(".parquet")}
-    assert shards == {f"data/{split}-00000-of-00001.parquet" for split in NAMES}
-
-
-def test_card(hub: HubServer, published: dict[str, str]) -> None:
-    for name in FORMATS:
-        card = hub.repository(f"datasets/tester/{name}").files["README.md"].decode()
-        assert "license: cc-by-4.0" in card
-        assert "drawn by a test" in card
-
-
-def test_the_command_says_what_it_uploads(published: dict[str, str]) -> None:
     for name, output in published.items():
+        repository = hub.repository(f"datasets/tester/{name}")
+        assert repository.private is (name == "parquet") and repository.tags == {"v1": repository.head.oid}
+        assert len(repository.commits) == 2, "that of its creation, and ours; the second time nothing was new"
+        card = repository.files["README.md"].decode()
+        assert "license: cc-by-4.0" in card and "drawn by a test" in card
         for words in ("train: 3 pairs", "test: 2 pairs", "infrared: 5 I;16", "README.md", f"tester/{name} at v1"):
             assert words.lower() in output.lower(), output
-        assert TOKEN not in output
-
-
-def test_nothing_is_left_beside_the_folder(pairs: Path, published: dict[str, str]) -> None:
-    assert list(pairs.parent.iterdir()) == [pairs]
+    files = hub.repository("datasets/tester/folder").files
+    assert files["train/infrared/00013.tiff"] == (pairs / "train/ir/00013.tiff").read_bytes()
+    rows = files["train/metadata.csv"].decode().splitlines()[:2]
+    assert rows == ["infrared_file_name,visible_file_name", "infrared/00012.png,visible/00012.png"]
+    shards = {path for path in hub.repository("datasets/tester/parquet").files if path.endswith(".parquet")}
+    assert shards == {f"data/{split}-00000-of-00001.parquet" for split in NAMES}
+    assert list(pairs.parent.iterdir()) == [pairs], "nothing is left beside the folder"
 
 
 # --- faults: a sentence, and nothing uploaded ---
@@ -202,14 +182,11 @@ def test_all_faults_at_once(fresh: Path) -> None:
         assert message in str(refusal.value)
 
 
-def test_a_folder_that_is_none(tmp_path: Path) -> None:
+def test_a_folder_without_pairs_or_files(tmp_path: Path) -> None:
     with pytest.raises(PublishError, match="is not a folder"):
         check_dataset(tmp_path / "missing")
     with pytest.raises(PublishError, match="no visible folder"):
         check_dataset(tmp_path)
-
-
-def test_metadata_with_a_missing_file(tmp_path: Path) -> None:
     make_pairs(tmp_path, ["a"])
     rows = "visible_file_name,infrared_file_name\nvis/a.png,ir/a.png\nvis/b.png,ir/a.png\n"
     (tmp_path / "metadata.csv").write_text(rows)

@@ -162,7 +162,6 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "weights of red-small-msrs are missing .*: restore",
     ),
     "another color": (lambda r: replace(r / "space/README.md", "colorTo: red", "colorTo: crimson"), "crimson"),
-    "no application": (lambda r: replace(r / "space/README.md", "app_file: app.py", "app_file: main.py"), "main.py"),
     "no card": (lambda r: (r / "space/README.md").unlink(), "cannot be assembled.*README.md"),
     "gradio twice": (
         lambda r: replace(r / "space/requirements.txt", "torch==", "gradio==6.31.0\ntorch=="),
