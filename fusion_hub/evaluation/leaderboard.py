@@ -440,15 +440,12 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def read_evaluation(path: Path) -> tuple[list[Row], dict[str, Any]]:
-    """Rows and provenance of one evaluation.
-
-    Args:
-        path: a `summary.json`, or the folder that holds it.
+    """Rows and provenance of one evaluation: a `summary.json`, or the folder that holds it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not an evaluation of a known format, or a number in it is missing, not finite or at odds with
-            the per-image values. The message names the file and the row.
+        ValueError: its format is unknown, or a number in it is missing, not finite or at odds with the per-image
+            values. The message names the file and the row.
     """
     path = path / "summary.json" if path.is_dir() else path
     content = _read_json(path, EVALUATION_FORMAT)

@@ -104,10 +104,9 @@ def _decoded(source: ImageSource, name: str) -> Picture:
 
 
 def baseline_method(name: str, rescale: Rescale = "none") -> Method:
-    """A rule of `fusion_hub.evaluation.baselines`, on the 8-bit luminance of both sources.
+    """A rule of `fusion_hub.evaluation.baselines` on the 8-bit luminance of both sources; ValueError for other names.
 
-    Raises:
-        ValueError: for a name that is not in the table (`guided-filter` and `guided_filter` are one).
+    `guided-filter` and `guided_filter` are one.
     """
     key = name.replace("-", "_")
     if key not in BASELINES:

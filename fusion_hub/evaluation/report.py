@@ -275,10 +275,11 @@ def draw_examples(rows: Sequence[Row], datasets: Sequence[EvaluationSet], images
 
     lines: list[tuple[str, list[tuple[str, Any]]]] = []
     for dataset in datasets:
-        step = max(1, len(dataset.pairs) // EXAMPLES)
-        for pair in dataset.pairs[::step][:EXAMPLES]:
-            pictures = [("visible", pair.visible), ("infrared", pair.infrared)]
-            for row in by_dataset(rows).get(dataset.name, []):
+        own = [row for row in rows if row.dataset == dataset.name]
+        pairs = [pair for pair in dataset.pairs if any(pair.name in row.names for row in own)]  # others may be damaged
+        for pair in pairs[:: max(1, len(pairs) // EXAMPLES)][:EXAMPLES]:
+            pictures: list[tuple[str, Any]] = [("visible", pair.visible), ("infrared", pair.infrared)]
+            for row in own:
                 path = image_path(images, row.method, pair.name, dataset.name)
                 pictures.append((row.method, to_image(read_picture(path)) if path.exists() else None))
             lines.append((f"{dataset.name}\n{pair.name}", pictures))

@@ -53,11 +53,10 @@ class Evaluation:
     """The result of `evaluate`.
 
     Attributes:
-        rows: one for each method and set.
-        metrics: columns of the table.
+        rows, metrics: one row for each method and set, and the columns of the table.
         failures: pairs that could not be measured, and files that could not be paired.
-        sizes: of each set the number of pairs that it should have.
         provenance: everything needed to get the same numbers again.
+        sizes: of each set the number of pairs that it should have.
     """
 
     rows: Sequence[Row]
@@ -122,14 +121,12 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate methods on sets in this process, write the report to `output`, and return it.
 
-    Results under the same method, set and metrics are not measured again. `fusion-hub evaluate` does the same on
-    several processes.
+    Run it again with the same output to measure only what is missing.
 
     Args:
         methods: see `pipeline_method`, `baseline_method`, `folder_method`; average and maximum are added.
         datasets: sets under their names.
         metrics: names in `METRICS`, the columns of the table.
-        output: folder.
         save_images: keep the fused pictures in `output/images`.
         seed: seed of the bootstrap.
         progress: called after each image and method.

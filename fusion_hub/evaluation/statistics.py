@@ -98,15 +98,12 @@ def paired_bootstrap(
     """Mean of paired differences, its 95 % percentile interval, and a two-sided p-value (Efron, 1979).
 
     Args:
-        differences: `(n,)` finite, one for each image, method minus reference; n at least 1.
-        resamples: how often n images are drawn with replacement.
+        differences: `(n,)` finite, one for each image, method minus reference; n at least 1, else ValueError.
+        resamples: how often n images are drawn with replacement; p is never below `2 / (resamples + 1)`.
         seed: comparisons of equal n and seed use the same draws, so they do not depend on what else is compared.
 
     Returns:
-        `(mean, low, high, p)`; p is never below `2 / (resamples + 1)`.
-
-    Raises:
-        ValueError: no differences, or any of them is not finite.
+        `(mean, low, high, p)`.
     """
     if differences.ndim != 1 or len(differences) == 0 or not np.isfinite(differences).all():
         raise ValueError(f"differences has shape {differences.shape}: give one finite value for each image")
@@ -128,20 +125,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 class Resampling:
     """Images and training runs drawn with replacement; every run is measured on the same drawn images.
 
-    Attributes:
-        counts: `(resamples, images)` float64, how often each image is drawn.
+    `counts`, `(resamples, images)` float64, is how often each image is drawn.
     """
 
     def __init__(self, images: int, seed: int = 0, resamples: int = RESAMPLES) -> None:
         self.counts, self._state = _counts(images, seed, resamples)
 
     def interval(self, mean: float, drawn: np.ndarray) -> Interval:
-        """Interval of `mean`, the mean over S runs.
+        """Interval of `mean`, the mean over S runs, from `drawn`, `(resamples, S)`: each run on the drawn images.
 
-        Args:
-            mean: the number itself.
-            drawn: `(resamples, S)`, the number of each run on the drawn images. Runs are drawn again as well: with two
-                or three runs the interval is too narrow, because so few runs say little about their scatter.
+        Runs are drawn again as well: with two or three the interval is too narrow, as they say little of their scatter.
         """
         return percentile_interval(mean, next(self._over_drawn_runs(drawn)))
 
