@@ -279,10 +279,7 @@ def _decoding(name: str) -> Iterator[None]:
 
 
 def from_pil(image: Image.Image, name: str, notes: tuple[str, ...] = ()) -> Picture:
-    """A Pillow image of any mode: upright, deep grays as they are, everything else gray or RGB with or without alpha.
-
-    Raises a `ValueError` if it cannot be decoded.
-    """
+    """A Pillow image of any mode: upright, deep grays as they are, all else gray or RGB with or without alpha."""
     with _decoding(name):
         image.load()
         metadata = metadata_of(image)

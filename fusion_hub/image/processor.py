@@ -395,11 +395,10 @@ def pair_up(visible: ImageInputs, infrared: ImageInputs) -> list[tuple[Any, Any]
         lists.append(list(images) if _is_batch(images) else [images])  # type: ignore[arg-type]
         if not lists[-1]:
             raise ValueError(f"{name} is empty: give at least one image")
-    if len(lists[0]) != len(lists[1]):
-        raise ValueError(
-            f"visible has {len(lists[0])} images and infrared {len(lists[1])}: give one infrared image for each "
-            "visible one, in the same order"
-        )
+    count, others = map(len, lists)
+    if count != others:
+        advice = "give one infrared image for each visible one, in the same order"
+        raise ValueError(f"visible has {count} images and infrared {others}: {advice}")
     return list(zip(*lists, strict=True))
 
 
@@ -420,9 +419,7 @@ def _text(size: tuple[int, int]) -> str:
 
 
 def _exchange_missing(visible: Plane, infrared: Plane) -> np.ndarray | None:
-    """Luminance of the other image where one has no data, NaN elsewhere; the planes get their nearest data there, so
-    that the result does not depend on the fill value.
-    """
+    """Luminance of the other image where one has no data, NaN elsewhere; the planes get their nearest data there."""
     if visible.valid is None and infrared.valid is None:
         return None
     replacement = np.full(visible.values.shape, np.nan, dtype=np.float32)

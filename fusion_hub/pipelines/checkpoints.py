@@ -6,11 +6,12 @@ fused images. Numbers are read from the files beside the weights, so that they c
 
 import json
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+
+from safetensors import safe_open
 
 ROOT = Path(__file__).parents[1] / "pretrained"
 DIFFFUSENET = 'Wang et al., "DiffFuseNet", Pattern Recognition 180, 2026, 114259'
@@ -54,10 +55,8 @@ class Bundled:
         """Number of parameters in the stored weights, from their headers; None if they are not installed."""
         total, files = 0, sorted(self.folder.glob(self._weights))
         for file in files:
-            with file.open("rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))  # of the JSON header that follows
-                header = json.loads(stream.read(length))
-            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+            with safe_open(file, framework="np") as weights:
+                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
         return total if files else None
 
     @property
