@@ -59,11 +59,7 @@ class Shown(NamedTuple):
 
 
 def available_models() -> list[PretrainedInfo]:
-    """Checkpoints whose weights are installed, those for streets first.
-
-    Raises:
-        RuntimeError: there is none.
-    """
+    """Checkpoints whose weights are installed, those for streets first; raises a `RuntimeError` if there is none."""
     if models := [info for info in list_models() if info.available]:
         return sorted(models, key=lambda info: info.name == MEDICAL)
     names = ", ".join(info.name for info in list_models())

@@ -59,11 +59,7 @@ def root() -> Path:
 
 
 def new_folder() -> Path:
-    """An empty folder with an unguessable name for the results of one request.
-
-    Raises:
-        NoRoom: the server keeps as many files as it may.
-    """
+    """An empty folder with an unguessable name for the results of one request; raises `NoRoom` on a full server."""
     if used() > MAX_DISK:
         raise NoRoom
     folder = root() / "fusion_hub_results" / secrets.token_urlsafe(18)

@@ -1,4 +1,4 @@
-"""Commands that were killed at any moment go on with the same command, and leave nothing behind."""
+"""The same command resumes a run that was killed at any moment, and leaves nothing behind."""
 
 import os
 import shutil

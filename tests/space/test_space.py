@@ -164,7 +164,7 @@ def test_a_page_opens_with_its_first_example_or_without(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-def test_the_first_example_makes_way() -> None:
+def test_the_first_example_has_a_lower_priority() -> None:
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
@@ -203,13 +203,13 @@ def test_only_red_has_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def street(height: int = 48, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """A drawn pair: RGB and gray, 8 bits."""
+    """A generated pair: RGB and gray, 8 bits."""
     scene = generate_scene(5, height, width)
     return scene.visible, scene.infrared
 
 
 def fused(visible: Path | str, infrared: Path | str, **options: Any) -> np.ndarray:
-    """What the page gives, read with all bits."""
+    """The result of the page with all its bits."""
     return imagecodecs.imread(fuse.fuse(str(visible), str(infrared), MODEL, **options)[0])
 
 
@@ -267,7 +267,7 @@ def test_ranges_are_those_of_the_pipeline(models: Path, tmp_path: Path) -> None:
             fuse.fuse(visible, warm, MODEL, visible_range=text)  # type: ignore[arg-type]
 
 
-def test_what_is_questionable_is_said(models: Path, tmp_path: Path) -> None:
+def test_warnings_are_shown(models: Path, tmp_path: Path) -> None:
     color, infrared = street()
     visible, flat = save(tmp_path / "v.png", color), save(tmp_path / "flat.png", np.full_like(infrared, 100))
     with pytest.warns(UserWarning, match="constant"):  # a message on the page
@@ -290,7 +290,7 @@ def test_position_and_camera_are_left_out_unless_kept(models: Path, tmp_path: Pa
         assert (b"Camera 7" in Path(result).read_bytes()) == keep
 
 
-def test_formats_are_said_truly() -> None:
+def test_documented_formats_are_complete() -> None:
     assert all(name in (SPACE / "README.md").read_text(encoding="utf-8") for name in READ_FORMATS)
     assert all(name in uploads.FORMATS and name in str(fuse.fuse.__doc__) for name in READ_FORMATS if name != "PPM")
 

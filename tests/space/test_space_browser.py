@@ -25,9 +25,9 @@ TABS = {
     "batch": "Batch",
 }
 PATIENCE = 60_000  # milliseconds; a loaded machine is slow
-LOCAL_SCHEMES = ("blob", "data", "about")  # of addresses that are no request to anybody
+LOCAL_SCHEMES = ("blob", "data", "about")  # of addresses that send no request
 PALE = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
-# Whether all pictures below an element are there and decoded, and their number.
+# Whether an element has at least `count` pictures, all of them decoded.
 DRAWN = """(element, count) => {
     const pictures = [...element.querySelectorAll("img")].filter(picture => picture.checkVisibility());
     return pictures.length >= count && pictures.every(picture => picture.complete && picture.naturalWidth > 0);
@@ -55,7 +55,7 @@ def page(opened: "Visit") -> Iterator[Page]:
 
 
 class Visit:
-    """The open page of a visitor, and whom it asked."""
+    """The open page of a visitor, and the hosts that it sent requests to."""
 
     def __init__(self, page: Page, server: Server) -> None:
         self.page, self.server = page, server
@@ -78,7 +78,7 @@ class Visit:
         self.page.close()
 
     def check(self) -> None:
-        """Nothing went wrong in the page, and it asked nobody but its own server."""
+        """No error in the page, and no request to another server."""
         assert self.hosts == {urlsplit(self.server.url).netloc}
         assert not self.errors
 
@@ -121,7 +121,7 @@ def put(page: Page, place: str, file: Path | bytes) -> None:
 
 
 def empty(page: Page, place: str) -> Locator:
-    """Take the picture out of an input."""
+    """Remove the picture from an input."""
     box = page.locator(f"#{place}")
     if box.get_by_label("Remove Image").count():
         box.get_by_label("Remove Image").click()
@@ -129,18 +129,27 @@ def empty(page: Page, place: str) -> Locator:
     return box
 
 
-def fused_source(page: Page, slider: str) -> str:
+def put_pair(page: Page, pair: tuple[Path, Path], prefix: str = "") -> None:
+    for place, file in zip(("visible", "infrared"), pair, strict=True):
+        put(page, f"{prefix}{place}", file)
+
+
+def captions(page: Page, gallery: str) -> list[str]:
+    return [caption.strip() for caption in page.locator(f"#{gallery} .caption-label").all_inner_texts()]
+
+
+def fused_source(page: Page, slider: str = "slider") -> str:
     return page.locator(f"#{slider} img").last.get_attribute("src") or ""
 
 
-def fuse(page: Page, button: Locator, slider: str = "slider") -> None:
+def fuse(page: Page, button: str = "#fuse", slider: str = "slider") -> None:
     """Start a fusion and wait for its picture, which has a new address each time."""
     before = fused_source(page, slider)
-    button.click()
-    wait_for_new_picture(page, slider, before)
+    page.locator(button).click()
+    wait_for_new_picture(page, before, slider)
 
 
-def wait_for_new_picture(page: Page, slider: str, before: str) -> None:
+def wait_for_new_picture(page: Page, before: str, slider: str = "slider") -> None:
     expect(page.locator(f"#{slider} img").last).not_to_have_attribute("src", before)
     wait_until_drawn(page.locator(f"#{slider}"), 2)
 
@@ -150,7 +159,7 @@ def wait_until_drawn(place: Locator, count: int) -> None:
     place.page.wait_for_function(f"element => ({DRAWN})(element, {count})", arg=place.element_handle())
 
 
-def download(page: Page, button: str, folder: Path) -> np.ndarray:
+def download(page: Page, folder: Path, button: str = "download") -> np.ndarray:
     with page.expect_download() as answer:
         page.locator(f"#{button}").click()
     path = folder / answer.value.suggested_filename
@@ -173,24 +182,19 @@ def open_tab(page: Page, name: str) -> None:
     expect(page.locator(f"#tab_{name}")).to_be_visible()
 
 
-# --- a visit ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_real_pair_is_fused_to_the_pixel(page: Page, data_root: Path, tmp_path: Path) -> None:
     visible = min((data_root / "data/msrs/test/vis").iterdir())
     infrared = data_root / "data/msrs/test/ir" / visible.name
-    put(page, "visible", visible)
-    put(page, "infrared", infrared)
-    fuse(page, page.locator("#fuse"))
+    put_pair(page, (visible, infrared))
+    fuse(page)
 
-    result = download(page, "download", tmp_path)
+    result = download(page, tmp_path)
     np.testing.assert_array_equal(result, expected(visible, infrared, "difffusenet-msrs"))
     np.testing.assert_array_equal(fetched(page, page.locator("#slider img").last), result)
     np.testing.assert_array_equal(fetched(page, page.locator("#slider img").first), np.asarray(Image.open(visible)))
     expect(page.locator("#time")).to_contain_text(re.compile(r"640 x 480 .* \d+\.\d+ s"))
     wait_until_drawn(page.locator("#gallery"), 3)
-    captions = page.locator("#gallery .caption-label").all_inner_texts()
-    assert [caption.strip() for caption in captions] == ["Visible", "Infrared", "Fused"]
+    assert captions(page, "gallery") == ["Visible", "Infrared", "Fused"]
     np.testing.assert_array_equal(fetched(page, page.locator("#gallery img").last), result)
 
 
@@ -208,11 +212,11 @@ def test_a_pair_and_its_result_are_there_from_the_start(browser: Browser, space_
 
 def test_an_example_is_fused_on_click(page: Page, tmp_path: Path) -> None:
     wait_until_drawn(page.locator("#slider"), 2)
-    before = download(page, "download", tmp_path)  # something is there from the start
-    fuse(page, page.get_by_role("button", name="Smoke", exact=True))
+    before = download(page, tmp_path)  # something is there from the start
+    fuse(page, "button:text-is('Smoke')")
     for place in ("visible", "infrared"):
         wait_until_drawn(page.locator(f"#{place}"), 1)
-    after = download(page, "download", tmp_path)
+    after = download(page, tmp_path)
     assert after.shape == before.shape and not np.array_equal(after, before)
 
 
@@ -262,7 +266,7 @@ def test_bad_inputs_give_messages(page: Page, small_pair: tuple[Path, Path], tmp
     page.locator("#fuse").click()
     expect_message(page, "not an image that can be read")
     put(page, "infrared", infrared)
-    fuse(page, page.locator("#fuse"))
+    fuse(page)
 
 
 def expect_message(page: Page, text: str) -> None:
@@ -277,14 +281,13 @@ def expect_message(page: Page, text: str) -> None:
 
 def test_ranges_are_chosen_and_doubts_are_shown(page: Page, small_pair: tuple[Path, Path], tmp_path: Path) -> None:
     visible, infrared = small_pair
-    put(page, "visible", visible)
-    put(page, "infrared", infrared)
+    put_pair(page, (visible, infrared))
     page.locator("#advanced button").first.click()
     field = page.locator("#infrared_range input")
     field.fill("20,90")
     field.press("Enter")
-    fuse(page, page.locator("#fuse"))
-    result = download(page, "download", tmp_path)
+    fuse(page)
+    result = download(page, tmp_path)
     np.testing.assert_array_equal(result, expected(*small_pair, "difffusenet-msrs", infrared_range=(20, 90)))
     field.fill("auto")
     field.press("Enter")
@@ -303,19 +306,17 @@ def test_red_offers_its_steps(page: Page, small_pair: tuple[Path, Path], tmp_pat
     expect(page.locator("#steps")).not_to_be_visible()
     page.locator("#model").get_by_label("red-small-msrs").check()
     page.locator("#steps").get_by_label("1", exact=True).check()
-    put(page, "visible", small_pair[0])
-    put(page, "infrared", small_pair[1])
-    fuse(page, page.locator("#fuse"))
-    result = download(page, "download", tmp_path)
+    put_pair(page, small_pair)
+    fuse(page)
+    result = download(page, tmp_path)
     np.testing.assert_array_equal(result, expected(*small_pair, "red-small-msrs", num_inference_steps=1))
     page.locator("#model").get_by_label("difffusenet-msrs").check()
     expect(page.locator("#steps")).not_to_be_visible()
 
 
 def test_the_pair_is_looked_at_in_the_other_tabs(page: Page, small_pair: tuple[Path, Path]) -> None:
-    put(page, "visible", small_pair[0])
-    put(page, "infrared", small_pair[1])
-    fuse(page, page.locator("#fuse"))
+    put_pair(page, small_pair)
+    fuse(page)
 
     open_tab(page, "more")
     expect(page.locator("#tab_more")).to_contain_text(
@@ -350,13 +351,11 @@ def test_a_head_is_fused_for_research_only(page: Page, tmp_path: Path) -> None:
     pair = tmp_path / "pet.png", tmp_path / "mri.png"
     for path, array in zip(pair, (scene.visible, scene.infrared), strict=True):
         Image.fromarray(array).save(path)
-    put(page, "medical_visible", pair[0])
-    put(page, "medical_infrared", pair[1])
-    fuse(page, page.locator("#medical_fuse"), "medical_slider")
+    put_pair(page, pair, "medical_")
+    fuse(page, "#medical_fuse", "medical_slider")
     wait_until_drawn(page.locator("#medical_gallery"), 3)
-    captions = page.locator("#medical_gallery .caption-label").all_inner_texts()
-    assert [caption.strip() for caption in captions] == ["CT, PET, SPECT", "MRI", "Fused"]
-    result = download(page, "medical_download", tmp_path)
+    assert captions(page, "medical_gallery") == ["CT, PET, SPECT", "MRI", "Fused"]
+    result = download(page, tmp_path, "medical_download")
     np.testing.assert_array_equal(result, expected(*pair, "difffusenet-medical"))
 
 
@@ -408,12 +407,9 @@ def unpacked(server: Server) -> list[Path]:
     return [*server.files.rglob("fusion_hub_batch_*")]
 
 
-# --- for everybody ---------------------------------------------------------------------------------------------------
-
-
 def test_a_keyboard_is_enough(page: Page) -> None:
     wait_until_drawn(page.locator("#slider"), 2)
-    before = fused_source(page, "slider")
+    before = fused_source(page)
     missing = {"visible", "infrared", "model", "fuse", "slider", "left", "download"}
     missing |= {f"tab_{tab}-button" for tab in TABS}
     for _ in range(80):
@@ -425,14 +421,14 @@ def test_a_keyboard_is_enough(page: Page) -> None:
         )
         assert ring != "none" or place not in missing or focused.evaluate("e => e.type") == "radio", f"{place} hides it"
         missing.discard(place)
-        if name == "Smoke" and fused_source(page, "slider") == before:
+        if name == "Smoke" and fused_source(page) == before:
             page.keyboard.press("Enter")
-            wait_for_new_picture(page, "slider", before)
+            wait_for_new_picture(page, before)
             focused.focus()
         if not missing:
             break
     assert not missing, "cannot be reached"
-    assert fused_source(page, "slider") != before
+    assert fused_source(page) != before
 
 
 def test_names_can_be_heard_and_texts_read(page: Page) -> None:
@@ -464,8 +460,8 @@ def test_a_phone_in_the_dark(browser: Browser, space_page: Server) -> None:
             assert not pale, f"in tab {tab}"
             assert phone.evaluate("document.documentElement.scrollWidth") <= 390, f"tab {tab} is wider than the screen"
             ground, text = (
-                np.array([float(value) for value in re.findall(r"[\d.]+", colour)[:3]])
-                for colour in phone.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
+                np.array([float(value) for value in re.findall(r"[\d.]+", color)[:3]])
+                for color in phone.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
             )
             assert ground.max() < 80 and text.min() > 150, f"{tab}: {text} on {ground}"
         open_tab(phone, "fuse")

@@ -1,7 +1,7 @@
-"""The page on ZeroGPU: a stand-in for the package `spaces` that does with functions what that package does there.
+"""The page on ZeroGPU, with a stand-in for the package `spaces` that treats functions as that package does.
 
 It forks a process for each call, sends arguments, results and errors by pickle, and pretends in the server that there
-is CUDA. A real ZeroGPU is not tried.
+is CUDA. A real ZeroGPU is not tested.
 """
 
 import json

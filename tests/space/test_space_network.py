@@ -42,21 +42,21 @@ class Public(BaseHTTPRequestHandler):
             if kind == "slow":
                 time.sleep(3)
         except OSError:
-            pass  # the page has had enough
+            pass  # the page closed the connection
 
     def log_message(self, *_: object) -> None:
-        """Nothing: it would stand between the tests' lines."""
+        """Keep the output of the tests clean."""
 
 
 @pytest.fixture
 def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of such a server; 127.0.0.1 counts as public and nothing else of this machine does."""
-    judge = safehttpx.async_validate_url
+    """The address of such a server; of this machine, only 127.0.0.1 counts as public."""
+    validate = safehttpx.async_validate_url
 
-    async def judged(host: str) -> str:
-        return host if host == "127.0.0.1" else await judge(host)
+    async def validate_or_trust(host: str) -> str:
+        return host if host == "127.0.0.1" else await validate(host)
 
-    monkeypatch.setattr(safehttpx, "async_validate_url", judged)
+    monkeypatch.setattr(safehttpx, "async_validate_url", validate_or_trust)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Public)
     threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -71,7 +71,7 @@ def fetch(url: str, folder: Path) -> str:
 def test_a_picture_is_fetched(public: str, tmp_path: Path, path: str) -> None:
     file = Path(fetch(f"{public}/{path}", tmp_path))
     assert file.read_bytes() == PICTURE
-    assert file.resolve().parent.parent == tmp_path.resolve(), "nowhere but in a folder of its own"
+    assert file.resolve().parent.parent == tmp_path.resolve(), "in a folder of its own"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_addresses_that_are_not_public(tmp_path: Path) -> None:
         assert not [*tmp_path.iterdir()]
 
 
-def test_inputs_fetch_what_they_are_given(public: str, tmp_path: Path) -> None:
+def test_inputs_fetch_addresses_and_take_files(public: str, tmp_path: Path) -> None:
     with gr.Blocks():
         part = gr.Image(type="filepath")
     network.fetch_bounded(part)
