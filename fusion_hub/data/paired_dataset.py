@@ -52,8 +52,10 @@ class PairedDataset:
             source: one of
                 - a folder with a visible and an infrared subfolder (`vis`/`ir` and other common names, any case; CT,
                   PET or SPECT with MRI), whose files belong together by stem, whatever their extensions;
-                - a folder with `metadata.csv` or `metadata.jsonl` that has `visible_file_name` and `infrared_file_name`
-                  columns and, optionally, `name`;
+                - one folder with both images of each pair, distinguished by name: `a_vis` and `a_ir`,
+                  `DJI_0001_V` and `DJI_0001_T`;
+                - a folder with `metadata.csv`, `.tsv`, `.jsonl` or `.json` that has `visible_file_name` and
+                  `infrared_file_name` columns and, optionally, `name`;
                 - a tuple of two folders or two files, `(visible, infrared)`;
                 - a folder with Parquet files that have two image columns, such as a downloaded Hub dataset;
                 - a Hub dataset id, `"owner/name"`, with two image columns;

@@ -4,7 +4,8 @@
 mean. `LEGACY_METRICS` holds what other evaluation suites compute under the same names; nothing computes them unless
 they are named. `TABLES` says which of them a paper's table shows. Equations are in the docstrings of the functions.
 
-To add a metric, write its function and one entry of `_WHOLE`.
+To add a metric, write its function and one entry of `_WHOLE`. Where both sources enter, add one entry of `_PER_SOURCE`,
+and `parts=_of_each(NAME)` where the metric is their sum. CONTRIBUTING.md has a checklist.
 """
 
 import math
