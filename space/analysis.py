@@ -199,7 +199,7 @@ def explain(
         visible_range: the same for the visible image.
 
     Returns:
-        Pictures in the order of the computation, each with a caption of one or two sentences.
+        Pictures in order of computation, each with a caption of one or two sentences.
     """
     options: dict[str, Any] = {"max_pixels": EXPLAIN_MAX_PIXELS, "return_intermediates": True}
     _, intermediates = fuse_pair(visible, infrared, model, infrared_range, visible_range, **options)

@@ -62,7 +62,7 @@ def batch(
         keep_metadata: write position, date and camera of the visible images into the results.
 
     Returns:
-        A zip file with a PNG for each pair in full quality, and `report.csv`.
+        A zip file with a PNG for each pair at full quality, and `report.csv`.
     """
     root().mkdir(parents=True, exist_ok=True)
     with error_messages(), TemporaryDirectory(prefix="fusion_hub_batch_", dir=root()) as folder:

@@ -251,7 +251,7 @@ def as_png(image: Image.Image) -> Image.Image:
 
 
 def save_result(image: Image.Image, path: Path, keep_metadata: bool = False) -> str:
-    """Save the fused image in full quality as PNG; without camera, date and position unless they are to be kept."""
+    """Save the fused image at full quality as PNG; without camera, date and position unless they are to be kept."""
     return str(save_image(as_png(image), path, metadata=keep_metadata))
 
 

@@ -27,52 +27,52 @@ SCRIPT = Path(__file__).with_name("page.js")
 INTRODUCTION = """
 # Fusion Hub
 
-Two cameras, one picture. A **visible** image has colors and textures, but shows no people in darkness, glare or smoke.
+Two cameras, one picture. A **visible** image has colors and textures, but misses people in darkness, glare or smoke.
 An **infrared** image shows their warmth and little else. **Fusion** combines both in one image.
 """
 
 NOTES = """
 Both images must show the same view, pixel by pixel, and have the same size. Formats: {formats}, with 8 or 16 bits per
-channel or floating-point numbers, one picture per file. Limits: {megapixels:.0f} megapixels, {red:.0f} for RED. The
-result is a PNG with the depth of the visible image; floating-point images give 16 bits. Your browser may not show a
+channel or floating-point, one image per file. Limits: {megapixels:.0f} megapixels, {red:.0f} for RED. The
+result is a PNG with the depth of the visible image; floating-point images produce 16-bit output. Your browser may not show a
 TIFF, PGM or JPEG 2000 file in its box, but the page fuses it and shows the result. The server deletes all files after
 an hour.
 """
 
 ADVANCED = """
-A range sets the values of the file that become black and white. **Automatic** suits single images. For a video, or to
-compare images, type two fixed values such as `2600,2800` and press Enter. People share results, so they do not contain
-the position, date and camera of the visible image unless you keep them.
+A range sets which pixel values map to black and white. **Automatic** suits single images. For a video, or to compare
+images, type two fixed values such as `2600,2800` and press Enter. Because results get shared, the location, date and
+camera metadata of the visible image are removed unless you keep them.
 """
 
-OWN_PAIR = "**Your own pair:** put an image into each box, then fuse."
+OWN_PAIR = "**Your own pair:** add an image to each box, then click Fuse."
 
 HINT = "Uses the pair and the model of the tab **Fuse**."
 
 MORE = """
 Does fusion help detection and segmentation? One detector examines the visible, the infrared and the fused image with
 the same threshold. This is an **illustration**, not an evaluation: the detector was trained on ordinary photographs,
-and a detection is not always an object.
+and not every detection is a real object.
 """
 
 MEASURE = """
-The metrics of the papers for this pair, next to two rules without a network: the average of both images, and the
-brighter of both at each pixel. A number that a rule also reaches says little about a method.
+The papers' metrics for this pair, next to two simple baselines: the average of both images, and the brighter of the two
+at each pixel. If a baseline scores as well, the number says little about the method.
 """
 
 HOW = """
 **DiffFuseNet** extracts features of both images, denoises them with one step of a diffusion model, separates what both
-sensors share from what is specific to each, and combines coarse and fine bands by attention. **RED** runs a short
+sensors share from what is specific to each, and combines coarse and fine bands with attention. **RED** runs a short
 reversible diffusion from both images to one. These pictures show what the network computed for this pair.
 """
 
 MEDICAL = """
-CT, PET or SPECT with MRI: registered slices of one head.
+CT, PET or SPECT with MRI: registered slices of the same head.
 
 **Not for clinical use.** A fused image is for research only: it can hide findings and show some that are not there.
 """
 
 BATCH = """
 Up to {pairs} pairs at once: one zip file with the folders `vis` and `ir`, or images named `street.png` and
-`street_ir.png`. You get a zip file with the fused images in full quality and a report.
+`street_ir.png`. You get a zip file with the fused images at full quality and a report.
 """

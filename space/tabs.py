@@ -31,8 +31,8 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
 RANGES = [
     ("Automatic", "auto"),
     ("Full scale", "dtype"),
-    ("Smallest to largest value", "minmax"),
-    ("Percentiles 0.5 to 99.5", "percentile"),
+    ("Minimum to maximum", "minmax"),
+    ("0.5th to 99.5th percentile", "percentile"),
 ]
 STREET_NAMES, MEDICAL_NAMES = ("Visible", "Infrared"), ("CT, PET, SPECT", "MRI")
 
@@ -130,7 +130,7 @@ def more_tab(pair: PairTab) -> None:
     gr.Markdown(style.MORE)
     hint = gr.Markdown(style.HINT)
     with gr.Row(equal_height=True):
-        label = "Threshold: lowest score that counts"
+        label = "Score threshold"
         threshold = gr.Slider(0.1, 0.9, value=0.3, step=0.05, label=label, elem_id="more_threshold")
         button = gr.Button("See more", variant="primary", elem_id="more_run", elem_classes="action")
     summary = gr.Markdown("", elem_id="more_summary")
@@ -163,7 +163,7 @@ def how_tab(pair: PairTab) -> None:
     gr.Markdown(style.HOW)
     hint = gr.Markdown(style.HINT)
     button = gr.Button("Look inside", variant="primary", elem_id="how_run", elem_classes="action")
-    gallery = pictures("how_gallery", "Inside the network, in the order of the computation", columns=4)
+    gallery = pictures("how_gallery", "Inside the network, in order of computation", columns=4)
     button.click(explain, [*pair.pair, *pair.ranges], gallery, api_name="explain", **GPU)
     clear_when_changed(pair, [hint, gallery], [None])
 
@@ -222,7 +222,7 @@ def picture_input(label: str, elem_id: str) -> gr.Image:
 def model_choice(elem_id: str) -> gr.Radio:
     """All installed checkpoints."""
     models = available_models()
-    paces = ["slower" if has_steps(info.name) else "quick" for info in models]
+    paces = ["slower" if has_steps(info.name) else "fast" for info in models]
     choices = [(f"{info.name}: {info.modality}, {pace}", info.name) for info, pace in zip(models, paces, strict=True)]
     return gr.Radio(choices, value=models[0].name, label="Model", elem_id=elem_id)
 
@@ -243,7 +243,7 @@ def advanced(prefix: str, names: tuple[str, str]) -> tuple[gr.Dropdown, gr.Dropd
             options: dict[str, Any] = {"value": "auto", "allow_custom_value": True, "min_width": 150}
             infrared = gr.Dropdown(RANGES, label=f"{names[1]} range", elem_id=f"{prefix}infrared_range", **options)
             visible = gr.Dropdown(RANGES, label=f"{names[0]} range", elem_id=f"{prefix}visible_range", **options)
-        label = "Keep position, date and camera in the result"
+        label = "Keep location, date and camera metadata"
         metadata = gr.Checkbox(False, label=label, elem_id=f"{prefix}keep_metadata")
     return infrared, visible, metadata
 
