@@ -80,7 +80,7 @@ def downstream(
     """Compare detection and segmentation on visible, infrared and fused pictures: a table with conclusions.
 
     All runs of a task must have the same configuration and differ only in input and seed. Numbers are means over the
-    seeds with 95 % intervals over pictures and seeds. Every input is compared with the single pictures, and fusion
+    seeds with 95% intervals over pictures and seeds. Every input is compared with the single pictures, and fusion
     networks with the best rule, picture by picture.
     """
     with exit_codes("no table was written"), tempfile.TemporaryDirectory(prefix="fusion-hub-") as temporary:
@@ -119,7 +119,7 @@ def _print(result: "Results") -> None:
         rows = [report.row_of(part, line[0]) for part in result.parts if part.group == "all"]
         line.append("/".join(dict.fromkeys(report.seeds_of(row) for row in rows if row is not None)))
     heads = [head.replace(" (zero-shot)", "\nzero-shot") for head in heads]
-    title = "Percent, 95 % interval below (over pictures, and seeds where there are several)"
+    title = "Percent, 95% interval below (over pictures, and seeds where there are several)"
     console.print(_table(title, [*heads, "seeds"], lines))
     for part in result.parts:
         family = f", {report.title(part.families[0])}" if len(part.families) == 1 else ""

@@ -98,7 +98,7 @@ def evaluate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure everything again.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
-    """Measure fused images: a table with 95 % intervals, warnings, and everything needed to repeat it.
+    """Measure fused images: a table with 95% intervals, warnings, and everything needed to repeat it.
 
     The picture is measured as it would be saved: 8-bit BT.601 luminance, original size, clamped, not stretched. Every
     table has the rows of average and maximum. A warning says if a result is close to one source, or if a stretch
