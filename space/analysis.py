@@ -9,7 +9,7 @@ from fuse import LANE, as_png, fuse_pair, preview, save_preview
 from gpu import current_device, on_gpu
 from PIL import Image
 from storage import new_folder
-from uploads import LOG, error_messages
+from uploads import LOG, Refusal, error_messages
 
 from fusion_hub import downstream, evaluation
 from fusion_hub.data.pairs import Pair
@@ -84,6 +84,8 @@ def detect(
     Returns:
         The pictures with detections, then with classes where a segmenter is set up; what only the fused one shows.
     """
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        raise Refusal("Unknown threshold", f"The threshold is a number from {MIN_SCORE} to 0.9.")
     fusion, _ = fuse_pair(visible, infrared, model, infrared_range, visible_range)
     pictures = (fusion.visible, fusion.infrared, fusion.fused)
     folder = new_folder()

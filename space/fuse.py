@@ -119,6 +119,8 @@ def fuse_pair(
     Raises:
         Refusal: the images cannot be fused.
     """
+    if model not in (names := [info.name for info in available_models()]):
+        raise Refusal("Unknown model", f"Choose one of {', '.join(names)}.")
     limit = min(max_pixels, RED_MAX_PIXELS) if has_steps(model) else max_pixels
     ranges: dict[str, Any] = {
         "infrared_range": parse_range(infrared_range, "infrared"),
@@ -148,7 +150,7 @@ def fuse_pair(
 
 def parse_steps(model: str, steps: str) -> int | Literal["auto"] | None:
     """Steps as the pipeline takes them; None for models without a choice. Raises `Refusal` for other values."""
-    if steps not in ("all", "auto") and not steps.isdecimal():
+    if not isinstance(steps, str) or (steps not in ("all", "auto") and not steps.isdecimal()):
         raise Refusal("Unknown steps", "Steps are all, auto or a number.")
     if steps == "all" or not has_steps(model):
         return None

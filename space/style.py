@@ -32,11 +32,10 @@ An **infrared** image shows their warmth and little else. **Fusion** combines bo
 """
 
 NOTES = """
-Both images must show the same view, pixel by pixel, and have the same size. Formats: {formats}, with 8 or 16 bits per
-channel or floating-point, one image per file. Limits: {megapixels:.0f} megapixels, {red:.0f} for RED. The
-result is a PNG with the depth of the visible image; floating-point images produce 16-bit output. Your browser may not show a
-TIFF, PGM or JPEG 2000 file in its box, but the page fuses it and shows the result. The server deletes all files after
-an hour.
+Both images must show the same view, pixel by pixel, and have the same size. Formats: {formats}, 8-bit, 16-bit or
+floating-point, one image per file. Limits: {megapixels:.0f} megapixels, {red:.0f} for RED. The result is a PNG with
+the depth of the visible image; floating-point images produce 16-bit output. Your browser may not show a TIFF, PGM or
+JPEG 2000 file in its box, but the page fuses it and shows the result. The server deletes all files after an hour.
 """
 
 ADVANCED = """

@@ -304,6 +304,18 @@ def test_every_function_refuses_bad_input(models: Path, tmp_path: Path) -> None:
                 function(*pair, MODEL)
 
 
+@pytest.mark.parametrize("model", [None, "no-such-model", {}, 7])
+def test_an_api_call_without_a_known_model_is_refused(models: Path, tmp_path: Path, model: Any) -> None:
+    good = save(tmp_path / "good.png", noise())
+    for function in (fuse.fuse, analysis.detect, analysis.measure, analysis.explain):
+        with pytest.raises(gr.Error, match=f"Choose one of .*{MODEL}"):
+            function(good, good, model)
+    with pytest.raises(gr.Error, match="Steps are all, auto or a number"):
+        fuse.fuse(good, good, MODEL, steps=None)  # type: ignore[arg-type]
+    with pytest.raises(gr.Error, match=r"a number from 0\.1 to 0\.9"):
+        analysis.detect(good, good, MODEL, threshold=None)  # type: ignore[arg-type]
+
+
 def test_a_bug_is_reported_without_details(
     example: drawn.Example, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
