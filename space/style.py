@@ -34,8 +34,8 @@ An **infrared** image shows their warmth and little else. **Fusion** combines bo
 NOTES = """
 Both images must show the same view, pixel by pixel, and have the same size. Formats: {formats}, 8-bit, 16-bit or
 floating-point, one image per file. Limits: {megapixels:.0f} megapixels, {red:.0f} for RED. The result is a PNG with
-the depth of the visible image; floating-point images produce 16-bit output. Your browser may not show a TIFF, PGM or
-JPEG 2000 file in its box, but the page fuses it and shows the result. The server deletes all files after an hour.
+the bit depth of the visible image; floating-point images produce 16-bit output. Your browser may not show a TIFF, PGM
+or JPEG 2000 file in its box, but the page fuses it and shows the result. The server deletes all files after an hour.
 """
 
 ADVANCED = """
@@ -46,23 +46,23 @@ camera metadata of the visible image are removed unless you keep them.
 
 OWN_PAIR = "**Your own pair:** add an image to each box, then click Fuse."
 
-HINT = "Uses the pair and the model of the tab **Fuse**."
+HINT = "Uses the pair and the model from the **Fuse** tab."
 
 MORE = """
-Does fusion help detection and segmentation? One detector examines the visible, the infrared and the fused image with
-the same threshold. This is an **illustration**, not an evaluation: the detector was trained on ordinary photographs,
+Does fusion help detection and segmentation? One detector runs on the visible, infrared and fused images with the
+same threshold. This is an **illustration**, not an evaluation: the detector was trained on ordinary photographs,
 and not every detection is a real object.
 """
 
 MEASURE = """
 The papers' metrics for this pair, next to two simple baselines: the average of both images, and the brighter of the two
-at each pixel. If a baseline scores as well, the number says little about the method.
+at each pixel. If a baseline scores just as well, the number says little about the method.
 """
 
 HOW = """
-**DiffFuseNet** extracts features of both images, denoises them with one step of a diffusion model, separates what both
-sensors share from what is specific to each, and combines coarse and fine bands with attention. **RED** runs a short
-reversible diffusion from both images to one. These pictures show what the network computed for this pair.
+**DiffFuseNet** extracts features from both images, denoises them with one step of a diffusion model, separates what
+both sensors share from what is specific to each, and combines coarse and fine bands with attention. **RED** runs a
+short reversible diffusion from both images to one. These pictures show what the network computed for this pair.
 """
 
 MEDICAL = """

@@ -229,7 +229,7 @@ def model_choice(elem_id: str) -> gr.Radio:
 
 def step_choice(model: gr.Radio) -> gr.Radio:
     """The steps of the chosen model, shown where it has a choice."""
-    label, visible = "Diffusion steps: fewer are faster", has_steps(str(model.value))
+    label, visible = "Diffusion steps: fewer is faster", has_steps(str(model.value))
     steps = gr.Radio(step_choices(), value="all", label=label, visible=visible, elem_id="steps")
     model.change(lambda name: gr.update(visible=has_steps(name)), model, steps, **QUIET)
     return steps

@@ -122,7 +122,7 @@ class FolderRecord:
         if differing := [key for key, now in self.settings.items() if key != "version" and before.get(key) != now]:
             key = min(differing, key=lambda key: key == "weights")  # the name of a model says more than its hash
             raise ValueError(
-                f"{self.output} holds pictures made with {key} {_short(before.get(key))}, now it is "
+                f"{self.output} holds pictures made with {key} {_short(before.get(key))}; it is now "
                 f"{_short(self.settings[key])}: {REMEDY}"
             )
 

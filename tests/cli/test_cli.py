@@ -247,19 +247,19 @@ def test_a_folder_holds_no_mixture(pairs: Path, tmp_path: Path, model: str) -> N
     arguments = ("fuse", pairs, "--output", tmp_path / "out", "--model", model)
     run(*arguments, "--limit", 1)
     changes = {
-        "rescale none, now it is minmax": ("--rescale", "minmax"),
-        r"infrared_range null, now it is \[0.0, 99.0\]": ("--infrared-range", "0,99"),
-        "visible_range null, now it is minmax": ("--visible-range", "minmax"),
-        "dtype float32, now it is bfloat16": ("--dtype", "bfloat16"),
-        "seed 0, now it is 3": ("--seed", 3),
-        "tile null, now it is 256": ("--tile", 256),
-        "model .*, now it is .*": ("--model", changed),
+        "rescale none; it is now minmax": ("--rescale", "minmax"),
+        r"infrared_range null; it is now \[0.0, 99.0\]": ("--infrared-range", "0,99"),
+        "visible_range null; it is now minmax": ("--visible-range", "minmax"),
+        "dtype float32; it is now bfloat16": ("--dtype", "bfloat16"),
+        "seed 0; it is now 3": ("--seed", 3),
+        "tile null; it is now 256": ("--tile", 256),
+        "model .*; it is now .*": ("--model", changed),
     }
     for message, change in changes.items():
         result = run(*arguments, *change)
         assert result.exit_code == 2 and stems(tmp_path / "out") == ["a"]
         assert re.search(rf"holds pictures made with {message}: give another folder.*--overwrite", result.stderr)
-    assert run(*arguments, "--overwrite", *changes["seed 0, now it is 3"]).exit_code == 0
+    assert run(*arguments, "--overwrite", *changes["seed 0; it is now 3"]).exit_code == 0
 
 
 def test_pictures_of_unknown_origin_are_not_taken_for_done(pairs: Path, tmp_path: Path, model: str) -> None:
