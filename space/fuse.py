@@ -119,7 +119,7 @@ def fuse_pair(
     Raises:
         Refusal: the images cannot be fused.
     """
-    if model not in (names := [info.name for info in available_models()]):
+    if model not in (names := [info.name for info in list_models()]):
         raise Refusal("Unknown model", f"Choose one of {', '.join(names)}.")
     limit = min(max_pixels, RED_MAX_PIXELS) if has_steps(model) else max_pixels
     ranges: dict[str, Any] = {
