@@ -172,7 +172,7 @@ def clear_when_changed(pair: PairTab, parts: list[Any], empty: list[Any]) -> Non
     """Clear the results of a tab when another pair is chosen; once fused, the hint (first of `parts`) names it."""
 
     def named(shown: Shown | None) -> tuple[Any, ...]:
-        return (f"The pair: {shown.title}." if shown else style.HINT, *empty)
+        return (f"Pair: {shown.title}." if shown else style.HINT, *empty)
 
     gr.on([part.input for part in (*pair.pair, *pair.ranges)], lambda: (style.HINT, *empty), None, parts, **QUIET)
     for success in pair.fused:

@@ -206,7 +206,7 @@ def test_a_pair_and_its_result_are_there_from_the_start(browser: Browser, space_
         assert left is not None and right is not None and max(left["y"], right["y"]) < 400
         expect(visit.page.locator("#time")).to_contain_text("Look at the people")
         open_tab(visit.page, "more")
-        expect(visit.page.locator("#tab_more")).to_contain_text("The pair: night_street.png")
+        expect(visit.page.locator("#tab_more")).to_contain_text("Pair: night_street.png")
         visit.check()
 
 
@@ -320,7 +320,7 @@ def test_the_pair_is_looked_at_in_the_other_tabs(page: Page, small_pair: tuple[P
 
     open_tab(page, "more")
     expect(page.locator("#tab_more")).to_contain_text(
-        "The pair: street.png and street_ir.png, fused by difffusenet-msrs"
+        "Pair: street.png and street_ir.png, fused by difffusenet-msrs"
     )
     page.locator("#more_run").click()
     expect(page.locator("#more_summary")).to_contain_text(re.compile(r"detector|fused", re.IGNORECASE))
@@ -341,7 +341,7 @@ def test_the_pair_is_looked_at_in_the_other_tabs(page: Page, small_pair: tuple[P
     empty(page, "infrared")
     open_tab(page, "measure")
     expect(page.locator("#measure_notes")).not_to_contain_text("Guard rails")  # nothing of a pair that is gone
-    expect(page.locator("#tab_measure")).not_to_contain_text("The pair:")
+    expect(page.locator("#tab_measure")).not_to_contain_text("Pair:")
 
 
 def test_a_head_is_fused_for_research_only(page: Page, tmp_path: Path) -> None:
