@@ -319,9 +319,7 @@ def test_the_pair_is_looked_at_in_the_other_tabs(page: Page, small_pair: tuple[P
     fuse(page)
 
     open_tab(page, "more")
-    expect(page.locator("#tab_more")).to_contain_text(
-        "Pair: street.png and street_ir.png, fused by difffusenet-msrs"
-    )
+    expect(page.locator("#tab_more")).to_contain_text("Pair: street.png and street_ir.png, fused by difffusenet-msrs")
     page.locator("#more_run").click()
     expect(page.locator("#more_summary")).to_contain_text(re.compile(r"detector|fused", re.IGNORECASE))
 
