@@ -8,16 +8,7 @@ import torch
 from torch import Tensor
 
 from fusion_hub.models import DIFFFUSENET_VARIANTS, DiffFuseNetModel, DiffFuseNetOutput
-from tests.support.tiny import TINY, tiny_pipeline
-
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "without D2FE": {"use_d2fe": False},
-    "without EDFD": {"use_edfd": False},
-    "Haar alone": {"frequency": "haar"},
-    "no bands": {"frequency": "none"},
-    "bands added": {"cross_frequency": "add"},
-}
+from tests.support.tiny import ABLATIONS, TINY, tiny_pipeline
 
 
 def random_model(**settings: Any) -> DiffFuseNetModel:

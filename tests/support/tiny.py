@@ -1,5 +1,7 @@
 """A DiffFuseNet of a few thousand parameters for the tests of pipelines."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -16,6 +18,16 @@ TINY = {
     "attention_window": 4,
     "inference_timestep": 20,
 }
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "without D2FE": {"use_d2fe": False},
+    "without EDFD": {"use_edfd": False},
+    "Haar alone": {"frequency": "haar"},
+    "no bands": {"frequency": "none"},
+    "bands added": {"cross_frequency": "add"},
+}
+"""The networks of the paper's ablation study, as settings of `DiffFuseNetModel`."""
 
 
 def tiny_pipeline(**settings: object) -> DiffFuseNetPipeline:

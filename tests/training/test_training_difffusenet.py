@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fusion_hub import DiffFuseNetPipeline
 from fusion_hub.training import Source, Trainer, TrainingConfig, mixed_seed
 from fusion_hub.training.difffusenet import DiffFuseNetConfig, DiffFuseNetTask, DiffFuseNetTraining
+from tests.support.tiny import ABLATIONS
 from tests.support.training_runs import (
     assert_resumes,
     assert_same_gradients,
@@ -25,15 +26,7 @@ from tests.support.training_toy import launch, toy_config
 
 CROP = 48
 STEPS = 12
-SWITCHES: dict[str, dict[str, Any]] = {
-    "full": {},
-    "without D2FE": {"use_d2fe": False},
-    "without EDFD": {"use_edfd": False},
-    "Haar alone": {"frequency": "haar"},
-    "no bands": {"frequency": "none"},
-    "bands added": {"cross_frequency": "add"},
-    "one stage": {"two_stage": False},
-}
+SWITCHES = {**ABLATIONS, "one stage": {"two_stage": False}}
 
 
 def run_config(output: Path, **values: Any) -> TrainingConfig:
