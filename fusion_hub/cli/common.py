@@ -49,6 +49,7 @@ def refuse_file(output: Path | None) -> None:
 
 
 def message_of(error: BaseException) -> str:
+    """The text of an error, or its class name where it has none."""
     return str(error).strip() or type(error).__name__
 
 
@@ -163,6 +164,7 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 @contextmanager
 def progress_bar(title: str, total: int | None, shown: bool) -> "Iterator[tuple[Progress, Any]]":
+    """A bar with elapsed and remaining time on stderr, and its task; `total` is None for streams of unknown length."""
     from rich import progress
     from rich.console import Console
 

@@ -281,6 +281,7 @@ def label_boxes(point: Point) -> Iterator[tuple[tuple[float, float, str], Box]]:
 
 
 def overlap(one: Box, other: Box) -> bool:
+    """Whether two boxes `(left, top, right, bottom)`, in pixels of the plot, share any area."""
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 

@@ -79,6 +79,7 @@ def escape(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
+    """The text with the special characters of LaTeX escaped."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(special.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def start_accelerator(config: TrainingConfig, find_unused_parameters: bool) -> "Accelerator":
+    """The accelerator of a run; raises a ConfigError if the launcher or the tracker does not fit the configuration."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration, is_tensorboard_available
 
