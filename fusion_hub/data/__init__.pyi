@@ -14,6 +14,7 @@ from .crops import CropSource, PairCrops
 from .layouts import METADATA_FILES, SPLIT_NAMES, file_pair, find_splits, holds_parquet, safe_name
 from .paired_dataset import PairedDataset
 from .pairs import READ_ERRORS, ImageSource, Overlap, Pair, PairReport, inspect_picture, load_picture, some, source_file
+from .samples import SamplePair, sample_pairs
 from .synthetic import GeneratedPair, generate_scene, generated_pairs
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "PairCrops",
     "PairReport",
     "PairedDataset",
+    "SamplePair",
     "file_pair",
     "find_boxes",
     "find_labels",
@@ -45,6 +47,7 @@ __all__ = [
     "load_picture",
     "safe_name",
     "same_class",
+    "sample_pairs",
     "some",
     "source_file",
     "union_boxes",
