@@ -1,5 +1,5 @@
-"""The command line: `fusion-hub fuse`, `evaluate`, `leaderboard`, `downstream`, `export-yolo`, `models`, `publish`,
-`publish-dataset` and `publish-space`, each a module here.
+"""The command line: `fusion-hub sample`, `fuse`, `evaluate`, `leaderboard`, `downstream`, `export-yolo`, `models`,
+`publish`, `publish-dataset` and `publish-space`, each a module here.
 
 Exit codes: 0 success; 1 a pair or the whole run failed; 2 wrong use of the command; 130 stopped by the user. Heavy
 libraries are loaded on first use, so that `--help` answers at once.
@@ -10,17 +10,18 @@ from typing import Annotated
 import typer
 
 from fusion_hub import __version__
-from fusion_hub.cli import downstream, evaluate, export_yolo, fuse, leaderboard, models, publish
+from fusion_hub.cli import downstream, evaluate, export_yolo, fuse, leaderboard, models, publish, sample
 
 app = typer.Typer(
     name="fusion-hub",
     help="Fuse registered infrared-visible and medical image pairs.",
-    epilog="Start with: fusion-hub fuse VISIBLE INFRARED --output OUT",
+    epilog="Start with: fusion-hub sample",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(epilog=sample.EXAMPLES)(sample.sample)
 app.command(epilog=fuse.EXAMPLES)(fuse.fuse)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)

@@ -14,13 +14,14 @@ from .crops import CropSource, PairCrops
 from .layouts import METADATA_FILES, SPLIT_NAMES, file_pair, find_splits, holds_parquet, safe_name
 from .paired_dataset import PairedDataset
 from .pairs import READ_ERRORS, ImageSource, Overlap, Pair, PairReport, inspect_picture, load_picture, some, source_file
-from .samples import SamplePair, sample_pairs
+from .samples import SAMPLE_FOLDERS, SamplePair, sample_pairs, write_samples
 from .synthetic import GeneratedPair, generate_scene, generated_pairs
 
 __all__ = [
     "IGNORED",
     "METADATA_FILES",
     "READ_ERRORS",
+    "SAMPLE_FOLDERS",
     "SPLIT_NAMES",
     "BoxedPair",
     "Boxes",
@@ -51,4 +52,5 @@ __all__ = [
     "some",
     "source_file",
     "union_boxes",
+    "write_samples",
 ]

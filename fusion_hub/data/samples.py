@@ -1,7 +1,15 @@
 """The sample pairs in the package: drawn by us, for first steps, the examples of the page and the documentation."""
 
+import io
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from PIL import Image, ImageSequence
+
+from fusion_hub.data.synthetic import SCENE_CLASSES, ScenePicture, generated_pairs
+from fusion_hub.files import write_aside
 
 _FOLDER = Path(__file__).with_name("samples")
 _STREET, _MEDICAL = "difffusenet-msrs", "difffusenet-medical"
@@ -11,7 +19,7 @@ class SamplePair(NamedTuple):
     """A drawn pair.
 
     Attributes:
-        name: stem of the visible file, such as "night".
+        name: one word, such as "night".
         label: a title of a few words.
         description: one sentence on what to look at.
         model: the bundled checkpoint for it.
@@ -41,7 +49,81 @@ def sample_pairs() -> list[SamplePair]:
         ("pet", "PET + MRI", "The colors are the uptake of the PET, and the lines are the anatomy of the MRI."),
         ("spect", "SPECT + MRI", "The coarse uptake of the SPECT gets the fine anatomy of the MRI."),
     )
-    return [
-        *(SamplePair(*row, _STREET, _FOLDER / f"{row[0]}.jpg", _FOLDER / f"{row[0]}_ir.png") for row in streets),
-        *(SamplePair(*row, _MEDICAL, _FOLDER / f"{row[0]}.png", _FOLDER / f"{row[0]}_mri.png") for row in scans),
-    ]
+    pairs = [SamplePair(*row, _STREET, _FOLDER / f"{row[0]}.jpg", _FOLDER / f"{row[0]}_ir.png") for row in streets]
+    for number, row in enumerate(scans, start=1):
+        files = (_FOLDER / f"brain{number}_{suffix}.png" for suffix in (row[0], "mri"))
+        pairs.append(SamplePair(*row, _MEDICAL, *files))
+    return pairs
+
+
+SAMPLE_FOLDERS = {
+    "street": "night.jpg with night_ir.png, and four more; raw16_ir.png holds raw 16-bit counts",
+    "medical": "brain1_ct.png, brain2_pet.png and brain3_spect.png, each with its MRI",
+    "clip": "ten frames of a video, as the folders visible/ and infrared/",
+    "unregistered": "two cameras with different views, which must be aligned before fusion",
+    "dataset": "train/ and val/ with vis/, ir/, boxes/ and label/, for training and evaluation",
+}
+"""What `write_samples` writes."""
+
+
+def write_samples(folder: Path) -> None:
+    """Write the samples into a folder: pairs, a clip, an unregistered pair and a small data set, 4 MB in all.
+
+    Raises:
+        FileExistsError: a file of this name is there with other content; nothing is written then.
+        OSError: the folder cannot be written.
+    """
+    files = {folder / name: content for name, content in _sample_files()}
+    for path, content in files.items():
+        if path.exists() and (not path.is_file() or path.read_bytes() != content):
+            raise FileExistsError(f"{path} exists and is not the sample: choose another folder, or move it away")
+    for path, content in files.items():
+        if not path.exists():
+            with write_aside(path) as aside:
+                aside.write_bytes(content)
+
+
+def _sample_files() -> Iterator[tuple[str, bytes]]:
+    """The path in the folder, and the content of each file."""
+    for pair in sample_pairs():
+        for file in (pair.visible, pair.infrared):
+            yield f"{'street' if pair.model == _STREET else 'medical'}/{file.name}", file.read_bytes()
+    for name, band, mode in (("clip", "visible", "RGB"), ("clip_ir", "infrared", "L")):
+        with Image.open(_FOLDER / f"{name}.webp") as clip:
+            for number, frame in enumerate(ImageSequence.Iterator(clip)):
+                yield f"clip/{band}/{number:04d}.png", _png(frame.convert(mode))
+    yield "unregistered/visible.jpg", (_FOLDER / "day.jpg").read_bytes()
+    with Image.open(_FOLDER / "day_ir.png") as infrared:  # a narrower view, on fewer pixels
+        narrow = infrared.resize((320, 256), Image.Resampling.BICUBIC, box=(70, 84, 550, 468))
+    yield "unregistered/infrared.png", _png(narrow)
+    # Scenes of even seeds share no picture with those of odd seeds.
+    for split, count, seed in (("train", 9, 0), ("val", 6, 1)):
+        yield from _dataset_files(f"dataset/{split}", generated_pairs(count, seed, 240, 320))
+
+
+def _dataset_files(folder: str, pairs: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    """Pictures, class maps and COCO boxes of scenes."""
+    boxes: dict[str, list[dict[str, Any]]] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(SCENE_CLASSES)],
+    }
+    for number, pair in enumerate(pairs):
+        source: ScenePicture = pair["visible"]
+        scene = source.scene()
+        for band, pixels in (("vis", scene.visible), ("ir", scene.infrared), ("label", scene.classes)):
+            assert pixels is not None  # brains have no classes; they are not in the data set
+            yield f"{folder}/{band}/{pair['name']}.png", _png(Image.fromarray(pixels))
+        image = {"id": number, "file_name": f"{pair['name']}.png", "width": source.width, "height": source.height}
+        boxes["images"].append(image)
+        for label, left, top, right, bottom in scene.boxes:
+            box = [round(value, 1) for value in (left, top, right - left, bottom - top)]
+            row = {"id": len(boxes["annotations"]), "image_id": number, "category_id": SCENE_CLASSES.index(label)}
+            boxes["annotations"].append({**row, "bbox": box})
+    yield f"{folder}/boxes/boxes.json", json.dumps(boxes, indent=1).encode()
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

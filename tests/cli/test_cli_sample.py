@@ -1,0 +1,23 @@
+"""`fusion-hub sample`: what it prints is there, and a refusal is one sentence."""
+
+import shlex
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from fusion_hub import cli
+
+
+def test_sample(tmp_path: Path) -> None:
+    folder = tmp_path / "first steps"
+    result = CliRunner().invoke(cli.app, ["sample", str(folder)])
+    assert result.exit_code == 0, result.output
+    *listed, following = result.stdout.splitlines()
+    assert all(Path(line.split("  ")[0]).is_dir() for line in listed) and len(listed) == 5
+    _, _, command, visible, infrared, *_ = shlex.split(following)
+    assert command == "fuse" and Path(visible).is_file() and Path(infrared).is_file()
+
+    (folder / "street" / "day.jpg").write_bytes(b"mine")
+    refused = CliRunner().invoke(cli.app, ["sample", str(folder)])
+    assert refused.exit_code == 1 and refused.stderr.count("\n") == 1 and "day.jpg exists" in refused.stderr
+    assert CliRunner().invoke(cli.app, ["sample", str(folder / "street" / "day.jpg")]).exit_code == 2
