@@ -6,7 +6,7 @@ agree the result is exactly theirs, where they differ a little the change is smo
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 TileFunction = Callable[[Tensor, Tensor, "Window"], Tensor]
-Progress = Callable[[Iterable["Window"]], Iterable["Window"]]
 Image = TypeVar("Image", np.ndarray, Tensor)
 
 
@@ -134,7 +133,6 @@ def run_tiled(
     overlap: int,
     multiple: int,
     margin: int | None = None,
-    progress: Progress | None = None,
 ) -> Tensor:
     """Run `fn` on overlapping tiles and blend the results into one image.
 
@@ -149,7 +147,6 @@ def run_tiled(
         margin: pixels along a tile's inner borders that are thrown away; a network whose receptive field reaches no
             further than this gives the same image with and without tiles. At most `overlap // 2`; the rest of the
             overlap is the cross-fade. Default `overlap // 4`.
-        progress: wraps the windows to show progress: `tqdm`, or a pipeline's `progress_bar`.
 
     Returns:
         `(B, C, H, W)`, float32, on the device of `visible`, not clamped.
@@ -171,7 +168,7 @@ def run_tiled(
     column_weights = _axis_weights(width, tile, overlap, multiple, margin)
 
     output: Tensor | None = None
-    for window in windows if progress is None else progress(windows):
+    for window in windows:
         part = (..., window.rows, window.columns)
         result = fn(visible[part], infrared[part], window)
         if result.ndim != 4 or result.shape[-2:] != (window.height, window.width):
@@ -185,8 +182,7 @@ def run_tiled(
         rows = row_weights[window.top].to(output.device)
         columns = column_weights[window.left].to(output.device)
         output[part] += result.to(output) * rows[:, None] * columns
-    if output is None:  # a progress wrapper that passes nothing on
-        raise ValueError("progress must pass on every window that it is given, got none back")
+    assert output is not None  # there is at least one window
     return output
 
 

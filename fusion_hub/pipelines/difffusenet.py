@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
@@ -9,7 +10,7 @@ from fusion_hub.image.luminance import ValueRange
 from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import Window
 from fusion_hub.models.difffusenet import DiffFuseNetModel
-from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, pair_noise
+from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, Steps, pair_noise
 
 
 class DiffFuseNetPipeline(FusionPipeline):
@@ -41,6 +42,13 @@ class DiffFuseNetPipeline(FusionPipeline):
     def check_steps(self, num_inference_steps: Any) -> None:
         last = max(self.model.config.inference_timestep, 1)
         self._check_steps(num_inference_steps, last, "the inference_timestep of the model, or None for 1")
+
+    def count_steps(self, num_inference_steps: Steps) -> int:
+        return cast(int, num_inference_steps or 1) if self.model.config.use_d2fe else 1
+
+    @property
+    def step_network(self) -> torch.nn.Module | None:
+        return self.model.denoiser if self.model.config.use_d2fe else None
 
     def get_timesteps(self, num_inference_steps: int) -> tuple[int, ...]:
         """Evenly spaced steps from the model's `inference_timestep` down; 0, the clean end, is left out."""

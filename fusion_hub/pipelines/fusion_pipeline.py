@@ -5,10 +5,10 @@ its network on a luminance pair.
 """
 
 import math
+import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
@@ -23,7 +23,7 @@ from fusion_hub import __version__
 from fusion_hub.image.luminance import ValueRange, check_range
 from fusion_hub.image.picture import InputWarning
 from fusion_hub.image.processor import FusionImageProcessor, PairContext, check_output, pair_up
-from fusion_hub.image.tiling import Window, crop_to, pad_to_multiple, run_tiled
+from fusion_hub.image.tiling import Window, crop_to, pad_to_multiple, run_tiled, tile_windows
 from fusion_hub.models.layers import map_tensors
 from fusion_hub.pipelines.loading import PortablePipeline
 
@@ -71,11 +71,68 @@ class Batch(NamedTuple):
     seeds: tuple[int, ...]
 
 
+class StepCounter:
+    """The progress bar of one call: an evaluation of the diffusion model for each pair, tile and step.
+
+    The bar opens when the first pair has been read, and only if there is more than one evaluation. Pairs that have not
+    been read yet count as if they had the size of the last one that was.
+
+    Args:
+        network: the module that runs once in each step.
+        open_bar: a pipeline's `progress_bar`.
+        num_pairs: in the call.
+    """
+
+    def __init__(self, network: torch.nn.Module | None, open_bar: Callable[..., Any], num_pairs: int) -> None:
+        self.network, self.open_bar, self.unread = network, open_bar, num_pairs
+        self.bar: Any = None
+        self.expected = self.pairs = self.steps = self.done = 0
+        self.thread = threading.get_ident()
+
+    def __enter__(self) -> "StepCounter":
+        self.hook = None if self.network is None else self.network.register_forward_hook(self._end_step)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.hook is not None:
+            self.hook.remove()
+        if self.bar is not None:
+            self.bar.close()
+
+    def begin(self, pairs: int, tiles: int, steps: int) -> None:
+        """Start a batch of pairs that are fused in so many tiles each."""
+        self.pairs, self.steps, self.done = pairs, steps, 0
+        self.unread -= pairs
+        self.expected += pairs * tiles * steps
+        total = self.expected + self.unread * tiles * steps
+        if self.bar is None and total > 1:
+            self.bar = self.open_bar(total=total)
+        elif self.bar is not None and self.bar.total != total:
+            self.bar.total = total
+            self.bar.refresh()
+
+    def _end_step(self, *_: object) -> None:
+        # A compiled network counts whole tiles. Other threads may run the same network for calls of their own.
+        if not torch.compiler.is_compiling() and threading.get_ident() == self.thread and self.done < self.steps:
+            self.done += 1
+            self._advance(1)
+
+    def end_tile(self) -> None:
+        """Count the steps of a tile that its network did not run, or not visibly."""
+        self._advance(self.steps - self.done)
+        self.done = 0
+
+    def _advance(self, steps: int) -> None:
+        if self.bar is not None:
+            self.bar.update(steps * self.pairs)
+
+
 class FusionPipeline(PortablePipeline):
     """Base class of the fusion pipelines; `FusionPipeline.from_pretrained` loads any of them.
 
     A subclass registers a component `model`, sets `image_processor` and implements [`fuse_luminance`] and
-    [`check_steps`]. Of the model this class needs `multiple`, `tile_multiple` and `receptive_margin`, all in pixels.
+    [`check_steps`]; for the progress bar [`count_steps`] and `step_network`. Of the model this class needs `multiple`,
+    `tile_multiple` and `receptive_margin`, all in pixels.
     """
 
     model_cpu_offload_seq = "model"  # type: ignore[assignment]  # diffusers declares its default, None
@@ -110,6 +167,15 @@ class FusionPipeline(PortablePipeline):
     def check_steps(self, num_inference_steps: Any) -> None:
         """Raise a `ValueError` that names the value and the limits if the model cannot run so many steps."""
         raise NotImplementedError(f"{type(self).__name__} must implement check_steps")
+
+    def count_steps(self, num_inference_steps: Steps) -> int:
+        """Most evaluations of the diffusion model for one tile, for the progress bar."""
+        return 1
+
+    @property
+    def step_network(self) -> torch.nn.Module | None:
+        """The part of the model that runs once in each of these steps; None where there is none."""
+        return None
 
     def _check_steps(self, steps: Any, last: int, meaning: str) -> None:
         if steps is not None and not (is_whole_number(steps) and 1 <= steps <= last):
@@ -230,7 +296,8 @@ class FusionPipeline(PortablePipeline):
 
         images: list[Any] = [None] * len(pairs)
         inner: Any = None
-        with self.progress_bar(total=len(pairs)) if len(pairs) > 1 else nullcontext() as bar:
+        steps = self.count_steps(num_inference_steps)
+        with StepCounter(self.step_network, self.progress_bar, len(pairs)) as counter:
             # 2. Read pairs as luminance in [0, 1] and collect those of one size: 2 x [N, 1, H, W].
             for batch in self._batches(pairs, seeds, batch_size, infrared_range, visible_range):
                 sampling = Sampling(num_inference_steps, noise_strength, batch.seeds)
@@ -244,6 +311,10 @@ class FusionPipeline(PortablePipeline):
                 side, overlap = self._tiling(window.height, window.width, tile, tile_overlap)
 
                 # 4. Diffuse and fuse, whole or in tiles: 2 x [N, 1, H', W'] -> [N, 1, H', W'].
+                grid = self.model.tile_multiple
+                tiles = len(tile_windows(window.height, window.width, side, overlap, grid)) if side else 1
+                counter.begin(len(positions), tiles, steps)
+                fuse = partial(self._fuse, sampling=sampling, counter=counter)
                 if return_intermediates and side > 0:
                     raise ValueError(
                         f"return_intermediates=True was given for an image of {size[1]}x{size[0]} (width x height), "
@@ -254,19 +325,12 @@ class FusionPipeline(PortablePipeline):
                     inner = self.fuse_luminance(seen, warm, window, sampling, return_intermediates=True)
                     inner = map_tensors(inner, partial(_crop_cells, size=size, padded=window.height))
                     fused = inner.fused
+                    counter.end_tile()
                 elif side == 0:
-                    fused = self._fuse(seen, warm, window, sampling=sampling)
+                    fused = fuse(seen, warm, window)
                 else:
-                    fused = run_tiled(
-                        partial(self._fuse, sampling=sampling),
-                        seen,
-                        warm,
-                        tile=side,
-                        overlap=overlap,
-                        multiple=self.model.tile_multiple,
-                        margin=self._margin(side, overlap),
-                        progress=self.progress_bar if len(pairs) == 1 else None,
-                    )
+                    margin = self._margin(side, overlap)
+                    fused = run_tiled(fuse, seen, warm, tile=side, overlap=overlap, multiple=grid, margin=margin)
                 del seen, warm  # a very large pair is no longer needed
 
                 # 5. Crop the padding: [N, 1, H', W'] -> [N, 1, H, W].
@@ -278,8 +342,6 @@ class FusionPipeline(PortablePipeline):
                     images[position] = image
                     if output_type == "pil":
                         image.info.update(fusion_hub=self._signature, notes=context.notes)
-                if bar is not None:
-                    bar.update(len(positions))
 
         # 7. Offload all models; join arrays of one shape: [B, H, W, C] or [B, C, H, W].
         self.maybe_free_model_hooks()
@@ -351,8 +413,12 @@ class FusionPipeline(PortablePipeline):
             return 0, 0
         return side, self.automatic_overlap(side) if tile_overlap is None else int(tile_overlap)
 
-    def _fuse(self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling) -> Tensor:
-        return self.fuse_luminance(visible, infrared, window, sampling).to("cpu", torch.float32)
+    def _fuse(
+        self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling, counter: StepCounter
+    ) -> Tensor:
+        fused = self.fuse_luminance(visible, infrared, window, sampling).to("cpu", torch.float32)
+        counter.end_tile()
+        return fused
 
     def _margin(self, tile: int, overlap: int) -> int | None:
         """Pixels along a tile's inner borders that are thrown away; None for a long fade where tiles differ."""

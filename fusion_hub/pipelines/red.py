@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from fusion_hub.image.luminance import ValueRange
 from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import Window
 from fusion_hub.models.red import REDModel
-from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, is_whole_number
+from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, Steps, is_whole_number
 
 MAX_TILE_SIZE = 4096  # pixels
 EXACT_TILE = 1024  # pixels; needs less memory than the largest image that is run whole, the next line
@@ -65,6 +66,13 @@ class REDPipeline(FusionPipeline):
             last = self.model.config.num_steps
             meaning = f"the num_steps that the model was trained with, 'auto', or None for {last}"
             self._check_steps(num_inference_steps, last, meaning)
+
+    def count_steps(self, num_inference_steps: Steps) -> int:
+        return int(num_inference_steps) if isinstance(num_inference_steps, Integral) else self.model.config.num_steps
+
+    @property
+    def step_network(self) -> torch.nn.Module | None:
+        return self.model.unet
 
     @property
     def whole_image_limit(self) -> int:

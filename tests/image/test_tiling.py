@@ -119,20 +119,6 @@ def test_batch_channels_and_half_precision_results() -> None:
     torch.testing.assert_close(result, torch.cat([images, 1 - images], 1), atol=1 / 256, rtol=0)
 
 
-def test_progress_wraps_the_windows() -> None:
-    seen: list[Window] = []
-
-    def progress(windows):
-        assert len(windows) == 4  # tqdm takes its total from here
-        for window in windows:
-            seen.append(window)
-            yield window
-
-    image = torch.rand(1, 1, 100, 100)
-    run_tiled(lambda v, i, w: v, image, image, tile=64, overlap=16, multiple=16, progress=progress)
-    assert seen == tile_windows(100, 100, 64, 16, 16)
-
-
 def test_small_image_is_one_window() -> None:
     assert tile_windows(50, 64, 64, 16, 16) == [Window(0, 0, 50, 64)]
     assert [(w.top, w.left) for w in tile_windows(50, 65, 64, 16, 16)] == [(0, 0), (0, 16)]

@@ -2,6 +2,8 @@
 
 import io
 import itertools
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -313,13 +315,42 @@ def test_cuda_equals_cpu(any_pipe: FusionPipeline) -> None:
 # --- progress and errors ---
 
 
-@pytest.mark.parametrize(("count", "size", "shown"), [(1, (48, 64), False), (3, (48, 64), True), (1, (48, 200), True)])
-def test_progress_only_for_more_than_one_unit_of_work(count: int, size: tuple[int, int], shown: bool) -> None:
-    pipe, text = tiny_pipeline(), io.StringIO()
-    pipe.set_progress_bar_config(file=text)
-    visible, infrared = pair(*size)
-    pipe([visible] * count, [infrared] * count, tile=64, tile_overlap=16)
-    assert bool(text.getvalue()) == shown
+@pytest.mark.parametrize(
+    ("make", "sizes", "options", "total"),
+    [
+        (tiny_pipeline, [(48, 64)], {}, None),
+        (tiny_pipeline, [(48, 64)] * 3, {}, 3),
+        (tiny_pipeline, [(48, 64)], {"num_inference_steps": 5}, 5),
+        (tiny_pipeline, [(48, 200)], {"tile": 64, "tile_overlap": 16}, 4),
+        (tiny_pipeline, [(48, 200), (48, 64)], {"tile": 64, "tile_overlap": 16, "num_inference_steps": 2}, 10),
+        (partial(tiny_pipeline, use_d2fe=False), [(48, 64)] * 2, {"num_inference_steps": 5}, 2),
+        (red_pipeline, [(48, 64)], {}, 3),
+        (red_pipeline, [(48, 64)] * 2, {"num_inference_steps": 2, "batch_size": 2}, 4),
+        (red_pipeline, [(48, 200)], {"tile": 64, "tile_overlap": 16, "num_inference_steps": "auto"}, 12),
+    ],
+)
+def test_progress_counts_pairs_tiles_and_steps(
+    make: Callable[[], FusionPipeline], sizes: list[tuple[int, int]], options: dict[str, Any], total: int | None
+) -> None:
+    """One bar that starts at nothing, ends full, and changes no picture."""
+    pipe, bars = make(), list[Any]()
+    visible, infrared = zip(*(pair(*size, seed=seed) for seed, size in enumerate(sizes)), strict=True)
+    without = pipe(list(visible), list(infrared), output_type="pt", **options).images
+    pipe.set_progress_bar_config(file=io.StringIO())
+    make_bar = pipe.progress_bar
+    pipe.progress_bar = lambda **arguments: bars.append(make_bar(**arguments)) or bars[-1]
+    with_bar = pipe(list(visible), list(infrared), output_type="pt", **options).images
+    assert all(torch.equal(one, other) for one, other in zip(without, with_bar, strict=True))
+    assert [(bar.n, bar.total) for bar in bars] == ([] if total is None else [(total, total)])
+
+
+def test_progress_leaves_a_compiled_network_whole() -> None:
+    pipe = tiny_pipeline()
+    pipe.set_progress_bar_config(file=io.StringIO())
+    expected = pipe(*pair(), num_inference_steps=3, output_type="pt").images
+    pipe.model.compile(backend="eager", fullgraph=True)  # a bar inside of it would be an error
+    for _ in range(2):
+        assert torch.equal(pipe(*pair(), num_inference_steps=3, output_type="pt").images, expected)
 
 
 @pytest.mark.parametrize(
