@@ -71,3 +71,11 @@ def test_the_lock_names_no_machine() -> None:
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     assert "://" not in text and "file:" not in text and not re.search(r"^-", text, flags=re.MULTILINE)
     assert not [line for line in text.splitlines() if NOT_LOCKED.match(line.split("=")[0])]
+
+
+def test_the_wheel_has_every_package() -> None:
+    """They are listed by hand, as setuptools cannot find some and map others from elsewhere."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    found = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "fusion_hub").rglob("__init__.py")}
+    assert found | set(settings["package-dir"]) == set(settings["packages"])
+    assert all((ROOT / folder).is_dir() for folder in settings["package-dir"].values())
