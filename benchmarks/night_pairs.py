@@ -1,4 +1,4 @@
-"""Detections in night pairs that only the fused picture has, as on the "See more" tab of the page: a Markdown table.
+"""Detections in night pairs that only the fused picture has, as on the page: a Markdown table.
 
     python benchmarks/night_pairs.py --detector ../shared/models/yolox_nano.onnx --data ../shared/data/msrs --split test
 

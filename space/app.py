@@ -26,6 +26,7 @@ os.environ.update(storage.claim() if __name__ == "__main__" else {})
 import gradio as gr
 import style
 import tabs
+import views
 from examples import EXAMPLES, write_examples
 from fuse import MEDICAL, available_models
 from network import BodyLimit, fill_in, log_refusals_in_one_line
@@ -52,18 +53,22 @@ def build_app(examples_folder: Path) -> gr.Blocks:
     rows = write_examples(examples_folder, [example for example in EXAMPLES if example.model in names])
     with gr.Blocks(title="Fusion Hub", analytics_enabled=False, delete_cache=(storage.LIFETIME,) * 2) as app:
         gr.Markdown(style.INTRODUCTION, elem_id="head")
+        # Not inside the tabs, whose numbers they would shift.
+        last, last_street = (gr.State(None, time_to_live=storage.LIFETIME) for _ in range(2))
         with gr.Tabs():
             with gr.Tab("Fuse", elem_id="tab_fuse"):
-                pair = tabs.pair_tab([row for row in rows if row.model != MEDICAL])
-            with gr.Tab("See more", elem_id="tab_more"):
-                tabs.more_tab(pair)
-            with gr.Tab("Measure", elem_id="tab_measure"):
-                tabs.measure_tab(pair)
-            with gr.Tab("How it works", elem_id="tab_how"):
-                tabs.how_tab(pair)
+                pairs = [tabs.pair_tab([row for row in rows if row.model != MEDICAL])]
             if MEDICAL in names:
                 with gr.Tab("Medical", elem_id="tab_medical"):
-                    tabs.pair_tab([row for row in rows if row.model == MEDICAL], medical=True)
+                    pairs += [tabs.pair_tab([row for row in rows if row.model == MEDICAL], medical=True)]
+            views.follow_last(last, pairs)
+            views.follow_last(last_street, pairs[:1])
+            with gr.Tab("Detect and segment", elem_id="tab_detect"):
+                views.detect_tab(pairs[0], last_street)
+            with gr.Tab("Measure", elem_id="tab_measure"):
+                views.measure_tab(pairs[0], last)
+            with gr.Tab("How it works", elem_id="tab_how"):
+                views.how_tab(pairs[0], last)
             with gr.Tab("Batch", elem_id="tab_batch"):
                 tabs.batch_tab()
     fill_in(app)

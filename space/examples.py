@@ -92,4 +92,4 @@ def _fuse(example: Example) -> Opened:
         raise
     # Without the time, which includes loading the network.
     text = f"**{example.label}.** {example.description} Fused by {example.model}."
-    return example.visible, example.infrared, result, shown.slider("Visible"), text, shown
+    return example.visible, example.infrared, result, shown.slider("Visible"), text, shown._replace(opening=True)

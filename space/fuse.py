@@ -46,12 +46,14 @@ class Fusion(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """Files of the three pictures that the page shows, and their title; kept for each visitor."""
+    """Files of the three pictures that the page shows, their title, and how they were made; kept for each visitor."""
 
     visible: str
     infrared: str
     fused: str
     title: str
+    call: tuple[str, ...]  # visible, infrared, model, infrared_range, visible_range, steps: what `analysis` repeats
+    opening: bool = False  # the example with which the page opens
 
     def slider(self, left: Left) -> tuple[str, str]:
         """The left picture of the slider, and the fused one."""
@@ -231,7 +233,8 @@ def fuse_into(
         infrared_file = pool.submit(save_preview, fusion.infrared, folder / "infrared.png")
         fused_file = saved if same else pool.submit(save_preview, fusion.fused, folder / "shown.png")
     title = f"{names[0]} and {names[1]}, fused by {model}"
-    shown = Shown(visible_file.result(), infrared_file.result(), fused_file.result(), title)
+    call = (str(visible), str(infrared), model, str(infrared_range), str(visible_range), steps)
+    shown = Shown(visible_file.result(), infrared_file.result(), fused_file.result(), title, call)
     text = "{} x {} pixels".format(*fusion.image.size) + f" fused in {fusion.seconds:.2f} s by {model}."
     text += "".join(f"\n\n**Please check:** {html.escape(note, quote=False)}" for note in fusion.notes)
     return saved.result(), shown, text, fusion.notes

@@ -46,23 +46,33 @@ camera metadata of the visible image are removed unless you keep them.
 
 OWN_PAIR = "**Your own pair:** add an image to each box, then click Fuse."
 
-HINT = "Uses the pair and the model from the **Fuse** tab."
+HINT = "Fuse a pair first, on **Fuse** or **Medical**."
+DETECT_HINT = "Fuse a pair first, on **Fuse**."
 
-MORE = """
-Does fusion help detection and segmentation? One detector runs on the visible, infrared and fused images with the
-same threshold. This is an **illustration**, not an evaluation: the detector was trained on ordinary photographs,
-and not every detection is a real object.
+SEGMENT = """
+What a small network sees in the visible, the infrared and the fused image: a class for each pixel. This is an
+**illustration**, not an evaluation: the network is often wrong, most of all on scenes unlike those it learned from.
+"""
+
+DETECT = """
+What small networks see in the visible, the infrared and the fused image: objects in boxes, and a class for each pixel.
+This is an **illustration**, not an evaluation: the networks miss objects, and some boxes hold nothing.
 """
 
 MEASURE = """
 The papers' metrics for this pair, next to two simple baselines: the average of both images, and the brighter of the two
-at each pixel. If a baseline scores just as well, the number says little about the method.
+at each pixel. **●** marks the best value in a row. If a baseline scores just as well, the number says little about the
+method.
 """
 
 HOW = """
+What the network computed for this pair, from left to right.
+"""
+
+ALL_STEPS = """
 **DiffFuseNet** extracts features from both images, denoises them with one step of a diffusion model, separates what
 both sensors share from what is specific to each, and combines coarse and fine bands with attention. **RED** runs a
-short reversible diffusion from both images to one. These pictures show what the network computed for this pair.
+short reversible diffusion from both images to one. Steps whose result is the same at every pixel are left out.
 """
 
 MEDICAL = """

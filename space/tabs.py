@@ -1,11 +1,10 @@
-"""The tabs of the page: their components and events."""
+"""The tabs Fuse, Medical and Batch: their components and events."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
 import style
-from analysis import HEADERS, detect, explain, measure
 from batch import MAX_PAIRS, batch
 from examples import Example, fuse_in_background
 from fuse import (
@@ -38,11 +37,12 @@ STREET_NAMES, MEDICAL_NAMES = ("Visible", "Infrared"), ("CT, PET, SPECT", "MRI")
 
 
 class PairTab(NamedTuple):
-    """The components of the tab Fuse that the other tabs use: of `pair`, both images and the model."""
+    """The components of a tab that fuses, for the tabs in `views.py`: of `pair`, both images and the model."""
 
     pair: list[Any]
     ranges: Sequence[gr.Dropdown]
-    shown: gr.State
+    steps: Any
+    shown: gr.State  # None while nothing is shown
     fused: Sequence[Callable[..., Any]]  # `.success` of each event that fuses
 
 
@@ -93,7 +93,7 @@ def pair_tab(rows: Sequence[Example], medical: bool = False) -> PairTab:
     for event in events:
         event.success(gallery_items, shown, gallery, **QUIET)
     left.change(move_slider, [shown, left], slider, **QUIET)
-    return PairTab(pair, ranges, shown, [event.success for event in events])
+    return PairTab(pair, ranges, steps, shown, [event.success for event in events])
 
 
 def example_buttons(rows: Sequence[Example], inputs: list[Any]) -> list[Callable[..., Any]]:
@@ -123,60 +123,6 @@ def first_example(rows: Sequence[Example], outputs: list[Any]) -> list[Any]:
 
     # Without triggers it runs when the page is opened, outside the queue.
     return [gr.on(None, load, None, outputs, queue=False, **QUIET)]
-
-
-def more_tab(pair: PairTab) -> None:
-    """Detections and segmentations in all three pictures."""
-    gr.Markdown(style.MORE)
-    hint = gr.Markdown(style.HINT)
-    with gr.Row(equal_height=True):
-        label = "Score threshold"
-        threshold = gr.Slider(0.1, 0.9, value=0.3, step=0.05, label=label, elem_id="more_threshold")
-        button = gr.Button("See more", variant="primary", elem_id="more_run", elem_classes="action")
-    summary = gr.Markdown("", elem_id="more_summary")
-    gallery = pictures("more_gallery", "Detections and classes")
-
-    def detect_again(shown: Any, *inputs: Any) -> tuple[Any, Any]:
-        return detect(*inputs) if shown else (gr.skip(), gr.skip())
-
-    inputs, outputs = [*pair.pair, threshold, *pair.ranges], [gallery, summary]
-    button.click(detect, inputs, outputs, api_name="detect", **GPU)
-    threshold.release(detect_again, [gallery, *inputs], outputs, **GPU, **PRIVATE)
-    clear_when_changed(pair, [hint, *outputs], [None, ""])
-
-
-def measure_tab(pair: PairTab) -> None:
-    """Metrics and guard rails."""
-    gr.Markdown(style.MEASURE)
-    hint = gr.Markdown(style.HINT)
-    button = gr.Button("Measure", variant="primary", elem_id="measure_run", elem_classes="action")
-    notes = gr.Markdown("", elem_id="measure_notes")
-    look: dict[str, Any] = {"datatype": "str", "type": "array", "interactive": False, "wrap": True, "max_height": 1600}
-    look["column_widths"] = ["142px", "75px", "85px", "95px", "738px"]  # percentages would cut numbers off on a phone
-    table = gr.Dataframe(headers=list(HEADERS), label="Metrics of the fused image", elem_id="measure_table", **look)
-    button.click(measure, [*pair.pair, *pair.ranges], [table, notes], api_name="measure", **GPU)
-    clear_when_changed(pair, [hint, table, notes], [None, ""])
-
-
-def how_tab(pair: PairTab) -> None:
-    """Intermediate results of the network."""
-    gr.Markdown(style.HOW)
-    hint = gr.Markdown(style.HINT)
-    button = gr.Button("Look inside", variant="primary", elem_id="how_run", elem_classes="action")
-    gallery = pictures("how_gallery", "Inside the network, in order of computation", columns=4)
-    button.click(explain, [*pair.pair, *pair.ranges], gallery, api_name="explain", **GPU)
-    clear_when_changed(pair, [hint, gallery], [None])
-
-
-def clear_when_changed(pair: PairTab, parts: list[Any], empty: list[Any]) -> None:
-    """Clear the results of a tab when another pair is chosen; once fused, the hint (first of `parts`) names it."""
-
-    def named(shown: Shown | None) -> tuple[Any, ...]:
-        return (f"Pair: {shown.title}." if shown else style.HINT, *empty)
-
-    gr.on([part.input for part in (*pair.pair, *pair.ranges)], lambda: (style.HINT, *empty), None, parts, **QUIET)
-    for success in pair.fused:
-        success(named, pair.shown, parts, **QUIET)
 
 
 def batch_tab() -> None:
@@ -248,8 +194,8 @@ def advanced(prefix: str, names: tuple[str, str]) -> tuple[gr.Dropdown, gr.Dropd
     return infrared, visible, metadata
 
 
-def pictures(elem_id: str, label: str, columns: int = 3) -> gr.Gallery:
+def pictures(elem_id: str, label: str, columns: int = 3, visible: bool = True) -> gr.Gallery:
     """Pictures side by side."""
     look: dict[str, Any] = {"show_label": False, "format": "png", "columns": columns, "height": "auto"}
-    look |= {"interactive": False, "buttons": ["fullscreen", "download"]}
+    look |= {"interactive": False, "buttons": ["fullscreen", "download"], "visible": visible}
     return gr.Gallery(label=label, elem_id=elem_id, elem_classes="pictures", **look)

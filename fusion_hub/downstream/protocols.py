@@ -33,9 +33,9 @@ COLORS: tuple[Color, ...] = (
 )
 """Eight colors for people with any color vision: Okabe and Ito (2008), with gray instead of black."""
 
-MSRS_PALETTE: tuple[Color, ...] = ((0, 0, 0), *COLORS[:3], *COLORS[4:7], COLORS[3], COLORS[7])
-"""A color for each of `MSRS_CLASSES`, black (never drawn) for unlabeled pixels; those of MFNet's authors are too dark
-for images taken at night."""
+MSRS_PALETTE: tuple[Color, ...] = ((0, 0, 0), COLORS[2], *COLORS[:2], *COLORS[4:7], COLORS[3], COLORS[7])
+"""A color for each of `MSRS_CLASSES`, black (never drawn) for unlabeled pixels. Person, bike and car have the colors
+that detectors with the order of COCO give them; those of MFNet's authors are too dark for images taken at night."""
 
 BACKGROUND = ("unlabelled", "unlabeled", "background", "void")
 """Names of the class that means "none of the others"; it is not drawn."""

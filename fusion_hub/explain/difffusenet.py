@@ -8,10 +8,15 @@ from fusion_hub.models.difffusenet import DiffFuseNetOutput
 
 Pair = tuple[Tensor, Tensor]
 Names = tuple[str, str]
+CONSTANT = 0.02  # of full brightness, or of a gate: a map that varies less is the same everywhere, and is left out
 
 
 def explain_difffusenet(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
-    """Panels of one pair, float32 on the CPU; `names` are those of its images."""
+    """Panels of one pair, float32 on the CPU; `names` are those of its images.
+
+    What is the same at every pixel shows nothing of the pair and is left out: in `difffusenet-msrs` the spatial gate
+    and the residual, which training drove to their bounds.
+    """
     return [panel for stage in (_features, _decoupling, _bands, _attention, _fusion) for panel in stage(output, names)]
 
 
@@ -44,19 +49,16 @@ def _features(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
         )
         image = heat(change, 0, top, output.patch_size, _size(output))
         panels.append(Panel(f"Changed by denoising, {name}", image, caption, stage))
-    return [*panels, _residual(output, output.residual[0, 0])]
-
-
-def _residual(output: DiffFuseNetOutput, residual: Tensor) -> Panel:
+    residual = output.residual[0, 0]
     low, high = limits(residual)
-    # A residual of one sign is drawn by its differences; on an absolute scale it would look flat.
-    center = 0.0 if low < 0 < high else float(residual.median())
-    caption = (
-        "The denoised features add this to the luminance of both images before their bands are taken: "
-        f"{_span(residual)} of full brightness (black {center:.3f}, orange more, blue less)."
-    )
-    image = opposed(residual, center, max(high - center, center - low), 1, _size(output))
-    return Panel("Added to both images", image, caption, "Diffusion")
+    if high - low >= CONSTANT:
+        caption = (
+            "The denoised features add this to the luminance of both images before their bands are taken (blue "
+            f"darkens, orange brightens): {_span(residual)} of full brightness."
+        )
+        image = opposed(residual, 0, max(abs(low), abs(high)), 1, _size(output))
+        panels.append(Panel("Added to both images", image, caption, stage))
+    return panels
 
 
 def _decoupling(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
@@ -90,7 +92,8 @@ def _bands(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
             f"The three high bands of the {name} image together: bright where neighboring cells differ, at edges "
             "and in texture."
         )
-        panels.append(Panel(f"High bands, {name}", heat(detail, 0, top, cell, _size(output)), caption, stage))
+        plain = f"Bright where the {name} image has edges and texture, which the fused image should keep."
+        panels.append(Panel(f"Edges, {name}", heat(detail, 0, top, cell, _size(output)), caption, stage, plain))
     return panels
 
 
@@ -105,9 +108,7 @@ def _attention(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
             continue
         means = [gate[0].mean(dim=0) for gate in gates]
         low, high = limits(*means)  # one scale for both images
-        if high - low < 0.02:
-            caption = f"The {action} of both images by {(low + high) / 2:.2f} almost everywhere, whatever the content."
-            panels.append(Panel(title, heat(means[0], 0, 2, cell, size), caption, stage))
+        if high - low < CONSTANT:
             continue
         for mean, name in zip(means, names, strict=True):
             caption = (
@@ -120,20 +121,25 @@ def _attention(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
 
 def _fusion(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
     stage, size = "Fusion", _size(output)
-    share, correction = output.share[0, 0], output.correction[0, 0]
-    mixture = (
-        f"The fused image starts as a mixture of both: blue pixels are from the {names[0]} image, "
-        f"{float(share.mean()):.0%} on average, orange ones from the {names[1]} image, dark ones from both."
+    fused, share, correction = output.fused[0, 0], output.share[0, 0], output.correction[0, 0]
+    first, second = names
+    shares = (
+        f"The share s of each pixel: blue pixels are from the {first} image, {float(share.mean()):.0%} on average, "
+        f"orange ones from the {second} image, dark ones from both."
     )
-    added = (
-        "The correction that the network adds to the mixture (blue darkens, orange brightens): "
-        f"{_span(correction)} of full brightness."
-    )
+    added = f"The correction r of the mixture (blue darkens, orange brightens): {_span(correction)} of full brightness."
     reach = max(map(abs, limits(correction)))
+    story = (
+        f"The network decides at each pixel which image to take: blue means {first}, orange {second}, dark both.",
+        "Both images, mixed by these shares.",
+        "What the network then adds: orange brightens, blue darkens, black stays as it is.",
+        f"Mixture and correction together; the colors of the {first} image are added last.",
+    )
     return [
-        Panel("Share of each image", opposed(1 - share, 0.5, 0.5, 1, size), mixture, stage),
-        Panel("Correction", opposed(correction, 0, reach, 1, size), added, stage),
-        Panel("Fused luminance", gray(output.fused[0, 0]), "The mixture and the correction together.", stage),
+        Panel("Share of each image", opposed(1 - share, 0.5, 0.5, 1, size), shares, stage, story[0]),
+        Panel("Mixture", gray(fused - correction), "The sum of both images, weighted by s and 1 - s.", stage, story[1]),
+        Panel("Correction", opposed(correction, 0, reach, 1, size), added, stage, story[2]),
+        Panel("Fused luminance", gray(fused), "The mixture and the correction.", stage, story[3]),
     ]
 
 

@@ -20,12 +20,15 @@ class Panel(NamedTuple):
         image: 8-bit RGB, of the size of the fused image.
         caption: one plain sentence about the picture.
         stage: the part of the network, the same for neighboring panels: a heading.
+        plain: for at most six panels, which tell what happens in order, one sentence for readers who do not know the
+            network; empty for all others.
     """
 
     title: str
     image: Image.Image
     caption: str
     stage: str
+    plain: str = ""
 
 
 # Dark to bright, evenly in lightness; and a dark center between two hues, so that zero is dark.

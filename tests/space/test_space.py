@@ -38,6 +38,7 @@ from PIL import ExifTags, Image
 
 from fusion_hub import FusionPipeline, evaluate_pair, evaluation, pretrained
 from fusion_hub.data import Pair, generate_scene
+from fusion_hub.downstream.protocols import COCO_CLASSES, MSRS_CLASSES, MSRS_PALETTE, color_of
 from fusion_hub.image.io import READ_FORMATS
 from fusion_hub.pipelines import checkpoints
 from tests.support.space_page import black_png, encoded, noise, zipped
@@ -52,9 +53,9 @@ SMALL = drawn.Example("Night street", "night_street", MODEL, "Look.", 96, 128)
 RANGES = ["infrared_range", "visible_range"]
 ENDPOINTS = {
     "/fuse": ["visible", "infrared", "model", "steps", "left", *RANGES, "keep_metadata"],
-    "/detect": ["visible", "infrared", "model", "threshold", *RANGES],
-    "/measure": ["visible", "infrared", "model", *RANGES],
-    "/explain": ["visible", "infrared", "model", *RANGES],
+    "/detect": ["visible", "infrared", "model", "threshold", *RANGES, "steps"],
+    "/measure": ["visible", "infrared", "model", *RANGES, "steps"],
+    "/explain": ["visible", "infrared", "model", *RANGES, "steps"],
     "/batch": ["files", "model", *RANGES, "keep_metadata"],
 }
 
@@ -347,11 +348,29 @@ def test_previews_with_both_networks(
     monkeypatch.setenv(analysis.DETECTOR_VARIABLE, str(tmp_path / "tiny.onnx"))
     folder = save_segformer(tmp_path / "segformer", ("unlabelled", "car", "person"))
     monkeypatch.setenv(analysis.SEGMENTER_VARIABLE, str(folder))
-    gallery, summary = analysis.detect(example.visible, example.infrared, MODEL, 0.4)
-    assert [caption.split(":")[0] for _, caption in gallery] == [*analysis.TITLES, *analysis.TITLES]
-    assert summary.startswith("At a threshold of 0.40 the fused image shows")
-    assert "FUSION_HUB" not in summary
-    assert all(Image.open(file).size[0] == 128 for file, _ in gallery)
+    assert analysis.has_detector()
+    detected, counts, segmented, shares = analysis.detect(example.visible, example.infrared, MODEL, 0.4)
+    for gallery in (detected, segmented):
+        assert [caption for _, caption in gallery] == [*analysis.TITLES]
+        assert all(Image.open(file).size == (128, 96) for file, _ in gallery)
+    assert "At a threshold of 0.40 the fused image shows" in counts
+    heads = "".join(f'<th scope="col">{title}</th>' for title in analysis.TITLES)
+    assert heads in counts and heads in shares
+    found = re.findall(r"background:rgb\((.+?)\)\"></span>(\w+)</th>((?:<td>\S+?</td>){3})", shares)
+    assert {name for _, name, _ in found} == {"car", "person"}, "the legend"
+    whole = [sum(int(number) for number in re.findall(r"(\d+)%", column[2])) for column in found]
+    assert sum(whole) <= 300
+
+
+def test_a_class_has_one_color_in_boxes_and_maps() -> None:
+    for detected, segmented in (("person", "person"), ("bicycle", "bike"), ("car", "car")):
+        color = MSRS_PALETTE[MSRS_CLASSES.index(segmented)]
+        assert color_of(COCO_CLASSES.index(detected)) == color
+
+
+def test_a_table_of_classes_is_safe_html() -> None:
+    table = analysis.swatch_table("Objects", {"<b>car": [1, 2, "<1%"]}, {"<b>car": (1, 2, 3)})
+    assert "&lt;b&gt;car" in table and "<b>" not in table and "<td>&lt;1%</td>" in table and "rgb(1, 2, 3)" in table
 
 
 def test_previews_with_broken_weights_or_none(
@@ -359,22 +378,37 @@ def test_previews_with_broken_weights_or_none(
 ) -> None:
     (tmp_path / "broken.onnx").write_text("no network")
     monkeypatch.setenv(analysis.DETECTOR_VARIABLE, str(tmp_path / "broken.onnx"))
-    gallery, summary = analysis.detect(example.visible, example.infrared, MODEL)
-    assert gallery == [] and "its log says why" in summary and str(tmp_path) not in summary
-    assert "FUSION_HUB_DETECTOR" in summary and "FUSION_HUB_SEGMENTER" in summary
+    detected, counts, segmented, shares = analysis.detect(example.visible, example.infrared, MODEL)
+    assert detected == segmented == [] and "log says why" in counts and "not set up" in shares
+    assert not re.search("FUSION_HUB|/", re.sub("<.*?>", "", counts + shares)), "nothing for operators"
 
 
 def test_measures_and_warns(example: drawn.Example) -> None:
     table, notes = analysis.measure(example.visible, example.infrared, MODEL)
     assert [row[0] for row in table][:2] == ["EN ↑", "SD ↑"]
     assert "VIF, visible ↑" in [row[0] for row in table]
-    assert all(len(row) == len(analysis.HEADERS) and row[-1].count(".") >= 2 for row in table)
+    assert all(len(row) == len(analysis.MEASURED) and row[-1].count(".") >= 2 for row in table)
     assert "Guard rails" in notes
     # The rules have the numbers of `fusion-hub evaluate`.
     pair = Pair("pair", Path(example.visible), Path(example.infrared))
     for rule, shown in zip(("average", "maximum"), table[0][2:4], strict=True):
         fused = evaluation.luminance(evaluation.baseline_method(rule).fuse(pair, ""))
         assert shown == f"{evaluate_pair(fused, *evaluation.source_luminance(pair), ['EN'])['EN']:.2f}"
+
+
+def test_the_best_value_is_marked_in_the_right_direction() -> None:
+    rows = [["EN ↑", "7.1", "6.0", "7.1", "Up & <more>."], ["CE ↓", "n/a", "0.5", "-0.2", "Down."]]
+    lines = analysis.measured_table(rows).split("<tr>")[2:]
+    for line, best in zip(lines, (["7.1", "7.1"], ["-0.2"]), strict=True):
+        assert re.findall(r"<strong>(\S+) ", line) == best and line.count("●") == len(best)
+    assert re.findall(r"width:(\d+)%", lines[0]) == ["100", "85", "100"] and "Up &amp; &lt;more&gt;." in lines[0]
+    assert re.findall(r"width:(\d+)%", lines[1]) == ["0", "100", "0"]
+
+
+def test_medical_texts_name_the_scan(models: Path, tmp_path: Path) -> None:
+    assert analysis.names_of("/a/brain_spect_3.png", fuse.MEDICAL) == ("SPECT", "MRI")
+    assert analysis.names_of("/a/direct.png", fuse.MEDICAL) == ("scan", "MRI")
+    assert analysis.names_of("/a/pet.png", MODEL) == ("visible", "infrared")
 
 
 def test_a_copy_of_a_source_is_warned_of(example: drawn.Example, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,10 +420,12 @@ def test_a_copy_of_a_source_is_warned_of(example: drawn.Example, monkeypatch: py
 
 
 def test_explains(example: drawn.Example) -> None:
-    gallery = analysis.explain(example.visible, example.infrared, MODEL)
-    assert len(gallery) > 10
-    assert gallery[0][1].startswith("Features, visible. ")
-    assert len({file for file, _ in gallery}) == len(gallery)
+    story, steps = analysis.explain(example.visible, example.infrared, MODEL)
+    assert len(steps) > 10 and steps[0][1].startswith("Features, visible. ")
+    files = [file for file, _ in steps]
+    assert len(set(files)) == len(files)
+    assert [caption[:2] for _, caption in story] == [f"{number}." for number in range(1, 7)]
+    assert [files.index(file) for file, _ in story] == sorted(files.index(file) for file, _ in story), "in order"
 
 
 def test_pairs_are_found_by_name_or_folder() -> None:
@@ -490,9 +526,10 @@ def test_the_lines_of_the_readme_run(
     for name, picture in (("fused", expected), ("left", example.visible), ("right", expected)):
         assert Image.open(names[name]).format == "PNG"
         np.testing.assert_array_equal(pixels(names[name]), pixels(picture))
-    assert " s by " in names["time"] and names["gallery"] == [] and "No detector" in names["summary"]
-    assert names["table"]["headers"] == list(analysis.HEADERS) and len(names["table"]["data"]) > 9 and names["notes"]
-    assert len(names["panels"]) > 10 and Path(names["panels"][0]["image"]).is_file()
+    assert " s by " in names["time"] and names["detected"] == names["segmented"] == []
+    assert "not set up" in names["counts"] and "not set up" in names["shares"]
+    assert names["table"]["headers"] == list(analysis.MEASURED) and len(names["table"]["data"]) > 9 and names["notes"]
+    assert len(names["story"]) == 6 and Path(names["story"][0]["image"]).is_file() and len(names["steps"]) > 10
     with zipfile.ZipFile(names["archive"]) as archive:
         assert archive.namelist() == ["street.png", "report.csv"]
 

@@ -18,10 +18,10 @@ from tests.support.browser import chromium
 
 TABS = {
     "fuse": "Fuse",
-    "more": "See more",
+    "medical": "Medical",
+    "detect": "Detect and segment",
     "measure": "Measure",
     "how": "How it works",
-    "medical": "Medical",
     "batch": "Batch",
 }
 PATIENCE = 60_000  # milliseconds; a loaded machine is slow
@@ -205,8 +205,8 @@ def test_a_pair_and_its_result_are_there_from_the_start(browser: Browser, space_
         left, right = (visit.page.locator(f"#{place}").bounding_box() for place in ("slider", "visible"))
         assert left is not None and right is not None and max(left["y"], right["y"]) < 400
         expect(visit.page.locator("#time")).to_contain_text("Look at the people")
-        open_tab(visit.page, "more")
-        expect(visit.page.locator("#tab_more")).to_contain_text("Pair: night_street.png")
+        open_tab(visit.page, "detect")
+        expect(visit.page.locator("#tab_detect")).to_contain_text("Pair: night_street.png")
         visit.check()
 
 
@@ -318,28 +318,35 @@ def test_the_pair_is_looked_at_in_the_other_tabs(page: Page, small_pair: tuple[P
     put_pair(page, small_pair)
     fuse(page)
 
-    open_tab(page, "more")
-    expect(page.locator("#tab_more")).to_contain_text("Pair: street.png and street_ir.png, fused by difffusenet-msrs")
-    page.locator("#more_run").click()
-    expect(page.locator("#more_summary")).to_contain_text(re.compile(r"detector|fused", re.IGNORECASE))
+    open_tab(page, "detect")
+    expect(page.locator("#tab_detect")).to_contain_text("Pair: street.png and street_ir.png, fused by difffusenet-msrs")
+    page.locator("#detect_run").click()
+    wait_until_drawn(page.locator("#segment_gallery"), 3)
+    assert captions(page, "segment_gallery") == ["Visible", "Infrared", "Fused"]
+    expect(page.locator("#segment_shares")).to_contain_text(re.compile("Share of the picture|No class"))
+    assert "FUSION_HUB" not in page.locator("#tab_detect").inner_text()
 
     open_tab(page, "measure")
     page.locator("#measure_run").click()
     expect(page.locator("#measure_notes")).to_contain_text("Guard rails")
-    table = page.locator("#measure_table")
-    for name in ("EN", "MI", "VIF", "Qabf", "SSIM"):
-        expect(table).to_contain_text(name)
-    assert len(re.findall(r"\d+\.\d+", table.inner_text())) > 15
+    rows = page.locator("#measure_table tbody tr")
+    for name, row in zip(("EN ↑", "SD ↑", "SF ↑", "AG ↑", "MI ↑"), rows.all(), strict=False):
+        expect(row.locator("th")).to_have_text(name)
+        values = [float(cell.split()[0]) for cell in row.locator("td:not(.meaning)").all_inner_texts()]
+        best = [float(cell.split()[0]) for cell in row.locator("td:has-text('●')").all_inner_texts()]
+        assert len(values) == 3 and set(best) == {max(values)}
 
     open_tab(page, "how")
     page.locator("#how_run").click()
-    wait_until_drawn(page.locator("#how_gallery"), 4)
+    wait_until_drawn(page.locator("#how_gallery"), 6)
+    assert [caption[:2] for caption in captions(page, "how_gallery")] == [f"{number}." for number in range(1, 7)]
+    expect(page.locator("#how_all_gallery")).not_to_be_visible()
 
     open_tab(page, "fuse")
-    empty(page, "infrared")
+    fuse(page, "button:text-is('Smoke')")
     open_tab(page, "measure")
-    expect(page.locator("#measure_notes")).not_to_contain_text("Guard rails")  # nothing of a pair that is gone
-    expect(page.locator("#tab_measure")).not_to_contain_text("Pair:")
+    expect(page.locator("#measure_notes")).not_to_contain_text("Guard rails")  # nothing of the pair before
+    expect(page.locator("#tab_measure")).to_contain_text("Pair: smoke.png")
 
 
 def test_a_head_is_fused_for_research_only(page: Page, tmp_path: Path) -> None:
@@ -355,6 +362,17 @@ def test_a_head_is_fused_for_research_only(page: Page, tmp_path: Path) -> None:
     assert captions(page, "medical_gallery") == ["CT, PET, SPECT", "MRI", "Fused"]
     result = download(page, tmp_path, "medical_download")
     np.testing.assert_array_equal(result, expected(*pair, "difffusenet-medical"))
+
+    open_tab(page, "measure")
+    expect(page.locator("#tab_measure")).to_contain_text("Pair: pet.png and mri.png, fused by difffusenet-medical")
+    page.locator("#measure_run").click()
+    expect(page.locator("#measure_table")).to_contain_text("VIF, PET")
+    open_tab(page, "how")
+    page.locator("#how_run").click()
+    wait_until_drawn(page.locator("#how_gallery"), 6)
+    assert "Edges, PET" in captions(page, "how_gallery")[0]
+    open_tab(page, "detect")
+    expect(page.locator("#tab_detect")).not_to_contain_text("pet.png")  # of streets
 
 
 def test_a_batch_comes_back_as_a_zip_file(page: Page, tmp_path: Path) -> None:

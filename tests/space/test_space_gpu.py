@@ -97,9 +97,9 @@ table, _ = analysis.measure(*pair, model)
 results = {
     "same": bool((fused == alone).all()),
     "refused": refused,
-    "previews": analysis.detect(*pair, model)[1][:20],
+    "previews": analysis.detect(*pair, model)[3][:20],
     "metrics": len(table),
-    "panels": len(analysis.explain(*pair, model)),
+    "panels": len(analysis.explain(*pair, model)[1]),
     "batch": Path(list(batch.batch(pair, model))[-1]).name,
     "device": gpu.current_device(),
 }
