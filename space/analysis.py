@@ -206,7 +206,7 @@ def measure(
             rows.append(summarize(method, "pair", {"pair": record}, METRICS))
     names = dict(zip(("visible", "infrared"), names_of(visible, model), strict=True))
     lines = [_table_line(name, rows, names) for name in (*METRICS, *GUARD_METRICS)]
-    return lines, _guard_rails(*rows, names=names)
+    return lines, _guard_rails(rows, names)
 
 
 def names_of(path: str | None, model: str) -> tuple[str, str]:
@@ -230,9 +230,8 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
     return re.sub(r"\b(visible|infrared)\b", lambda found: names[found[0]], text)
 
 
-def _guard_rails(
-    row: evaluation.Row, average: evaluation.Row, maximum: evaluation.Row, names: Mapping[str, str]
-) -> str:
+def _guard_rails(rows: list[evaluation.Row], names: Mapping[str, str]) -> str:
+    row, average, maximum = rows
     vif = {band: [one.metrics[f"VIF_{band}"].mean for one in (row, average)] for band in ("visible", "infrared")}
     kept = ", ".join(f"{own:.2f} for the {band} image (average: {rule:.2f})" for band, (own, rule) in vif.items())
     warnings = [f"- **{text[:1].upper()}{text[1:]}.**" for text in warnings_of(row, average, maximum)]
@@ -297,7 +296,9 @@ def explain(
     """
     options: dict[str, Any] = {"max_pixels": EXPLAIN_MAX_PIXELS, "return_intermediates": True, "steps": steps}
     _, intermediates = fuse_pair(visible, infrared, model, infrared_range, visible_range, **options)
-    folder, story, everything = new_folder(), [], []
+    folder = new_folder()
+    story: list[tuple[str, str]] = []
+    everything: list[tuple[str, str]] = []
     for index, panel in enumerate(panels_of(intermediates, names_of(visible, model)), start=1):
         file = save_preview(preview(panel.image, PANEL_SIDE), folder / f"{index:02d}.png")
         everything.append((file, f"{panel.title}. {panel.caption}"))
