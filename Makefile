@@ -16,7 +16,7 @@ help:  ## show this list
 env: $(STAMP)  ## make .venv with the exact versions of requirements.txt and this package
 
 demo: $(STAMP)  ## serve the demo on http://127.0.0.1:7860 (PORT=... for another)
-	$(BIN)/python space/app.py --port $(PORT)
+	@FUSION_HUB_PORT_COMMAND="make demo PORT=" $(BIN)/fusion-hub demo --port "$(PORT)"
 
 test: lint  ## ruff, mypy, then every test on all cores (PYTEST_ARGS="-k tiling" for some)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

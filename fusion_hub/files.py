@@ -1,4 +1,4 @@
-"""Write files whole or not at all, remove the leftovers of killed runs, and explain disk errors."""
+"""Write files whole or not at all, remove the leftovers of killed runs, explain disk errors, find the page's files."""
 
 import errno
 import os
@@ -17,6 +17,12 @@ _LEFTOVER = re.compile(r"\..*?\.(?:(?P<host>[0-9a-f]{8})-)?(?P<process>\d+)-[0-9
 _LONGEST_WRITE = 24 * 3600  # seconds, after which a file of a process on another machine counts as left behind
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 _NOT_WRITABLE = {errno.EROFS: "it is read-only", **dict.fromkeys((errno.EACCES, errno.EPERM), "permission is denied")}
+
+
+def page_folder(package: Path = Path(__file__).parent) -> Path:
+    """The files of the page: a folder of the installed package, or `space/` beside the package in a checkout."""
+    installed = package / "space"
+    return installed if installed.is_dir() else package.parent / "space"
 
 
 @contextmanager

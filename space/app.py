@@ -7,7 +7,6 @@ It runs on the bundled checkpoints and its own examples, without a network. The 
 where `fusion_hub/` lies beside them.
 """
 
-import argparse
 import importlib.util
 import os
 import shutil
@@ -17,8 +16,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import serving
 import storage
 
+if __name__ == "__main__":
+    serving.parse()  # wrong options end here, not after seconds of imports
 # Gradio reads both while it is imported.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.update(storage.claim() if __name__ == "__main__" else {})
@@ -75,7 +77,7 @@ def build_app(examples_folder: Path) -> gr.Blocks:
     return app.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=4)
 
 
-def launch(app: gr.Blocks, host: str, port: int | None, block: bool = True) -> None:
+def launch(app: gr.Blocks, host: str, port: int | None, open_browser: bool = False, block: bool = True) -> None:
     """Serve the page at `host`, never through a public tunnel.
 
     Without a port it takes the first free one from 7860. Returns at once if not `block`.
@@ -83,6 +85,7 @@ def launch(app: gr.Blocks, host: str, port: int | None, block: bool = True) -> N
     app.launch(
         server_name=host,
         server_port=port,
+        inbrowser=open_browser,
         share=False,
         show_error=False,  # True would show server paths; gr.Error is shown anyway
         max_file_size=MAX_BYTES,
@@ -93,24 +96,24 @@ def launch(app: gr.Blocks, host: str, port: int | None, block: bool = True) -> N
         theme=style.THEME,
         css_paths=[style.CSS],
         js=style.SCRIPT.read_text(encoding="utf-8"),
-        prevent_thread_lock=not block,
-        quiet=not block,
+        prevent_thread_lock=True,
+        quiet=True,
     )
+    if block:
+        print(f"Fusion Hub is at {app.local_url} (Ctrl-C stops it)", flush=True)
+        app.block_thread()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until interrupted. Returns 1 if no checkpoint is installed or the port is taken."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to serve on")
-    parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")), help="its port")
-    arguments = parser.parse_args(argv)
+    """Serve until interrupted. Returns 1 if no checkpoint is installed."""
+    options = serving.parse(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl+C: delete the files
     log_refusals_in_one_line()
     try:
         if FOLDER is not None:
             storage.start_sweeping(FOLDER)
         with tempfile.TemporaryDirectory(prefix=storage.EXAMPLES_PREFIX, dir=FOLDER) as folder:
-            launch(build_app(Path(folder)), arguments.host, arguments.port)
+            launch(build_app(Path(folder)), *options)
     except (RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -224,10 +224,7 @@ def publish_space(
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Publish the demo page in one commit: space/ at its root, the package and its checkpoints beside it.
-
-    Run it from a checkout of the repository: an installed package has no space/.
-    """
+    """Publish the demo page in one commit: the files of the page, the package and its checkpoints."""
     with _publish_errors():
         hub.upload.check_repo_id(repo_id)
         if hardware is not None:

@@ -1,4 +1,4 @@
-"""Publish the demo page as a Space in one commit: `space/*` at its root, the package beside it."""
+"""Publish the demo page as a Space in one commit: the files of the page at its root, the package beside it."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from huggingface_hub import HfApi, SpaceHardware
 from huggingface_hub.errors import HTTPError
 
 import fusion_hub
+from fusion_hub.files import page_folder
 from fusion_hub.hub.cards import validate_card
 from fusion_hub.hub.upload import Published, PublishError, check_repo_id, upload
 from fusion_hub.pipelines.checkpoints import list_models
 
-ROOT = Path(fusion_hub.__file__).resolve().parents[1]
-"""The checkout, if the package runs from one."""
-
+PACKAGE = Path(fusion_hub.__file__).resolve().parent
+_LICENSE = PACKAGE / "templates" / "LICENSE.apache-2.0.txt"
 _IGNORED = shutil.ignore_patterns("__pycache__", "*.py[cod]", ".*")
 _FORBIDDEN = {
     "gradio": "sdk_version in README.md installs it",
@@ -26,35 +26,32 @@ _FORBIDDEN = {
 
 
 @contextmanager
-def staged_space(root: Path = ROOT) -> Iterator[Path]:
+def staged_space(package: Path = PACKAGE) -> Iterator[Path]:
     """A temporary folder that holds the Space as it will be on the Hub.
 
     Args:
-        root: the checkout, with `space/` and `fusion_hub/`.
+        package: the folder of `fusion_hub`, installed or in a checkout.
 
     Raises:
-        PublishError: this is not a checkout, the weights of a bundled checkpoint are missing, or the Space's README or
+        PublishError: the files of the page or the weights of a bundled checkpoint are missing, or the Space's README or
             requirements are not valid.
     """
-    space, package = root / "space", root / "fusion_hub"
+    space = page_folder(package)
     if not (space / "app.py").is_file():
-        raise PublishError(
-            f"the Space's files are not part of the installed package: {space} holds no app.py. Clone the repository, "
-            "`pip install --editable .` there, and run this command again"
-        )
+        raise PublishError(f"the files of the page are missing, {space} holds no app.py: install fusion-hub again")
     folders = [package / "pretrained" / info.name for info in list_models()]
     if missing := [folder.name for folder in folders if not list(folder.glob("model/*.safetensors"))]:
-        raise PublishError(f"the weights of {', '.join(missing)} are missing from {package}: restore them with git")
+        raise PublishError(f"the weights of {', '.join(missing)} are missing from {package}: install fusion-hub again")
     with TemporaryDirectory(prefix="fusion_hub_space_") as temporary:
         target = Path(temporary)
         try:
             shutil.copytree(space, target, ignore=_IGNORED, dirs_exist_ok=True)
-            shutil.copytree(package, target / package.name, ignore=_IGNORED)
-            shutil.copyfile(root / "LICENSE", target / "LICENSE")
+            shutil.copytree(package, target / package.name, ignore=lambda *of: {"space"} | _IGNORED(*of))
+            shutil.copyfile(_LICENSE, target / "LICENSE")
             problems = validate_card((target / "README.md").read_text(encoding="utf-8"), target, kind="space")
             requirements = (target / "requirements.txt").read_text(encoding="utf-8").lower().splitlines()
         except OSError as error:
-            raise PublishError(f"the Space cannot be assembled: {error}. Restore the file with git") from error
+            raise PublishError(f"the Space cannot be assembled: {error}. Install fusion-hub again") from error
         for name, why in _FORBIDDEN.items():
             if any(line.startswith(name) for line in requirements):
                 problems.append(f"requirements.txt names {name}: remove it, {why}")
@@ -76,7 +73,7 @@ def publish_space(
     private: bool = False,
     hardware: str | None = None,
     token: str | None = None,
-    root: Path = ROOT,
+    package: Path = PACKAGE,
 ) -> Published:
     """Publish the demo page in one commit.
 
@@ -86,7 +83,7 @@ def publish_space(
         hardware: such as `cpu-basic`; the owner pays for what is not free. By default it stays as it is, `cpu-basic`
             for a new Space.
         token: Hub token; by default that of the login.
-        root: the checkout.
+        package: the folder of `fusion_hub`, installed or in a checkout.
 
     Raises:
         PublishError: a file is missing or not valid, or the Hub refuses.
@@ -94,7 +91,7 @@ def publish_space(
     check_repo_id(repo_id)
     if hardware is not None:
         check_hardware(hardware)
-    with staged_space(root) as staged:
+    with staged_space(package) as staged:
         return upload_space(staged, repo_id, private=private, hardware=hardware, token=token)
 
 

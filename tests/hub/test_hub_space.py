@@ -15,10 +15,11 @@ from packaging.requirements import Requirement
 
 from fusion_hub import list_models
 from fusion_hub.hub import PublishError
-from fusion_hub.hub.space import ROOT, check_hardware, staged_space, upload_space
+from fusion_hub.hub.space import check_hardware, staged_space, upload_space
 from tests.support.hub_server import HubServer
 
 SPACE = "spaces/tester/demo"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +142,10 @@ def test_published(staged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what a checkout needs for the Space, with links to the weights."""
+    """A copy of the page and of the package, with links to the weights."""
     root = tmp_path / "checkout"
     shutil.copytree(ROOT / "space", root / "space")
     shutil.copytree(ROOT / "fusion_hub", root / "fusion_hub", copy_function=os.link)
-    shutil.copyfile(ROOT / "LICENSE", root / "LICENSE")
     return root
 
 
@@ -156,10 +156,10 @@ def replace(file: Path, old: str, new: str) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no checkout": (lambda r: shutil.rmtree(r / "space"), "not part of the installed package.*Clone the repository"),
+    "no page": (lambda r: shutil.rmtree(r / "space"), "files of the page are missing.*install fusion-hub again"),
     "no weights": (
         lambda r: shutil.rmtree(r / "fusion_hub/pretrained/red-small-msrs/model"),
-        "weights of red-small-msrs are missing .*: restore",
+        "weights of red-small-msrs are missing .*: install",
     ),
     "another color": (lambda r: replace(r / "space/README.md", "colorTo: red", "colorTo: crimson"), "crimson"),
     "no card": (lambda r: (r / "space/README.md").unlink(), "cannot be assembled.*README.md"),
@@ -174,7 +174,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_faults_are_reported(checkout: Path, fault: str) -> None:
     damage, message = FAULTS[fault]
     damage(checkout)
-    with pytest.raises(PublishError, match=message), staged_space(checkout):
+    with pytest.raises(PublishError, match=message), staged_space(checkout / "fusion_hub"):
         pass
 
 

@@ -28,6 +28,7 @@ import httpx
 import imagecodecs
 import numpy as np
 import pytest
+import serving
 import storage
 import tabs
 import tifffile
@@ -548,7 +549,7 @@ def test_help_and_no_checkpoint(
     shown = capsys.readouterr().out
     assert "--host" in shown and "--port" in shown
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
-    assert space.main(["--port", "0"]) == 1
+    assert space.main(["--port", str(serving._free_port("127.0.0.1", 7870))]) == 1
     assert re.search("no checkpoint is installed .*difffusenet-msrs", capsys.readouterr().err)
 
 
@@ -563,7 +564,7 @@ def test_a_stopped_server_deletes_all_files(
     monkeypatch.setattr(space, "launch", lambda *_: os.kill(os.getpid(), number))
     before = signal.getsignal(signal.SIGTERM)
     try:
-        assert space.main([]) == 0 and not own.exists()
+        assert space.main(["--port", str(serving._free_port("127.0.0.1", 7870))]) == 0 and not own.exists()
     finally:
         signal.signal(signal.SIGTERM, before)
 
