@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FIGURE = ROOT / "docs" / "rooms.svg"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("files", "allocator"),
+    ("files", "repositories", "allocator"),
     ("image", "metrics", "models"),
     ("data", "pipelines", "explain"),
     ("evaluation", "training"),
@@ -25,6 +25,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 
 CONTENTS = {
     "files": "whole-or-absent writes",
+    "repositories": "ids and downloads of the Hub",
     "allocator": "memory of servers",
     "image": "pictures as luminance pairs",
     "metrics": "EN, VIF, Qabf, SSIM ...",

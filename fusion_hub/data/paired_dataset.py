@@ -25,8 +25,8 @@ from fusion_hub.data.pairs import (
     looks_exchanged,
 )
 from fusion_hub.data.synthetic import generated_pairs
+from fusion_hub.repositories import NOT_REACHED, check_hub_id, first_line, hub_answers
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _GENERATED = re.compile(r"generated(?::(\d+))?")
 
 
@@ -100,9 +100,8 @@ class PairedDataset:
             # An odd seed for every split but train, so that no two of them share a shipped pair with it.
             seed = 0 if split in (None, "train") else zlib.crc32(str(split).encode()) | 1
             return cls.open(generated_pairs(int(generated[1] or 64), seed))
-        if _HUB_ID.fullmatch(source):
-            return cls._open_table(source, split, streaming)
-        raise FileNotFoundError(f'{source!r}: no such folder, and not a Hub dataset id of the form "owner/name"')
+        check_hub_id(source, "data set", "an existing folder, or the id of a Hub dataset, 'owner/name'")
+        return cls._open_table(source, split, streaming)
 
     @classmethod
     def _open_two(cls, visible: Path, infrared: Path, split: str | None) -> "PairedDataset":
@@ -124,16 +123,22 @@ class PairedDataset:
     @classmethod
     def _open_table(cls, path: str, split: str | None, streaming: bool) -> "PairedDataset":
         """A repository of the Hub, or a folder with Parquet files."""
-        from datasets import load_dataset
+        from datasets import config, load_dataset
 
+        local = Path(path).is_dir()
+        online = local or hub_answers()
+        before, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE or not online  # does not try again
         try:
             loaded = load_dataset(path, split=split, streaming=streaming)
         except Exception as error:  # a dozen kinds, from no network to no such split: the cause is chained
-            cause = f"(split={split!r}) it cannot be opened: {type(error).__name__}: {str(error).rstrip('.')}"
-            if Path(path).is_dir():
-                raise ValueError(f"{path} holds Parquet files, but as dataset {cause}. Check them") from error
-            advice = "Check id, split, network and, for a private set, the login"
-            raise ValueError(f"{path!r} is no local folder, and as Hub dataset {cause}. {advice}") from error
+            part = "" if split is None else f" with the split {split!r}"
+            cause = f"it cannot be opened{part} ({first_line(error).rstrip('.:') if online else NOT_REACHED})"
+            if local:
+                raise ValueError(f"{path} holds Parquet files, but as a data set {cause}: check them") from error
+            advice = "check id, split, network and, for a private set, the login"
+            raise ValueError(f"{path!r} is no folder here, and as a data set of the Hub {cause}: {advice}") from error
+        finally:
+            config.HF_HUB_OFFLINE = before
         if split is None:
             if len(loaded) != 1:
                 raise ValueError(f"{path} has the splits {', '.join(map(str, loaded))}: choose one with split=")

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from fusion_hub.downstream.protocols import Detections, Detector, check_threshold
-from fusion_hub.downstream.weights import PretrainedNetwork, find_weights, first_line, require
+from fusion_hub.downstream.weights import PretrainedNetwork, find_weights, require
 from fusion_hub.downstream.yolo import Layout, letterbox, names_for, nms, recognize
 from fusion_hub.image.processor import FusionImageProcessor, ImageInput, InfraredRange
+from fusion_hub.repositories import first_line
 
 DEFAULT_SIZE = 640  # of Ultralytics, for files that leave the size open
 MAX_STRIDE = 32

@@ -12,10 +12,10 @@ import torch
 
 from fusion_hub.data.pairs import some
 from fusion_hub.image.processor import FusionImageProcessor
-from fusion_hub.pipelines.file_checks import check_snapshot
+from fusion_hub.repositories import Unavailable, check_hub_id, download, first_line, hub_answers
 
 INSTALL = 'pip install "fusion-hub[downstream]"'
-_HUB_ADDRESS = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(?:/(?P<file>[\w./ -]+))?")
+_HUB_ADDRESS = re.compile(r"(?P<repo>[^/]+/[^/]+)(?:/(?P<file>[\w./ -]+))?")
 
 
 def require(package: str, purpose: str) -> ModuleType:
@@ -47,12 +47,9 @@ def find_weights(name: str | os.PathLike[str], suffix: str, filename: str | None
     if path.is_dir():
         return path / _choose(path, suffix, filename)
     address = _HUB_ADDRESS.fullmatch(str(name))
-    if address is None or (address["file"] is None and str(name).endswith(suffix)):
-        raise FileNotFoundError(
-            f"{str(name)!r} is neither a file nor a Hub id: give the path of a {suffix} file, or 'owner/name' of a "
-            "repository that holds one"
-        )
-    return _download(address["repo"], suffix, filename or address["file"], hub)
+    repo_id = address["repo"] if address else str(name)
+    check_hub_id(repo_id, f"{suffix} file", "a file, a folder that holds one, or a Hub id 'owner/name'")
+    return _download(repo_id, suffix, filename or (address and address["file"]), hub)
 
 
 def _choose(folder: Path, suffix: str, filename: str | None) -> str:
@@ -79,31 +76,22 @@ def _only(files: list[str], suffix: str, location: str) -> str:
 
 def _download(repo_id: str, suffix: str, filename: str | None, hub: dict[str, Any]) -> Path:
     """One file of a repository, in the cache of huggingface_hub; damaged files are refused."""
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
 
-    hub = {key: value for key, value in hub.items() if value is not None}
-    offline = hub.get("local_files_only", False) or constants.HF_HUB_OFFLINE
+    online = not hub.get("local_files_only") and hub_answers()
     try:
-        if filename is None and not offline:
+        if filename is None and online:
             listing = HfApi().list_repo_files(repo_id, revision=hub.get("revision"), token=hub.get("token"))
             names = sorted(name for name in listing if PurePosixPath(name).suffix == suffix)
             filename = _only(names, suffix, f"the repository {repo_id!r}")
-        folder = Path(snapshot_download(repo_id, allow_patterns=[filename or f"*{suffix}"], **hub))
-    except (OSError, HTTPError) as error:
-        if type(error) is FileNotFoundError:  # raised by _only; the errors of huggingface_hub are subclasses
-            raise
+        folder = download(repo_id, [filename or f"*{suffix}"], online=online, **hub)
+    except (Unavailable, HTTPError) as error:
         raise OSError(
             f"there is no file or folder {repo_id!r} here, and it cannot be loaded from the Hub ({first_line(error)}): "
             "check the path, or the id, the revision, the token and the connection"
         ) from error
-    check_snapshot(folder, repo_id)
     return folder / _choose(folder, suffix, filename)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or else its type."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 class PretrainedNetwork:
@@ -151,22 +139,27 @@ class PretrainedNetwork:
             OSError: a file is missing or cannot be reached, or there are only pickled weights.
             ValueError: the weights do not fit, the network is of another kind, or a setting is invalid.
         """
-        hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        hub = {key: value for key, value in hub.items() if value is not None}
+        hub: dict[str, Any] = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+        }
         transformers = require("transformers", cls.auto_class)
         name = os.fspath(cls._locate(name_or_path))
-        if not Path(name).is_dir() and (Path(name).is_absolute() or name.count("/") != 1):
-            raise FileNotFoundError(
-                f"{name!r} is neither a folder nor a Hub id: give 'owner/name', or a folder written by save_pretrained"
-            )
+        folder = Path(name)
+        if not folder.is_dir():
+            check_hub_id(name, "network", "a Hub id 'owner/name', or a folder that save_pretrained wrote")
         try:
-            found_type = transformers.AutoConfig.from_pretrained(name, **hub).model_type
+            if not folder.is_dir():
+                folder = download(name, ["*.json", "model*.safetensors"], ["*/*", "model.*.safetensors"], **hub)
+            found_type = transformers.AutoConfig.from_pretrained(folder).model_type
             if cls.model_type not in (None, found_type):
                 raise ValueError(f"it is a {found_type}, not a {cls.model_type}")
             # The PIL processors: those of torchvision resize differently, and torchvision is not a requirement.
-            processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **hub)
+            processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
             model, report = getattr(transformers, cls.auto_class).from_pretrained(
-                name, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **hub
+                folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32
             )
         except Exception as error:  # damaged files raise anything: safetensors, JSON, configuration checks, HTTP
             kind = OSError if isinstance(error, OSError) else ValueError

@@ -22,14 +22,13 @@ from urllib.parse import urlsplit
 import torch
 import yaml
 from huggingface_hub import DatasetCard, ModelCard, SpaceCard
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from fusion_hub.evaluation import leaderboard
 from fusion_hub.evaluation.methods import describe_checkpoint
 from fusion_hub.evaluation.statistics import format_value
 from fusion_hub.hub.upload import progress_bars
 from fusion_hub.pipelines import FusionPipeline
+from fusion_hub.repositories import is_hub_id
 
 Kind = Literal["model", "segmenter", "dataset", "space"]
 
@@ -241,15 +240,6 @@ def validate_card(text: str, folder: Path | None = None, kind: Kind = "model") -
         except (ValueError, OSError) as error:
             problems.append(str(error))
     return list(dict.fromkeys(problems))
-
-
-def is_hub_id(text: str) -> bool:
-    """Whether `text` has the form `owner/name`, as a relative path of two parts has, too."""
-    try:
-        validate_repo_id(text)
-    except HFValidationError:
-        return False
-    return "/" in text and text[0].isalnum()
 
 
 def find_license(text: str) -> str:

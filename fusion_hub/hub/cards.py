@@ -28,7 +28,6 @@ from fusion_hub.hub.card_checks import (
     TEMPLATES,
     class_name,
     find_license,
-    is_hub_id,
     read_config,
     read_json,
     read_measured,
@@ -36,6 +35,7 @@ from fusion_hub.hub.card_checks import (
 )
 from fusion_hub.metrics import find_metric
 from fusion_hub.pipelines.checkpoints import PRETRAINED, SegmenterInfo
+from fusion_hub.repositories import is_hub_id
 
 __all__ = [
     "DATA_SOURCES",

@@ -31,6 +31,7 @@ from torch.utils.checkpoint import checkpoint
 from fusion_hub.models import layers
 from fusion_hub.models.layers import LocalGroupNorm, zero_module
 from fusion_hub.models.reversible import MEMORY_MODES, WiredStep, wired_chain
+from fusion_hub.repositories import check_hub_id
 
 NORMS = ("group", "local")
 SHORT = 256  # tokens of a window of 16 x 16
@@ -462,6 +463,8 @@ class PrunedUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ty
 def load_sd_unet(pretrained_model_name_or_path: str | os.PathLike[str]) -> UNet2DConditionModel:
     """A Stable Diffusion U-Net from safetensors: the folder or Hub id of the U-Net or of its pipeline, else OSError."""
     path = os.fspath(pretrained_model_name_or_path)
+    if not os.path.isdir(path):
+        check_hub_id(path, "U-Net", "a folder, or a Hub id 'owner/name'")
     for subfolder in ("unet", None):
         try:
             return UNet2DConditionModel.from_pretrained(path, subfolder=subfolder, use_safetensors=True)

@@ -1,6 +1,6 @@
 from .checkpoints import PretrainedInfo, SegmenterInfo, list_models
 from .difffusenet import DiffFuseNetPipeline
-from .file_checks import check_model_folder, check_snapshot
+from .file_checks import check_model_folder
 from .fusion_pipeline import FusionOutput, FusionPipeline
 from .red import REDPipeline
 
@@ -12,6 +12,5 @@ __all__ = [
     "REDPipeline",
     "SegmenterInfo",
     "check_model_folder",
-    "check_snapshot",
     "list_models",
 ]

@@ -6,12 +6,15 @@ fused images. Numbers are read from the files beside the weights, so that they c
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from safetensors import safe_open
+
+from fusion_hub.repositories import Unavailable, check_hub_id, download
 
 ROOT = Path(__file__).parents[1] / "pretrained"
 DIFFFUSENET = 'Wang et al., "DiffFuseNet", Pattern Recognition 180, 2026, 114259'
@@ -165,6 +168,37 @@ def resolve(name: str, table: Mapping[str, Bundled] = PRETRAINED) -> Path | None
             "folder or a Hub id 'owner/name'"
         )
     return None if info is None else info.folder
+
+
+def locate(name: str | os.PathLike[str], variant: str | None = None, **hub: Any) -> Path:
+    """The folder of a pipeline: of a bundled name, of a path, or downloaded from the Hub; looked up in this order.
+
+    Of a repository come the JSON and safetensors files, never its code.
+
+    Args:
+        name: of the pipeline.
+        variant: of the weights, `"fp16"`.
+        hub: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`, as in huggingface_hub.
+
+    Raises:
+        ValueError: the name is none of the three.
+        OSError: the repository cannot be reached or read, or a file arrived damaged.
+    """
+    text = os.fspath(name)
+    if (bundled := resolve(text)) is not None:
+        return bundled
+    if text and (folder := Path(text).expanduser()).is_dir():
+        return folder
+    other = f"a bundled name ({', '.join(PRETRAINED)})"
+    check_hub_id(text, "pipeline", f"{other}, an existing folder, or a Hub id 'owner/name'", ValueError)
+    weights = f"*/*.{variant}*.safetensors" if variant else "*/*.safetensors"
+    try:
+        return download(text, ["*.json", weights], None if variant else ["*/*.*.safetensors"], **hub)
+    except Unavailable as error:
+        raise OSError(
+            f"cannot load {text!r} from the Hub ({error}): check id, revision, token and connection, or give an "
+            f"existing folder or {other}"
+        ) from error
 
 
 def resolve_segmenter(name: str) -> Path | None:

@@ -2,12 +2,11 @@
 
 diffusers replaces what it cannot read by defaults, casts what does not fit and follows an index file to any weights.
 Here each file is compared with the others, with the class that it is for, and with the hashes that `save_pretrained`
-recorded. Files in the cache of huggingface_hub are compared with the hashes of the Hub.
+recorded.
 """
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -191,35 +190,6 @@ def _digest(file: Path) -> str:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def check_snapshot(snapshot: Path, name: str) -> None:
-    """Compare cached files with the Hub's hashes; over HTTP huggingface_hub compares sizes only.
-
-    In the cache a snapshot holds links, and each file they point to is named by its hash: SHA-256 for large files,
-    git's for the others. Where links cannot be made there is nothing to compare with.
-
-    Args:
-        snapshot: folder of one commit.
-        name: of the repository, for the message.
-
-    Raises:
-        OSError: a file is damaged; it is removed from the cache, so that it can be downloaded again.
-    """
-    for link in sorted(path for path in snapshot.rglob("*") if path.is_symlink() and path.is_file()):
-        blob = link.parent / os.readlink(link)
-        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
-            continue
-        start = hashlib.sha256() if len(blob.name) == 64 else hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
-        with blob.open("rb") as stream:
-            found = hashlib.file_digest(stream, start.copy).hexdigest()
-        if found != blob.name:
-            link.unlink()
-            blob.unlink()
-            raise OSError(
-                f"{link.relative_to(snapshot).as_posix()} of {name!r} is damaged: its hash differs from the Hub's. "
-                "It was removed from the cache: load again"
-            )
 
 
 def read_json(path: Path) -> dict[str, Any]:

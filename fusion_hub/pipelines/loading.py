@@ -17,7 +17,6 @@ id and bundled name, without fetching or running code of the repository, and by 
 import inspect
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as shorten
@@ -27,8 +26,6 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HTTPError
 
 import fusion_hub
 from fusion_hub.files import write_aside
@@ -39,7 +36,6 @@ from fusion_hub.pipelines.file_checks import (
     check_digests,
     check_model_folder,
     check_scheduler,
-    check_snapshot,
     read_json,
     record_digests,
     remove_weights,
@@ -49,7 +45,7 @@ COMPONENTS = (ModelMixin, SchedulerMixin)
 PIPELINE_SHIM, MODEL_SHIM = "pipeline", "modeling"
 WEIGHT_ALIGNMENT = 64  # bytes, that of torch's CPU allocator
 FLOATS = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
-HUB_ARGUMENTS = ("revision", "token", "cache_dir", "force_download", "local_files_only")
+HUB_ARGUMENTS = ("variant", "revision", "token", "cache_dir", "force_download", "local_files_only")
 
 
 class PortablePipeline(DiffusionPipeline):
@@ -80,8 +76,7 @@ class PortablePipeline(DiffusionPipeline):
         for key in ("dtype", "torch_dtype"):
             if kwargs.get(key) is not None:
                 kwargs[key] = _float_dtype(kwargs[key])
-        name = os.fspath(pretrained_model_name_or_path)
-        folder = cls._locate(name, kwargs)
+        folder = checkpoints.locate(pretrained_model_name_or_path, **_hub_arguments(kwargs))
         pipeline_class = cls._stored_class(folder)
         if pipeline_class is not cls:
             return pipeline_class.from_pretrained(folder, **kwargs)
@@ -138,23 +133,7 @@ class PortablePipeline(DiffusionPipeline):
         Raises:
             OSError: if the repository cannot be reached or read, or a file arrived damaged.
         """
-        variant = kwargs.get("variant")
-        weights = f"*/*.{variant}*.safetensors" if variant else "*/*.safetensors"
-        try:
-            folder = snapshot_download(
-                pretrained_model_name,
-                allow_patterns=["*.json", weights],
-                ignore_patterns=None if variant else ["*/*.*.safetensors"],
-                **{key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None},
-            )
-        except (OSError, ValueError, HTTPError) as error:
-            cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise OSError(
-                f"cannot load {pretrained_model_name!r} from the Hub ({cause}): check id, revision, token and "
-                f"connection, or give an existing folder or a bundled name ({', '.join(checkpoints.PRETRAINED)})"
-            ) from error
-        check_snapshot(Path(folder), pretrained_model_name)
-        return folder
+        return os.fspath(checkpoints.locate(pretrained_model_name, **_hub_arguments(kwargs)))
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
@@ -247,20 +226,6 @@ class PortablePipeline(DiffusionPipeline):
             super().save_pretrained(str(aside), **kwargs)
 
     @classmethod
-    def _locate(cls, name: str, kwargs: Mapping[str, Any]) -> Path:
-        """Folder of a bundled name, of a path, or of a Hub snapshot."""
-        if (bundled := checkpoints.resolve(name)) is not None:
-            return bundled
-        if os.path.isdir(name):
-            return Path(name)
-        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-            return Path(cls.download(name, **kwargs))
-        raise ValueError(
-            f"no pipeline named {name!r}: give a bundled name ({', '.join(checkpoints.PRETRAINED)}), an existing "
-            "folder, or a Hub id 'owner/name'"
-        )
-
-    @classmethod
     def _component_classes(cls) -> dict[str, type[Any]]:
         """Models and schedulers that this pipeline is made of: the arguments of its `__init__` that are such."""
         kinds = inspect.get_annotations(cls.__init__).items()
@@ -314,6 +279,10 @@ class PortablePipeline(DiffusionPipeline):
             raise ValueError(f"{folder / cls.config_name}: {error}") from error
         if DIGESTS in index:
             check_digests(folder, index[DIGESTS], files)
+
+
+def _hub_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: arguments[key] for key in HUB_ARGUMENTS if arguments.get(key) is not None}
 
 
 def _float_dtype(value: Any) -> Any:

@@ -418,7 +418,7 @@ def test_real_pairs(data_root: Path, tmp_path: Path, model: str) -> None:
         ("{set} -o out --dtype int8", 2, "int8"),
         ("{set} -o out --model nowhere", 1, "no pipeline named 'nowhere'"),
         ("{set}/ir -o out", 1, "do not distinguish visible from infrared"),
-        ("nowhere/at/all -o out", 1, "no such folder"),
+        ("nowhere/at/all -o out", 1, "no data set named"),
         ("{set}/vis/a.jpg {set}/ir/c.png -o out.png", 1, "register the pair first"),
     ],
 )

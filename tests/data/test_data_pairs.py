@@ -218,7 +218,7 @@ def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
     PairedDataset.open(pairs).to_hf().to_parquet(tmp_path / "copy" / "data" / "train-00000-of-00001.parquet")
     copy = PairedDataset.open(tmp_path / "copy", split="train", streaming=True)
     assert [(p.name, p.visible.mode, p.infrared.mode) for p in copy] == [(name, "RGB", "L") for name in ("0", "1", "2")]
-    with pytest.raises(ValueError, match=r"holds Parquet files, but as dataset \(split='night'\) it cannot be opened"):
+    with pytest.raises(ValueError, match="as a data set it cannot be opened with the split 'night'"):
         PairedDataset.open(tmp_path / "copy", split="night", streaming=True)
 
 
