@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from fusion_hub.image.colors import HEAT, OPPOSED, table_colors
 from fusion_hub.image.luminance import quantize
 
 
@@ -30,10 +31,6 @@ class Panel(NamedTuple):
     stage: str
     plain: str = ""
 
-
-# Dark to bright, evenly in lightness; and a dark center between two hues, so that zero is dark.
-HEAT = ((4, 5, 18), (48, 18, 84), (110, 32, 108), (172, 52, 92), (222, 88, 64), (248, 146, 58), (250, 208, 120))
-OPPOSED = ((64, 190, 255), (36, 104, 160), (20, 20, 20), (160, 84, 24), (255, 170, 60))
 
 _SAMPLES = 2**18  # cells that percentiles and components are taken from, on a regular grid
 _EDGE = 16  # cells along the border, where a network sees padding and answers with values of its own
@@ -87,12 +84,14 @@ class PrincipalColors:
 
 def heat(values: Tensor, low: float, high: float, cell: int, size: tuple[int, int]) -> Image.Image:
     """Values `(h, w)` from `low` and less (dark) to `high` and more (bright), as an RGB picture of `size` `(H, W)`."""
-    return _color((enlarge(values[None], cell, size)[0] - low) / max(high - low, 1e-12), HEAT)
+    unit = (enlarge(values[None], cell, size)[0] - low) / max(high - low, 1e-12)
+    return Image.fromarray(table_colors(unit, HEAT))
 
 
 def opposed(values: Tensor, center: float, reach: float, cell: int, size: tuple[int, int]) -> Image.Image:
     """Values `(h, w)`: blue below `center`, black at it, orange above; full color at a distance of `reach`."""
-    return _color((enlarge(values[None], cell, size)[0] - center) / (2 * max(reach, 1e-12)) + 0.5, OPPOSED)
+    unit = (enlarge(values[None], cell, size)[0] - center) / (2 * max(reach, 1e-12)) + 0.5
+    return Image.fromarray(table_colors(unit, OPPOSED))
 
 
 def gray(values: Tensor, low: float = 0.0, high: float = 1.0) -> Image.Image:
@@ -129,11 +128,3 @@ def _inner(maps: Tensor) -> Tensor:
     step = max(1, int(np.ceil(np.sqrt(maps.shape[-1] * maps.shape[-2] / _SAMPLES))))
     rows, columns = (step if length > step else 1 for length in maps.shape[-2:])
     return maps[..., ::rows, ::columns].float()
-
-
-def _color(values: np.ndarray, table: Sequence[tuple[int, int, int]]) -> Image.Image:
-    """Values in [0, 1] `(H, W)` by a table of colors, mixed between its entries."""
-    anchors = np.linspace(0, 1, len(table))
-    fine = np.stack([np.interp(np.linspace(0, 1, 256), anchors, channel) for channel in zip(*table, strict=True)], -1)
-    index = quantize(values)
-    return Image.fromarray(quantize(fine, white=255)[index])

@@ -1,3 +1,4 @@
+from .colors import ColorScale, overlay, with_legend
 from .io import (
     EXTENSIONS,
     READ_FORMATS,
@@ -19,6 +20,7 @@ __all__ = [
     "EXTENSIONS",
     "READ_FORMATS",
     "SAVE_SUFFIXES",
+    "ColorScale",
     "DeepImage",
     "FusionImageProcessor",
     "Header",
@@ -33,6 +35,7 @@ __all__ = [
     "crop_to",
     "from_pil",
     "luma",
+    "overlay",
     "pad_reflect",
     "pad_to_multiple",
     "parse_range",
@@ -43,4 +46,5 @@ __all__ = [
     "save_image",
     "tile_windows",
     "to_image",
+    "with_legend",
 ]

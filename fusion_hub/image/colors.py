@@ -1,0 +1,157 @@
+"""Color scales: tables for numbers, and PET or SPECT over MRI in colors that stay readable as uptake.
+
+Fusion keeps the chroma of the scan and replaces its luminance, so that equal colors no longer mean equal uptake.
+[`overlay`] lays the colors of the scan over the gray MRI instead, and [`with_legend`] draws their scale beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy.sparse.csgraph import dijkstra
+from scipy.spatial import KDTree
+from scipy.spatial.distance import cdist
+
+from fusion_hub.image.luminance import luma, quantize
+
+# Dark to bright, evenly in lightness; and a dark center between two hues, so that zero is dark.
+HEAT = ((4, 5, 18), (48, 18, 84), (110, 32, 108), (172, 52, 92), (222, 88, 64), (248, 146, 58), (250, 208, 120))
+OPPOSED = ((64, 190, 255), (36, 104, 160), (20, 20, 20), (160, 84, 24), (255, 170, 60))
+
+_NONE, _OPAQUE = 0.05, 0.5  # places on the scale: no color below the first, the pure color from the second
+_BIN = 8  # levels of a channel that count as one color
+_RARE = 5e-5  # share of the pixels: rarer colors are noise, letters or the seams of resampling
+_MOST = 1000  # colors
+_HOP = 3.0  # power of distances: one long hop costs more than many short ones along the curve
+
+
+@dataclass(frozen=True, eq=False)
+class ColorScale:
+    """The colors of a scan, from no uptake to the highest.
+
+    Attributes:
+        colors: `(N, 3)` uint8.
+        places: `(N,)` of each on the scale, from 0 to 1, rising.
+        limits: the sample values at 0 and 1; None where the scan has colors only.
+    """
+
+    colors: np.ndarray
+    places: np.ndarray
+    limits: tuple[float, float] | None = None
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Colors `(..., 3)` uint8 at places `(...)` of the scale."""
+        mixed = [np.interp(places, self.places, channel) for channel in self.colors.T.astype(np.float64)]
+        return quantize(np.stack(mixed, axis=-1), white=255)
+
+
+def table_colors(values: np.ndarray, table: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """Colors `(..., 3)` uint8 of values in [0, 1] by a table of evenly spaced colors, mixed between its entries."""
+    scale = ColorScale(np.array(table, np.uint8), np.linspace(0, 1, len(table)))
+    return scale.at(np.linspace(0, 1, 256))[quantize(values)]
+
+
+def overlay(scan: np.ndarray, anatomy: np.ndarray) -> tuple[np.ndarray, ColorScale]:
+    """PET or SPECT in color over a gray MRI or CT.
+
+    Where there is no uptake the result is the anatomy, in the upper half of the scale it is the scan's own color, and
+    between them a mixture. A gray scan gets colors by a scale of even lightness.
+
+    A picture of a scan holds colors and no counts, so its scale is found again from the picture: the colors that occur
+    form a curve, and the place of a color is its distance from the background along that curve. Luminance would not do:
+    in the rainbow scale of many PET scanners yellow is brighter than red, which means more.
+
+    Args:
+        scan: `(H, W)` or `(H, W, 1)` of any number type, or `(H, W, 3)` uint8 or uint16.
+        anatomy: `(H, W)` or `(H, W, 3)` uint8, uint16, or float in [0, 1].
+
+    Returns:
+        `(H, W, 3)` uint8, and the scale of its colors.
+
+    Raises:
+        ValueError: the sizes differ.
+
+    Examples:
+        >>> pet, mri = np.array([[0, 100, 200]], np.uint8), np.full((1, 3), 90, np.uint8)
+        >>> image, scale = overlay(pet, mri)
+        >>> image[0, 0], image[0, 2], scale.limits
+        (array([90, 90, 90], dtype=uint8), array([250, 208, 120], dtype=uint8), (0.0, 200.0))
+    """
+    if scan.shape[:2] != anatomy.shape[:2]:
+        sizes = " and ".join(f"{one.shape[1]}x{one.shape[0]}" for one in (scan, anatomy))
+        raise ValueError(f"scan and anatomy are {sizes} pixels: give two images of one size")
+    if scan.ndim == 2 or scan.shape[2] == 1 or (np.ptp(scan, axis=2) == 0).all():
+        scale, places = _gray_scale(scan.reshape(*scan.shape[:2], -1)[..., 0])
+        colors = scale.at(places)
+    else:
+        colors = quantize(scan)
+        scale, places = _own_scale(colors)
+    opacity = np.clip((places - _NONE) / (_OPAQUE - _NONE), 0, 1)[..., None]
+    gray = quantize(luma(anatomy)) if anatomy.dtype.kind == "f" else quantize(luma(quantize(anatomy)), white=255)
+    gray = gray.astype(np.float32)[..., None]
+    return quantize(gray + opacity * (colors - gray), white=255), scale
+
+
+def _gray_scale(values: np.ndarray) -> tuple[ColorScale, np.ndarray]:
+    """The colors of [`HEAT`] from the smallest to the largest value, reversed over a bright background; the places."""
+    low, high = float(values.min()), float(values.max())
+    if np.median(_border(values[..., None])) > (low + high) / 2:
+        low, high = high, low
+    places = (values.astype(np.float64) - low) / ((high - low) or 1.0)
+    return ColorScale(np.array(HEAT, np.uint8), np.linspace(0, 1, len(HEAT)), (low, high)), places
+
+
+def _own_scale(colors: np.ndarray) -> tuple[ColorScale, np.ndarray]:
+    """The curve of the colors `(H, W, 3)` uint8 from that of the background on, and the place of each pixel."""
+    packed = colors.reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1])
+    packed, which, pixels = np.unique(packed, return_inverse=True, return_counts=True)
+    distinct = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1)
+    _, cell = np.unique(distinct // _BIN @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
+    counts = np.bincount(cell, pixels)
+    kept = np.argsort(-counts, kind="stable")[:_MOST]
+    kept = kept[: max(1, int((counts[kept] > _RARE * colors[..., 0].size).sum()))]
+    nodes = np.stack([np.bincount(cell, pixels * channel) / counts for channel in distinct.T], axis=1)[kept]
+    tree = KDTree(nodes)
+    start = int(np.argmin(luma(nodes[None])))
+    edge, frequency = np.unique(tree.query(_border(colors))[1], return_counts=True)
+    if frequency.max() > frequency.sum() / 2:  # a frame without tissue
+        start = int(edge[frequency.argmax()])
+    apart = cdist(nodes, nodes)
+    costs, before = dijkstra(apart**_HOP, indices=start, return_predecessors=True)
+    order, lengths = np.argsort(costs, kind="stable"), np.zeros(len(nodes))
+    for node in order[1:]:
+        lengths[node] = lengths[before[node]] + apart[before[node], node]
+    lengths /= lengths.max() or 1.0
+    path = [int(lengths.argmax())]  # the legend follows the way to the farthest color
+    while path[-1] != start:
+        path.append(int(before[path[-1]]))
+    path.reverse()
+    distances, near = tree.query(distinct, k=[1, 2, 3][: len(nodes)])  # a color between nodes is between their places
+    weights = 1 / (distances + 1e-3) ** 2
+    places = (weights * lengths[near]).sum(1) / weights.sum(1)
+    return ColorScale(quantize(nodes[path], white=255), lengths[path]), places[which].reshape(colors.shape[:2])
+
+
+def _border(pixels: np.ndarray) -> np.ndarray:
+    """The outermost pixels of `(H, W, C)`: `(N, C)`."""
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+
+
+def with_legend(image: np.ndarray, scale: ColorScale | None) -> np.ndarray:
+    """An image `(H, W, 3)` uint8 with the scale on its right, high on top: `(H, W + w, 3)` uint8.
+
+    The ends carry their values, or "high" and "low" where the scale has none. Without a scale the strip is black.
+    """
+    height, width = image.shape[:2]
+    size = int(np.clip(max(height, width) / 24, 11, 48))
+    strip = Image.new("RGB", (5 * size, height))
+    if scale is not None:
+        draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size)
+        top, bottom, left = min(2 * size, height // 4), height - min(2 * size, height // 4), size
+        column = scale.at(np.linspace(1, 0, bottom - top))
+        strip.paste(Image.fromarray(np.repeat(column[:, None], round(1.5 * size), axis=1)), (left, top))
+        low, high = ("low", "high") if scale.limits is None else (f"{value:g}" for value in scale.limits)
+        draw.text((left, top - size // 3), high, font=font, fill="white", anchor="ls")
+        draw.text((left, bottom + size // 3), low, font=font, fill="white", anchor="lt")
+    return np.concatenate([image, np.asarray(strip)], axis=1)
