@@ -21,7 +21,7 @@ from uploads import MAX_PIXELS, Refusal, error_messages, open_upload, sentence
 
 from fusion_hub import FusionPipeline, InputWarning, PretrainedInfo, list_models
 from fusion_hub.data.layouts import safe_name
-from fusion_hub.image import luminance
+from fusion_hub.image import ColorScale, luminance, overlay, with_legend
 from fusion_hub.image.io import read_picture, save_image
 from fusion_hub.image.luminance import ValueRange, quantize
 
@@ -31,6 +31,7 @@ PREVIEW_SIDE = 1280
 LANE = threading.Lock()  # held while a network runs, so that memory holds one fusion however many visitors wait
 _loading = threading.Lock()
 Left = Literal["Visible", "Infrared"]
+Colors = Literal["fused", "overlay"]
 
 
 class Fusion(NamedTuple):
@@ -42,6 +43,7 @@ class Fusion(NamedTuple):
     fused: Image.Image
     seconds: float  # from the decoded pair to the fused image
     sources: tuple[np.ndarray, np.ndarray]  # luminance as the network got it, visible first, each (H, W) uint8
+    pixels: np.ndarray  # the visible image as it was read, (H, W) or (H, W, 3)
     notes: tuple[str, ...]  # warnings about the pair, one sentence each
 
 
@@ -53,6 +55,7 @@ class Shown(NamedTuple):
     fused: str
     title: str
     call: tuple[str, ...]  # visible, infrared, model, infrared_range, visible_range, steps: what `analysis` repeats
+    result: str = "Fused"  # what the third picture is
     opening: bool = False  # the example with which the page opens
 
     def slider(self, left: Left) -> tuple[str, str]:
@@ -147,7 +150,7 @@ def fuse_pair(
     planes = quantize(visible_plane[0, 0].numpy()), quantize(infrared_plane[0, 0].numpy())
     image, notes = output.images[0], tuple(sentence(note) for note in contexts[0].notes)
     previews = preview(shown), preview(Image.fromarray(planes[1])), preview(image)
-    return Fusion(image, *previews, seconds, planes, notes), output.intermediates
+    return Fusion(image, *previews, seconds, planes, first.pixels, notes), output.intermediates
 
 
 def parse_steps(model: str, steps: str) -> int | Literal["auto"] | None:
@@ -177,6 +180,7 @@ def fuse(
     infrared_range: str | None = "auto",
     visible_range: str | None = "auto",
     keep_metadata: bool = False,
+    colors: Colors = "fused",
 ) -> tuple[str, tuple[str, str], str]:
     """Fuse two registered images of one scene and one size into one.
 
@@ -191,12 +195,16 @@ def fuse(
             "minmax", "percentile", or two values of the file such as "2600,2800".
         visible_range: the same for the visible image.
         keep_metadata: write position, date and camera of the visible image into the result.
+        colors: of medical pairs: "fused" by the network, or "overlay": the MRI in gray and, where there is uptake, the
+            scan in its own colors, with their scale on the right.
 
     Returns:
         The fused image as a PNG file with the color and depth of the visible one; both pictures of the slider; a text
         with the time and with warnings about the pair.
     """
-    return fuse_and_show(visible, infrared, model, steps, left, infrared_range, visible_range, keep_metadata)[:3]
+    return fuse_and_show(visible, infrared, model, steps, left, infrared_range, visible_range, keep_metadata, colors)[
+        :3
+    ]
 
 
 @on_gpu(seconds=20)
@@ -220,11 +228,20 @@ def fuse_into(
     infrared_range: str | None = "auto",
     visible_range: str | None = "auto",
     keep_metadata: bool = False,
+    colors: Colors = "fused",
 ) -> tuple[str, Shown, str, tuple[str, ...]]:
     """Fuse a pair into files of the given folder: the result, the shown pictures, the text, the warnings."""
+    if colors not in ("fused", "overlay") or (colors == "overlay" and model != MEDICAL):
+        raise Refusal("Unknown colors", f"Colors are fused or, with {MEDICAL}, overlay.")
     fusion, _ = fuse_pair(visible, infrared, model, infrared_range, visible_range, steps=steps)
     names = [Path(str(path)).name for path in (visible, infrared)]
-    target = folder / f"{safe_name(Path(names[0]).stem)[:80]}_fused.png"
+    text = "{} x {} pixels".format(*fusion.image.size)
+    if colors == "overlay":
+        fusion = lay_over(fusion)
+        text += ": the colors of the scan over the MRI, with their scale."
+    else:
+        text += f" fused in {fusion.seconds:.2f} s by {model}."
+    target = folder / f"{safe_name(Path(names[0]).stem)[:80]}_{colors}.png"
     # Whether the page can show the result itself.
     same = type(fusion.image) is Image.Image and fusion.image.mode == "RGB" and fusion.image.size == fusion.fused.size
     with ThreadPoolExecutor() as pool:  # after the network, compression takes most of the time
@@ -234,10 +251,26 @@ def fuse_into(
         fused_file = saved if same else pool.submit(save_preview, fusion.fused, folder / "shown.png")
     title = f"{names[0]} and {names[1]}, fused by {model}"
     call = (str(visible), str(infrared), model, str(infrared_range), str(visible_range), steps)
-    shown = Shown(visible_file.result(), infrared_file.result(), fused_file.result(), title, call)
-    text = "{} x {} pixels".format(*fusion.image.size) + f" fused in {fusion.seconds:.2f} s by {model}."
+    files = visible_file.result(), infrared_file.result(), fused_file.result()
+    shown = Shown(*files, title, call, colors.capitalize())
     text += "".join(f"\n\n**Please check:** {html.escape(note, quote=False)}" for note in fusion.notes)
     return saved.result(), shown, text, fusion.notes
+
+
+def lay_over(fusion: Fusion) -> Fusion:
+    """The scan over the MRI in place of the fused image, and every picture with a strip for the legend."""
+    image, scale = overlay(fusion.pixels, fusion.sources[1])
+    own = scale if scale.limits is None else None  # a gray scan is not shown in the colors of the legend
+
+    def wider(picture: Image.Image, legend: ColorScale | None) -> Image.Image:
+        return Image.fromarray(with_legend(np.asarray(picture), legend))
+
+    return fusion._replace(
+        image=wider(Image.fromarray(image), scale),
+        visible=wider(fusion.visible, own),
+        infrared=wider(fusion.infrared, None),
+        fused=wider(preview(Image.fromarray(image)), scale),
+    )
 
 
 def move_slider(shown: Shown | None, left: Left) -> tuple[str, str] | None:

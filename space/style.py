@@ -81,6 +81,8 @@ CT, PET or SPECT with MRI: registered slices of the same head.
 **Not for clinical use.** A fused image is for research only: it can hide findings and show some that are not there.
 """
 
+COLORS = "In the overlay, a color of a PET or SPECT means what it means in the scan; the fused image changes colors."
+
 BATCH = """
 Up to {pairs} pairs at once: one zip file with the folders `vis` and `ir`, or images named `street.png` and
 `street_ir.png`. You get a zip file with the fused images at full quality and a report.

@@ -33,6 +33,7 @@ RANGES = [
     ("Minimum to maximum", "minmax"),
     ("0.5th to 99.5th percentile", "percentile"),
 ]
+COLORS = [("Fused by the network", "fused"), ("Overlay with a scale", "overlay")]
 STREET_NAMES, MEDICAL_NAMES = ("Visible", "Infrared"), ("CT, PET, SPECT", "MRI")
 
 
@@ -70,6 +71,8 @@ def pair_tab(rows: Sequence[Example], medical: bool = False) -> PairTab:
                 infrared = picture_input(names[1], f"{prefix}infrared")
             model: Any = gr.State(MEDICAL) if medical else model_choice("model")
             steps: Any = gr.State("all") if medical else step_choice(model)
+            look = {"visible": medical, "elem_id": f"{prefix}colors"}
+            colors = gr.Radio(COLORS, value="fused", label="Colors", info=style.COLORS, **look)
             *ranges, metadata = advanced(prefix, names)
             button = gr.Button("Fuse", variant="primary", size="lg", elem_id=f"{prefix}fuse")
     gallery = pictures(f"{prefix}gallery", "The scan, the MRI, fused" if medical else "Visible, infrared, fused")
@@ -78,12 +81,12 @@ def pair_tab(rows: Sequence[Example], medical: bool = False) -> PairTab:
     shown = gr.State(None, time_to_live=LIFETIME)
 
     def gallery_items(shown: Shown | None) -> list[tuple[str, str]]:
-        return list(zip(shown[:3], (*names, "Fused"), strict=True)) if shown else []
+        return list(zip(shown[:3], (*names, shown.result), strict=True)) if shown else []
 
     pair = [visible, infrared, model]
     with strip:
         examples = example_buttons(rows, pair[:2] if medical else pair)
-    inputs, outputs = [*pair, steps, left, *ranges, metadata], [download, slider, time, shown]
+    inputs, outputs = [*pair, steps, left, *ranges, metadata, colors], [download, slider, time, shown]
     if not medical:
         # For programs, without the state: Gradio fails when an assistant calls an event that has one.
         gr.on([], fuse, inputs, [download, slider, time], api_name="fuse", **GPU)

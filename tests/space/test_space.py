@@ -40,6 +40,7 @@ from PIL import ExifTags, Image
 from fusion_hub import FusionPipeline, evaluate_pair, evaluation, pretrained
 from fusion_hub.data import Pair, generate_scene
 from fusion_hub.downstream.protocols import COCO_CLASSES, MSRS_CLASSES, MSRS_PALETTE, color_of
+from fusion_hub.image import overlay, with_legend
 from fusion_hub.image.io import READ_FORMATS
 from fusion_hub.pipelines import checkpoints
 from tests.support.space_page import black_png, encoded, noise, zipped
@@ -53,7 +54,7 @@ BUNDLED = checkpoints.ROOT
 SMALL = drawn.Example("Night street", "night_street", MODEL, "Look.", 96, 128)
 RANGES = ["infrared_range", "visible_range"]
 ENDPOINTS = {
-    "/fuse": ["visible", "infrared", "model", "steps", "left", *RANGES, "keep_metadata"],
+    "/fuse": ["visible", "infrared", "model", "steps", "left", *RANGES, "keep_metadata", "colors"],
     "/detect": ["visible", "infrared", "model", "threshold", *RANGES, "steps"],
     "/measure": ["visible", "infrared", "model", *RANGES, "steps"],
     "/explain": ["visible", "infrared", "model", *RANGES, "steps"],
@@ -410,6 +411,21 @@ def test_medical_texts_name_the_scan(models: Path, tmp_path: Path) -> None:
     assert analysis.names_of("/a/brain_spect_3.png", fuse.MEDICAL) == ("SPECT", "MRI")
     assert analysis.names_of("/a/direct.png", fuse.MEDICAL) == ("scan", "MRI")
     assert analysis.names_of("/a/pet.png", MODEL) == ("visible", "infrared")
+
+
+def test_an_overlay_keeps_the_colors_of_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "ROOT", BUNDLED)
+    scene = generate_scene(0, 96, 128, "brain")
+    pair = save(tmp_path / "pet.png", scene.visible), save(tmp_path / "mri.png", scene.infrared)
+    file, _, text, shown = fuse.fuse_and_show(*pair, fuse.MEDICAL, "all", "Visible", "auto", "auto", False, "overlay")
+    expected = with_legend(*overlay(scene.visible, scene.infrared))
+    np.testing.assert_array_equal(pixels(file), expected)
+    assert Path(file).name == "pet_overlay.png" and "colors of the scan" in text and shown.result == "Overlay"
+    np.testing.assert_array_equal(pixels(shown.fused), expected)
+    assert pixels(shown.visible).shape == pixels(shown.infrared).shape == expected.shape, "the slider needs one size"
+    np.testing.assert_array_equal(pixels(shown.visible)[:, :128], scene.visible)
+    with pytest.raises(gr.Error, match="fused or, with difffusenet-medical, overlay"):
+        fuse.fuse(*pair, MODEL, colors="overlay")
 
 
 def test_a_copy_of_a_source_is_warned_of(example: drawn.Example, monkeypatch: pytest.MonkeyPatch) -> None:
