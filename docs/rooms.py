@@ -18,8 +18,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "training"),
     ("hub",),
     ("downstream",),
-    ("cli", "space", "train"),
-    ("examples", "benchmarks"),
+    ("cli", "space"),
+    ("train", "examples", "benchmarks"),
 )
 """From the ground up. `data` includes the synthetic pairs, `pipelines` the table of bundled checkpoints."""
 

@@ -1,5 +1,5 @@
 """The command line: `fusion-hub sample`, `fuse`, `evaluate`, `leaderboard`, `downstream`, `export-yolo`, `models`,
-`demo`, `publish`, `publish-dataset` and `publish-space`, each a module here.
+`demo`, `train`, `publish`, `publish-dataset` and `publish-space`, each a module here.
 
 Exit codes: 0 success; 1 a pair or the whole run failed; 2 wrong use of the command; 130 stopped by the user. Heavy
 libraries are loaded on first use, so that `--help` answers at once.
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fusion_hub import __version__
-from fusion_hub.cli import demo, downstream, evaluate, export_yolo, fuse, leaderboard, models, publish, sample
+from fusion_hub.cli import demo, downstream, evaluate, export_yolo, fuse, leaderboard, models, publish, sample, train
 
 app = typer.Typer(
     name="fusion-hub",
@@ -29,6 +29,7 @@ app.command(epilog=downstream.EXAMPLES)(downstream.downstream)
 app.command(epilog=export_yolo.EXAMPLES)(export_yolo.export_yolo)
 app.command()(models.models)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
+app.add_typer(train.app, name="train", epilog=train.EXAMPLES)
 app.command(epilog=publish.MODEL_EXAMPLES)(publish.publish)
 app.command(epilog=publish.DATASET_EXAMPLES)(publish.publish_dataset)
 app.command(epilog=publish.SPACE_EXAMPLES)(publish.publish_space)

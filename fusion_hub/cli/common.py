@@ -37,8 +37,8 @@ class CommandError(Exception):
 
 
 def print_message(message: str) -> None:
-    """Print a line on stderr, in the main process only."""
-    if int(os.environ.get("RANK", "0")) == 0:
+    """Print a line on stderr, in the first process of each machine."""
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         typer.echo(f"fusion-hub: {message}", err=True)
 
 

@@ -3,6 +3,7 @@ from .comparison import Comparison, compare
 from .detectors import OnnxDetector, TransformersDetector, load_detector
 from .draw import draw_detections, overlay_segmentation
 from .inputs import open_inputs
+from .options import DetectorConfig, SegFormerConfig
 from .protocols import (
     COCO_CLASSES,
     MSRS_CLASSES,
@@ -14,6 +15,8 @@ from .protocols import (
     Segmenter,
 )
 from .segmenter import SegformerSegmenter
+from .train_detector import DetectorTask
+from .train_segformer import SegFormerTask
 
 __all__ = [
     "COCO_CLASSES",
@@ -23,7 +26,11 @@ __all__ = [
     "Detection",
     "Detections",
     "Detector",
+    "DetectorConfig",
+    "DetectorTask",
     "OnnxDetector",
+    "SegFormerConfig",
+    "SegFormerTask",
     "SegformerSegmenter",
     "Segmentation",
     "Segmenter",

@@ -7,7 +7,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -18,16 +17,14 @@ import transformers
 from PIL import Image
 from torch import Tensor, nn
 
-from fusion_hub.downstream.inputs import DTYPES, Inputs, file_name, open_inputs, read_inputs
+from fusion_hub.downstream.inputs import Inputs, file_name, open_inputs, read_inputs
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import (
     ConfigError,
     Source,
     TrainingConfig,
-    check_options,
     expand_variables,
     missing_data_explained,
-    option,
 )
 from fusion_hub.training.samples import Batch
 from fusion_hub.training.validation import picture_grid
@@ -48,32 +45,6 @@ def config_errors(prefix: str = "") -> Iterator[None]:
         raise
     except (ValueError, OSError) as error:
         raise ConfigError(f"{prefix}{error}") from error
-
-
-@dataclass(frozen=True)
-class ImageConfig:
-    """Input images, start and augmentation of a network that follows fusion."""
-
-    input: list[str] = option(
-        "visible, infrared, a rule (average, maximum, laplacian, guided_filter), a bundled fusion model, a pipeline "
-        "folder, a Hub id, or a folder with one image for each pair; with several, each crop uses one",
-        ["visible"],
-    )
-    input_dtype: str = option("precision of the fusion model: float32 or bfloat16", "float32", choices=DTYPES)
-    cache_dir: str = option("folder for fused images and their provenance", "runs/inputs")
-    initial_weights: str | None = option(
-        "folder or Hub id of a network to start from; its classes may differ; empty: random weights", None
-    )
-
-    # --- augmentation; smallest_scale and gain_jitter are options of the loop
-    largest_scale: float = option("scenes are enlarged by a random factor up to this", 1.0, 1, 100)
-    gamma_jitter: float = option("images are raised to a power from exp(-this) to exp(this)", 0.0, 0, 3)
-    rare_class_crops: float = option("probability of a crop centered on a random foreground class", 0.0, 0, 1)
-
-    def __post_init__(self) -> None:
-        check_options(self)
-        if not self.input or len(set(self.input)) < len(self.input):
-            raise ConfigError(f"input must be one or more different names, got {self.input}")
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from fusion_hub.image.processor import ImageInput
+if TYPE_CHECKING:
+    from fusion_hub.image.processor import ImageInput
 
 Color = tuple[int, int, int]
 
@@ -154,7 +155,7 @@ class Detector(Protocol):
 
     names: Mapping[int, str]
 
-    def detect(self, image: ImageInput, *, threshold: float = 0.3) -> Detections:
+    def detect(self, image: "ImageInput", *, threshold: float = 0.3) -> Detections:
         """The objects with a score of at least `threshold` in an image (any input of a pipeline)."""
         ...
 
@@ -196,7 +197,7 @@ class Segmenter(Protocol):
     names: Mapping[int, str]
     palette: Mapping[int, Color]
 
-    def segment(self, image: ImageInput) -> Segmentation:
+    def segment(self, image: "ImageInput") -> Segmentation:
         """The class of each pixel of an image (any input of a pipeline)."""
         ...
 

@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from fusion_hub.data.annotations import BoxedPair, find_boxes
 from fusion_hub.downstream.detectors import TransformersDetector
 from fusion_hub.downstream.draw import draw_detections
-from fusion_hub.downstream.image_training import ImageConfig, ImageCrops, ImageTask, ImageTraining, View
+from fusion_hub.downstream.image_training import ImageCrops, ImageTask, ImageTraining, View
+from fusion_hub.downstream.options import ARCHITECTURES, DetectorConfig
 from fusion_hub.downstream.protocols import Detections
 from fusion_hub.downstream.scores import WORKING_SCORE, DetectionResult, evaluate_detector
 from fusion_hub.training.checkpoint import Network
-from fusion_hub.training.config import ConfigError, Source, TrainingConfig, option
+from fusion_hub.training.config import ConfigError, TrainingConfig
 from fusion_hub.training.samples import Batch
-
-ARCHITECTURES = ("rt_detr_v2", "d_fine")
 
 # `channels`: of the four stages of the backbone, of which the last three are used; `width`: of encoder and decoder. The
 # smallest published networks have channels (64, 128, 256, 512) and width 256.
@@ -36,30 +35,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 NO_OBJECT = -1  # class id of the rows that pad the boxes of a sample
 MIN_SIDE = 2.0  # boxes narrower or lower than this in a sample, in its pixels, are left out
 MIN_SHARE = 0.3  # boxes with a smaller share of their area inside a view are left out
-
-
-@dataclass(frozen=True)
-class DetectorConfig(ImageConfig):
-    """Options of a detector's run."""
-
-    image_size: list[int] = option("height and width of the network's input, multiples of 32", [256, 320])
-    classes: list[str] = option("classes to detect; other boxes are left out", ["person", "bicycle", "car"])
-    annotations: list[str] | None = option("box files to use, by stem (vis ir); empty: the union of all", None)
-    test_sources: list[Source] = option("paired sets for the final evaluation; empty: the validation sources", [])
-    architecture: str = option(f"of a new network: {', '.join(ARCHITECTURES)}", "rt_detr_v2", choices=ARCHITECTURES)
-    variant: str = option(f"size of a new network: {', '.join(VARIANTS)}", "small", choices=tuple(VARIANTS))
-    queries: int = option("largest number of objects found in an image", 80, 1)
-    denoising_queries: int = option("about this many noisy boxes are restored in training; 0: none", 60, 0)
-    repeats: int = option("number of predictions matched to each box in the first part of the steps", 1, 1)
-    repeats_fraction: float = option("length of that part, 0 to 1; afterwards one is matched to each box", 0.0, 0, 1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "test_sources", [Source.parse(source) for source in self.test_sources])
-        if len(self.image_size) != 2 or any(side < 32 or side % 32 for side in self.image_size):
-            raise ConfigError(f"image_size must be height and width, multiples of 32, got {self.image_size}")
-        if not self.classes or len(set(self.classes)) < len(self.classes):
-            raise ConfigError(f"classes must be one or more different names, got {self.classes}")
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------

@@ -17,15 +17,15 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation, Segf
 
 from fusion_hub.data.annotations import IGNORED, LabeledPair, find_labels
 from fusion_hub.downstream.draw import overlay_segmentation
-from fusion_hub.downstream.image_training import ImageConfig, ImageCrops, ImageTask, ImageTraining, View
-from fusion_hub.downstream.protocols import MSRS_CLASSES, Segmentation
+from fusion_hub.downstream.image_training import ImageCrops, ImageTask, ImageTraining, View
+from fusion_hub.downstream.options import SegFormerConfig
+from fusion_hub.downstream.protocols import Segmentation
 from fusion_hub.downstream.scores import SegmentationResult, evaluate_segmenter
 from fusion_hub.downstream.segmenter import SegformerSegmenter
 from fusion_hub.training.checkpoint import Network
-from fusion_hub.training.config import ConfigError, TrainingConfig, option
+from fusion_hub.training.config import ConfigError, TrainingConfig
 from fusion_hub.training.samples import Batch
 
-WEIGHTINGS = ("none", "median_frequency", "effective_number")
 VARIANTS: dict[str, dict[str, Any]] = {
     "b0": {},  # the defaults of transformers
     "tiny": {
@@ -33,32 +33,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "decoder_hidden_size": 16,
     },
 }
-
-
-@dataclass(frozen=True)
-class SegFormerConfig(ImageConfig):
-    """Options of a SegFormer run."""
-
-    image_size: list[int] | None = option("height and width to which all images are resized; empty: unchanged", None)
-    classes: list[str] = option("names of the classes, by label value", list(MSRS_CLASSES))
-    variant: str = option(f"size: {', '.join(VARIANTS)}", "b0", choices=tuple(VARIANTS))
-    drop_path: float = option("probability of skipping a residual branch", 0.1, 0, 1)
-    classifier_dropout: float = option("dropout before the last layer", 0.1, 0, 1)
-    cross_entropy: float = option("weight of the cross entropy", 1.0, 0)
-    class_weights: str = option(
-        f"class weights of the cross entropy: {', '.join(WEIGHTINGS)}", "median_frequency", choices=WEIGHTINGS
-    )
-    class_weight_power: float = option("power to which class weights are raised: 0 makes them equal", 1.0, 0, 1)
-    lovasz: float = option("weight of the Lovász-Softmax loss, a differentiable surrogate of 1 - mIoU", 0.0, 0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 32):
-            raise ConfigError(f"image_size must be height and width, at least 32 each, got {self.image_size}")
-        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
-            raise ConfigError(f"classes must be two or more different names, got {self.classes}")
-        if not self.cross_entropy and not self.lovasz:
-            raise ConfigError("cross_entropy and lovasz are both 0: there is no loss, set one of them")
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------

@@ -86,8 +86,8 @@ def choose_checkpoint(output_dir: Path, resume: str, config: Mapping[str, Any]) 
     """The checkpoint that `TrainingConfig.resume` selects, or None for a new run.
 
     Raises:
-        ConfigError: `auto` and another config; `latest` and no checkpoint; checkpoints in `output_dir` which this run
-            would overwrite.
+        ConfigError: `auto` and another config; `latest` and no checkpoint; checkpoints or results in `output_dir` which
+            this run would overwrite.
         CheckpointError: a path that is no checkpoint.
     """
     found = find_checkpoints(output_dir)
@@ -106,15 +106,30 @@ def choose_checkpoint(output_dir: Path, resume: str, config: Mapping[str, Any]) 
         except OSError as error:
             raise CheckpointError(f"{chosen} is no checkpoint: {_CONFIG} cannot be read ({error.strerror})") from error
         if changed:
-            text = f"the config differs from that of {chosen}: " + "; ".join(changed)
+            text = f"{chosen} was trained with other values: {'; '.join(changed)}"
             if resume == "auto":
-                raise ConfigError(f"{text}. Choose another output_dir, or resume with the new values: --resume latest")
+                raise ConfigError(
+                    f"{text}. Choose another folder with --output_dir, or continue with the new values: --resume latest"
+                )
             warnings.warn(text, stacklevel=2)
+    if not found and (changed := _changed_results(output_dir, config)):
+        raise ConfigError(
+            f"{output_dir} has results of another training: {'; '.join(changed)}. Choose another folder with "
+            "--output_dir, or remove it"
+        )
     for folder in found:
         if _read_state(folder)["step"] >= step and not (chosen and folder.samefile(chosen)):
             text = f"{folder} is in the way of a run that starts {start}"
             raise ConfigError(f"{text}: remove it or choose another output_dir")
     return chosen
+
+
+def _changed_results(output_dir: Path, config: Mapping[str, Any]) -> list[str]:
+    """How the config of a run folder with results, but without checkpoints, differs from this one."""
+    logged = output_dir / "metrics.jsonl"
+    if not (output_dir / "pipeline").exists() and not (logged.is_file() and logged.stat().st_size):
+        return []
+    return differences(config, load_config(output_dir / _CONFIG)) if (output_dir / _CONFIG).is_file() else []
 
 
 @contextlib.contextmanager

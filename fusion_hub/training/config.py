@@ -3,7 +3,7 @@
 `TrainingConfig` has the options of every run; a task adds its own dataclass. Both are flat and share one set of names:
 a key in the file and a flag on the command line are the same word.
 
-    accelerate launch train/difffusenet.py --config train/configs/difffusenet_msrs.yaml --learning_rate 5e-4
+    fusion-hub train difffusenet --config difffusenet_msrs --learning_rate 5e-4
 """
 
 import argparse
@@ -40,10 +40,18 @@ class ConfigError(ValueError):
 
 
 def option(
-    help: str, default: Any, low: float = -math.inf, high: float = math.inf, choices: Iterable[str] | None = None
+    help: str,
+    default: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    choices: Iterable[str] | None = None,
+    group: str | None = None,
 ) -> Any:
-    """A dataclass field with the text of `--help`, and limits or choices that `check_options` enforces."""
-    metadata = {"help": help, "limits": (low, high), "choices": choices}
+    """A dataclass field with the text of `--help`, and limits or choices that `check_options` enforces.
+
+    `group` is the heading of this field and of those that follow it, in `--help`.
+    """
+    metadata = {"help": help, "limits": (low, high), "choices": choices, "group": group}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -156,8 +164,7 @@ def expand_variables(path: str) -> str:
 class TrainingConfig:
     """Options of every training run. `__post_init__` raises `ConfigError` for values that make no sense."""
 
-    # --- the run
-    output_dir: str = option("folder for checkpoints, logs and the final pipeline", "runs/default")
+    output_dir: str = option("folder for checkpoints, logs and the final pipeline", "runs/default", group="run")
     resume: str = option(
         "auto: resume from the newest checkpoint in output_dir, if any, with an equal config; latest, or the path of a "
         "checkpoint: resume from it with this config; none: start a new run, in an output_dir without checkpoints",
@@ -165,10 +172,11 @@ class TrainingConfig:
     )
     seed: int = option("every random number follows from it and the step or sample number", 0, 0)
     max_steps: int = option("optimizer steps", 10_000, 1)
-    num_processes: int = option("processes that the launcher starts; a different number is an error", 1, 1)
+    num_processes: int = option("processes on this machine; fusion-hub train starts them", 1, 1)
 
-    # --- data
-    sources: list[Source] = option("paired sets: paths or {path, split, weight, exclude}", [])
+    sources: list[Source] = option(
+        "paired sets: paths, or {path: P, split: S, weight: W, exclude: FILE}", [], group="data"
+    )
     batch_size: int = option("samples for one optimizer step, over all processes and accumulated batches", 16, 1)
     crop_size: int = option("side of the square crops, pixels", 128, 1)
     late_fraction: float = option("last part of the steps, 0 to 1, that uses the late_ values", 0.0, 0, 1)
@@ -182,8 +190,9 @@ class TrainingConfig:
     swap_probability: float = option("how often visible and infrared are swapped", 0.0, 0, 1)
     gain_jitter: float = option("each picture is multiplied by a factor from 1 - this to 1 + this", 0.0, 0, 1)
 
-    # --- optimizer: AdamW, linear warm-up, cosine decay
-    learning_rate: float = option("at the end of the warm-up", 1e-3, 0)
+    learning_rate: float = option(
+        "at the end of the warm-up", 1e-3, 0, group="optimizer: AdamW, linear warm-up, cosine decay"
+    )
     warmup_steps: int = option("steps of linear warm-up", 100, 0)
     final_lr_fraction: float = option("learning rate at the last step, as a part of learning_rate", 0.02, 0, 1)
     weight_decay: float = option("AdamW's; only for tensors with two or more dimensions", 1e-2, 0)
@@ -192,18 +201,16 @@ class TrainingConfig:
     max_grad_norm: float = option("gradients are scaled down to this norm; .inf: no clipping", 1.0, 1e-12)
     ema_decay: float = option("decay of the averaged weights; min(this, (1 + n) / (10 + n)) at step n", 0.999, 0, 1)
 
-    # --- numerics
-    precision: str = option("fp32, or bf16: autocast, with weights and optimizer in fp32", "fp32")
+    precision: str = option("fp32, or bf16: autocast, with weights and optimizer in fp32", "fp32", group="numerics")
     channels_last: bool = option("weights in channels_last memory format", False)
     compile: bool = option("torch.compile the training module", False)
 
-    # --- output
-    checkpoint_every: int = option("steps between checkpoints", 1000, 1)
+    checkpoint_every: int = option("steps between checkpoints", 1000, 1, group="output")
     keep_checkpoints: int | None = option("number of newest checkpoints to keep; empty: all", 3, 1)
     validate_every: int | None = option("steps between validations; empty: only at the end", 1000, 1)
     validation_sources: list[Source] = option("paired sets for validation: full-size pairs", [])
     validation_pairs: int = option("pairs from each validation source, evenly spaced", 4, 0)
-    validation_metrics: list[str] = option("names in fusion_hub.metrics", ["EN", "SF", "SCD", "VIF", "Qabf"])
+    validation_metrics: list[str] = option("names of metrics", ["EN", "SF", "SCD", "VIF", "Qabf"])
     log_every: int = option("steps over which losses are averaged for the log", 50, 1)
     tracker: str = option("tensorboard or none", "tensorboard", choices=("tensorboard", "none"))
 
@@ -233,65 +240,180 @@ class TrainingConfig:
         return (step - late) * self.batch_size + late * (self.late_batch_size or self.batch_size)
 
 
+_INSTALLED = Path(__file__).parent / "configs"
+CONFIGS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "train" / "configs"
+"""The bundled configurations: beside this file in an installed package, in `train/` of a checkout."""
+
+
+def find_config(name: str, prefix: str = "") -> Path:
+    """A configuration file, by its path or by the name of a bundled one; `prefix` is that of the names to offer.
+
+    Raises:
+        ConfigError: it is neither; the message lists the names.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    bundled = {file.stem: file for file in sorted(CONFIGS.glob(f"{prefix}*.yaml"))}
+    if name.removesuffix(".yaml") not in bundled:
+        raise ConfigError(
+            f"--config {name} is neither a file nor a bundled configuration: choose among {', '.join(bundled)}, or "
+            "give the path of a YAML file"
+        )
+    return bundled[name.removesuffix(".yaml")]
+
+
+def shown(value: Any) -> str:
+    """A value of a configuration as people read it."""
+    if isinstance(value, Mapping):
+        given = {key: item for key, item in value.items() if item is not None}
+        return (
+            str(value["path"])
+            if list(given) == ["path"]
+            else yaml.safe_dump(given, width=1e9, sort_keys=False, default_flow_style=True).strip()
+        )
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value)) or "empty"
+    return "empty" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:  # argparse would print and exit
-        raise ConfigError(message)
+        flag = re.match(r"argument (--\w+)\S*: expected ", message)
+        raise ConfigError(f"{flag[1]} needs a value" if flag else message.removeprefix("argument "))
+
+
+class _Switch(argparse.Action):
+    """`--flag`, `--no_flag`, or `--flag true`."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        off = option_string.startswith(("--no_", "--no-"))
+        if off and values is not None:
+            raise ConfigError(f"{option_string} takes no value, got {values!r}")
+        setattr(namespace, self.dest, False if off else True if values is None else values)
+
+
+class _Help(argparse.HelpFormatter):
+    """One spelling of each flag, as in the file, and what it takes."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        flags = [flag for flag in action.option_strings if flag == flag.replace("-", "_").replace("__", "--", 1)]
+        taken = f" {action.metavar}" if action.metavar else ""
+        return ", ".join(action.option_strings if action.dest == "help" else flags) + taken
+
+
+def _metavar(kind: Any) -> str:
+    return "SET" if "Source" in str(kind) else "NUMBER" if {int, float} & {kind, *get_args(kind)} else "TEXT"
+
+
+def _shown_default(kind: Any, value: Any) -> str:
+    if "Source" in str(kind):
+        return ", ".join(Source.parse(source).label for source in value or []) or "empty"
+    return f"{value:.4g}" if isinstance(value, float) else shown(value)
+
+
+def _build_parser(
+    fields: Mapping[str, Any],
+    kinds: Mapping[str, Any],
+    from_file: Mapping[str, Any],
+    origin: str,
+    prog: str | None,
+    prefix: str,
+) -> _Parser:
+    """One flag for each field, in its group; `--help` shows the values of the configuration file `origin`."""
+    parser = _Parser(
+        prog,
+        usage=f"{prog or '%(prog)s'} [--config NAME] [--data SET] [--FLAG VALUE ...]",
+        description=f"Defaults below are those of {origin}.",
+        formatter_class=_Help,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    text = "YAML file with values for the options below, or the name of a bundled one"
+    names = ", ".join(sorted(path.stem for path in CONFIGS.glob(f"{prefix}*.yaml"))) if prefix else ""
+    parser.add_argument("--config", metavar="NAME", help=f"{text}{': ' * bool(names)}{names}")
+    text = "one paired set instead of all sources: a folder, a Hub dataset id, or generated (synthetic scenes)"
+    parser.add_argument("--data", metavar="SET", help=text)
+    group: Any = parser
+    for name, item in fields.items():
+        if item.metadata.get("group"):
+            group = parser.add_argument_group(item.metadata["group"])
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        text = f"{item.metadata.get('help', '')} (default: {_shown_default(kinds[name], from_file.get(name, default))})"
+        flags, kind = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), kinds[name]
+        several = {"nargs": "+"} if "list[" in str(kind) else {}
+        more: dict[str, Any] = {"metavar": _metavar(kind) + " ..." * bool(several), **several}
+        if bool in (kind, *get_args(kind)):
+            flags |= dict.fromkeys((f"--no_{name}", f"--no-{name.replace('_', '-')}"))
+            more = {"action": _Switch, "nargs": "?"}
+        group.add_argument(*flags, help=text.replace("%", "%%"), **more)
+    return parser
 
 
 def parse_config(
-    dataclass_types: Sequence[type], argv: Sequence[str] | None = None, default_config: Path | None = None
+    dataclass_types: Sequence[type],
+    argv: Sequence[str] | None = None,
+    default_config: Path | None = None,
+    *,
+    prog: str | None = None,
+    prefix: str = "",
 ) -> tuple[Any, ...]:
-    """One instance of each dataclass, from `--config file.yaml` (if given) and flags, which win.
+    """One instance of each dataclass, from `--config NAME_OR_FILE` (if given) and flags, which win.
 
     Values in the file are converted as flags are, so `1e-4`, which YAML takes for text, is a number here. A list
-    replaces the list in the file as a whole. `--data SET` is short for `--sources SET --validation_sources SET`.
+    replaces the list in the file as a whole. `--data SET` is short for `--sources SET --validation_sources SET`; it
+    also adds the set's name to the file's `output_dir`, so that trainings on different sets have different folders.
 
     Args:
         dataclass_types: such as `(TrainingConfig, MyTaskConfig)`; they share one set of names.
         argv: arguments without the program's name; the default is the command line's.
         default_config: the file where `--config` is not given; None: the defaults of the dataclasses.
+        prog: the command, for `--help`.
+        prefix: of the names of the bundled configurations that fit.
 
     Raises:
         ConfigError: an unknown key or flag (the nearest known one is named), or a value of the wrong kind.
     """
     fields = {item.name: item for one in dataclass_types for item in dataclasses.fields(one)}
     kinds = {name: kind for one in dataclass_types for name, kind in get_type_hints(one).items()}
-    parser = _Parser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for name, item in fields.items():
-        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
-        text = f"{item.metadata.get('help', '')} (default: {default})".replace("%", "%%")
-        dashed, is_list = name.replace("_", "-"), "list[" in str(kinds[name])
-        extra = {"nargs": "?", "const": True} if kinds[name] is bool else {"nargs": "+"} if is_list else {}
-        parser.add_argument(*dict.fromkeys((f"--{name}", f"--{dashed}")), help=text, **extra)
-        if default is True:
-            negated, text = (f"--no_{name}", f"--no-{dashed}"), f"{name} = false"
-            parser.add_argument(*negated, dest=name, action="store_const", const=False, help=text)
-    text = f"YAML file with values for the options above (default: {default_config})"
-    parser.add_argument("--config", type=Path, default=default_config, help=text)
-    text = "one paired set instead of all sources: a folder, a Hub dataset id, or generated (synthetic scenes)"
-    parser.add_argument("--data", help=text)
+    first = _Parser(allow_abbrev=False, add_help=False)
+    first.add_argument("--config")
+    chosen = first.parse_known_args(argv)[0].config
+    file = default_config if chosen is None else find_config(chosen, prefix)
+    from_file = {} if file is None else _read_config(file, list(fields))
+
+    parser = _build_parser(fields, kinds, from_file, "the code" if file is None else file.stem, prog, prefix)
     arguments, unknown = parser.parse_known_args(argv)
-    for first in unknown[:1]:
-        if not first.startswith("--"):
-            raise ConfigError(f"{first!r} belongs to no flag: flags are written --name value")
-        flag = first.split("=")[0].lstrip("-").replace("-", "_")
+    for word in unknown[:1]:
+        if not word.startswith("--"):
+            raise ConfigError(f"{word!r} belongs to no flag: flags are written --name value")
+        flag = word.split("=")[0].lstrip("-").replace("-", "_")
         _reject_unknown([flag], [*fields, "config", "data"], "flag")
     given = vars(arguments)
-    file, source = given.pop("config"), given.pop("data", None)
+    given.pop("config", None)
+    source = given.pop("data", None)
     if source is not None and "sources" in fields:
-        given |= {"sources": [source], "validation_sources": [source]}
-    if file is not None:
-        try:
-            from_file = _load_yaml(file.read_text(encoding="utf-8"), f"--config {file}")
-        except OSError as error:
-            raise ConfigError(f"--config {file}: cannot be read ({error.strerror})") from error
-        _reject_unknown(from_file, list(fields), f"key in {file}")
-        given = from_file | given
+        folder = from_file.get("output_dir", fields["output_dir"].default)
+        name = re.sub(r"[^\w.-]+", "-", Path(os.path.abspath(source)).name)
+        given = {"output_dir": f"{folder}-{name}", "sources": [source], "validation_sources": [source]} | given
+    given = from_file | given
     values = {name: _convert(name, kinds[name], value) for name, value in given.items()}
     return tuple(
         one(**{item.name: values[item.name] for item in dataclasses.fields(one) if item.name in values})
         for one in dataclass_types
     )
+
+
+def _read_config(file: Path, known: Sequence[str]) -> dict[str, Any]:
+    try:
+        values = _load_yaml(file.read_text(encoding="utf-8"), f"--config {file}")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(f"--config {file}: cannot be read ({why})") from error
+    _reject_unknown(values, known, f"key in {file}")
+    return values
 
 
 def resolved(*configs: Any) -> dict[str, Any]:
@@ -313,7 +435,7 @@ def differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
     """Readable lines with the values that a resumed run would change, apart from `NEUTRAL_FIELDS`."""
     pairs = {key: (old.get(key, "(absent)"), new.get(key, "(absent)")) for key in {**old, **new}}
     return [
-        f"{key}: {before} in the checkpoint, {now} now"
+        f"{key} was {shown(before)} and is now {shown(now)}"
         for key, (before, now) in pairs.items()
         if key not in NEUTRAL_FIELDS and before != now
     ]
@@ -349,7 +471,7 @@ def _load_yaml(text: str, where: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{where} must hold `key: value` lines, but holds {type(values).__name__}")
+        raise ConfigError(f"{where} must hold `key: value` lines, but {'is empty' if values is None else 'does not'}")
     return values
 
 

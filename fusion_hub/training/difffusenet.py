@@ -1,7 +1,6 @@
 """The training of DiffFuseNet: its two stages and their losses."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,49 +12,12 @@ from fusion_hub.models.difffusenet import DIFFFUSENET_VARIANTS, DiffFuseNetModel
 from fusion_hub.models.feature_diffusion import add_noise, noise_estimate
 from fusion_hub.pipelines import DiffFuseNetPipeline
 from fusion_hub.training import losses
-from fusion_hub.training.config import ConfigError, check_options, option
+from fusion_hub.training.config import ConfigError
+from fusion_hub.training.options import DiffFuseNetConfig
 from fusion_hub.training.samples import mixed_seed, sample_noise
 from fusion_hub.training.task import FusionTask
 
 TIMESTEP_STREAM, NOISE_STREAM = 1, 2  # of the random numbers of a sample
-
-
-@dataclass(frozen=True)
-class DiffFuseNetConfig:
-    """Size, ablations, stages and loss weights of a DiffFuseNet run; see `fusion_hub.training.losses`."""
-
-    # --- the network: fields of DiffFuseNetModel, and a named size for the others
-    variant: str = option(f"size: {', '.join(DIFFFUSENET_VARIANTS)}", "base", choices=DIFFFUSENET_VARIANTS)
-    prediction_type: str = option("what the denoiser predicts: v_prediction or epsilon", "v_prediction")
-    inference_timestep: int = option("t at which the fusion path evaluates the denoiser", 40)
-    use_d2fe: bool = option("ablation; false: no diffusion, shallow features and images pass unchanged", True)
-    use_edfd: bool = option("ablation; false: the mean is shared, each image's own features are specific", True)
-    frequency: str = option("haar_inn; ablations: haar (no coupling), none (no bands)", "haar_inn")
-    cross_frequency: str = option("attention; ablation: add", "attention")
-    initial_weights: str | None = option(
-        "bundled name, folder or Hub id of a pipeline to start from; its model config is kept", None
-    )
-
-    # --- stages
-    two_stage: bool = option("ablation; false: the loss of stage two from the start", True)
-    stage_one_fraction: float = option("part of all steps, 0 to 1, that stage one takes", 0.1, 0, 1)
-    freeze_d2fe: bool = option("keep encoder and denoiser as stage one left them", False)
-
-    # --- weights of the losses of stage two
-    intensity: float = option("distance to the brighter source", 10.0)
-    gradient: float = option("distance to the stronger gradient, with its sign", 12.0)
-    gradient_gain: float = option("factor on the target gradient; above 1: crisper than the sources", 1.1)
-    ssim: float = option("SSIM with both sources, weighted by their local variance", 0.5)
-    structure: float = option("SSIM with both sources that also counts flat regions", 2.0)
-    fidelity: float = option("visual information fidelity with both sources", 2.5)
-    difference_correlation: float = option("correlation of differences", 4.0)
-    decoupling: float = option("decoupling of the specific features, in both stages", 0.1)
-    diffusion: float = option("loss of the denoiser; 1 in stage one", 0.1)
-    consistency: float = option("consistency of the denoised features, within the loss of the denoiser", 0.1)
-    out_of_range: float = option("leaving [0, 1]", 5.0)
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 class DiffFuseNetTraining(nn.Module):

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,93 +12,23 @@ from torch import Tensor, nn
 from fusion_hub.models.red import RED_VARIANTS, REDModel
 from fusion_hub.pipelines import REDPipeline
 from fusion_hub.training import losses
-from fusion_hub.training.config import ConfigError, TrainingConfig, check_options, option
+from fusion_hub.training.config import ConfigError, TrainingConfig
+from fusion_hub.training.options import REDConfig
 from fusion_hub.training.samples import mixed_seed
 from fusion_hub.training.task import FusionTask
 
 MODEL_FIELDS = inspect.signature(REDModel.__init__).parameters  # a config sets some; None leaves them to the variant
 MAE_LOSSES = {"maximum": losses.intensity_loss, "mean": losses.mean_intensity_loss}
 GRADIENT_LOSSES = {"signed": losses.signed_gradient_loss, "unsigned": losses.unsigned_gradient_loss}
-SSIM_WEIGHTS = ("equal", "variance")
 SMALLEST_TILE, LARGEST_TILE = 128, 256  # pixels
 STEPS_STREAM = 3  # of the random numbers of one training step
 
 
-@dataclass(frozen=True)
-class REDConfig:
-    """Size, ablations, start and loss weights of a RED run; the losses are those of `fusion_hub.training.losses`.
-
-    The defaults of the losses are the paper's three terms; weights and targets are not in its text.
-    """
-
-    # --- the network: a named size, and fields of REDModel that override it
-    variant: str = option(
-        f"size: {', '.join(RED_VARIANTS)}; it sets the fields below that are empty", "small", choices=RED_VARIANTS
-    )
-    num_steps: int | None = option("T, the diffusion steps", None)
-    block_out_channels: list[int] | None = option("widths of the two levels", None)
-    num_attention_heads: list[int] | None = option(
-        "attention heads of each level; about 32 channels for each are fast", None
-    )
-    layers_per_block: int | None = option("residual blocks of a level of the encoder", None)
-    attention_window: list[int] | None = option("side of the attention windows of each level, latents; 0: full", None)
-    time_embedding: bool | None = option("pass the step to the UNet", None)
-    norm: str | None = option("group (over the whole picture) or local (for each pixel)", None)
-    norm_num_groups: int | None = option("groups of the normalization", None)
-    patch_size: int | None = option("side of the patch behind one latent, pixels", None)
-    source_injection: bool | None = option("pass both sources to every step; the paper does not", None)
-    reversible_fusion: bool | None = option("ablation; false: steps are not wired to the state before the last", None)
-    reversible_blocks: bool | None = option("ablation; false: blocks of the UNet are not wired", None)
-    learnable_lambda: bool | None = option("ablation; false: the result is the last state alone", None)
-    resample: str | None = option("pixel_shuffle; ablation: convolution", None)
-    memory: str | None = option("for the backward pass: reversible (the paper), checkpoint or none (fastest)", None)
-    store_states: bool | None = option("keep the states between steps, which are small, instead of inverting", None)
-
-    # --- where the weights come from
-    sd15: str | None = option("folder or Hub id of a Stable Diffusion 1.5 (or of its UNet) to start from", None)
-    initial_weights: str | None = option(
-        "bundled name, folder or Hub id of a RED pipeline to start from; its model config is kept, except memory", None
-    )
-
-    # --- steps
-    random_steps: bool = option("random 1 to T steps for each batch, so that fewer than T also fuse well", False)
-    early_estimates: float = option(
-        "weight of all losses on the clean estimates of the steps before the last, so that the chain may stop early; "
-        "needs memory = none",
-        0.0,
-    )
-
-    # --- weights of the losses
-    ssim: float = option("SSIM with both sources", 0.5)
-    ssim_weight: str = option(
-        "of each source: equal (the paper), or variance, its share of the local variance", "equal", choices=SSIM_WEIGHTS
-    )
-    mae: float = option("distance to mae_target", 1.0)
-    mae_target: str = option(
-        "maximum of both sources; or mean, of the distances to both", "maximum", choices=MAE_LOSSES
-    )
-    gradient: float = option("distance to the stronger gradient", 1.0)
-    gradient_target: str = option(
-        "signed, or unsigned: an edge of reversed polarity then costs nothing", "signed", choices=GRADIENT_LOSSES
-    )
-    gradient_gain: float = option("factor on the target gradient; above 1: crisper than the sources", 1.0)
-    structure: float = option("SSIM with both sources that also counts flat regions", 0.0)
-    fidelity: float = option("visual information fidelity with both sources", 0.0)
-    difference_correlation: float = option("correlation of differences", 0.0)
-    out_of_range: float = option("leaving [0, 1]", 0.0)
-
-    def __post_init__(self) -> None:
-        check_options(self)
-        if self.early_estimates and self.memory != "none":
-            raise ConfigError(f"early_estimates needs memory = none, as all states are kept, got {self.memory}")
-        if self.sd15 and self.initial_weights:
-            raise ConfigError(f"give sd15 = {self.sd15} or initial_weights = {self.initial_weights}, not both")
-
-    def model_fields(self) -> dict[str, Any]:
-        """Arguments for `REDModel`: the variant's, and what this config sets."""
-        given = {name: value for name, value in vars(self).items() if name in MODEL_FIELDS and value is not None}
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-        return {**RED_VARIANTS[self.variant], **given}
+def model_fields(config: REDConfig) -> dict[str, Any]:
+    """Arguments for `REDModel`: the variant's, and what the config sets."""
+    given = {name: value for name, value in vars(config).items() if name in MODEL_FIELDS and value is not None}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return {**RED_VARIANTS[config.variant], **given}
 
 
 class REDTraining(nn.Module):
@@ -162,9 +91,9 @@ class REDTask(FusionTask):
                 model = REDPipeline.from_pretrained(config.initial_weights).model
                 model.set_memory_mode(config.memory or model.config["memory"], config.store_states)
             elif config.sd15:
-                model = REDModel.from_sd15(config.sd15, **config.model_fields())
+                model = REDModel.from_sd15(config.sd15, **model_fields(config))
             else:
-                model = REDModel(**config.model_fields())
+                model = REDModel(**model_fields(config))
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
         sizes = (self.training.crop_size, self.training.late_crop_size)

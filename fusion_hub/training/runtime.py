@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -26,8 +27,9 @@ def start_accelerator(config: TrainingConfig, find_unused_parameters: bool) -> "
     from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration, is_tensorboard_available
 
     if config.tracker == "tensorboard" and not is_tensorboard_available():
-        raise ConfigError('tracker = tensorboard needs: pip install "fusion-hub[train]". Or set tracker to none')
+        raise ConfigError("tracker tensorboard needs: pip install 'fusion-hub[train]'; or give --tracker none")
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # several processes on a CPU work without ACCELERATE_USE_CPU
         mixed_precision="no" if config.precision == "fp32" else config.precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         # Every process reads its own slice of each batch, and only that.
@@ -38,8 +40,8 @@ def start_accelerator(config: TrainingConfig, find_unused_parameters: bool) -> "
     )
     if accelerator.num_processes != config.num_processes:
         raise ConfigError(
-            f"num_processes is {config.num_processes}, but the launcher started {accelerator.num_processes}. On a CPU "
-            "`accelerate launch` always starts one: use ACCELERATE_USE_CPU=true torchrun --nproc_per_node"
+            f"num_processes is {config.num_processes}, but the launcher started {accelerator.num_processes}: give "
+            f"--num_processes {accelerator.num_processes}"
         )
     return accelerator
 

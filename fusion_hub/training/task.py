@@ -1,5 +1,6 @@
 """What a model brings to the training loop: `TrainingTask`, and `FusionTask` with what all fusion models share."""
 
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,7 +78,8 @@ class FusionTask:
                 swap_probability=config.swap_probability,
                 gain_jitter=config.gain_jitter,
             )
-        return crops.preload() if config.preload else crops
+        first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+        return crops.preload(progress=first) if config.preload else crops
 
     def infrared_range(self, config: TrainingConfig) -> Any:
         """The range that the pipeline gets: that of the sources, "auto" where they differ."""

@@ -1,4 +1,4 @@
-"""The training loop of every `train/*.py`: Accelerate, AdamW, averaged weights, checkpoints, validation.
+"""The training loop of `fusion-hub train`: Accelerate, AdamW, averaged weights, checkpoints, validation.
 
 Read `Trainer.train` first. The loop knows a model by its `TrainingTask`, its options by `TrainingConfig`, its samples
 by anything with `sample(number, crop_size)`, and validates with a `Validation`. Networks are diffusers' (the fusion
@@ -13,9 +13,8 @@ import contextlib
 import json
 import math
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from fusion_hub.files import check_writable, disk_trouble, sweep_leftovers
 from fusion_hub.training import checkpoint as checkpoints
-from fusion_hub.training.config import TrainingConfig, parse_config, resolved, save_config
+from fusion_hub.training.config import TrainingConfig, resolved, save_config
 from fusion_hub.training.runtime import RunLog, StopSignals, start_accelerator
 from fusion_hub.training.samples import CropSampler, batches, mixed_seed
 from fusion_hub.training.task import TrainingTask
@@ -110,6 +109,8 @@ class Trainer:
                 shutil.rmtree(left, ignore_errors=True)
             sweep_leftovers(self.output)
         self.log = RunLog(self.accelerator, config, self.step)
+        count = sum(map(len, getattr(self.crops, "sets", ())))
+        self.log.say(f"{self.output}: steps {self.step} to {config.max_steps}{f', on {count} pairs' * bool(count)}")
 
     def train(self) -> Path | None:
         """Train to `max_steps` and write `output_dir/pipeline`.
@@ -259,18 +260,3 @@ class Trainer:
             self.log.say(f"finished after {self.step} steps: {target}")
         self.accelerator.wait_for_everyone()
         return target
-
-
-def main(task_type: Callable[[TrainingConfig, Any], TrainingTask], config_type: type, default_config: Path) -> int:
-    """The command of a `train/*.py`: parse the command line, build the task, train.
-
-    Returns the exit code: 0 (also when a signal stopped it after a checkpoint), 1 for a full disk or values that are
-    not finite, 2 for a wrong configuration.
-    """
-    try:
-        training, config = parse_config((TrainingConfig, config_type), default_config=default_config)
-        Trainer(task_type(training, config), training, config).train()
-    except (ValueError, checkpoints.CheckpointError, NonFiniteError, OutputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, NonFiniteError | OutputError) else 2
-    return 0

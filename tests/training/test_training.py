@@ -142,7 +142,7 @@ def test_what_auto_resume_refuses(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="file is a file: choose another folder"):
         toy_trainer(toy_config(tmp_path / "file" / "run"))
     toy_trainer(toy_config(tmp_path, max_steps=4, checkpoint_every=2)).train()
-    with pytest.raises(ConfigError, match=r"learning_rate: 0\.01 in the checkpoint, 0\.02 now.*--resume latest"):
+    with pytest.raises(ConfigError, match=r"learning_rate was 0\.01 and is now 0\.02.*--resume latest"):
         toy_trainer(toy_config(tmp_path, max_steps=4, learning_rate=2e-2))
     with pytest.raises(ConfigError, match="in the way of a run that starts from scratch"):
         toy_trainer(toy_config(tmp_path, resume="none"))
@@ -150,11 +150,17 @@ def test_what_auto_resume_refuses(tmp_path: Path) -> None:
         toy_trainer(toy_config(tmp_path, max_steps=4, resume=str(tmp_path / "step_000002")))
     with pytest.raises(ConfigError, match="has no checkpoint"):
         toy_trainer(toy_config(tmp_path / "new", resume="latest"))
+    for kept in find_checkpoints(shutil.copytree(tmp_path, tmp_path.with_name("results"))):
+        shutil.rmtree(kept)
+    with pytest.raises(
+        ConfigError, match=r"results of another training: learning_rate was 0\.01 and is now 0\.02\. Choose"
+    ):
+        toy_trainer(toy_config(tmp_path.with_name("results"), max_steps=4, learning_rate=2e-2))
     with pytest.raises(CheckpointError, match=r"is no checkpoint: state\.json is missing"):
         toy_trainer(toy_config(tmp_path / "new", resume=str(tmp_path)))
     # Fields that do not affect the result may change; with latest, all may.
     assert toy_trainer(toy_config(tmp_path, max_steps=4, log_every=3, num_workers=1)).step == 4
-    with pytest.warns(UserWarning, match="max_steps: 4 in the checkpoint, 6 now"):
+    with pytest.warns(UserWarning, match="max_steps was 4 and is now 6"):
         trainer = toy_trainer(toy_config(tmp_path, max_steps=6, resume="latest"))
     assert trainer.train() is not None
     assert find_checkpoints(tmp_path)[-1].name == "step_000006"
@@ -387,7 +393,7 @@ validation_metrics: [EN]
         ("sources: [{path: a, weight: -2}]", [], "weight must be a number above 0, got -2"),
         ("sources: [{split: a}]", [], "a source is a path or a mapping"),
         ("a: [", [], "not valid YAML"),
-        ("- a", [], "must hold `key: value` lines, but holds list"),
+        ("- a", [], "must hold `key: value` lines, but does not"),
         ("precision: fp16", [], "precision must be fp32 or bf16, got fp16: on a CPU it silently does nothing"),
         ("learning_rate: .nan", [], "learning_rate must be 0 or more, got nan"),
         ("batch_size: 6", ["--num_processes", "4"], r"batch_size = 6 cannot be split evenly .* 4 x 1 parts"),
@@ -400,7 +406,9 @@ def test_config_errors_say_what_is_wrong(tmp_path: Path, text: str, flags: list[
 
 
 def test_config_errors_outside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
+    with pytest.raises(
+        ConfigError, match=r"absent\.yaml is neither a file nor a bundled configuration: choose among .*red_small_msrs"
+    ):
         parse_config((TrainingConfig,), ["--config", str(tmp_path / "absent.yaml")])
     with pytest.raises(ConfigError, match="environment variable NOT_THERE is not set"):
         Source("${NOT_THERE}/data").resolve()

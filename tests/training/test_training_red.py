@@ -24,7 +24,7 @@ from fusion_hub.training import (
     parse_config,
 )
 from fusion_hub.training.difffusenet import DiffFuseNetConfig, DiffFuseNetTask
-from fusion_hub.training.red import REDConfig, REDTask, REDTraining
+from fusion_hub.training.red import REDConfig, REDTask, REDTraining, model_fields
 from tests.support.training_runs import (
     TRAIN,
     assert_resumes,
@@ -210,7 +210,7 @@ def test_a_bare_script_takes_its_default_configuration(
     monkeypatch.chdir(tmp_path)
     assert run_script(name) == 2
     message = capsys.readouterr().err
-    assert message.startswith("error: training data is missing") and message.count("\n") == 1
+    assert message.startswith("fusion-hub: error: training data is missing") and message.count("\n") == 1
     assert str(tmp_path / "empty" / "data" / "msrs") in message
     assert "FUSION_HUB_DATA" in message and "--data generated" in message
     assert list(tmp_path.iterdir()) == [], "a failed start left something behind"
@@ -218,7 +218,9 @@ def test_a_bare_script_takes_its_default_configuration(
 
 def test_a_script_reports_a_missing_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_script("red.py", "--resume", str(tmp_path), "--output_dir", str(tmp_path / "run")) == 2
-    assert capsys.readouterr().err == f"error: resume = {tmp_path} is no checkpoint: state.json is missing\n"
+    assert (
+        capsys.readouterr().err == f"fusion-hub: error: resume = {tmp_path} is no checkpoint: state.json is missing\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["red_small_msrs", "red_sd15", "red_tiny_ci", "difffusenet_msrs"])
@@ -334,6 +336,6 @@ def test_flags_become_fields_of_the_model() -> None:
     flags = ["--reversible_blocks", "false", "--fidelity", "0.5", "--block_out_channels", "32", "64"]
     (parsed,) = parse_config((REDConfig,), flags)
     assert parsed == REDConfig(reversible_blocks=False, fidelity=0.5, block_out_channels=[32, 64])
-    fields = parsed.model_fields()
+    fields = model_fields(parsed)
     assert fields["reversible_blocks"] is False and fields["block_out_channels"] == (32, 64)
     assert "num_steps" not in fields, "the model's own default"

@@ -1,0 +1,170 @@
+"""`fusion-hub train`: the four trainings, in one process or several.
+
+Flags, the data and missing packages are checked before torch is loaded.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fusion_hub import data, downstream, training
+from fusion_hub.cli.common import FAILED, WRONG_USE, CommandError, exit_codes
+
+EXAMPLES = """
+Examples:
+
+  fusion-hub train difffusenet --data generated --max_steps 20 --output_dir runs/try
+
+  fusion-hub train difffusenet --data my_pairs --max_steps 2000 --output_dir runs/mine
+
+  fusion-hub train red --config red_small_msrs --num_processes 2
+
+  fusion-hub train segformer --input difffusenet-msrs --output_dir runs/segformer/difffusenet-msrs
+
+  torchrun --nproc_per_node 2 -m fusion_hub train detector
+
+A set is a folder with vis/ and ir/ (or another layout that `fusion-hub fuse` reads), a Hub dataset id, or `generated`.
+Ctrl-C saves a checkpoint; run the same command again to resume. `fusion-hub train NAME --help` lists every option.
+"""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one name trains; the classes are looked up when they are needed, as tasks load torch."""
+
+    about: str
+    default: str  # a bundled configuration
+    config: Callable[[], Any]
+    task: Callable[[], Any]
+    packages: tuple[str, ...] = ()
+
+
+TRAININGS = {
+    "difffusenet": Training(
+        "DiffFuseNet, a fusion network. A small one learns in minutes on a CPU.",
+        "difffusenet_msrs",
+        lambda: training.DiffFuseNetConfig,
+        lambda: training.DiffFuseNetTask,
+    ),
+    "red": Training(
+        "RED, a fusion network that works in steps.",
+        "red_small_msrs",
+        lambda: training.REDConfig,
+        lambda: training.REDTask,
+    ),
+    "segformer": Training(
+        "SegFormer, segmentation of visible, infrared or fused images.",
+        "segformer_msrs",
+        lambda: downstream.SegFormerConfig,
+        lambda: downstream.SegFormerTask,
+        ("transformers",),
+    ),
+    "detector": Training(
+        "RT-DETRv2 or D-FINE, detection in visible, infrared or fused images.",
+        "detector_msrs",
+        lambda: downstream.DetectorConfig,
+        lambda: downstream.DetectorTask,
+        ("transformers",),
+    ),
+}
+
+app = typer.Typer(
+    help="Train a network, with a bundled configuration or your own, on your pairs.",
+    epilog=EXAMPLES,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _add(name: str) -> None:
+    def command(context: typer.Context) -> None:
+        with exit_codes("nothing was written"):
+            raise typer.Exit(train(name, context.args))
+
+    about = TRAININGS[name].about
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(name, help=about, context_settings=passed_on)(command)
+
+
+for _name in TRAININGS:
+    _add(_name)
+
+
+def train(name: str, flags: Sequence[str]) -> int:
+    """Train with the flags of `fusion-hub train NAME`; returns the exit code, 0 also where a signal stopped it.
+
+    Raises:
+        CommandError: code 1 for a full disk or values that are not finite, 2 for wrong flags, data or packages.
+    """
+    kind, launched = TRAININGS[name], "LOCAL_RANK" in os.environ
+    if launched and not any(flag.startswith(("--num_processes", "--num-processes")) for flag in flags):
+        flags = [*flags, "--num_processes", os.environ.get("WORLD_SIZE", "1")]
+    default = training.find_config(kind.default)
+    try:
+        config, own = training.parse_config(
+            (training.TrainingConfig, kind.config()), flags, default, prog=f"fusion-hub train {name}", prefix=name
+        )
+        _check_packages([*kind.packages, *(["tensorboard"] if config.tracker == "tensorboard" else [])])
+        _check_data(config)
+    except ValueError as error:
+        raise CommandError(str(error), WRONG_USE) from error
+    if config.num_processes > 1 and not launched:
+        return _start(config.num_processes, [name, *flags])
+    try:
+        pipeline = training.Trainer(kind.task()(config, own), config, own).train()
+    except (ValueError, training.CheckpointError) as error:
+        raise CommandError(str(error), WRONG_USE) from error
+    except (training.NonFiniteError, training.OutputError) as error:
+        raise CommandError(str(error), FAILED) from error
+    if pipeline is not None and not kind.packages and int(os.environ.get("RANK", "0")) == 0:
+        typer.echo(f"Next: fusion-hub evaluate --model {pipeline} --data SET --output results")
+    return 0
+
+
+def _check_packages(names: Sequence[str]) -> None:
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            hint = "; or give --tracker none" * (name == "tensorboard")
+            raise CommandError(f"{name} is not installed: pip install 'fusion-hub[train]'{hint}", WRONG_USE)
+
+
+def _check_data(config: training.TrainingConfig) -> None:
+    """Open the sets that are folders; the others take longer, and their task opens them."""
+    for source in (*config.sources, *config.validation_sources):
+        with training.missing_data_explained():
+            path = training.expand_variables(source.path)
+            if Path(path).exists() or Path(path).is_absolute() or path.startswith("."):
+                data.PairedDataset.open(path, source.split)
+
+
+def _start(count: int, arguments: Sequence[str]) -> int:
+    """Run `fusion-hub train ARGUMENTS` in several processes of this machine, quietly; returns the exit code."""
+    import logging
+
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # our own message says what went wrong
+    launcher = ["--standalone", "--nproc_per_node", str(count), "-m", "fusion_hub", "train", *arguments]
+    try:
+        run.run(run.parse_args(launcher))
+    except ChildFailedError as error:
+        return int(error.get_first_failure()[1].exitcode)
+    except SignalException:  # the processes have saved a checkpoint
+        pass
+    return 0
+
+
+def script(name: str) -> None:
+    """The command of a `train/*.py`."""
+    sys.argv[1:1] = [name]
+    app(prog_name="fusion-hub train")

@@ -1,0 +1,125 @@
+"""The options of the trainings of DiffFuseNet and RED.
+
+Without torch, so that a wrong flag is an error at once.
+"""
+
+from dataclasses import dataclass
+
+from fusion_hub.training.config import ConfigError, check_options, option
+
+DIFFFUSENET_SIZES = ("tiny", "small", "base", "large")
+"""Keys of `DIFFFUSENET_VARIANTS`."""
+
+RED_SIZES = ("paper", "small", "tiny")
+"""Keys of `RED_VARIANTS`."""
+
+
+@dataclass(frozen=True)
+class DiffFuseNetConfig:
+    """Size, ablations, stages and loss weights of a DiffFuseNet run; see `fusion_hub.training.losses`."""
+
+    variant: str = option(f"size: {', '.join(DIFFFUSENET_SIZES)}", "base", choices=DIFFFUSENET_SIZES, group="network")
+    prediction_type: str = option("what the denoiser predicts: v_prediction or epsilon", "v_prediction")
+    inference_timestep: int = option("t at which the fusion path evaluates the denoiser", 40)
+    use_d2fe: bool = option("ablation; false: no diffusion, shallow features and images pass unchanged", True)
+    use_edfd: bool = option("ablation; false: the mean is shared, each image's own features are specific", True)
+    frequency: str = option("haar_inn; ablations: haar (no coupling), none (no bands)", "haar_inn")
+    cross_frequency: str = option("attention; ablation: add", "attention")
+    initial_weights: str | None = option(
+        "bundled name, folder or Hub id of a pipeline to start from; its model config is kept", None
+    )
+
+    two_stage: bool = option("ablation; false: the loss of stage two from the start", True, group="stages")
+    stage_one_fraction: float = option("part of all steps, 0 to 1, that stage one takes", 0.1, 0, 1)
+    freeze_d2fe: bool = option("keep encoder and denoiser as stage one left them", False)
+
+    intensity: float = option("distance to the brighter source", 10.0, group="weights of the losses of stage two")
+    gradient: float = option("distance to the stronger gradient, with its sign", 12.0)
+    gradient_gain: float = option("factor on the target gradient; above 1: crisper than the sources", 1.1)
+    ssim: float = option("SSIM with both sources, weighted by their local variance", 0.5)
+    structure: float = option("SSIM with both sources that also counts flat regions", 2.0)
+    fidelity: float = option("visual information fidelity with both sources", 2.5)
+    difference_correlation: float = option("correlation of differences", 4.0)
+    decoupling: float = option("decoupling of the specific features, in both stages", 0.1)
+    diffusion: float = option("loss of the denoiser; 1 in stage one", 0.1)
+    consistency: float = option("consistency of the denoised features, within the loss of the denoiser", 0.1)
+    out_of_range: float = option("leaving [0, 1]", 5.0)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class REDConfig:
+    """Size, ablations, start and loss weights of a RED run; the losses are those of `fusion_hub.training.losses`.
+
+    The defaults of the losses are the paper's three terms; weights and targets are not in its text.
+    """
+
+    variant: str = option(
+        f"size: {', '.join(RED_SIZES)}; it sets the fields below that are empty",
+        "small",
+        choices=RED_SIZES,
+        group="network (empty fields follow from variant)",
+    )
+    num_steps: int | None = option("T, the diffusion steps", None)
+    block_out_channels: list[int] | None = option("widths of the two levels", None)
+    num_attention_heads: list[int] | None = option(
+        "attention heads of each level; about 32 channels for each are fast", None
+    )
+    layers_per_block: int | None = option("residual blocks of a level of the encoder", None)
+    attention_window: list[int] | None = option("side of the attention windows of each level, latents; 0: full", None)
+    time_embedding: bool | None = option("pass the step to the UNet", None)
+    norm: str | None = option("group (over the whole picture) or local (for each pixel)", None)
+    norm_num_groups: int | None = option("groups of the normalization", None)
+    patch_size: int | None = option("side of the patch behind one latent, pixels", None)
+    source_injection: bool | None = option("pass both sources to every step; the paper does not", None)
+    reversible_fusion: bool | None = option("ablation; false: steps are not wired to the state before the last", None)
+    reversible_blocks: bool | None = option("ablation; false: blocks of the UNet are not wired", None)
+    learnable_lambda: bool | None = option("ablation; false: the result is the last state alone", None)
+    resample: str | None = option("pixel_shuffle; ablation: convolution", None)
+    memory: str | None = option("for the backward pass: reversible (the paper), checkpoint or none (fastest)", None)
+    store_states: bool | None = option("keep the states between steps, which are small, instead of inverting", None)
+
+    sd15: str | None = option(
+        "folder or Hub id of a Stable Diffusion 1.5 (or of its UNet) to start from", None, group="initial weights"
+    )
+    initial_weights: str | None = option(
+        "bundled name, folder or Hub id of a RED pipeline to start from; its model config is kept, except memory", None
+    )
+
+    random_steps: bool = option(
+        "random 1 to T steps for each batch, so that fewer than T also fuse well", False, group="steps"
+    )
+    early_estimates: float = option(
+        "weight of all losses on the clean estimates of the steps before the last, so that the chain may stop early; "
+        "needs memory = none",
+        0.0,
+    )
+
+    ssim: float = option("SSIM with both sources", 0.5, group="weights of the losses")
+    ssim_weight: str = option(
+        "of each source: equal (the paper), or variance, its share of the local variance",
+        "equal",
+        choices=("equal", "variance"),
+    )
+    mae: float = option("distance to mae_target", 1.0)
+    mae_target: str = option(
+        "maximum of both sources; or mean, of the distances to both", "maximum", choices=("maximum", "mean")
+    )
+    gradient: float = option("distance to the stronger gradient", 1.0)
+    gradient_target: str = option(
+        "signed, or unsigned: an edge of reversed polarity then costs nothing", "signed", choices=("signed", "unsigned")
+    )
+    gradient_gain: float = option("factor on the target gradient; above 1: crisper than the sources", 1.0)
+    structure: float = option("SSIM with both sources that also counts flat regions", 0.0)
+    fidelity: float = option("visual information fidelity with both sources", 0.0)
+    difference_correlation: float = option("correlation of differences", 0.0)
+    out_of_range: float = option("leaving [0, 1]", 0.0)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.early_estimates and self.memory != "none":
+            raise ConfigError(f"early_estimates needs memory = none, as all states are kept, got {self.memory}")
+        if self.sd15 and self.initial_weights:
+            raise ConfigError(f"give sd15 = {self.sd15} or initial_weights = {self.initial_weights}, not both")

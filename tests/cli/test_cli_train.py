@@ -1,0 +1,134 @@
+"""`fusion-hub train`: what it refuses, and how soon; its help; bundled configurations; several processes."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fusion_hub.downstream import train_detector, train_segformer
+from fusion_hub.downstream.options import DetectorConfig, SegFormerConfig
+from fusion_hub.models import DIFFFUSENET_VARIANTS, RED_VARIANTS
+from fusion_hub.training import ConfigError, TrainingConfig, find_config, parse_config, red
+from fusion_hub.training.config import CONFIGS
+from fusion_hub.training.options import DIFFFUSENET_SIZES, RED_SIZES, DiffFuseNetConfig, REDConfig
+
+OPTIONS = {
+    "difffusenet": DiffFuseNetConfig,
+    "red": REDConfig,
+    "segformer": SegFormerConfig,
+    "detector": DetectorConfig,
+}
+# Runs the command and reports on the last line whether torch was loaded.
+WATCHED = """
+import sys
+from fusion_hub.cli import main
+try:
+    main()
+finally:
+    print("torch" in sys.modules, file=sys.stderr)
+"""
+
+
+def run(folder: Path, *arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *(["-c", code] if code else ["-m", "fusion_hub"]), "train", *arguments]
+    environment = {**os.environ, "FUSION_HUB_DATA": str(folder / "absent"), "COLUMNS": "100"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("red --config red_tini", "--config red_tini is neither a file nor a bundled configuration: choose among red_"),
+        ("red --config difffusenet_msrs", "choose among red_"),
+        ("red --max_step 3", "unknown flag 'max_step': did you mean max_steps"),
+        ("difffusenet --max_steps", "--max_steps needs a value"),
+        ("difffusenet", "training data is missing"),
+        ("segformer --data ./here", "training data is missing"),
+        ("detector --no_preload 3", "--no_preload takes no value"),
+    ],
+)
+def test_refusals_are_one_sentence_before_torch_is_loaded(tmp_path: Path, arguments: str, message: str) -> None:
+    found = run(tmp_path, *arguments.split(), code=WATCHED)
+    sentence, torch_loaded = found.stderr.splitlines()
+    assert sentence.startswith("fusion-hub: error: ") and message in sentence
+    assert (found.returncode, torch_loaded, found.stdout) == (2, "False", "")
+    assert not re.search(r"\b(None|NoneType|argument|list\[)", sentence)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_names_its_extra(tmp_path: Path) -> None:
+    absent = "import importlib.util as u; u.find_spec = lambda name: None\n"
+    for arguments in (["detector"], ["red", "--data", "generated"]):
+        found = run(tmp_path, *arguments, code=absent + WATCHED)
+        assert "is not installed: pip install 'fusion-hub[train]'" in found.stderr.splitlines()[0]
+        assert found.returncode == 2 and found.stderr.splitlines()[1] == "False"
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_help_has_groups_values_of_the_file_and_no_python_words(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = find_config(f"{name}_msrs" if name != "red" else "red_small_msrs")
+    with pytest.raises(SystemExit):
+        parse_config((TrainingConfig, OPTIONS[name]), ["--help"], file, prog=f"fusion-hub train {name}", prefix=name)
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: fusion-hub train {name} ") and "\nrun:\n" in text and "\ndata:\n" in text
+    assert "--preload, --no_preload " in text and f"runs/{file.stem.split('_')[0]}" in text
+    assert not re.search(r"\b(None|True|False|NoneType|dataclass|factory|\w+\[\w+\])", text)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_bundled_configuration_fits_its_training(file: Path) -> None:
+    name = file.stem.split("_")[0]
+    by_name = parse_config((TrainingConfig, OPTIONS[name]), ["--config", file.stem], prefix=name)
+    assert by_name == parse_config((TrainingConfig, OPTIONS[name]), ["--config", str(file)])
+    assert by_name[0].output_dir.startswith("runs/")
+
+
+def test_no_two_bundled_configurations_share_a_run_folder() -> None:
+    kinds = {file: OPTIONS[file.stem.split("_")[0]] for file in CONFIGS.glob("*.yaml")}
+    folders = [parse_config((TrainingConfig, kind), [], file)[0].output_dir for file, kind in kinds.items()]
+    assert len(set(folders)) == len(folders)
+
+
+def test_another_set_has_another_run_folder(tmp_path: Path) -> None:
+    def folder(*flags: str) -> str:
+        return parse_config((TrainingConfig, REDConfig), flags, find_config("red_small_msrs"))[0].output_dir
+
+    assert folder() == "runs/red_small_msrs"
+    assert folder("--data", "generated") == "runs/red_small_msrs-generated"
+    assert folder("--data", str(tmp_path / "my pairs")) == "runs/red_small_msrs-my-pairs"
+    assert folder("--data", "generated", "--output_dir", "here") == "here"
+
+
+def test_switches_are_spelled_in_every_old_and_new_way() -> None:
+    def parse(*flags: str) -> tuple[bool, bool | None]:
+        training, red = parse_config((TrainingConfig, REDConfig), flags)
+        return training.preload, red.reversible_fusion
+
+    assert parse() == (False, None)
+    assert parse("--preload", "--reversible_fusion") == (True, True)
+    assert parse("--preload=true", "--reversible-fusion", "no") == (True, False)
+    assert parse("--no_preload", "--no-reversible-fusion") == (False, False)
+    with pytest.raises(ConfigError, match="preload must be true or false, got 'maybe'"):
+        parse("--preload", "maybe")
+
+
+def test_the_choices_are_those_of_the_networks() -> None:
+    def choices(config: type, name: str) -> set[str]:
+        return set(config.__dataclass_fields__[name].metadata["choices"])  # type: ignore[attr-defined]
+
+    assert (set(DIFFFUSENET_SIZES), set(RED_SIZES)) == (set(DIFFFUSENET_VARIANTS), set(RED_VARIANTS))
+    assert choices(SegFormerConfig, "variant") == set(train_segformer.VARIANTS)
+    assert choices(DetectorConfig, "variant") == set(train_detector.VARIANTS)
+    assert choices(REDConfig, "mae_target") == set(red.MAE_LOSSES)
+    assert choices(REDConfig, "gradient_target") == set(red.GRADIENT_LOSSES)
+
+
+def test_several_processes_start_by_themselves_and_fail_quietly(tmp_path: Path) -> None:
+    flags = ("--config", "red_tiny_ci", "--num_processes", "2", "--tracker", "none", "--no_preload")
+    found = run(tmp_path, "red", *flags, "--crop_size", "30")  # known only where the network is built
+    assert found.stderr == "fusion-hub: error: crop_size = 30 is not a multiple of 4, which this model needs\n"
+    assert (found.returncode, found.stdout) == (2, "")
