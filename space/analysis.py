@@ -252,6 +252,8 @@ def measured_table(rows: Sequence[Sequence[str]]) -> str:
 
 def _measured_row(row: Sequence[str]) -> str:
     name, *values, meaning = row
+    meaning = meaning.partition(": ")[2]  # the arrow says which direction is better
+    meaning = f"{meaning[:1].upper()}{meaning[1:]}"
     numbers = [float(value) for value in values if value != "n/a"]
     best = (max if "↑" in name else min)(numbers, default=0)
     longest = max([*map(abs, numbers), 1e-9])
@@ -259,7 +261,7 @@ def _measured_row(row: Sequence[str]) -> str:
     for value, method in zip(values, MEASURED[1:], strict=False):
         number = 0.0 if value == "n/a" else float(value)
         wins = value != "n/a" and number == best
-        text = f'<strong>{value} <span title="best">●</span></strong>' if wins else value
+        text = f'<strong>{value}<span class="best" title="best">●</span></strong>' if wins else value
         bar = f'<span class="bar" style="width:{max(number, 0) / longest:.0%}"></span>'
         cells.append(f'<td data-method="{method}">{text}{bar}</td>')
     return f'<tr><th scope="row">{name}</th>{"".join(cells)}<td class="meaning">{escape(meaning)}</td></tr>'

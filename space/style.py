@@ -61,12 +61,12 @@ This is an **illustration**, not an evaluation: the networks miss objects, and s
 
 MEASURE = """
 The papers' metrics for this pair, next to two simple baselines: the average of both images, and the brighter of the two
-at each pixel. **●** marks the best value in a row. If a baseline scores just as well, the number says little about the
-method.
+at each pixel. ↑ means that higher is better, and **●** marks the best value. If a baseline scores just as well, the
+number says little about the method.
 """
 
 HOW = """
-What the network computed for this pair, from left to right.
+What the network computed for this pair, step by step.
 """
 
 ALL_STEPS = """

@@ -399,10 +399,13 @@ def test_measures_and_warns(example: drawn.Example) -> None:
 
 
 def test_the_best_value_is_marked_in_the_right_direction() -> None:
-    rows = [["EN ↑", "7.1", "6.0", "7.1", "Up & <more>."], ["CE ↓", "n/a", "0.5", "-0.2", "Down."]]
+    rows = [
+        ["EN ↑", "7.1", "6.0", "7.1", "Higher is better: up & <more>."],
+        ["CE ↓", "n/a", "0.5", "-0.2", "Lower is better: down."],
+    ]
     lines = analysis.measured_table(rows).split("<tr>")[2:]
     for line, best in zip(lines, (["7.1", "7.1"], ["-0.2"]), strict=True):
-        assert re.findall(r"<strong>(\S+) ", line) == best and line.count("●") == len(best)
+        assert re.findall(r"<strong>([-\d.]+)<", line) == best and line.count("●") == len(best)
     assert re.findall(r"width:(\d+)%", lines[0]) == ["100", "85", "100"] and "Up &amp; &lt;more&gt;." in lines[0]
     assert re.findall(r"width:(\d+)%", lines[1]) == ["0", "100", "0"]
 

@@ -332,8 +332,8 @@ def test_the_pair_is_looked_at_in_the_other_tabs(page: Page, small_pair: tuple[P
     rows = page.locator("#measure_table tbody tr")
     for name, row in zip(("EN ↑", "SD ↑", "SF ↑", "AG ↑", "MI ↑"), rows.all(), strict=False):
         expect(row.locator("th")).to_have_text(name)
-        values = [float(cell.split()[0]) for cell in row.locator("td:not(.meaning)").all_inner_texts()]
-        best = [float(cell.split()[0]) for cell in row.locator("td:has-text('●')").all_inner_texts()]
+        values = [float(cell.strip("● \n")) for cell in row.locator("td:not(.meaning)").all_inner_texts()]
+        best = [float(cell.strip("● \n")) for cell in row.locator("td:has-text('●')").all_inner_texts()]
         assert len(values) == 3 and set(best) == {max(values)}
 
     open_tab(page, "how")
