@@ -84,6 +84,17 @@ def check_real(scan_file: Path, mri_file: Path) -> None:
     assert len(scale.colors) > 20
 
 
+def test_the_lines_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
+    code = text.split("### Color and medical pairs")[1].split("```python")[1].split("```")[0]
+    pair = next(pair for pair in sample_pairs() if pair.name == "pet")
+    for file, name in ((pair.visible, "pet.png"), (pair.infrared, "mri.png")):
+        Image.open(file).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert Image.open("overlay.png").width > Image.open("pet.png").width
+
+
 def test_nothing_breaks_on_flat_noisy_and_tiny_scans() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     for scan in (noise, np.full((64, 64, 3), (9, 200, 40), np.uint8), np.full((64, 64), 7.5), noise[:1, :1]):
