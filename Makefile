@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 PORT ?= 7860
+CPU ?=
 PYTEST_ARGS ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -13,9 +15,9 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
 
-env: $(STAMP)  ## make .venv with the exact versions of requirements.txt and this package
+env: $(STAMP)  ## make .venv with the exact versions of requirements.txt and this package (CPU=1 for PyTorch's CPU build)
 
-demo: $(STAMP)  ## serve the demo on http://127.0.0.1:7860 (PORT=... for another)
+demo: $(STAMP)  ## serve the page on http://127.0.0.1:7860 (PORT=7861 for another port)
 	@FUSION_HUB_PORT_COMMAND="make demo PORT=" $(BIN)/fusion-hub demo --port "$(PORT)"
 
 test: lint  ## ruff, mypy, then every test on all cores (PYTEST_ARGS="-k tiling" for some)
@@ -43,8 +45,10 @@ clean:  ## remove .venv and everything that tools have cached
 
 # Written last, so that an interrupted installation starts again.
 $(STAMP): requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@echo "Installing the packages of requirements.txt into $(VENV), once: 2.7 GB, or about 7 GB with PyTorch for CUDA."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(if $(CPU),$(PIP) "$$(grep '^torch==' requirements.txt)" --index-url https://download.pytorch.org/whl/cpu)
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --editable .
 	touch $(STAMP)

@@ -3,7 +3,7 @@
 import argparse
 
 from fusion_hub import DiffFuseNetPipeline
-from fusion_hub.data import generate_scene
+from fusion_hub.data import sample_pairs
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("visible", nargs="?", help="color or gray image; CT, PET or SPECT")
@@ -16,8 +16,8 @@ if (options.visible is None) != (options.infrared is None):
 
 visible, infrared = options.visible, options.infrared
 if visible is None:
-    scene = generate_scene(seed=0, kind="night_street")
-    visible, infrared = scene.visible, scene.infrared
+    night = sample_pairs()[0]
+    visible, infrared = night.visible, night.infrared
 
 pipe = DiffFuseNetPipeline.from_pretrained(options.model)
 fused = pipe(visible=visible, infrared=infrared).images[0]

@@ -63,4 +63,4 @@ def test_notebook(tmp_path: Path) -> None:
     assert all(not cell.get("outputs") for cell in cells), "clear the outputs before committing"
     (tmp_path / "notebook.py").write_text("\n\n".join([*code, "fused.save('fused.png')"]), encoding="utf-8")
     run(tmp_path, tmp_path / "notebook.py")
-    assert Image.open(tmp_path / "fused.png").size == (320, 240)
+    assert Image.open(tmp_path / "fused.png").size == (640, 480)

@@ -17,6 +17,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = {"fusion_hub": "fusion_hub", "space": "fusion_hub/space", "train/configs": "fusion_hub/training/configs"}
+FILES = ("pyproject.toml", "README.md", "LICENSE")
 NOT_RUN = {"installs packages", "installs packages, or needs Docker", "needs an account on the Hub"}
 """The reasons that the README may give, in a comment before a block, for what cannot run here."""
 
@@ -42,7 +43,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in SHIPPED:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, root / "source" / folder, copy_function=os.link, ignore=ignored)
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
+    for file in FILES:
         shutil.copyfile(ROOT / file, root / "source" / file)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(root), str(root / "source")]
@@ -57,6 +58,13 @@ def test_the_wheel_is_complete(installed: Path) -> None:
         for file in (ROOT / folder).rglob("*"):
             if file.is_file() and "__pycache__" not in file.parts:
                 assert (installed / place / file.relative_to(ROOT / folder)).is_file(), f"{file} is not in the wheel"
+
+
+def test_the_image_is_built_from_what_the_wheel_needs() -> None:
+    copied = re.findall(r"^COPY (.*) \S+$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert {name for names in copied for name in names.split()} == {*SHIPPED, *FILES, "requirements.txt"}
+    kept = re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert {folder.split("/")[0] for folder in SHIPPED} | {*FILES, "requirements.txt"} == set(kept)
 
 
 def test_the_readme_runs_as_pasted(installed: Path, tmp_path: Path) -> None:
