@@ -1,13 +1,14 @@
 """Shared by the commands: exit codes, processes, devices, the pipeline, the progress bar."""
 
 import os
+import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, cast
 
 import typer
 
@@ -17,8 +18,9 @@ from fusion_hub.allocator import keep_freed_memory
 if TYPE_CHECKING:
     import torch
     from accelerate import PartialState
-    from rich.progress import Progress
+    from tqdm import tqdm
 
+T = TypeVar("T")
 FAILED, WRONG_USE, STOPPED = 1, 2, 130
 MAX_WAIT = timedelta(days=7)  # of finished processes for the last one
 NO_FIGURE = "no figure: matplotlib is not installed (pip install 'fusion-hub[evaluate]')"
@@ -84,26 +86,68 @@ def parse_steps(text: str | None) -> int | Literal["auto"] | None:
     return int(text)
 
 
-@contextmanager
-def processes(device: str) -> "Iterator[PartialState]":
-    """The processes of this run, by Accelerate; one if no launcher started several."""
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
+class OneProcess:
+    """Of a run that no launcher started, what the commands use of accelerate's `PartialState`.
 
-    no_accelerator = not torch.accelerator.is_available()
-    on_cpu = device == "cpu" or (device == "auto" and (no_accelerator or parse_flag_from_env("ACCELERATE_USE_CPU")))
-    state = PartialState(cpu=on_cpu, **({"timeout": MAX_WAIT} if "LOCAL_RANK" in os.environ else {}))
+    torch and accelerate are imported only for its device, so that a refusal does not wait for them.
+    """
+
+    is_main_process, process_index, num_processes = True, 0, 1
+
+    def __init__(self, device: str) -> None:
+        self._wanted = device
+
+    @property
+    def device(self) -> "torch.device":
+        return _start_processes(self._wanted).device
+
+    def wait_for_everyone(self) -> None:
+        """There is no other."""
+
+
+State: TypeAlias = "OneProcess | PartialState"
+
+
+def _launched() -> bool:
+    """Whether torchrun, accelerate or MPI started this process, as accelerate finds out."""
+    sizes = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    return "LOCAL_RANK" in os.environ or any(os.environ.get(name, "1") != "1" for name in sizes)
+
+
+@contextmanager
+def processes(device: str) -> "Iterator[State]":
+    """The processes of this run, by Accelerate; one if no launcher started several."""
+    if not _launched():
+        yield OneProcess(device)
+        return
+    state = _start_processes(device)
     try:
         yield state
     finally:
         state.destroy_process_group()
 
 
-def fail_together(step: Any) -> Any:
-    """Result of `step()`. If it fails in one process all of them raise, so that none waits for one that gave up."""
+def _start_processes(device: str) -> "PartialState":
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    no_accelerator = not torch.accelerator.is_available()
+    on_cpu = device == "cpu" or (device == "auto" and (no_accelerator or parse_flag_from_env("ACCELERATE_USE_CPU")))
+    return PartialState(cpu=on_cpu, **({"timeout": MAX_WAIT} if "LOCAL_RANK" in os.environ else {}))
+
+
+def gather(value: T) -> list[T]:
+    """The value of each process, in their order."""
+    if not _launched():
+        return [value]
     from accelerate.utils import gather_object
 
+    return gather_object([value])
+
+
+def fail_together(step: Callable[[], T]) -> T:
+    """Result of `step()`. If it fails in one process all of them raise, so that none waits for one that gave up."""
     result, problem = None, None
     try:
         result = step()
@@ -111,14 +155,21 @@ def fail_together(step: Any) -> Any:
         problem = (str(error), error.code)
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:  # wrong files, Hub, device, memory
         problem = (message_of(error), FAILED)
-    problems = [found for found in gather_object([problem]) if found is not None]
+    problems = [found for found in gather(problem) if found is not None]
     if problems:
         raise CommandError(*problems[0])
-    return result
+    return cast(T, result)
 
 
-def choose_device(name: str, state: "PartialState") -> "torch.device":
+def check_device(name: str) -> None:
+    """Refuse what cannot be the name of a device, without torch."""
+    if not re.fullmatch(r"auto|(cpu|cuda|mps|xpu|npu|hpu|xla|mlu|musa)(:\d+)?", name):
+        raise CommandError(f"--device {name} cannot be used here: give auto, cpu, cuda, cuda:1 or mps", WRONG_USE)
+
+
+def choose_device(name: str, state: "State") -> "torch.device":
     """The device of this process for `--device`."""
+    check_device(name)
     import torch
 
     try:
@@ -132,7 +183,7 @@ def choose_device(name: str, state: "PartialState") -> "torch.device":
     return wanted
 
 
-def load_pipeline(model: str, device: "torch.device", dtype: DtypeName) -> "fusion_hub.FusionPipeline":
+def load_pipeline(model: str | Path, device: "torch.device", dtype: DtypeName) -> "fusion_hub.FusionPipeline":
     """The pipeline on its device, without progress bars of its own.
 
     `auto` is float32: the precision of the published numbers, and the same picture on every machine.
@@ -163,12 +214,10 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(title: str, total: int | None, shown: bool) -> "Iterator[tuple[Progress, Any]]":
-    """A bar with elapsed and remaining time on stderr, and its task; `total` is None for streams of unknown length."""
-    from rich import progress
-    from rich.console import Console
+def progress_bar(title: str, total: int | None, shown: bool, unit: str = "pair") -> "Iterator[tqdm[Any]]":
+    """A bar with elapsed and remaining time on stderr, if that is a terminal; `total` is None for streams."""
+    from tqdm import tqdm
 
-    times = (progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
-    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(), *times)
-    with progress.Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        yield bar, bar.add_task(title, total=total)
+    hidden = None if shown else True  # None: unless it is a terminal
+    with tqdm(total=total, desc=title, unit=unit, disable=hidden, dynamic_ncols=True) as bar:
+        yield bar

@@ -126,7 +126,7 @@ def evaluate(
                 if overwrite and main:
                     evaluation.forget(folder)
                 state.wait_for_everyone()
-                with common.progress_bar("evaluating", share * len(methods), shown=main) as (bar, task):
+                with common.progress_bar("evaluating", share * len(methods), shown=main) as bar:
                     failures = evaluation.measure_share(
                         methods,
                         datasets,
@@ -135,7 +135,7 @@ def evaluate(
                         process=process,
                         processes=count,
                         images=images,
-                        progress=lambda: bar.advance(task),
+                        progress=bar.update,
                     )
                 result = evaluation.collect(methods, datasets, columns, folder, gather_object(failures), seed)
                 if main:

@@ -90,7 +90,7 @@ def export_yolo(
             classes, pictures = downstream.yolo_dataset.open_sets(sets, class_name, annotations or None)
             keep_freed_memory()
             inputs = downstream.open_inputs(method, dtype)
-            with progress_bar(f"exporting {inputs.name}", len(pictures), shown=True) as (bar, task):
+            with progress_bar(f"exporting {inputs.name}", len(pictures), shown=True) as bar:
                 downstream.yolo_dataset.export(
                     pictures,
                     inputs,
@@ -98,7 +98,7 @@ def export_yolo(
                     output,
                     about={"annotations": annotations or "union"},
                     overwrite=overwrite,
-                    progress=lambda: bar.advance(task),
+                    progress=bar.update,
                 )
         except (OSError, ValueError, ImportError) as error:
             foreign = isinstance(error, downstream.yolo_dataset.ForeignFolderError)

@@ -1,19 +1,20 @@
 """`fusion-hub fuse`: a pair of files, two folders or a dataset; resumable, on any number of processes."""
 
 import errno
+import glob
 import hashlib
 import itertools
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fusion_hub import __version__, data, evaluation, files, image
+from fusion_hub import __version__, data, files, image, pipelines
 from fusion_hub.cli.common import (
     FAILED,
     MODEL_HELP,
@@ -21,9 +22,12 @@ from fusion_hub.cli.common import (
     CommandError,
     Device,
     DtypeName,
+    State,
+    check_device,
     choose_device,
     exit_codes,
     fail_together,
+    gather,
     load_pipeline,
     message_of,
     parse_steps,
@@ -33,11 +37,9 @@ from fusion_hub.cli.common import (
     terminate_as_interrupt,
     wrong_use,
 )
-from fusion_hub.cli.fuse_record import FolderRecord, Row
+from fusion_hub.cli.fuse_record import Done, FolderRecord, Row
 
 if TYPE_CHECKING:
-    from accelerate import PartialState
-
     from fusion_hub import FusionPipeline
 
 BFLOAT16_LEVELS = 270  # that are left of 65536 where the network computes in bfloat16
@@ -48,6 +50,8 @@ Examples:
   fusion-hub fuse street.png street_ir.png --output fused.png
 
   fusion-hub fuse visible/ infrared/ --output fused/
+
+  fusion-hub fuse night/*_vis.png night/*_ir.png --output fused/
 
   fusion-hub fuse ct/ mri/ --model difffusenet-medical --output fused/
 
@@ -63,7 +67,7 @@ Examples:
 class Work:
     """The same for each pair of a run."""
 
-    pipeline: "FusionPipeline"
+    pipeline: "FusionPipeline | None"  # None if all pictures are there already
     options: dict[str, Any]  # of its call
     output: Path  # a file for `single`, else the folder for `<name>.png`, or `<name>.tif` for float images
     single: bool
@@ -71,24 +75,26 @@ class Work:
     seed: int
     record: FolderRecord | None  # None for a single pair
     metadata: bool
+    done: Mapping[str, Done] | None  # pictures of earlier runs; None for a stream, which is looked up pair by pair
+
+    def find(self, pair: "data.Pair") -> Done | None:
+        """The picture of an earlier run."""
+        if self.done is not None:
+            return self.done.get(pair.name)
+        return None if self.record is None else self.record.find(pair)
 
 
 def fuse(
-    visible: Annotated[
-        str,
+    images: Annotated[
+        list[str],
         typer.Argument(
-            metavar="VISIBLE",
-            help="Visible (CT, PET, SPECT) image or folder. Without INFRARED: a dataset, either a folder with vis/ and "
-            "ir/ or metadata.csv, or a Hub id owner/name.",
+            metavar="VISIBLE [INFRARED]",
+            help="Visible (CT, PET, SPECT) and infrared (MRI) image, or two folders, or two quoted patterns such as "
+            "'night/*_vis.png'. One folder with vis/ and ir/, metadata.csv, or both images of each pair. A Hub dataset "
+            "owner/name. Or any number of files.",
             show_default=False,
         ),
     ],
-    infrared: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="INFRARED", help="Infrared (MRI) image, or folder with the same file names.", show_default=False
-        ),
-    ] = None,
     *,
     output: Annotated[
         Path,
@@ -154,7 +160,7 @@ def fuse(
     """
     again = "the same command without --overwrite" if overwrite else "the same command"
     with exit_codes(f"every picture in {output} is complete; run {again} to fuse the rest"):
-        source, single = _choose_source(visible, infrared, output, streaming)
+        source, single = _choose_source(images, output, streaming)
         if single and overwrite is False and output.exists():
             typer.echo(f"{output}: kept because of --no-overwrite")
             raise typer.Exit(0)
@@ -164,45 +170,66 @@ def fuse(
                 option = f"--{name.replace('_', '-')}"
                 options[name] = None if text is None else image.parse_range(text, option)
         options |= {"num_inference_steps": parse_steps(num_inference_steps), "noise_strength": noise_strength}
-        folder = None if single else output
+        check_device(device)
         with terminate_as_interrupt(), processes(device) as state:
-            dataset = fail_together(lambda: _open_dataset(source, split, streaming, limit, folder, state))
-            pipeline = fail_together(lambda: load_pipeline(model, choose_device(device, state), dtype))
-            fail_together(lambda: _check_options(pipeline, options, batch_size))
-            record = None
+            # What can be refused without torch comes first: it takes seconds to import.
+            dataset = fail_together(lambda: _open_dataset(source, split, streaming, limit, None if single else output))
+            checkpoint, weights = fail_together(lambda: _find_checkpoint(model))
+            if state.is_main_process and not single:
+                typer.echo(_describe(dataset))
+            share = dataset.shard(state.process_index, state.num_processes) if state.num_processes > 1 else dataset
+            record, done = None, None if dataset.length is None else dict[str, Done]()
             if not single:
-                settings = {"model": model, "seed": seed, "metadata": metadata}
-                record = fail_together(
-                    lambda: _open_record(output, pipeline, settings, options, dataset, bool(overwrite), state)
+                settings = {"model": model, "weights": weights, "seed": seed}
+                settings |= {"dtype": "float32" if dtype == "auto" else dtype, "metadata": metadata, **options}
+                record = FolderRecord(output, settings | {"version": __version__}, state.process_index)
+                done = fail_together(lambda: _find_done(record, dataset, share, bool(overwrite), state))
+            to_do = done is None or any(pair.name not in done for pair in share)
+            pipeline = None
+            if any(gather(to_do)):
+                pipeline = fail_together(lambda: load_pipeline(checkpoint, choose_device(device, state), dtype))
+                fail_together(lambda: _check_options(pipeline, options, batch_size))
+                shown = state.is_main_process  # a bar for tiles and steps, if they take longer than a second
+                pipeline.set_progress_bar_config(
+                    disable=None if shown else True, desc="tiles and steps", leave=False, delay=1, dynamic_ncols=True
                 )
-            work = Work(pipeline, options, output, single, batch_size, seed, record, metadata)
-            rows, failures = _fuse_share(work, dataset, limit, state)
+            if record is not None:
+                fail_together(lambda: _open_record(record, bool(overwrite), state))
+            state.wait_for_everyone()
+            work = Work(pipeline, options, output, single, batch_size, seed, record, metadata, done)
+            rows, failures = _fuse_share(work, share, limit, state)
             code = _summarize(rows, failures, work, dataset, state)
     raise typer.Exit(code)
 
 
 @wrong_use()
-def _choose_source(visible: str, infrared: str | None, output: Path, streaming: bool) -> tuple[Any, bool]:
+def _choose_source(words: Sequence[str], output: Path, streaming: bool) -> tuple[Any, bool]:
     """The argument of `PairedDataset.open`, and whether it is one pair of files."""
     try:
         files.check_writable(output if output.is_dir() else output.parent)
     except OSError as error:
         raise CommandError(str(error)) from error
-    paths = [Path(visible)] if infrared is None else [Path(visible), Path(infrared)]
-    if infrared is None and paths[0].is_file():
-        raise ValueError(f"{visible} is a single image: give the INFRARED image too")
-    if infrared is not None:
-        if streaming:
-            raise ValueError("--streaming is for a Hub dataset: give its id as VISIBLE and leave INFRARED out")
-        for name, path in zip(("VISIBLE", "INFRARED"), paths, strict=True):
-            if not path.exists():
-                raise ValueError(f"{name}: there is no file or folder {str(path)!r}")
-        if paths[0].is_dir() != paths[1].is_dir():
-            raise ValueError(f"{visible} and {infrared}: give two files or two folders, not one of each")
-    if infrared is None or paths[0].is_dir():
-        if output.exists() and not output.is_dir():
-            raise ValueError(f"--output {output} is a file: give a folder for several pairs")
-        return (visible if infrared is None else tuple(paths)), False
+    if streaming and len(words) > 1:
+        raise ValueError("--streaming is for a Hub dataset: give its id alone")
+    found = [_expand(word) for word in words]
+    paths = [Path(word) for word in words]
+    if len(words) == 1 and found[0] is None:
+        if paths[0].is_file():
+            raise ValueError(f"{words[0]} is a single image: give the INFRARED image too")
+        return _several(words[0], output)
+    for name, path, matches in zip(("VISIBLE", "INFRARED", *words[2:]), paths, found, strict=False):
+        if matches is None and not path.exists():
+            raise ValueError(f"{name}: there is no file or folder {str(path)!r}")
+    if len(words) == 2 and found[0] is not None and found[1] is not None:
+        return _several((found[0], found[1]), output)
+    if len(words) != 2 or found != [None, None]:
+        return _several(
+            [file for path, matches in zip(paths, found, strict=True) for file in matches or [path]], output
+        )
+    if paths[0].is_dir() != paths[1].is_dir():
+        raise ValueError(f"{words[0]} and {words[1]}: give two files or two folders, not one of each")
+    if paths[0].is_dir():
+        return _several(tuple(paths), output)
 
     if output.is_dir():
         raise ValueError(f"--output {output} is a folder: give a file, for example {output / 'fused.png'}")
@@ -214,6 +241,21 @@ def _choose_source(visible: str, infrared: str | None, output: Path, streaming: 
     for note in notes:
         print_message(f"warning: {note}")
     return pairs, True
+
+
+def _several(source: Any, output: Path) -> tuple[Any, bool]:
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output {output} is a file: give a folder for several pairs")
+    return source, False
+
+
+def _expand(word: str) -> list[Path] | None:
+    """The files that a quoted pattern matches; None for a plain path."""
+    if Path(word).exists() or not glob.has_magic(word):
+        return None
+    if not (matches := sorted(glob.glob(word, recursive=True))):
+        raise ValueError(f"no file matches {word}: check the pattern")
+    return [Path(match) for match in matches]
 
 
 @wrong_use()
@@ -235,14 +277,18 @@ def _with_option_names(error: BaseException | str) -> str:
     return re.sub(rf"\b({names})(=?)", lambda m: f"--{m[1].replace('_', '-')}{' ' * len(m[2])}", text)
 
 
+def _find_checkpoint(model: str) -> tuple[Path, str]:
+    """Its folder, and a hash of all that the pictures depend on in it."""
+    folder = pipelines.locate(model)
+    return folder, pipelines.hash_checkpoint(folder)
+
+
 def _open_dataset(
-    source: Any, split: str | None, streaming: bool, limit: int | None, folder: Path | None, state: "PartialState"
+    source: Any, split: str | None, streaming: bool, limit: int | None, folder: Path | None
 ) -> "data.PairedDataset":
-    """Open the set and refuse what would destroy files; the main process prints what is wrong with it."""
+    """Open the set and refuse what would destroy files, or cannot be fused."""
     dataset = data.PairedDataset.open(source, split=split if folder else None, streaming=streaming)
     if dataset.length is None:
-        if state.is_main_process:
-            typer.echo(f"{dataset.description}: streamed, so it is not checked beforehand")
         return dataset
     dataset = dataset if limit is None else dataset[:limit]
     names = Counter(pair.name for pair in dataset)
@@ -254,17 +300,25 @@ def _open_dataset(
             f"several pairs have the name {repeated[0]!r} ({len(repeated)} such names), so that one picture would "
             "replace the other: give the pairs different names"
         )
-    if state.is_main_process and folder:
-        typer.echo(str(dataset.check()))
+    if folder is None:  # one pair: what cannot be read is known before torch is imported
+        named = [(f"{band} ({str(file)!r})", file) for band, file in dataset[0].bands() if isinstance(file, Path)]
+        pictures = [(image.read_picture(file, name.split()[0]), name) for name, file in named]
+        if len(pictures) == 2:
+            image.check_equal_sizes(*pictures[0], *pictures[1])
     return dataset
 
 
+def _describe(dataset: "data.PairedDataset") -> str:
+    if dataset.length is None:
+        return f"{dataset.description}: streamed, so it is not checked beforehand"
+    return str(dataset.check())
+
+
 def _fuse_share(
-    work: Work, dataset: "data.PairedDataset", limit: int | None, state: "PartialState"
+    work: Work, share: "data.PairedDataset", limit: int | None, state: "State"
 ) -> tuple[list[Row], list[tuple[str, str]]]:
     """Fuse the pairs of this process: a row for each, and failures that belong to no pair."""
     rank, world = state.process_index, state.num_processes
-    share = dataset.shard(rank, world) if world > 1 else dataset
     total = share.length
     if total is None and limit is not None:  # a stream
         total = limit // world + (rank < limit % world)
@@ -273,13 +327,13 @@ def _fuse_share(
     waiting: list[data.Pair] = []
     failures: list[tuple[str, str]] = []
     title = f"fusing (process 1 of {world})" if world > 1 else "fusing"
-    with progress_bar(title, total, shown=state.is_main_process and not work.single) as (bar, task):
+    with progress_bar(title, total, shown=state.is_main_process and not work.single) as bar:
         try:
             for pair in itertools.islice(share, total):
                 if pair.name in names:
                     why = "an earlier pair has the same name: give the pairs different names"
                     rows.append(Row(pair.name, "failed", notes=(why,)))
-                elif work.record is not None and (done := work.record.find(pair)) is not None:
+                elif (done := work.find(pair)) is not None:
                     rows.append(Row(pair.name, "already there", done.output, tuple(done.notes)))
                 else:
                     waiting.append(pair)
@@ -287,13 +341,13 @@ def _fuse_share(
                 if len(waiting) == work.batch_size:
                     rows += _fuse_group(work, waiting)
                     waiting = []
-                bar.update(task, completed=len(rows))
+                bar.update(len(rows) - bar.n)
         except CommandError:
             raise
         except Exception as error:  # the stream broke; fuse what has arrived, report what is missing
             failures.append((f"pair {len(rows) + len(waiting) + 1} and all after it", message_of(error)))
         rows += _fuse_group(work, waiting) if waiting else []
-        bar.update(task, completed=len(rows))
+        bar.update(len(rows) - bar.n)
     return rows, failures
 
 
@@ -301,6 +355,7 @@ def _fuse_group(work: Work, pairs: "Sequence[data.Pair]") -> list[Row]:
     """Fuse and write pairs; if a group fails, try each of its pairs alone, so that only the bad one is lost."""
     import torch
 
+    assert work.pipeline is not None
     try:
         # Seeds depend on the pair alone, so that batches, processes and resumed runs give the same picture.
         hashes = [hashlib.blake2b(f"{work.seed} {pair.name}".encode(), digest_size=7).digest() for pair in pairs]
@@ -322,6 +377,7 @@ def _save(work: Work, pair: "data.Pair", fused: Any) -> Row:
     is_float = fused.mode == "F" or (samples is not None and samples.dtype.kind == "f")
     target = work.output if work.single else work.output / f"{pair.name}{'.tif' if is_float else '.png'}"
     notes = list(fused.info.get("notes", ()))
+    assert work.pipeline is not None
     if work.pipeline.model.dtype.itemsize < 4 and (fused.mode in ("I;16", "F") or samples is not None):
         notes.append(f"bfloat16 leaves about {BFLOAT16_LEVELS} gray levels of a result of 16 bits: use --dtype float32")
     try:
@@ -337,38 +393,42 @@ def _save(work: Work, pair: "data.Pair", fused: Any) -> Row:
     return Row(pair.name, "fused", target.name, tuple(notes))
 
 
-def _open_record(
-    output: Path,
-    pipeline: "FusionPipeline",
-    settings: dict[str, Any],
-    options: dict[str, Any],
-    dataset: "data.PairedDataset",
-    overwrite: bool,
-    state: "PartialState",
-) -> FolderRecord:
-    """The record of the output folder, after the first process has checked and opened it."""
-    dtype = str(pipeline.model.dtype).removeprefix("torch.")
-    weights = evaluation.describe_checkpoint(pipeline)["state_sha256"]
-    everything = {**settings, "weights": weights, "dtype": dtype, **options, "version": __version__}
-    record = FolderRecord(output, everything, state.process_index)
-    if state.is_main_process:
-        try:
+def _find_done(
+    record: FolderRecord, dataset: "data.PairedDataset", share: "data.PairedDataset", overwrite: bool, state: "State"
+) -> dict[str, Done] | None:
+    """The pictures that an earlier run of the same options has left complete, None for a stream; writes nothing."""
+    if not overwrite:
+        if state.is_main_process:
             with wrong_use():
-                record.open([] if dataset.length is None else [pair.name for pair in dataset], overwrite)
-        except OSError as error:
-            raise CommandError(files.disk_trouble(error, output) or message_of(error)) from error
-    state.wait_for_everyone()
-    record.read()
-    return record
+                record.check([] if dataset.length is None else [pair.name for pair in dataset])
+        record.read()
+    if share.length is None:
+        return None
+    found = {}
+    with progress_bar("checking", share.length, shown=state.is_main_process) as bar:
+        for pair in share:
+            if (done := record.find(pair)) is not None:
+                found[pair.name] = done
+            bar.update()
+    return found
+
+
+def _open_record(record: FolderRecord, overwrite: bool, state: "State") -> None:
+    if not state.is_main_process:
+        return
+    try:
+        if overwrite:
+            record.forget()
+        record.open()
+    except OSError as error:
+        raise CommandError(files.disk_trouble(error, record.output) or message_of(error)) from error
 
 
 def _summarize(
-    rows: list[Row], failures: list[tuple[str, str]], work: Work, dataset: "data.PairedDataset", state: "PartialState"
+    rows: list[Row], failures: list[tuple[str, str]], work: Work, dataset: "data.PairedDataset", state: "State"
 ) -> int:
     """Gather the rows of all processes; the main one prints and reports them. Returns the exit code."""
-    from accelerate.utils import gather_object
-
-    parts: list[tuple[list[Row], list[tuple[str, str]]]] = gather_object([(rows, failures)])
+    parts = gather((rows, failures))
     rows = [row for part, _ in parts for row in part]
     failures = [(row.name, row.notes[0]) for row in rows if row.result == "failed"]
     failures += [failure for _, part in parts for failure in part]

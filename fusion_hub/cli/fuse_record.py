@@ -17,7 +17,7 @@ from fusion_hub import data, image
 from fusion_hub.files import plain_cell, sweep_leftovers, write_aside
 
 FOLDER = ".fusion-hub"
-FORMAT = "fusion-hub-fuse/1"
+FORMAT = "fusion-hub-fuse/2"
 REMEDY = "give another folder, or fuse all of it again with --overwrite"
 SUFFIXES = (".png", ".tif")
 
@@ -51,27 +51,28 @@ class FolderRecord:
         self.settings = {"format": FORMAT, **json.loads(json.dumps(dict(settings)))}
         self.done: dict[str, Done] = {}
 
-    def open(self, names: Iterable[str], overwrite: bool) -> None:
-        """Start or resume; for the first process. All of them call `read` after it.
-
-        Raises:
-            ValueError: the folder holds pictures of other options, or of unknown origin.
-            OSError: it cannot be written.
-        """
-        candidates = ((name, self.output / f"{name}{end}") for name in names for end in SUFFIXES)
-        if overwrite and self.folder.is_dir():
-            for file in self.folder.glob("done-*.jsonl"):
-                file.unlink()
-        elif (self.folder / "run.json").is_file():
+    def check(self, names: Iterable[str]) -> None:
+        """Refuse a folder that holds pictures of other options, or of unknown origin, with a `ValueError`."""
+        if (self.folder / "run.json").is_file():
             self._check_settings()
-        elif not overwrite and (known := {name: file for name, file in candidates if file.exists()}):
+            return
+        candidates = ((name, self.output / f"{name}{end}") for name in names for end in SUFFIXES)
+        if known := {name: file for name, file in candidates if file.exists()}:
             raise ValueError(
                 f"{self.output} holds {len(known)} pictures of these names ({next(iter(known))!r}) that no run has "
                 f"recorded there: {REMEDY}"
             )
+
+    def open(self) -> None:
+        """Start or resume; for the first process, before the others write. Raises `OSError`."""
         sweep_leftovers(self.output)
         with write_aside(self.folder / "run.json") as aside:
             aside.write_text(json.dumps(self.settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def forget(self) -> None:
+        """Count no picture as done. Raises `OSError`."""
+        for file in self.folder.glob("done-*.jsonl"):
+            file.unlink()
 
     def read(self) -> None:
         """Load the pictures of earlier runs; damaged lines count as not done."""

@@ -38,6 +38,7 @@ _PARTLY_OPAQUE = 0.5  # share of the fourth channel that is neither 0 nor full, 
 _ENCODINGS = ("cp1252", "mac_roman", "cp850", "cp437", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr")
 _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _MOST_TABLE_BYTES = 256 << 20
+_EXCHANGED = "{} is used as visible and {} as infrared, as their names say, although they were given in the other order"
 
 Found = tuple[list[Pair], Findings]
 
@@ -104,10 +105,7 @@ def pair_folders(visible_dir: Path, infrared_dir: Path) -> Found:
         return _pair_mixed_folder(visible_dir)
     findings = Findings()
     if folder_role(visible_dir.name) == "infrared" and folder_role(infrared_dir.name) == "visible":
-        findings.notes.append(
-            f"the folder {infrared_dir.name!r} is used as visible and {visible_dir.name!r} as infrared, as their "
-            "names say, although they were given in the other order"
-        )
+        findings.notes.append(_EXCHANGED.format(f"the folder {infrared_dir.name!r}", f"{visible_dir.name!r}"))
         visible_dir, infrared_dir = infrared_dir, visible_dir
     sides: list[list[Named]] = []
     for folder, role, other in ((visible_dir, "visible", "infrared"), (infrared_dir, "infrared", "visible")):
@@ -144,6 +142,47 @@ def _pair_mixed_folder(folder: Path) -> Found:
     raise ValueError(f"{folder} holds {holds} whose names do not distinguish {advice}")
 
 
+def pair_lists(visible: Sequence[Path], infrared: Sequence[Path] | None = None) -> Found:
+    """Pairs of listed files, such as those that patterns match, by the names of their folders and their own.
+
+    Args:
+        visible: picture files.
+        infrared: those of the other side. None: `visible` lists both, told apart by the names of folders and files, or
+            else by their folders where these are two: the first is the visible one.
+
+    Raises:
+        ValueError: files that are no pictures or are listed twice, or names that do not tell which is which.
+    """
+    files = [*visible, *(infrared or ())]
+    if others := [str(file) for file in files if file.suffix.lower() not in EXTENSIONS or not file.is_file()]:
+        raise ValueError(f"{some(others, most=3)}: give picture files only, or one folder, or two")
+    if twice := [str(file) for file, count in Counter(files).items() if count > 1]:
+        raise ValueError(f"{some(twice, most=3)} was given twice: give each file once")
+    top = Path(os.path.commonpath([file.parent.absolute() for file in files]))
+    named = {file: file_role(PurePosixPath(file.absolute().relative_to(top).as_posix())) for file in files}
+    roles = {file: role for file, (_, role) in named.items()}
+    findings = Findings()
+    if infrared is None:
+        folders = list(dict.fromkeys(file.parent for file in files))
+        if not any(roles.values()) and len(folders) == 2:
+            roles = {file: "visible" if file.parent == folders[0] else "infrared" for file in files}
+        visible = [file for file in files if roles[file] != "infrared"]
+        infrared = [file for file in files if roles[file] == "infrared"]
+        if not visible or not infrared:
+            holds = f"{len(files)} images ({some([file.name for file in files], most=3)})"
+            raise ValueError(f"the names of {holds} do not distinguish visible from infrared: end them in _vis and _ir")
+    elif {roles[file] for file in visible} == {"infrared"} and {roles[file] for file in infrared} == {"visible"}:
+        findings.notes.append(f"{_EXCHANGED.format(infrared[0].name, visible[0].name)} (and the others likewise)")
+        visible, infrared = infrared, visible
+    elif "infrared" in {roles[file] for file in visible} or "visible" in {roles[file] for file in infrared}:
+        wrong = next(file for file in files if roles[file] == ("infrared" if file in visible else "visible"))
+        findings.notes.append(f"the name of {wrong} says {roles[wrong]}, but it is given on the other side")
+    sides = [[Named(named[file][0], file) for file in side] for side in (visible, infrared)]
+    if all(len({file.parent for file in side}) == 1 for side in (visible, infrared)):
+        sides = [[Named(file.stem, file) for file in side] for side in (visible, infrared)]
+    return _as_pairs(pair_files(*sides), findings), findings
+
+
 def file_pair(visible: Path, infrared: Path) -> tuple[list[Pair], list[str]]:
     """The pair of two files, and what was assumed: files whose names say that their order is wrong are exchanged.
 
@@ -158,11 +197,10 @@ def file_pair(visible: Path, infrared: Path) -> tuple[list[Pair], list[str]]:
     notes = []
     roles = [file_role(PurePosixPath(path.parent.name, path.name))[1] for path in (visible, infrared)]
     if roles == ["infrared", "visible"]:
-        notes.append(
-            f"{infrared} is used as visible and {visible} as infrared, as their names say, although they were given "
-            "in the other order"
-        )
+        notes.append(_EXCHANGED.format(infrared, visible))
         visible, infrared = infrared, visible
+    elif roles[0] is not None and roles[0] == roles[1]:
+        notes.append(f"the names of {visible} and {infrared} both say {roles[0]}: check that they are one pair")
     return [Pair(safe_name(visible.stem), visible, infrared)], notes
 
 

@@ -56,9 +56,10 @@ class PairedDataset:
                   `DJI_0001_V` and `DJI_0001_T`;
                 - a folder with `metadata.csv`, `.tsv`, `.jsonl` or `.json` that has `visible_file_name` and
                   `infrared_file_name` columns and, optionally, `name`;
-                - a tuple of two folders or two files, `(visible, infrared)`;
+                - a tuple of two folders, two files or two lists of files, `(visible, infrared)`;
                 - a folder with Parquet files that have two image columns, such as a downloaded Hub dataset;
                 - a Hub dataset id, `"owner/name"`, with two image columns;
+                - a list of files, distinguished by their names or folders, as `a_vis` and `a_ir`;
                 - a list of `(visible, infrared)` or `{"visible", "infrared", "name"}` of paths, PIL images or arrays;
                 - a `datasets.Dataset` or `datasets.IterableDataset`;
                 - `"generated"` or `"generated:COUNT"`: scenes of `fusion_hub.data.synthetic`;
@@ -78,6 +79,11 @@ class PairedDataset:
             return cls._open_name(os.fspath(source), split, streaming)
         if isinstance(source, tuple) and len(source) == 2 and all(isinstance(s, str | os.PathLike) for s in source):
             return cls._open_two(Path(source[0]), Path(source[1]), split)
+        if isinstance(source, tuple) and len(source) == 2 and all(_are_paths(side) for side in source):
+            sides = [[Path(file) for file in side] for side in source]
+            return cls._from_pairs(*layouts.pair_lists(*sides), f"{' + '.join(str(len(side)) for side in sides)} files")
+        if _are_paths(source):
+            return cls._from_pairs(*layouts.pair_lists([Path(file) for file in source]), f"{len(source)} files")
         if isinstance(source, list | tuple):
             return cls._from_pairs(layouts.list_pairs(source), Findings(), f"a list of {len(source)} pairs")
         if hasattr(source, "cast_column") and hasattr(source, "column_names"):
@@ -301,6 +307,10 @@ class PairedDataset:
     def _report(self, **found: Any) -> PairReport:
         findings = {name: tuple(items) for name, items in asdict(self._findings).items()}
         return PairReport(self.description, **{**findings, **found})
+
+
+def _are_paths(source: Any) -> bool:
+    return isinstance(source, list) and bool(source) and all(isinstance(file, str | os.PathLike) for file in source)
 
 
 class _TableRows:

@@ -104,7 +104,7 @@ def export(
     *,
     about: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> None:
     """Write the dataset, or resume one that was interrupted.
 

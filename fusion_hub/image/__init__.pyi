@@ -12,7 +12,7 @@ from .io import (
     to_image,
 )
 from .luminance import ValueRange, luma, parse_range, quantize
-from .picture import Header, InputWarning, Metadata, Picture
+from .picture import Header, InputWarning, Metadata, Picture, check_equal_sizes
 from .processor import FusionImageProcessor, ImageInput, PairContext
 from .tiling import Window, crop_to, pad_reflect, pad_to_multiple, run_tiled, tile_windows
 
@@ -32,6 +32,7 @@ __all__ = [
     "ValueRange",
     "Window",
     "check_complete",
+    "check_equal_sizes",
     "crop_to",
     "from_pil",
     "luma",

@@ -82,6 +82,16 @@ class Picture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
 
+def check_equal_sizes(picture: Picture, name: str, other: Picture, other_name: str) -> None:
+    """Raise a `ValueError` for two pictures of different sizes, by the names they have in messages."""
+    if picture.size != other.size:
+        sizes = [f"{named} is {part.size[1]}x{part.size[0]}" for named, part in ((name, picture), (other_name, other))]
+        raise ValueError(
+            f"{sizes[0]} but {sizes[1]} (width x height): register the pair first, that is align and resample one onto "
+            "the grid of the other; nothing is resized silently"
+        )
+
+
 def full_scale(dtype: np.dtype) -> float | None:
     """The value that is white in samples of a type; None where there is no convention."""
     return {"uint8": 255.0, "uint16": 65535.0, "float16": 1.0, "float32": 1.0, "float64": 1.0}.get(dtype.name)

@@ -36,7 +36,7 @@ from fusion_hub.image.luminance import (
     strips,
     to_plane,
 )
-from fusion_hub.image.picture import Depth, InputWarning, Metadata, Picture, depth_of, full_scale
+from fusion_hub.image.picture import Depth, InputWarning, Metadata, Picture, check_equal_sizes, depth_of, full_scale
 from fusion_hub.image.tiling import crop_to, pad_to_multiple
 
 __all__ = [
@@ -204,11 +204,7 @@ class FusionImageProcessor(ConfigMixin):
         for index, pair in enumerate(pair_up(visible, infrared)):
             picture, name = self._load(pair[0], f"visible[{index}]" if _is_batch(visible) else "visible")
             other, other_name = self._load(pair[1], f"infrared[{index}]" if _is_batch(infrared) else "infrared")
-            if picture.size != other.size:
-                raise ValueError(
-                    f"{name} is {_text(picture.size)} but {other_name} is {_text(other.size)}: register the pair "
-                    "first, that is align and resample one onto the grid of the other; nothing is resized silently"
-                )
+            check_equal_sizes(picture, name, other, other_name)
             if contexts and picture.size != contexts[0].size:
                 raise ValueError(
                     f"images of one batch must share one size: visible[0] is {_text(contexts[0].size)}, {name} is "

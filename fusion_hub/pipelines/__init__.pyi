@@ -1,6 +1,6 @@
-from .checkpoints import PretrainedInfo, SegmenterInfo, list_models
+from .checkpoints import PretrainedInfo, SegmenterInfo, list_models, locate
 from .difffusenet import DiffFuseNetPipeline
-from .file_checks import check_model_folder
+from .file_checks import check_model_folder, hash_checkpoint
 from .fusion_pipeline import FusionOutput, FusionPipeline
 from .red import REDPipeline
 
@@ -12,5 +12,7 @@ __all__ = [
     "REDPipeline",
     "SegmenterInfo",
     "check_model_folder",
+    "hash_checkpoint",
     "list_models",
+    "locate",
 ]

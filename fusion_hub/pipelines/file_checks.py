@@ -13,7 +13,6 @@ from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 WEIGHTS_STEM = "diffusion_pytorch_model"
@@ -96,6 +95,8 @@ def check_scheduler(file: Path, expected: Any) -> None:
 
 
 def _from_config(kind: type[Any], config: dict[str, Any], file: Path) -> Any:
+    import torch  # here, for the other checks of this module are made before it is imported
+
     try:
         with torch.device("meta"):
             return kind.from_config(config)
@@ -157,7 +158,7 @@ def _shards(index: Path, ending: str) -> list[Path]:
 def _tensors(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each tensor, from the header."""
     try:
-        with safe_open(file, framework="pt") as tensors:
+        with safe_open(file, framework="np") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
             return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
@@ -169,6 +170,18 @@ def record_digests(root: Path, components: Iterable[str]) -> dict[str, str]:
     files = sorted(path for name in components for path in (root / name).glob("*"))
     files = [path for path in files if path.suffix in (".json", ".safetensors")]
     return {path.relative_to(root).as_posix(): _digest(path) for path in files}
+
+
+def hash_checkpoint(folder: Path) -> str:
+    """SHA-256 of everything in a pipeline's folder that its pictures depend on, in any copy of it.
+
+    Raises:
+        OSError: the folder is no pipeline, or a file cannot be read.
+    """
+    index = {key: value for key, value in read_json(folder / "model_index.json").items() if key != DIGESTS}
+    content = [{key: value for key, value in index.items() if key not in UNHASHED}]
+    content.append(record_digests(folder, (part.name for part in folder.iterdir() if part.is_dir())))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def check_digests(root: Path, digests: Any, files: Iterable[Path]) -> None:

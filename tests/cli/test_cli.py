@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import glob
 import json
 import os
 import re
@@ -94,6 +95,59 @@ def test_help_loads_no_heavy_library() -> None:
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.stdout.endswith("[]\n"), result.stdout
     assert "torchrun --nproc_per_node 2" in result.stdout  # an example
+
+
+def test_refusals_load_no_heavy_library(pairs: Path, tmp_path: Path, model: str) -> None:
+    """Nor does a folder whose pictures are all there."""
+    out = tmp_path / "out"
+    assert run("fuse", pairs, "-o", out, "-m", model).exit_code == 0
+    commands = {
+        f"{pairs} -o {out} -m {model}": "0 fused, 5 already there",
+        f"{pairs} -o {out} -m {model} --seed 3": "holds pictures made with seed 0",
+        f"{pairs} -o {out} -m nowhere": "no pipeline named 'nowhere'",
+        f"{pairs} -o {out} -m {pairs}": "model_index.json is missing",
+        f"{pairs}/nowhere -o {out} -m {model}": "no data set named",
+        f"{pairs}/vis {pairs}/nowhere -o {out} -m {model}": "there is no file or folder",
+        f"{pairs}/vis/a.jpg {pairs}/ir/c.png -o {tmp_path}/c.png -m {model}": "register the pair first",
+        f"{pairs}/vis/a.jpg {model}/model_index.json -o {tmp_path}/c.png -m {model}": "is not an image",
+        f"{pairs} -o {out} -m {model} --device warp": "--device warp cannot be used here",
+    }
+    script = f"""
+import sys
+from typer.testing import CliRunner
+from fusion_hub.cli import app
+heavy = {{"torch", "diffusers", "datasets", "accelerate"}}
+for command in {list(commands)!r}:
+    result = CliRunner().invoke(app, ["fuse", *command.split()], catch_exceptions=False)
+    print(repr(result.output), sorted(heavy & sys.modules.keys()))
+"""
+    lines = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.splitlines()
+    for line, message in zip(lines, commands.values(), strict=True):
+        assert message in line and line.endswith("[]"), line
+
+
+PATTERNS = [
+    "flat/*_vis.jpg flat/*_ir.png",
+    "flat/*",
+    "set/vis/* set/ir/*",
+    "set/**/*.*",
+]
+
+
+@pytest.mark.parametrize("expanded", [True, False])
+@pytest.mark.parametrize("patterns", PATTERNS)
+def test_patterns(pairs: Path, tmp_path: Path, model: str, patterns: str, expanded: bool) -> None:
+    """Quoted, and as a shell expands them to many words."""
+    (tmp_path / "flat").mkdir()
+    for name in NAMES:
+        (tmp_path / "flat" / f"{name}_vis.jpg").write_bytes((pairs / "vis" / f"{name}.jpg").read_bytes())
+        (tmp_path / "flat" / f"{name}_ir.png").write_bytes((pairs / "ir" / f"{name}.png").read_bytes())
+    words = [f"{tmp_path}/{pattern}" for pattern in patterns.split()]
+    if expanded:
+        words = [path for word in words for path in sorted(glob.glob(word, recursive=True))]
+    result = run("fuse", *words, "-o", tmp_path / "out", "-m", model)
+    assert result.exit_code == 0 and "5 fused" in result.stdout, result.output
+    assert stems(tmp_path / "out") == NAMES and Image.open(tmp_path / "out" / "c.png").mode == "RGB"
 
 
 def test_models_table_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str) -> None:
@@ -403,6 +457,10 @@ def test_real_pairs(data_root: Path, tmp_path: Path, model: str) -> None:
     [
         ("{set}/vis/a.jpg -o out.png", 2, "give the INFRARED image too"),
         ("{set}/vis/a.jpg {set}/ir -o out.png", 2, "two files or two folders"),
+        ("{set}/vis/*.bmp {set}/ir/*.png -o out", 2, "vis/*.bmp: check the pattern"),
+        ("{set}/vis/* -o out", 1, "do not distinguish visible from infrared"),
+        ("{set}/vis/a.jpg {set}/ir/a.png {set}/ir/b.png -o out.png", 2, "no file or folder"),
+        ("{set}/vis/a.jpg {set}/ir/a.png {set}/ir -o out", 1, "give picture files only"),
         ("{set}/vis/zzz.jpg {set}/ir/a.png -o out.png", 2, "VISIBLE: there is no file or folder"),
         ("{set}/vis/a.jpg {set}/ir/a.png -o {set}", 2, "is a folder: give a file"),
         ("{set}/vis/a.jpg {set}/ir/a.png -o out.xyz", 2, "end it with one of .png"),
@@ -488,7 +546,7 @@ def test_two_processes_share_a_streamed_hub_dataset(pairs: Path, tmp_path: Path,
 def test_a_mistake_of_one_process_stops_all_and_is_printed_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("accelerate.utils.gather_object", lambda own: [*own, ("no pipeline named 'nowhere'", 1)])
+    monkeypatch.setattr(common, "gather", lambda own: [own, ("no pipeline named 'nowhere'", 1)])
     with pytest.raises(common.CommandError, match="no pipeline named 'nowhere'") as error:
         common.fail_together(lambda: "fine here")
     for rank in ("0", "1"):

@@ -154,6 +154,54 @@ def test_one_folder_that_cannot_be_split_is_refused(tmp_path: Path) -> None:
         PairedDataset.open((tmp_path, tmp_path))
 
 
+LISTS = [  # what is listed, in this order; a bar separates two sides; the pairs
+    ("n/b_vis.png n/a_vis.png n/a_ir.png n/b_ir.png", {"a": "n/a_vis.png n/a_ir.png", "b": "n/b_vis.png n/b_ir.png"}),
+    ("n/a_vis.png n/b_vis.png | n/a_ir.png n/b_ir.png", {"a": "n/a_vis.png n/a_ir.png", "b": "n/b_vis.png n/b_ir.png"}),
+    ("n/a.png n/a_ir.png n/b.png n/b_ir.png", {"a": "n/a.png n/a_ir.png", "b": "n/b.png n/b_ir.png"}),
+    ("vis/1.png vis/2.png ir/1.png ir/2.png", {"1": "vis/1.png ir/1.png", "2": "vis/2.png ir/2.png"}),
+    ("A/vis/1.png A/vis/2.png | B/ir/2.png", {"2": "A/vis/2.png B/ir/2.png"}),
+    ("A/1.png A/2.png B/1.png B/2.png", {"1": "A/1.png B/1.png", "2": "A/2.png B/2.png"}),
+    (
+        "d/vis/1.png n/vis/1.png d/ir/1.png n/ir/1.png",
+        {"d_1": "d/vis/1.png d/ir/1.png", "n_1": "n/vis/1.png n/ir/1.png"},
+    ),
+    ("thermal/a_vis.png thermal/a_ir.png thermal/b_vis.png", {"a": "thermal/a_vis.png thermal/a_ir.png"}),
+    ("VIS_01.png IR_01.png vis02.png ir02.png", {"01": "VIS_01.png IR_01.png", "02": "vis02.png ir02.png"}),
+]
+
+
+@pytest.mark.parametrize(("listed", "pairs"), LISTS)
+def test_lists_of_files(listed: str, pairs: dict[str, str], tmp_path: Path) -> None:
+    files = [save(tmp_path / word, 0) for word in listed.split() if word != "|"]
+    left = [tmp_path / word for word in listed.partition("|")[0].split()]
+    dataset = PairedDataset.open((left, files[len(left) :]) if "|" in listed else files)
+    places = {pair.name: [s.relative_to(tmp_path).as_posix() for _, s in pair.bands()] for pair in dataset}
+    assert places == {name: files.split() for name, files in pairs.items()}
+    assert not dataset.check().notes
+    if "|" in listed and "_ir" in listed:
+        swapped = PairedDataset.open((files[len(left) :], left))
+        assert swapped[0].visible_source == dataset[0].visible_source and "other order" in swapped.check().notes[0]
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ("n/a.png n/b.png n/c.png", "3 images .* do not distinguish visible from infrared"),
+        ("n/a_vis.png n/b_vis.png", "do not distinguish"),
+        ("n/a_vis.png n/a_ir.png n/a_vis.png", "n/a_vis.png was given twice"),
+        ("n/a_vis.png n/a_ir.png n/a.txt", "n/a.txt: give picture files only"),
+        ("n/a_vis.png n/b_ir.png", "no pair is left"),
+        ("n/a.png n/a_rgb.png n/a_ir.png", r"(?s)no pair is left.*ambiguous.*a\.png, a_rgb\.png"),
+    ],
+)
+def test_lists_that_are_refused(listed: str, message: str, tmp_path: Path) -> None:
+    files = [tmp_path / word for word in listed.split()]
+    for file in files:
+        save(file, 0) if file.suffix == ".png" else file.write_text("no picture")
+    with pytest.raises(ValueError, match=message):
+        PairedDataset.open(files)
+
+
 # --- tables
 
 
