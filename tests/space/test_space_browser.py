@@ -335,6 +335,7 @@ def test_the_pair_is_looked_at_in_the_other_tabs(page: Page, small_pair: tuple[P
         values = [float(cell.strip("● \n")) for cell in row.locator("td:not(.meaning)").all_inner_texts()]
         best = [float(cell.strip("● \n")) for cell in row.locator("td:has-text('●')").all_inner_texts()]
         assert len(values) == 3 and set(best) == {max(values)}
+    assert not page.locator("#tab_measure").evaluate(PALE)
 
     open_tab(page, "how")
     page.locator("#how_run").click()
@@ -480,6 +481,16 @@ def test_a_phone_in_the_dark(browser: Browser, space_page: Server) -> None:
                 for color in phone.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
             )
             assert ground.max() < 80 and text.min() > 150, f"{tab}: {text} on {ground}"
+        open_tab(phone, "measure")
+        phone.locator("#measure_run").click()
+        expect(phone.locator("#measure_table tbody tr")).to_have_count(15)
+        cut = phone.locator("#measure_table").evaluate(
+            """table => [...table.querySelectorAll("th, td")].filter(
+                cell => cell.scrollWidth > cell.clientWidth || cell.getBoundingClientRect().right > 390
+            ).map(cell => cell.innerText)"""
+        )
+        assert not cut and phone.evaluate("document.documentElement.scrollWidth") <= 390
+        assert not phone.locator("#tab_measure").evaluate(PALE)
         open_tab(phone, "fuse")
         phone.locator("#fuse").click()  # the pair of the example
         expect(phone.locator("#time")).to_contain_text(re.compile(r"^\s*640 x 480"))
