@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fusion_hub import __version__, data, files, image, pipelines
+from fusion_hub import __version__, data, files, image, pipelines, pretrained
 from fusion_hub.cli.common import (
     FAILED,
     MODEL_HELP,
@@ -55,6 +55,8 @@ Examples:
 
   fusion-hub fuse ct/ mri/ --model difffusenet-medical --output fused/
 
+  fusion-hub fuse pet.png mri.png --model difffusenet-medical --colors overlay --output overlay.png
+
   fusion-hub fuse data/msrs --split test --output fused/
 
   fusion-hub fuse owner/dataset --split test --streaming --output fused/
@@ -75,6 +77,7 @@ class Work:
     seed: int
     record: FolderRecord | None  # None for a single pair
     metadata: bool
+    overlaid: bool
     done: Mapping[str, Done] | None  # pictures of earlier runs; None for a stream, which is looked up pair by pair
 
     def find(self, pair: "data.Pair") -> Done | None:
@@ -120,6 +123,10 @@ def fuse(
     rescale: Annotated[
         Literal["none", "minmax"], typer.Option(help="minmax stretches each result by itself: videos flicker.")
     ] = "none",
+    colors: Annotated[
+        Literal["fused", "overlay"],
+        typer.Option(help="overlay keeps the colors of a PET or SPECT readable: laid over the MRI, with their scale."),
+    ] = "fused",
     infrared_range: Annotated[
         str | None,
         typer.Option(
@@ -170,6 +177,11 @@ def fuse(
                 option = f"--{name.replace('_', '-')}"
                 options[name] = None if text is None else image.parse_range(text, option)
         options |= {"num_inference_steps": parse_steps(num_inference_steps), "noise_strength": noise_strength}
+        info = pretrained.PRETRAINED.get(model)
+        if colors == "overlay" and info is not None and "MRI" not in info.modality:
+            raise CommandError(
+                f"--colors overlay is for PET and SPECT: {model} is not, difffusenet-medical is", WRONG_USE
+            )
         check_device(device)
         with terminate_as_interrupt(), processes(device) as state:
             # What can be refused without torch comes first: it takes seconds to import.
@@ -181,7 +193,12 @@ def fuse(
             record, done = None, None if dataset.length is None else dict[str, Done]()
             if not single:
                 settings = {"model": model, "weights": weights, "seed": seed}
-                settings |= {"dtype": "float32" if dtype == "auto" else dtype, "metadata": metadata, **options}
+                settings |= {
+                    "dtype": "float32" if dtype == "auto" else dtype,
+                    "metadata": metadata,
+                    **options,
+                    "colors": colors,
+                }
                 record = FolderRecord(output, settings | {"version": __version__}, state.process_index)
                 done = fail_together(lambda: _find_done(record, dataset, share, bool(overwrite), state))
             to_do = done is None or any(pair.name not in done for pair in share)
@@ -196,7 +213,9 @@ def fuse(
             if record is not None:
                 fail_together(lambda: _open_record(record, bool(overwrite), state))
             state.wait_for_everyone()
-            work = Work(pipeline, options, output, single, batch_size, seed, record, metadata, done)
+            work = Work(
+                pipeline, options, output, single, batch_size, seed, record, metadata, colors == "overlay", done
+            )
             rows, failures = _fuse_share(work, share, limit, state)
             code = _summarize(rows, failures, work, dataset, state)
     raise typer.Exit(code)
@@ -364,11 +383,21 @@ def _fuse_group(work: Work, pairs: "Sequence[data.Pair]") -> list[Row]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", image.InputWarning)  # each picture carries its own in `info["notes"]`
             output = work.pipeline(visible, infrared, generator=generators, batch_size=len(pairs), **work.options)
+        images = output.images
+        if work.overlaid:
+            images = [_lay_over(*parts) for parts in zip(images, visible, infrared, strict=True)]
     except Exception as error:  # decoders, memory: whatever fails must not cost the other pairs
         if len(pairs) == 1:
             return [Row(pairs[0].name, "failed", notes=(message_of(error),))]
         return [row for pair in pairs for row in _fuse_group(work, [pair])]
-    return [_save(work, pair, fused) for pair, fused in zip(pairs, output.images, strict=True)]
+    return [_save(work, pair, fused) for pair, fused in zip(pairs, images, strict=True)]
+
+
+def _lay_over(fused: Any, scan: Any, anatomy: Any) -> Any:
+    """The overlay in place of the fused picture, with its notes and metadata."""
+    laid = image.overlay_pair(scan, anatomy)
+    laid.info.update(fused.info)
+    return laid
 
 
 def _save(work: Work, pair: "data.Pair", fused: Any) -> Row:

@@ -1,4 +1,4 @@
-from .colors import ColorScale, overlay, with_legend
+from .colors import ColorScale, overlay, overlay_pair, with_legend
 from .io import (
     EXTENSIONS,
     READ_FORMATS,
@@ -37,6 +37,7 @@ __all__ = [
     "from_pil",
     "luma",
     "overlay",
+    "overlay_pair",
     "pad_reflect",
     "pad_to_multiple",
     "parse_range",

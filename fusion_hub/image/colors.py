@@ -1,7 +1,8 @@
 """Color scales: tables for numbers, and PET or SPECT over MRI in colors that stay readable as uptake.
 
 Fusion keeps the chroma of the scan and replaces its luminance, so that equal colors no longer mean equal uptake.
-[`overlay`] lays the colors of the scan over the gray MRI instead, and [`with_legend`] draws their scale beside it.
+[`overlay`] lays the colors of the scan over the gray MRI instead, and [`with_legend`] draws their scale beside it;
+[`overlay_pair`] does both with files.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 from fusion_hub.image.luminance import luma, quantize
+from fusion_hub.image.processor import FusionImageProcessor, ImageInput
 
 # Dark to bright, evenly in lightness; and a dark center between two hues, so that zero is dark.
 HEAT = ((4, 5, 18), (48, 18, 84), (110, 32, 108), (172, 52, 92), (222, 88, 64), (248, 146, 58), (250, 208, 120))
@@ -91,6 +93,18 @@ def overlay(scan: np.ndarray, anatomy: np.ndarray) -> tuple[np.ndarray, ColorSca
     gray = quantize(luma(anatomy)) if anatomy.dtype.kind == "f" else quantize(luma(quantize(anatomy)), white=255)
     gray = gray.astype(np.float32)[..., None]
     return quantize(gray + opacity * (colors - gray), white=255), scale
+
+
+def overlay_pair(scan: ImageInput, anatomy: ImageInput) -> Image.Image:
+    """[`overlay`] of two pictures of any kind that a pipeline takes, with its legend, as an 8-bit RGB image.
+
+    Raises:
+        ValueError, TypeError: as [`FusionImageProcessor.preprocess`].
+    """
+    luminance, gray, (context,) = FusionImageProcessor().preprocess(scan, anatomy)
+    low, high = context.limits
+    values = low + luminance[0, 0].numpy() * (high - low) if context.rgb is None else context.rgb
+    return Image.fromarray(with_legend(*overlay(values, gray[0, 0].numpy())))
 
 
 def _gray_scale(values: np.ndarray) -> tuple[ColorScale, np.ndarray]:

@@ -21,6 +21,8 @@ from typer.testing import CliRunner, Result
 
 from fusion_hub import FusionPipeline, PairedDataset, __version__, cli, pretrained
 from fusion_hub.cli import common
+from fusion_hub.data import generate_scene
+from fusion_hub.image import overlay_pair
 from fusion_hub.image.io import read_picture
 from fusion_hub.pipelines import checkpoints
 from tests.support.hub_server import HubServer, Repository
@@ -306,6 +308,7 @@ def test_a_folder_holds_no_mixture(pairs: Path, tmp_path: Path, model: str) -> N
         "visible_range null; it is now minmax": ("--visible-range", "minmax"),
         "dtype float32; it is now bfloat16": ("--dtype", "bfloat16"),
         "seed 0; it is now 3": ("--seed", 3),
+        "colors fused; it is now overlay": ("--colors", "overlay"),
         "tile null; it is now 256": ("--tile", 256),
         "model .*; it is now .*": ("--model", changed),
     }
@@ -314,6 +317,19 @@ def test_a_folder_holds_no_mixture(pairs: Path, tmp_path: Path, model: str) -> N
         assert result.exit_code == 2 and stems(tmp_path / "out") == ["a"]
         assert re.search(rf"holds pictures made with {message}: give another folder.*--overwrite", result.stderr)
     assert run(*arguments, "--overwrite", *changes["seed 0; it is now 3"]).exit_code == 0
+
+
+def test_an_overlay_keeps_the_colors_of_a_scan(tmp_path: Path, model: str) -> None:
+    scene = generate_scene(0, 96, 128, "brain")
+    pet, mri = tmp_path / "pet.png", tmp_path / "mri.png"
+    Image.fromarray(scene.visible).save(pet)
+    Image.fromarray(scene.infrared).save(mri)
+    result = run("fuse", pet, mri, "--model", model, "--colors", "overlay", "--output", tmp_path / "laid.png")
+    assert result.exit_code == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "laid.png")), overlay_pair(pet, mri))
+    result = run("fuse", pet, mri, "--colors", "overlay", "--output", tmp_path / "other.png")
+    assert result.exit_code == 2 and not (tmp_path / "other.png").exists()
+    assert "--colors overlay is for PET and SPECT" in result.stderr and "difffusenet-medical" in result.stderr
 
 
 def test_pictures_of_unknown_origin_are_not_taken_for_done(pairs: Path, tmp_path: Path, model: str) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from fusion_hub.data import sample_pairs
-from fusion_hub.image import overlay, with_legend
+from fusion_hub.image import overlay, overlay_pair, with_legend
 from fusion_hub.image.colors import HEAT, ColorScale
 
 
@@ -93,6 +93,20 @@ def test_the_lines_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     assert Image.open("overlay.png").width > Image.open("pet.png").width
+
+
+def test_two_pictures_of_any_kind_become_one_with_a_legend(tmp_path: Path) -> None:
+    counts = (uptake() * 22600).astype(np.uint16)
+    Image.fromarray(counts).save(tmp_path / "pet.tif")
+    deep = Image.fromarray(anatomy().astype(np.uint16) * 257)
+    direct = with_legend(*overlay(counts, anatomy()))
+    assert np.abs(np.asarray(overlay_pair(tmp_path / "pet.tif", anatomy())).astype(int) - direct).max() <= 1
+    colored = painted("jet", uptake())
+    image = overlay_pair(colored.astype(np.float32) / 255, anatomy())
+    np.testing.assert_array_equal(image, with_legend(*overlay(colored, anatomy())))
+    assert overlay_pair(colored, deep).size == image.size  # a deep anatomy is stretched like an infrared image
+    with pytest.raises(ValueError, match=r"128x96 .* 60x96"):
+        overlay_pair(colored, anatomy()[:, :60])
 
 
 def test_nothing_breaks_on_flat_noisy_and_tiny_scans() -> None:
