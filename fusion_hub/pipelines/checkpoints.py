@@ -7,6 +7,7 @@ fused images. Numbers are read from the files beside the weights, so that they c
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 
 from safetensors import safe_open
 
+from fusion_hub.image.subject import SCANS, Subject
 from fusion_hub.repositories import Unavailable, check_hub_id, download
 
 ROOT = Path(__file__).parents[1] / "pretrained"
@@ -132,6 +134,33 @@ PRETRAINED: dict[str, PretrainedInfo] = {
     )
 }
 """The fusion checkpoints, by name."""
+
+_TRAINING_SETS: dict[str, Subject] = {
+    name.lower(): "medical" if "MRI" in info.modality else "street"
+    for info in PRETRAINED.values()
+    for name in info.datasets
+}
+
+
+RECOMMENDED: dict[Subject, str] = {"street": "difffusenet-msrs", "medical": "difffusenet-medical"}
+"""The bundled checkpoint for each kind of pair."""
+
+
+def trained_on(folder: Path) -> Subject | None:
+    """What all training sets of a checkpoint show, by its `training.json`; None where that is not known."""
+    try:
+        paths = [str(entry["path"]) for entry in json.loads((folder / "training.json").read_bytes())["datasets"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    subjects: set[Subject | None] = set()
+    for path in paths:
+        name = re.split(r"[/\\]", path.rstrip("/\\"))[-1].lower()
+        words = set(re.findall("[a-z]+", name))
+        scans = any(words & group for group in SCANS)
+        found = "street" if name.startswith("generated") else _TRAINING_SETS.get(name.replace("_", "-"))
+        subjects.add("medical" if scans else found)
+    return subjects.pop() if len(subjects) == 1 else None
+
 
 SEGMENTERS: dict[str, SegmenterInfo] = {
     "segformer-b0-msrs": SegmenterInfo(

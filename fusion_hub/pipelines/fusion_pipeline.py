@@ -5,13 +5,15 @@ its network on a luminance pair.
 """
 
 import math
+import os
 import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from numbers import Integral
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,8 +25,10 @@ from fusion_hub import __version__
 from fusion_hub.image.luminance import ValueRange, check_range
 from fusion_hub.image.picture import InputWarning
 from fusion_hub.image.processor import FusionImageProcessor, PairContext, check_output, pair_up
+from fusion_hub.image.subject import Subject, find_subject
 from fusion_hub.image.tiling import Window, crop_to, pad_to_multiple, run_tiled, tile_windows
 from fusion_hub.models.layers import map_tensors
+from fusion_hub.pipelines.checkpoints import RECOMMENDED, trained_on
 from fusion_hub.pipelines.loading import PortablePipeline
 
 WHOLE_IMAGE_LIMIT = 1536 * 1536  # pixels up to which images are fused whole by default
@@ -268,7 +272,8 @@ class FusionPipeline(PortablePipeline):
                 value and the fix.
 
         Warns:
-            InputWarning: an image that looks wrong: nearly constant, clipped, in false colors.
+            InputWarning: an image that looks wrong: nearly constant, clipped, in false colors; a pair that shows
+                something else than the model was trained on.
 
         Examples:
             >>> from fusion_hub import DiffFuseNetPipeline
@@ -413,6 +418,32 @@ class FusionPipeline(PortablePipeline):
             return 0, 0
         return side, self.automatic_overlap(side) if tile_overlap is None else int(tile_overlap)
 
+    @cached_property
+    def _trained_on(self) -> Subject | None:
+        source = self.config.get("_name_or_path")
+        return trained_on(Path(source)) if source else None
+
+    def wrong_model_note(self, visible: Any, infrared: Any) -> str | None:
+        """The warning that a call would give if one pair shows something else than the model was trained on."""
+        planes = self.image_processor.preprocess(visible, infrared)
+        return self._wrong_model_note((visible, infrared), *planes[:2], planes[2][0])
+
+    def _wrong_model_note(
+        self, pair: tuple[Any, Any], visible: Tensor, infrared: Tensor, context: PairContext
+    ) -> str | None:
+        """A sentence if the pair shows scans and the model was trained on streets, or the other way round."""
+        if self._trained_on is None:
+            return None
+        planes = (visible[0, 0].numpy(), infrared[0, 0].numpy())
+        found = find_subject([_path_of(image) for image in pair], *planes, colored=context.rgb is not None)
+        if found is None or found.subject == self._trained_on:
+            return None
+        shows, other = ("medical scans", "streets") if found.subject == "medical" else ("a street", "medical scans")
+        return (
+            f"the pair seems to show {shows} ({found.because}), but this model was trained on {other}: use "
+            f"{RECOMMENDED[found.subject]}"
+        )
+
     def _fuse(
         self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling, counter: StepCounter
     ) -> Tensor:
@@ -451,6 +482,8 @@ class FusionPipeline(PortablePipeline):
                 if len(pairs) > 1:
                     error.add_note(f"This is pair {position} of {len(pairs)}.")
                 raise
+            if note := self._wrong_model_note(pair, visible, infrared, contexts[0]):
+                contexts[0] = replace(contexts[0], notes=(*contexts[0].notes, note))
             for note in contexts[0].notes:
                 warnings.warn(note, InputWarning, stacklevel=4)
             # Of one size and one number of channels, so that the results can be one array.
@@ -507,6 +540,14 @@ def _stack(images: list[Any], output_type: str) -> Any:
     if len(images) == 1:
         return images[0][None]  # a view: a very large image is not copied
     return np.stack(images) if output_type == "np" else torch.stack(images)
+
+
+def _path_of(image: Any) -> str | None:
+    """The path of a file, an encoded image, an opened PIL image or a channel of a file."""
+    path = image.get("path") if isinstance(image, Mapping) else image
+    for name in ("filename", "file"):
+        path = getattr(path, name, None) or path
+    return os.fsdecode(path) if isinstance(path, str | os.PathLike) else None
 
 
 def _crop_cells(tensor: Tensor, size: tuple[int, int], padded: int) -> Tensor:
