@@ -22,6 +22,8 @@ from fusion_hub.repositories import first_line
 
 DEFAULT_SIZE = 640  # of Ultralytics, for files that leave the size open
 MAX_STRIDE = 32
+ONNX_FILE = "model.onnx"
+"""Name of the network that this package saves."""
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 

@@ -72,6 +72,7 @@ class ImageCrops(ABC):
     """
 
     first_class: ClassVar[int] = 0
+    border: ClassVar[int] = 0  # gray value outside of an image
 
     def __init__(
         self,
@@ -115,13 +116,16 @@ class ImageCrops(ABC):
         size, sides = self.shapes(extents, crop_size, float(np.exp(rng.uniform(*np.log(variation.scale)))))
         top, left = (draw_corner(rng, *numbers) for numbers in zip(extents, sides, target, strict=True))
         view = (left, top, left + sides[1], top + sides[0])
-        image = Image.fromarray(item.picture).crop(view).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        image = Image.new("RGB", (sides[1], sides[0]), (self.border,) * 3)
+        image.paste(Image.fromarray(item.picture), (-left, -top))
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         flipped = rng.random() < 0.5
-        pixels = np.divide(np.asarray(image), 255, dtype=np.float32)[:, :: -1 if flipped else 1]
+        tones = np.divide(np.arange(256), 255, dtype=np.float32)
         if variation.gain or variation.gamma:
             gain = rng.uniform(1 - variation.gain, 1 + variation.gain)
             power = np.exp(rng.uniform(-variation.gamma, variation.gamma))
-            pixels = np.minimum(pixels ** np.float32(power) * np.float32(gain), 1)
+            tones = np.minimum(tones ** np.float32(power) * np.float32(gain), 1)
+        pixels = tones[np.asarray(image)[:, :: -1 if flipped else 1]]
         return {
             "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             **self.annotation(item, view, size, flipped),
@@ -339,10 +343,14 @@ class ImageTask(ABC):
         settings = {"do_resize": self.size is not None, "do_normalize": True, **size}
         return self.types[1](**settings, image_mean=list(mean), image_std=list(std))
 
-    def save_pipeline(self, model: Network, folder: Path) -> None:
-        """A folder for `from_pretrained` of the predictor, with its inputs and its scores on each of them."""
+    def save_network(self, model: Network, folder: Path) -> None:
+        """Write what the predictor is loaded from."""
         model.save_pretrained(folder)
         self.processor().save_pretrained(folder)
+
+    def save_pipeline(self, model: Network, folder: Path) -> None:
+        """A folder for `from_pretrained` of the predictor, with its inputs and its scores on each of them."""
+        self.save_network(model, folder)
         about = {"inputs": [one.to_dict() for one in self.inputs], "classes": self.config.classes, **self.facts}
         about["image_size"] = self.config.image_size
         (folder / self.files[0]).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

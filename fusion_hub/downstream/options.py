@@ -9,7 +9,8 @@ from fusion_hub.downstream.protocols import MSRS_CLASSES
 from fusion_hub.training.config import ConfigError, Source, check_options, option
 
 WEIGHTINGS = ("none", "median_frequency", "effective_number")
-ARCHITECTURES = ("rt_detr_v2", "d_fine")
+ARCHITECTURES = ("rt_detr_v2", "d_fine")  # of `transformers`
+CONVNET = "convnet"
 
 
 @dataclass(frozen=True)
@@ -80,17 +81,22 @@ class DetectorConfig(ImageConfig):
     classes: list[str] = option("classes to detect; other boxes are left out", ["person", "bicycle", "car"])
     annotations: list[str] | None = option("box files to use, by stem (vis ir); empty: the union of all", None)
     test_sources: list[Source] = option("paired sets for the final evaluation; empty: the validation sources", [])
-    architecture: str = option(f"of a new network: {', '.join(ARCHITECTURES)}", "rt_detr_v2", choices=ARCHITECTURES)
+    architecture: str = option(
+        f"of a new network: {', '.join((*ARCHITECTURES, CONVNET))}", "rt_detr_v2", choices=(*ARCHITECTURES, CONVNET)
+    )
     variant: str = option("size of a new network: small or tiny", "small", choices=("small", "tiny"))
     queries: int = option("largest number of objects found in an image", 80, 1)
     denoising_queries: int = option("about this many noisy boxes are restored in training; 0: none", 60, 0)
     repeats: int = option("number of predictions matched to each box in the first part of the steps", 1, 1)
     repeats_fraction: float = option("length of that part, 0 to 1; afterwards one is matched to each box", 0.0, 0, 1)
+    mosaic: float = option("convnet: probability of a sample made of four views", 0.0, 0, 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "test_sources", [Source.parse(source) for source in self.test_sources])
         if len(self.image_size) != 2 or any(side < 32 or side % 32 for side in self.image_size):
             raise ConfigError(f"image_size must be height and width, multiples of 32, got {self.image_size}")
+        if self.architecture == CONVNET and self.initial_weights is not None:
+            raise ConfigError("a convnet starts from random weights: leave initial_weights empty")
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise ConfigError(f"classes must be one or more different names, got {self.classes}")

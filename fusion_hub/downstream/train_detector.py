@@ -2,11 +2,14 @@
 
 Networks and losses are those of `transformers`: RT-DETRv2 (Lv et al. 2024, arXiv 2407.17140) and D-FINE (Peng et al.
 2024, arXiv 2410.13842), small ones with random weights or any from a checkpoint. Their predictions are matched one to
-one to the boxes, so that no suppression is needed afterwards.
+one to the boxes, so that no suppression is needed afterwards. `convnet` is the small one of `convnet_detector.py`,
+which is saved as ONNX.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +19,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fusion_hub.data.annotations import BoxedPair, find_boxes
-from fusion_hub.downstream.detectors import TransformersDetector
+from fusion_hub.downstream.convnet_detector import (
+    ConvnetDetector,
+    ConvnetDetectorConfig,
+    ConvnetTraining,
+    export_onnx,
+)
+from fusion_hub.downstream.detectors import ONNX_FILE, OnnxDetector, TransformersDetector
 from fusion_hub.downstream.draw import draw_detections
 from fusion_hub.downstream.image_training import ImageCrops, ImageTask, ImageTraining, View
-from fusion_hub.downstream.options import ARCHITECTURES, DetectorConfig
-from fusion_hub.downstream.protocols import Detections
+from fusion_hub.downstream.options import ARCHITECTURES, CONVNET, DetectorConfig
+from fusion_hub.downstream.protocols import Detections, Detector
 from fusion_hub.downstream.scores import WORKING_SCORE, DetectionResult, evaluate_detector
+from fusion_hub.downstream.yolo import LETTERBOX_GRAY
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import ConfigError, TrainingConfig
 from fusion_hub.training.samples import Batch
@@ -90,6 +100,47 @@ class DetectionCrops(ImageCrops):
         rows[: len(boxes)] = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
         ids[: len(boxes)] = item.class_ids[which]
         return {"boxes": torch.from_numpy(rows), "classes": torch.from_numpy(ids)}
+
+
+class LetterboxCrops(DetectionCrops):
+    """Views for a network that sees whole images letterboxed to `shape`: objects have that size, times the scale.
+
+    Samples have the proportions of `shape`; where a view is larger than the image, the rest is gray.
+
+    Args:
+        mosaic: probability of a sample of four views, each of half its height and width.
+        others: see `DetectionCrops`.
+    """
+
+    border = LETTERBOX_GRAY
+
+    def __init__(self, *others: Any, mosaic: float, **more: Any) -> None:
+        super().__init__(*others, **more)
+        self.mosaic = mosaic
+        self.max_boxes *= 4
+
+    def shapes(self, extents: tuple[int, int], crop_size: int, scale: float) -> tuple[Sequence[int], Sequence[int]]:
+        size = [crop_size, crop_size * self.shape[1] // self.shape[0]]
+        ratio = scale * min(self.shape[0] / extents[0], self.shape[1] / extents[1])
+        return size, [max(1, round(side / ratio)) for side in size]
+
+    def sample(self, number: int, crop_size: int) -> Batch:
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number, 1])))
+        if rng.random() >= self.mosaic:
+            return super().sample(number, crop_size)
+        parts = [super(LetterboxCrops, self).sample(number + (part << 40), crop_size // 2) for part in range(1, 5)]
+        images = [part["image"] for part in parts]
+        image = torch.cat([torch.cat(images[:2], 2), torch.cat(images[2:], 2)], 1)
+        for place, part in zip(((0, 0), (0.5, 0), (0, 0.5), (0.5, 0.5)), parts, strict=True):
+            part["boxes"] = part["boxes"] / 2 + torch.tensor([*place, 0, 0])
+        boxes, classes = (torch.cat([part[name] for part in parts]) for name in ("boxes", "classes"))
+        order = (classes == NO_OBJECT).argsort(stable=True)[: self.max_boxes]  # padding last
+        return {
+            "image": image,
+            "boxes": boxes[order],
+            "classes": classes[order],
+            "sample": torch.tensor(number, dtype=torch.int64),
+        }
 
 
 def boxes_in_view(boxes: np.ndarray, view: View, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -222,7 +273,9 @@ class DetectorTask(ImageTask):
             if (getattr(training, name) or 0) % 32:
                 raise ConfigError(f"{name} must be a multiple of 32 for a detector, got {getattr(training, name)}")
         self.test_sources = config.test_sources
-        self.settings = {"num_queries": config.queries, "num_denoising": config.denoising_queries}
+        self.convnet = config.architecture == CONVNET
+        if not self.convnet:
+            self.settings = {"num_queries": config.queries, "num_denoising": config.denoising_queries}
         self.facts, self.result_facts = {"annotations": config.annotations}, {"steps": training.max_steps}
 
     def annotate(self, pairs: Sequence[Any]) -> list[BoxedPair]:
@@ -243,20 +296,39 @@ class DetectorTask(ImageTask):
             raise ConfigError(f"no training source has a box of the class {absent[0]!r}: correct it, or leave it out")
 
     def crops(self, pictures: Sequence[Sequence[BoxedPicture]], *common: Any, **more: Any) -> DetectionCrops:
+        if self.convnet:
+            return LetterboxCrops(pictures, *common, shape=self.size, mosaic=self.config.mosaic, **more)
         return DetectionCrops(pictures, *common, shape=self.size, **more)
 
     def new_network(self, settings: Mapping[str, Any]) -> Network:
+        if self.convnet:
+            return ConvnetDetector(ConvnetDetectorConfig(**settings))
         return new_network(self.config.architecture, self.config.variant, **settings)
 
-    def build_training_module(self, model: Network) -> DetectorTraining:
+    def build_training_module(self, model: Network) -> DetectorTraining | ConvnetTraining:
+        if self.convnet:
+            return ConvnetTraining(model)
         steps = round(self.config.repeats_fraction * self.training.max_steps)
         return DetectorTraining(model, self.normalization, self.config.repeats, steps)
 
-    def evaluate(self, predictor: TransformersDetector, pictures: Sequence[BoxedPicture]) -> DetectionResult:
+    def predictor(self, model: Network) -> Detector:
+        if not self.convnet:
+            return super().predictor(model)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_network(model, Path(folder))
+            return OnnxDetector(Path(folder) / ONNX_FILE, threads=torch.get_num_threads())
+
+    def save_network(self, model: Network, folder: Path) -> None:
+        if self.convnet:
+            export_onnx(model, tuple(self.config.image_size), folder / ONNX_FILE)
+        else:
+            super().save_network(model, folder)
+
+    def evaluate(self, predictor: Detector, pictures: Sequence[BoxedPicture]) -> DetectionResult:
         items = ((item.name, item.picture, item.boxes, item.class_ids) for item in pictures)
         return evaluate_detector(predictor, items, self.config.classes)
 
-    def row(self, predictor: TransformersDetector, item: BoxedPicture) -> list[np.ndarray]:
+    def row(self, predictor: Detector, item: BoxedPicture) -> list[np.ndarray]:
         """The true boxes, the detections."""
         scores, names = np.ones(len(item.boxes), np.float32), dict(enumerate(self.config.classes))
         truth = Detections.of(item.boxes, scores, item.class_ids, names, item.picture.shape[:2])
