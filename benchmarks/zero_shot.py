@@ -1,4 +1,4 @@
-"""Score a detector trained elsewhere on visible, infrared and fused images, by day and by night.
+"""Score a detector, usually one trained elsewhere, on visible, infrared and fused images, by day and by night.
 
     python benchmarks/zero_shot.py --detector ../shared/models/yolox_nano.onnx --data ../shared/data/msrs --split test \
         --inputs visible infrared average maximum difffusenet-msrs --output runs/zero_shot
@@ -11,6 +11,8 @@ detector, images and boxes are reused.
 
 import argparse
 import dataclasses
+import hashlib
+import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +21,14 @@ from typing import Any
 import common
 import numpy as np
 
-from fusion_hub import PairedDataset
+from fusion_hub import PairedDataset, pretrained
 from fusion_hub.data.annotations import BoxedPair, find_boxes
-from fusion_hub.downstream.detectors import load_detector
+from fusion_hub.downstream.detectors import ONNX_FILE, load_detector
 from fusion_hub.downstream.inputs import SOURCES, file_name, open_inputs
-from fusion_hub.downstream.scores import DetectionResult, bootstrap, bootstrap_difference
+from fusion_hub.downstream.scores import WORKING_SCORE, DetectionResult, bootstrap, bootstrap_difference
 from fusion_hub.downstream.zero_shot import CLASSES, describe_detector, provenance, zero_shot
 from fusion_hub.evaluation.report import markdown_table
+from fusion_hub.evaluation.statistics import LEVEL
 from fusion_hub.training.config import Source
 
 PARTS: Mapping[str, Callable[[str], bool]] = {
@@ -48,6 +51,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--annotators", nargs="*", default=["vis", "ir", "fused"], help="files in boxes/, by stem")
     parser.add_argument("--cache", type=Path, default=Path("runs/inputs"), help="folder for fused images")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--metrics-json", type=Path, help="file for the scores of --inputs, beside a bundled detector")
     return parser.parse_args(argv)
 
 
@@ -72,6 +76,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(by_class(results), day_and_night(parts), differences(parts), sep="\n\n", end="\n\n")
     alone = {name: find_boxes(pairs, arguments.classes, [name]) for name in arguments.annotators}
     print(by_annotator(results, {"union": boxed, **alone}))
+    if arguments.metrics_json:
+        rows = {name: describe(results[name]) for name in dict.fromkeys(arguments.inputs)}
+        weights = (pretrained.resolve_detector(arguments.detector) or Path(arguments.detector)) / ONNX_FILE
+        sha256 = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+        content = {"dataset": "/".join(Path(label).parts[-2:]), "pictures": len(pairs), "sha256": sha256}
+        versions = {"onnxruntime": importlib.metadata.version("onnxruntime")}
+        common.write_json(arguments.metrics_json, {**content, "inputs": rows, "versions": versions})
+
+
+def describe(result: DetectionResult) -> dict[str, Any]:
+    """Scores, the interval of mAP50, and the number of wrong boxes per image with a score of at least 0.3."""
+    interval = bootstrap(result)
+    wrong = sum(int(((one.scores >= WORKING_SCORE) & ~one.hits[0]).sum()) for one in result.matches)
+    return {
+        "numbers": result.numbers(),
+        "interval": {"level": LEVEL, "over": "pictures", "low": interval.low, "high": interval.high},
+        "false_boxes": wrong / len(result.pictures),
+    }
 
 
 def stored(file: Path, about: Mapping[str, Any], boxed: Sequence[BoxedPair]) -> DetectionResult | None:

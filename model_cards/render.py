@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fusion_hub.files import write_aside
-from fusion_hub.hub.cards import render_model_card, render_segmenter_card, validate_card
-from fusion_hub.pipelines.checkpoints import PRETRAINED, SEGMENTERS
+from fusion_hub.hub.cards import render_model_card, render_predictor_card, validate_card
+from fusion_hub.pipelines.checkpoints import DETECTORS, PRETRAINED, SEGMENTERS, PretrainedInfo
 
 HERE = Path(__file__).parent
 
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 def main(argv: Sequence[str] | None = None, output: Path = HERE) -> int:
     """Render the cards of the named checkpoints. Returns 1 if a card is not valid; that card is not written."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    bundled = {**PRETRAINED, **SEGMENTERS}
+    bundled = {**PRETRAINED, **SEGMENTERS, **DETECTORS}
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"bundled checkpoints: {', '.join(bundled)}")
     names = parser.parse_args(argv).names or bundled
     if unknown := [name for name in names if name not in bundled]:
@@ -29,11 +29,11 @@ def main(argv: Sequence[str] | None = None, output: Path = HERE) -> int:
     failed = False
     for name in names:
         folder = bundled[name].folder
-        if name in SEGMENTERS:
-            text = render_segmenter_card(SEGMENTERS[name])
-            problems = validate_card(text, folder, "segmenter")
+        info = bundled[name]
+        if not isinstance(info, PretrainedInfo):
+            text = render_predictor_card(info)
+            problems = validate_card(text, folder, "segmenter" if name in SEGMENTERS else "detector")
         else:
-            info = PRETRAINED[name]
             text = render_model_card(folder, name=name, summary=info.summary, licence=info.license)
             problems = validate_card(text, folder)
         if problems:

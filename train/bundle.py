@@ -2,6 +2,7 @@
 
 python train/bundle.py runs/difffusenet_msrs/pipeline difffusenet-msrs
 python train/bundle.py runs/segformer/bundle/pipeline segformer-b0-msrs
+python train/bundle.py runs/detector/bundle/pipeline detector-nano-msrs
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion_hub import FusionPipeline
-from fusion_hub.pretrained import PRETRAINED, SEGMENTERS
+from fusion_hub.pretrained import DETECTORS, PRETRAINED, SEGMENTERS
 from fusion_hub.training import load_config, save_config
 
 
@@ -20,7 +21,9 @@ def main() -> None:
     """Convert a finished run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pipeline", type=Path, help="pipeline folder of a finished run")
-    parser.add_argument("name", choices=sorted([*PRETRAINED, *SEGMENTERS]), help="name in fusion_hub.pretrained")
+    parser.add_argument(
+        "name", choices=sorted([*PRETRAINED, *SEGMENTERS, *DETECTORS]), help="name in fusion_hub.pretrained"
+    )
     arguments = parser.parse_args()
 
     if arguments.name in PRETRAINED:
@@ -29,9 +32,14 @@ def main() -> None:
         pipeline.model.half()
         pipeline.save_pretrained(folder)
         shutil.copyfile(arguments.pipeline / "training.json", folder / "training.json")
-    else:
+    elif arguments.name in SEGMENTERS:
         folder, benchmark = SEGMENTERS[arguments.name].folder, "segmentation"
         bundle_segmenter(arguments.pipeline, folder)
+    else:
+        folder, benchmark = DETECTORS[arguments.name].folder, "zero_shot"
+        folder.mkdir(exist_ok=True)
+        for file in ("model.onnx", "inputs.json", "training.json"):
+            shutil.copyfile(arguments.pipeline / file, folder / file)
     config = load_config(arguments.pipeline / "config.yaml")
     for key, value in config.items():  # no paths of one machine in a published file
         if isinstance(value, str) and os.path.isabs(value):

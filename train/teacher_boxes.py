@@ -40,9 +40,10 @@ def main() -> None:
     pairs = list(Source(given.data, given.split, exclude=given.exclude).resolve().open())
     for pair in pairs[:: given.every]:
         for folder, source in (("vis", pair.visible_source), ("ir", pair.infrared_source)):
-            link = given.output / "train" / folder / f"{pair.name}{source.suffix}"
+            file = Path(str(source)).resolve()
+            link = given.output / "train" / folder / f"{pair.name}{file.suffix}"
             link.unlink(missing_ok=True)
-            link.symlink_to(source.resolve())
+            link.symlink_to(file)
         found = [detector.detect(one.picture(pair), threshold=given.threshold) for one in inputs]
         boxes = np.concatenate([one.boxes for one in found])
         scores = np.concatenate([one.scores for one in found])

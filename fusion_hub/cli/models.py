@@ -13,9 +13,9 @@ HEADLINE_METRICS = ("SCD", "VIF", "Qabf")
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False) -> None:
     """List the bundled checkpoints, with the numbers measured on their test sets."""
     fusing = [_describe(info) for info in pretrained.list_models()]
-    segmenting = [_describe(info) for info in pretrained.SEGMENTERS.values()]
+    others = [_describe(info) for table in (pretrained.SEGMENTERS, pretrained.DETECTORS) for info in table.values()]
     if as_json:
-        typer.echo(json.dumps([*fusing, *segmenting], indent=2))
+        typer.echo(json.dumps([*fusing, *others], indent=2))
         return
     from rich.console import Console
     from rich.table import Table
@@ -36,30 +36,32 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for
             "\n".join(measured),
         )
     Console().print(table)
-    for model in segmenting:
+    for model in others:
         state = "" if model["available"] else ", not installed"
-        typer.echo(f"For the segmentation preview: {model['name']} (SegFormer-B0, {model['licence']}{state}).")
+        typer.echo(f"For the {model['task']} preview: {model['name']} ({model['licence']}{state}).")
         rows = model["metrics"].get("inputs", {}).items()
         if rows:
-            measured = [f"{name} {100 * row['numbers']['mIoU']:.1f}" for name, row in rows]
-            typer.echo(f"  measured: mIoU in percent on {model['metrics']['dataset']}, {', '.join(measured)}")
+            measured = [f"{name} {100 * row['numbers'][model['score']]:.1f}" for name, row in rows]
+            typer.echo(
+                f"  measured: {model['score']} in percent on {model['metrics']['dataset']}, {', '.join(measured)}"
+            )
 
 
-def _describe(info: pretrained.PretrainedInfo | pretrained.SegmenterInfo) -> dict[str, Any]:
+def _describe(info: pretrained.PretrainedInfo | pretrained.SegmenterInfo | pretrained.DetectorInfo) -> dict[str, Any]:
     kind: dict[str, Any]
     if isinstance(info, pretrained.PretrainedInfo):
         kind = {"pipeline": info.pipeline_class, "model": info.model_class, "modality": info.modality}
     else:
-        kind = {"classes": info.classes}
+        kind = {"classes": info.classes, "score": info.score}
     return {
         "name": info.name,
-        "task": "fusion" if isinstance(info, pretrained.PretrainedInfo) else "segmentation",
+        "task": info.task,
         **kind,
         "datasets": list(info.datasets),
         "summary": info.summary,
         "licence": info.license,
         "available": info.available,
         "parameters": info.parameters,
-        "bytes": sum(file.stat().st_size for file in info.folder.rglob("*.safetensors")),
+        "bytes": info.bytes,
         "metrics": info.metrics,
     }

@@ -240,7 +240,7 @@ def detection_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of a batch, float32, and its parts: cross-entropy of the scores, and 1 - generalized IoU of the boxes.
 
-    Both are sums divided by the sum of the wanted scores.
+    Both are sums divided by the sum of the wanted scores; that of the boxes has `BOX_WEIGHT`.
 
     Args:
         raw, logits: of `ConvnetDetector.forward`.
@@ -256,8 +256,8 @@ def detection_loss(
     score = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / total
     own = objects.gather(1, index[..., None].expand(-1, -1, 4))
     _, generalized = overlaps(boxes[learned], own[learned])
-    box = ((1 - generalized) * target[learned]).sum() / total
-    return score + BOX_WEIGHT * box, {"class": score.detach(), "box": box.detach()}
+    box = BOX_WEIGHT * ((1 - generalized) * target[learned]).sum() / total
+    return score + box, {"class": score.detach(), "box": box.detach()}
 
 
 class ConvnetTraining(nn.Module):

@@ -1,7 +1,7 @@
 """Detectors: YOLO files in ONNX, run by onnxruntime, and the object detectors of `transformers`.
 
-YOLOX is Apache-2.0. The makers of Ultralytics consider weights and exports of YOLOv5, YOLOv8 and YOLO11 to be AGPL-3.0;
-none is distributed here.
+The bundled weights, `detector-nano-msrs`, were trained in this project. YOLOX is Apache-2.0. The makers of Ultralytics
+consider weights and exports of YOLOv5, YOLOv8 and YOLO11 to be AGPL-3.0; none is distributed here.
 """
 
 import os
@@ -18,6 +18,7 @@ from fusion_hub.downstream.protocols import Detections, Detector, check_threshol
 from fusion_hub.downstream.weights import PretrainedNetwork, find_weights, require
 from fusion_hub.downstream.yolo import Layout, letterbox, names_for, nms, recognize
 from fusion_hub.image.processor import FusionImageProcessor, ImageInput, InfraredRange
+from fusion_hub.pipelines import checkpoints
 from fusion_hub.repositories import first_line
 
 DEFAULT_SIZE = 640  # of Ultralytics, for files that leave the size open
@@ -32,12 +33,14 @@ def load_detector(name_or_path: str | os.PathLike[str], **settings: Any) -> Dete
     `TransformersDetector`.
 
     Args:
-        name_or_path: an ONNX file, a folder, or on the Hub `"owner/name"` or `"owner/name/file.onnx"`.
+        name_or_path: the bundled `"detector-nano-msrs"`, an ONNX file, a folder, or on the Hub `"owner/name"` or
+            `"owner/name/file.onnx"`.
         settings: arguments of `from_pretrained` of the class.
 
     Raises:
         ImportError, OSError, ValueError: as `from_pretrained`.
     """
+    name_or_path = checkpoints.resolve_detector(os.fspath(name_or_path)) or name_or_path
     path = Path(name_or_path)
     onnx_folder = path.is_dir() and not (path / "config.json").is_file() and any(path.rglob("*.onnx"))
     if path.suffix.lower() == ".onnx" or onnx_folder:

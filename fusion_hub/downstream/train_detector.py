@@ -302,7 +302,9 @@ class DetectorTask(ImageTask):
 
     def new_network(self, settings: Mapping[str, Any]) -> Network:
         if self.convnet:
-            return ConvnetDetector(ConvnetDetectorConfig(**settings))
+            network = ConvnetDetector(ConvnetDetectorConfig(**settings))
+            self.facts["parameters"] = network.num_parameters()
+            return network
         return new_network(self.config.architecture, self.config.variant, **settings)
 
     def build_training_module(self, model: Network) -> DetectorTraining | ConvnetTraining:

@@ -30,7 +30,7 @@ from fusion_hub.hub.upload import progress_bars
 from fusion_hub.pipelines import FusionPipeline
 from fusion_hub.repositories import is_hub_id
 
-Kind = Literal["model", "segmenter", "dataset", "space"]
+Kind = Literal["model", "segmenter", "detector", "dataset", "space"]
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 TABLES: dict[str, Any] = yaml.safe_load((TEMPLATES / "cards.yaml").read_text(encoding="utf-8"))
@@ -42,7 +42,12 @@ NOT_SHOWN = ("SSIM_visible", "SSIM_infrared", "Qabf_visible", "Qabf_infrared")
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SD15_LICENSE = "creativeml-openrail-m"
 
-_CARDS = {"model": ModelCard, "segmenter": ModelCard, "dataset": DatasetCard, "space": SpaceCard}
+_CARDS = {"model": ModelCard, "segmenter": ModelCard, "detector": ModelCard, "dataset": DatasetCard, "space": SpaceCard}
+_SCORES = {
+    "segmenter": ("mIoU", "model.safetensors", "benchmarks/segmentation.py"),
+    "detector": ("mAP50", "model.onnx", "benchmarks/zero_shot.py"),
+}
+"""The score on a card, the weights and the script that measures them."""
 _SHORT_DESCRIPTION = 60  # characters that the Hub allows
 
 _PLACEHOLDER = re.compile(
@@ -235,8 +240,8 @@ def validate_card(text: str, folder: Path | None = None, kind: Kind = "model") -
         try:
             if kind == "model":
                 problems += _check_figures(card, folder)
-            elif kind == "segmenter":
-                problems += _check_segmenter(card, folder)
+            elif kind in _SCORES:
+                problems += _check_score(card, folder, *_SCORES[kind])
         except (ValueError, OSError) as error:
             problems.append(str(error))
     return list(dict.fromkeys(problems))
@@ -356,15 +361,15 @@ def _check_figures(card: Any, folder: Path) -> Iterator[str]:
         yield f"config.yaml says that the weights started from Stable Diffusion 1.5, so base_model must be {SD15}"
 
 
-def _check_segmenter(card: Any, folder: Path) -> Iterator[str]:
+def _check_score(card: Any, folder: Path, score: str, weights_file: str, benchmark: str) -> Iterator[str]:
     if not (folder / METRICS_FILE).is_file():
-        yield f"there is no {METRICS_FILE} beside the card: measure with benchmarks/segmentation.py"
+        yield f"there is no {METRICS_FILE} beside the card: measure with {benchmark}"
         return
-    measured, weights = read_json(folder / METRICS_FILE), folder / "model.safetensors"
-    expected = next(iter(measured["inputs"].values()))["numbers"]["mIoU"]
+    measured, weights = read_json(folder / METRICS_FILE), folder / weights_file
+    expected = next(iter(measured["inputs"].values()))["numbers"][score]
     stated = [entry.metric_value for entry in card.data.eval_results or []]
     if stated != [expected]:
-        yield f"model-index says {stated} for mIoU, but {METRICS_FILE} says {expected}"
+        yield f"model-index says {stated} for {score}, but {METRICS_FILE} says {expected}"
     if weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() != measured["sha256"]:
         yield f"{METRICS_FILE} was measured with other weights than those beside it: measure again"
 

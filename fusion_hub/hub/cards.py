@@ -34,7 +34,7 @@ from fusion_hub.hub.card_checks import (
     validate_card,
 )
 from fusion_hub.metrics import find_metric
-from fusion_hub.pipelines.checkpoints import PRETRAINED, SegmenterInfo
+from fusion_hub.pipelines.checkpoints import PRETRAINED, DetectorInfo, SegmenterInfo
 from fusion_hub.repositories import is_hub_id
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
     "DataSource",
     "render_dataset_card",
     "render_model_card",
-    "render_segmenter_card",
+    "render_predictor_card",
     "validate_card",
 ]
 
@@ -326,22 +326,51 @@ def _set_title(key: str) -> str:
     return DATA_SOURCES[key].title if key in DATA_SOURCES else key
 
 
-def render_segmenter_card(info: SegmenterInfo, *, watched: bool = True) -> str:
-    """The card of a bundled SegFormer: Markdown with YAML front matter.
+class _Predictor(NamedTuple):
+    """What the cards of one task have in common."""
+
+    about_file: str  # beside the weights: inputs and classes
+    tags: tuple[str, ...]
+    metric: str  # as the Hub names the score
+    fixed: Mapping[str, Any]  # metadata
+    title: str
+
+    @property
+    def template(self) -> str:
+        return f"{self.fixed['pipeline_tag'].replace('-', '_')}_card.md.j2"
+
+
+_PREDICTORS = {
+    "segmentation": _Predictor(
+        "segmentation.json",
+        ("segformer",),
+        "mean_iou",
+        TABLES["metadata"]["segmenter"]["fixed"],
+        "Semantic segmentation",
+    ),
+    "detection": _Predictor(
+        "inputs.json", ("object-detection",), "mAP50", TABLES["metadata"]["detector"]["fixed"], "Object detection"
+    ),
+}
+
+
+def render_predictor_card(info: SegmenterInfo | DetectorInfo, *, watched: bool = True) -> str:
+    """The card of a bundled SegFormer or detector: Markdown with YAML front matter.
 
     Args:
-        info: its row in the table. The folder must hold the weights, `segmentation.json`, `training.json` and
-            `metrics.json` of `benchmarks/segmentation.py`; `notes.md` is optional.
-        watched: whether the measured pictures were looked at while the training was set up.
+        info: its row in the table. The folder must hold the weights, `segmentation.json` or `inputs.json`,
+            `training.json`, and `metrics.json` of `benchmarks/segmentation.py` or `zero_shot.py`; `notes.md` is
+            optional.
+        watched: whether measured pictures, other than test pictures, were looked at while the training was set up.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged or lacks a value that the card needs.
     """
-    folder = info.folder
+    folder, task = info.folder, _PREDICTORS[info.task]
     if not info.available:
-        raise FileNotFoundError(f"there is no {folder / 'model.safetensors'}: bundle a run with train/bundle.py")
-    about, training = read_json(folder / "segmentation.json"), read_json(folder / "training.json")
+        raise FileNotFoundError(f"the weights are missing from {folder}: bundle a run with train/bundle.py")
+    about, training = read_json(folder / task.about_file), read_json(folder / "training.json")
     measured = read_json(folder / METRICS_FILE)
     try:
         datasets = [describe_set(entry, {}) for entry in training["datasets"]]
@@ -349,27 +378,26 @@ def render_segmenter_card(info: SegmenterInfo, *, watched: bool = True) -> str:
         first, row = next(iter(measured["inputs"].items()))  # the pictures of the last stage
         card_data = ModelCardData(
             license=info.license.lower(),
-            library_name="transformers",
-            pipeline_tag="image-segmentation",
-            tags=[*TAGS, "segformer", "infrared", "thermal", "visible"],
-            metrics=["mean_iou"],
+            **task.fixed,
+            tags=[*TAGS, *task.tags, "infrared", "thermal", "visible"],
+            metrics=[task.metric],
             model_name=info.name,
             eval_results=[
                 EvalResult(
-                    task_type="image-segmentation",
-                    task_name="Semantic segmentation",
+                    task_type=task.fixed["pipeline_tag"],
+                    task_name=task.title,
                     dataset_type=key,
                     dataset_name=_set_title(key),
                     dataset_split=split or "all",
                     dataset_args={"pictures": measured["pictures"], "input": first},
-                    metric_type="mean_iou",
-                    metric_name="mIoU",
-                    metric_value=row["numbers"]["mIoU"],
+                    metric_type=task.metric,
+                    metric_name=info.score,
+                    metric_value=row["numbers"][info.score],
                 )
             ],
         )
         return _render(
-            "segmenter_card.md.j2",
+            task.template,
             folder,
             card_data,
             name=info.name,
@@ -382,7 +410,7 @@ def render_segmenter_card(info: SegmenterInfo, *, watched: bool = True) -> str:
             caveats=[dataset.caveat for dataset in datasets if dataset.caveat],
             stages=[*training.get("earlier", []), {**training, "inputs": [one["name"] for one in about["inputs"]]}],
             measured=measured,
-            watched=watched,
+            watched=watched and split != "test",
         )
     except KeyError as error:
         raise ValueError(f"{folder}: the card needs a value that no file there has: {error}") from error

@@ -1,7 +1,8 @@
 """The bundled checkpoints: name, paper, training data, license, and the folder that holds them.
 
-Each is a complete folder `fusion_hub/pretrained/<name>/` with its card: a fusion pipeline, or a SegFormer that segments
-fused images. Numbers are read from the files beside the weights, so that they cannot disagree with them.
+Each is a complete folder `fusion_hub/pretrained/<name>/` with its card: a fusion pipeline, a SegFormer that segments
+fused images, or a detector in ONNX. Numbers are read from the files beside the weights, so that they cannot disagree
+with them.
 """
 
 import json
@@ -21,6 +22,7 @@ from fusion_hub.repositories import Unavailable, check_hub_id, download
 ROOT = Path(__file__).parents[1] / "pretrained"
 DIFFFUSENET = 'Wang et al., "DiffFuseNet", Pattern Recognition 180, 2026, 114259'
 RED = '"RED: Reversible Efficient Diffusion for image fusion", arXiv 2601.20260'
+TOOD = 'Feng et al., "TOOD: Task-aligned One-stage Object Detection", ICCV 2021, arXiv 2108.07755'
 SEGFORMER = 'Xie et al., "SegFormer", NeurIPS 2021, arXiv 2105.15203'
 
 
@@ -42,6 +44,8 @@ class Bundled:
     paper: str = ""
     license: str = "Apache-2.0"
 
+    task: ClassVar[str]
+    score: ClassVar[str] = ""  # the main number in `metrics.json`, for other tasks than fusion
     _complete: ClassVar[str] = "model.safetensors"  # a file that exists where the weights do
     _weights: ClassVar[str] = "model.safetensors"
 
@@ -63,6 +67,11 @@ class Bundled:
             with safe_open(file, framework="np") as weights:
                 total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
         return total if files else None
+
+    @property
+    def bytes(self) -> int:
+        """Size of the weights."""
+        return sum(file.stat().st_size for file in self.folder.glob(self._weights))
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -90,6 +99,7 @@ class PretrainedInfo(Bundled):
     model_class: str
     modality: str
 
+    task = "fusion"
     _complete = "model_index.json"
     _weights = "model/*.safetensors"
 
@@ -99,6 +109,22 @@ class SegmenterInfo(Bundled):
     """One bundled SegFormer, of so many `classes`."""
 
     classes: int
+    task, score = "segmentation", "mIoU"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorInfo(Bundled):
+    """One bundled detector in ONNX, of so many `classes`."""
+
+    classes: int
+    task, score = "detection", "mAP50"
+    _complete = _weights = "model.onnx"
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of parameters, from the file with the inputs; None if the weights are not installed."""
+        file = self.folder / "inputs.json"
+        return json.loads(file.read_text(encoding="utf-8"))["parameters"] if self.available else None
 
 
 PRETRAINED: dict[str, PretrainedInfo] = {
@@ -173,6 +199,17 @@ SEGMENTERS: dict[str, SegmenterInfo] = {
 }
 """The segmentation checkpoints, by name."""
 
+DETECTORS: dict[str, DetectorInfo] = {
+    "detector-nano-msrs": DetectorInfo(
+        name="detector-nano-msrs",
+        classes=3,
+        datasets=("MSRS", "M3FD", "RoadScene", "M3SVD"),
+        paper=TOOD,
+        summary="Finds persons, bicycles and cars in visible, infrared and fused street pictures.",
+    )
+}
+"""The detection checkpoints, by name."""
+
 
 def list_models() -> list[PretrainedInfo]:
     """The bundled fusion checkpoints, in the order of the table.
@@ -233,3 +270,8 @@ def locate(name: str | os.PathLike[str], variant: str | None = None, **hub: Any)
 def resolve_segmenter(name: str) -> Path | None:
     """As `resolve`, for a bundled SegFormer."""
     return resolve(name, SEGMENTERS)
+
+
+def resolve_detector(name: str) -> Path | None:
+    """As `resolve`, for a bundled detector."""
+    return resolve(name, DETECTORS)

@@ -82,6 +82,7 @@ def test_eight_steps_equal_four_and_a_failure_and_four(tmp_path: Path, drawn: Pa
         ("segformer", {}, 5e-3, 12, "cross_entropy lovasz"),
         ("detector", {}, 5e-3, 20, "class box auxiliary denoising"),
         ("detector", {"architecture": "d_fine", "denoising_queries": 0}, 1e-3, 30, "class box auxiliary denoising"),
+        ("detector", {"architecture": "convnet"}, 5e-3, 12, "class box"),
     ],
 )
 def test_a_few_steps_on_two_crops_lower_the_loss(
@@ -208,7 +209,8 @@ def test_with_several_inputs_each_crop_uses_one(tmp_path: Path, drawn: Path, nam
         ("segformer", {"input": ["visible", "no-such-model"]}, "input = no-such-model: "),
         ("segformer", {"initial_weights": "/no/such/folder"}, "initial_weights = /no/such/folder cannot be loaded"),
         ("detector", {"variant": "b9"}, "variant must be one of small, tiny, got b9"),
-        ("detector", {"architecture": "yolo"}, "architecture must be one of rt_detr_v2, d_fine, got yolo"),
+        ("detector", {"architecture": "yolo"}, "architecture must be one of rt_detr_v2, d_fine, convnet, got yolo"),
+        ("detector", {"architecture": "convnet", "initial_weights": "a/b"}, "a convnet starts from random weights"),
         ("detector", {"input_dtype": "float16"}, "input_dtype must be one of float32, bfloat16, got float16"),
         ("detector", {"image_size": [240, 320]}, r"height and width, multiples of 32, got \[240, 320\]"),
         ("detector", {"classes": ["car", "car"]}, "classes must be one or more different names"),

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 
 from fusion_hub.evaluation import CONVENTIONS
 from fusion_hub.evaluation.methods import describe_checkpoint
-from fusion_hub.hub.card_checks import LICENSES, NOT_SHOWN, SD15, read_measured
+from fusion_hub.hub.card_checks import LICENSES, NOT_SHOWN, SD15, Kind, read_measured
 from fusion_hub.hub.cards import (
     DATA_SOURCES,
     METHODS,
@@ -25,7 +25,7 @@ from fusion_hub.hub.cards import (
     find_origin,
     render_dataset_card,
     render_model_card,
-    render_segmenter_card,
+    render_predictor_card,
     set_key,
     validate_card,
 )
@@ -413,7 +413,7 @@ WATCHED = {
 
 
 def test_every_checkpoint_has_its_card_and_no_card_is_left_over() -> None:
-    assert {path.stem for path in CARDS.glob("*.md")} == {*NAMES, *checkpoints.SEGMENTERS}
+    assert {path.stem for path in CARDS.glob("*.md")} == {*NAMES, *checkpoints.SEGMENTERS, *checkpoints.DETECTORS}
     assert {info.model_class for info in checkpoints.list_models()} <= set(METHODS)
     link = CARDS / "template.md.j2"
     assert link.is_symlink() and not link.readlink().is_absolute()
@@ -464,28 +464,36 @@ def test_bundled_card(name: str) -> None:
         assert "not quoted" in quoted and "|" not in quoted
 
 
-@pytest.mark.parametrize("name", sorted(checkpoints.SEGMENTERS))
-def test_card_of_a_segmenter(name: str, tmp_path: Path) -> None:
-    info = checkpoints.SEGMENTERS[name]
+@pytest.mark.parametrize(
+    "info", [*checkpoints.SEGMENTERS.values(), *checkpoints.DETECTORS.values()], ids=lambda info: info.name
+)
+def test_card_of_a_segmenter_or_detector(
+    info: checkpoints.SegmenterInfo | checkpoints.DetectorInfo, tmp_path: Path
+) -> None:
+    name, segmenting = info.name, isinstance(info, checkpoints.SegmenterInfo)
+    kind: Kind = "segmenter" if segmenting else "detector"
+    weights = "model.safetensors" if segmenting else "model.onnx"
+    keys = {1: "mIoU", 3: "mIoU_foreground"} if segmenting else {1: "mAP50"}  # by column
     text = (CARDS / f"{name}.md").read_text(encoding="utf-8")
-    assert validate_card(text, info.folder, "segmenter") == []
+    assert validate_card(text, info.folder, kind) == []
     assert (info.folder / "README.md").read_text(encoding="utf-8") == text
-    assert render_segmenter_card(info) == text, f"render the card again: python model_cards/render.py {name}"
+    assert render_predictor_card(info) == text, f"render the card again: python model_cards/render.py {name}"
 
     rows = json.loads((info.folder / "metrics.json").read_text(encoding="utf-8"))["inputs"]
     table = [line for line in text.split("\n## Results\n")[1].split("\n## ")[0].splitlines() if line.startswith("| ")]
     for input_name, row in rows.items():  # by other means than the template's
         own = [line.strip("|").split("|") for line in table if line.startswith(f"| {input_name} |")]
-        expected = [pytest.approx(100 * row["numbers"][key], abs=0.0501) for key in ("mIoU", "mIoU_foreground")]
-        assert [float(own[0][1]), float(own[0][3])] == expected and len(own[1]) == 1 + info.classes
+        for column, key in keys.items():
+            assert float(own[0][column]) == pytest.approx(100 * row["numbers"][key], abs=0.0501)
+        assert not segmenting or len(own[1]) == 1 + info.classes
 
     shutil.copytree(info.folder, tmp_path / name)
     wrong = text.replace("value: 0.", "value: 0.9", 1)
-    assert any("metrics.json says" in problem for problem in validate_card(wrong, tmp_path / name, "segmenter"))
-    (tmp_path / name / "model.safetensors").write_bytes(b"other")
-    assert any("other weights" in problem for problem in validate_card(text, tmp_path / name, "segmenter"))
+    assert any("metrics.json says" in problem for problem in validate_card(wrong, tmp_path / name, kind))
+    (tmp_path / name / weights).write_bytes(b"other")
+    assert any("other weights" in problem for problem in validate_card(text, tmp_path / name, kind))
     (tmp_path / name / "metrics.json").unlink()
-    assert any("no metrics.json" in problem for problem in validate_card(text, tmp_path / name, "segmenter"))
+    assert any("no metrics.json" in problem for problem in validate_card(text, tmp_path / name, kind))
 
 
 def test_script_writes_both_copies_and_no_invalid_card(
