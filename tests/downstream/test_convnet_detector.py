@@ -169,12 +169,12 @@ def test_the_onnx_file_gives_the_boxes_of_the_network(tmp_path: Path) -> None:
         raw, logits = model(torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)[None].float())
     boxes, _, _ = decoded(raw, SIZE)
     scores, class_ids = logits[0].sigmoid().max(1)
-    order = (-scores).argsort(stable=True)
-    assert len(found.scores) == CELLS and scores.std() > 0.01
-    np.testing.assert_allclose(found.scores, scores[order], atol=1e-5)
-    np.testing.assert_allclose(np.sort(found.class_ids), np.sort(class_ids))
     expected = np.clip(boxes[0].numpy(), 0, [96, 64, 96, 64])
-    np.testing.assert_allclose(np.sort(found.boxes, 0), np.sort(expected, 0), atol=1e-2)
+    inside = (expected[:, 2:] > expected[:, :2]).all(1)  # boxes outside of the picture are left out
+    assert inside.sum() > 100 and scores.std() > 0.01
+    np.testing.assert_allclose(found.scores, np.sort(scores[inside])[::-1], atol=1e-5)
+    assert np.array_equal(np.bincount(found.class_ids), np.bincount(class_ids[inside]))
+    np.testing.assert_allclose(np.sort(found.boxes, 0), np.sort(expected[inside], 0), atol=1e-2)
 
 
 # --- the weights in the package --------------------------------------------------------------------------------------
