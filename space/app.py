@@ -29,13 +29,15 @@ import gradio as gr
 import style
 import tabs
 import views
-from examples import EXAMPLES, write_examples
+from examples import write_examples
 from fuse import MEDICAL, available_models
 from network import BodyLimit, fill_in, log_refusals_in_one_line
+from pairs import pair_tab
 from starlette.middleware import Middleware
 from uploads import MAX_BYTES
 
 from fusion_hub.allocator import share_arenas
+from fusion_hub.data import sample_pairs
 
 FOLDER = storage.root() if __name__ == "__main__" else None  # only of a server of its own
 QUEUE_LENGTH = 64
@@ -52,17 +54,17 @@ def build_app(examples_folder: Path) -> gr.Blocks:
     """
     share_arenas()  # this server has many threads
     names = {info.name for info in available_models()}
-    rows = write_examples(examples_folder, [example for example in EXAMPLES if example.model in names])
+    rows = write_examples(examples_folder, [pair for pair in sample_pairs() if pair.model in names])
     with gr.Blocks(title="Fusion Hub", analytics_enabled=False, delete_cache=(storage.LIFETIME,) * 2) as app:
         gr.Markdown(style.INTRODUCTION, elem_id="head")
         # Not inside the tabs, whose numbers they would shift.
         last, last_street = (gr.State(None, time_to_live=storage.LIFETIME) for _ in range(2))
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Fuse", elem_id="tab_fuse"):
-                pairs = [tabs.pair_tab([row for row in rows if row.model != MEDICAL])]
+                pairs = [pair_tab([row for row in rows if row.model != MEDICAL])]
             if MEDICAL in names:
                 with gr.Tab("Medical", elem_id="tab_medical"):
-                    pairs += [tabs.pair_tab([row for row in rows if row.model == MEDICAL], medical=True)]
+                    pairs += [pair_tab([row for row in rows if row.model == MEDICAL], medical=True)]
             views.follow_last(last, pairs)
             views.follow_last(last_street, pairs[:1])
             with gr.Tab("Detect and segment", elem_id="tab_detect"):

@@ -5,6 +5,7 @@ import html
 import io
 import math
 import re
+import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -39,7 +40,6 @@ class Row(NamedTuple):
     notes: str = ""
 
 
-@on_gpu(seconds=90)
 def batch(
     files: list[str] | None,
     model: str,
@@ -64,6 +64,20 @@ def batch(
     Returns:
         A zip file with a PNG for each pair at full quality, and `report.csv`.
     """
+    for file, _ in fuse_all(progress, files, model, infrared_range, visible_range, keep_metadata):
+        yield file
+
+
+@on_gpu(seconds=90)
+def fuse_all(
+    progress: gr.Progress,
+    files: list[str] | None,
+    model: str,
+    infrared_range: str | None,
+    visible_range: str | None,
+    keep_metadata: bool,
+) -> Iterator[tuple[str | None, str]]:
+    """`batch`, and a text that says what became of the pairs."""
     root().mkdir(parents=True, exist_ok=True)
     with error_messages(), TemporaryDirectory(prefix="fusion_hub_batch_", dir=root()) as folder:
         if not files:
@@ -74,12 +88,14 @@ def batch(
         collected = _collect([Path(file) for file in files], Path(folder))
         pairs, alone, others = pair_up(collected)
         _check_pairs(pairs, collected)
-        target = new_folder() / "fused.zip"
+        target, begun = new_folder() / "fused.zip", time.monotonic()
         rows = [Row(name, "no partner") for name in alone]
         taken = {fold_name(REPORT)}
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as output:
             for index, (name, (visible, infrared)) in enumerate(pairs.items()):
-                progress((index, len(pairs)), desc=f"Fusing {name}", unit="pairs")
+                left = (time.monotonic() - begun) / index * (len(pairs) - index) if index else 0
+                description = f"Fusing {name}" + (f", about {math.ceil(left)} s left" if index else "")
+                progress((index, len(pairs)), desc=description, unit="pairs")
                 try:
                     with error_messages():
                         fusion, _ = fuse_pair(visible, infrared, model, infrared_range, visible_range)
@@ -89,13 +105,19 @@ def batch(
                     rows.append(Row(name, "fused", member, " ".join(fusion.notes)))
                 except gr.Error as error:
                     rows.append(Row(name, html.unescape(str(error.message))))
-                yield None  # a canceled run ends here
+                yield None, ""  # a canceled run ends here
             unread = [Row(name, "not an image that can be read") for name in others]
             with io.TextIOWrapper(output.open(REPORT, "w"), "utf-8", newline="") as stream:
                 csv.writer(stream).writerows(map(plain_cell, row) for row in (Row._fields, *rows, *unread))
-        _warn("Not all fused", "not fused", [row.name for row in rows if not row.file])
-        _warn("Please check", "fused, but with warnings", [row.name for row in rows if row.notes])
-        yield str(target)
+        counts = f"{len(taken) - 1} of {len(pairs)} pairs fused in {time.monotonic() - begun:.0f} s."
+        failed, noted = [row.name for row in rows if not row.file], [row.name for row in rows if row.notes]
+        yield str(target), " ".join((counts, *_listed("Not fused", failed), *_listed("Please check", noted)))
+
+
+def _listed(title: str, names: Sequence[str]) -> Iterator[str]:
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        yield f"{title}: {', '.join(names[:5])}{more} ({REPORT} says why)."
 
 
 def pair_up(files: Mapping[PurePosixPath, Path]) -> tuple[dict[str, tuple[Path, Path]], list[str], list[str]]:
@@ -163,9 +185,3 @@ def _free_name(name: str, taken: set[str]) -> str:
         free, number = f"{stem}-{number}.png", number + 1
     taken.add(fold_name(free))
     return free
-
-
-def _warn(title: str, what: str, names: Sequence[str]) -> None:
-    if names:
-        text = f"{len(names)} {what}: {', '.join(names[:5])}. {REPORT} says why."
-        gr.Warning(html.escape(text, quote=False), title=title)

@@ -1,64 +1,69 @@
 """Example pairs, shipped with the package; the first of each tab is fused before anybody asks for it."""
 
 import os
+import shutil
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import NamedTuple
 
+import gradio as gr
+import numpy as np
 from fuse import Shown, fuse_into
 from gpu import ON_ZERO_GPU
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 from uploads import LOG
 
-from fusion_hub.data import generate_scene
+from fusion_hub.data import SamplePair
 
-
-class Example(NamedTuple):
-    """A synthetic scene, the checkpoint for it, and the paths of its two PNG files once they are written."""
-
-    label: str
-    kind: str
-    model: str
-    description: str
-    height: int = 480
-    width: int = 640
-    visible: str = ""
-    infrared: str = ""
-
-
-EXAMPLES = (
-    Example(
-        *("Night street", "night_street", "difffusenet-msrs"),
-        "Look at the people: lost in the dark, bright in the infrared, and in the lit street once fused.",
-    ),
-    Example(
-        *("Smoke", "smoke", "difffusenet-msrs"),
-        "The smoke hides people from the visible camera, not from the infrared one.",
-    ),
-    Example(
-        *("Brain: PET + MRI", "brain", "difffusenet-medical"),
-        "PET shows in color where the tissue is active, MRI its anatomy.",
-        *(384, 384),
-    ),
-)
+FOLDER = "fusion_hub_pairs"  # page.js knows the pictures of examples by it
+THUMBNAIL = 192, 144  # pixels
 
 Opened = tuple[str, str, str, tuple[str, str], str, Shown]
 """The pair of an example, and what `fuse.fuse_and_show` returns for it."""
 
 
-def write_examples(folder: Path, examples: Sequence[Example] = EXAMPLES) -> list[Example]:
-    """Write the pairs as PNG files into `folder`; returns the examples with their paths."""
+def write_examples(folder: Path, pairs: Iterable[SamplePair]) -> list[SamplePair]:
+    """Copy the pairs into `folder`, each with a thumbnail; returns them with the paths of the copies."""
+    place = folder.resolve() / FOLDER
+    place.mkdir(exist_ok=True)
+    # Served from there, without a copy in Gradio's cache: their paths tell them from uploads.
+    gr.set_static_paths(place)
     written = []
-    for example in examples:
-        scene = generate_scene(0, example.height, example.width, example.kind)  # type: ignore[arg-type]
-        visible, infrared = folder / f"{example.kind}.png", folder / f"{example.kind}_infrared.png"
-        Image.fromarray(scene.visible).save(visible, compress_level=1)
-        Image.fromarray(scene.infrared).save(infrared, compress_level=1)
-        written.append(example._replace(visible=str(visible), infrared=str(infrared)))
+    for pair in pairs:
+        files = (Path(shutil.copyfile(file, place / file.name)) for file in (pair.visible, pair.infrared))
+        written.append(SamplePair(*pair[:4], *files))
+        draw_thumbnail(written[-1])
     return written
+
+
+def thumbnail(pair: SamplePair) -> Path:
+    """The file of the thumbnail of a written pair."""
+    return pair.visible.with_name(f"{pair.name}_thumbnail.jpg")
+
+
+def draw_thumbnail(pair: SamplePair) -> None:
+    """The visible image at the left and the infrared one at the right of a slanted line."""
+    width, height = THUMBNAIL
+    visible, infrared = (_small(file) for file in (pair.visible, pair.infrared))
+    mask, middle, slant = Image.new("L", THUMBNAIL), width // 2, height // 6
+    draw, line = ImageDraw.Draw(mask), [(middle + slant, 0), (middle - slant, height)]
+    draw.polygon([*line, (width, height), (width, 0)], fill=255)
+    both = Image.composite(infrared, visible, mask)
+    ImageDraw.Draw(both).line(line, fill="white", width=2)
+    both.save(thumbnail(pair), quality=85)
+
+
+def _small(file: Path) -> Image.Image:
+    with Image.open(file) as opened:
+        opened.draft("RGB", THUMBNAIL)
+        if not opened.mode.startswith("I"):
+            return ImageOps.fit(opened.convert("RGB"), THUMBNAIL)
+        counts = np.asarray(opened, dtype=np.float32)
+    low, high = np.percentile(counts, (0.5, 99.5))
+    gray = np.clip((counts - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
+    return ImageOps.fit(Image.fromarray(gray).convert("RGB"), THUMBNAIL)
 
 
 def _lower_priority() -> None:
@@ -70,26 +75,31 @@ def _lower_priority() -> None:
 _worker = ThreadPoolExecutor(1, "examples", initializer=_lower_priority)
 
 
-def fuse_in_background(example: Example) -> Future[Opened]:
+def fuse_in_background(pair: SamplePair) -> Future[Opened]:
     """Start to fuse an example.
 
     On ZeroGPU it is done when this returns: a process forked during a fusion would wait forever for the fusion's lock.
     """
-    future = _worker.submit(_fuse, example)
+    future = _worker.submit(_fuse, pair)
     if ON_ZERO_GPU:
         wait([future])
     return future
 
 
-def _fuse(example: Example) -> Opened:
-    folder = Path(example.visible).with_suffix("")
+def _fuse(pair: SamplePair) -> Opened:
+    files, folder = (str(pair.visible), str(pair.infrared)), pair.visible.with_suffix("")
     try:
         folder.mkdir(exist_ok=True)
-        result, shown, _, _ = fuse_into(folder, example.visible, example.infrared, example.model)
+        result, shown, _, _ = fuse_into(folder, *files, pair.model)
     except Exception:
         if folder.parent.is_dir():  # otherwise the server has stopped
             LOG.exception("the first example cannot be fused: the page opens without it")
         raise
     # Without the time, which includes loading the network.
-    text = f"**{example.label}.** {example.description} Fused by {example.model}."
-    return example.visible, example.infrared, result, shown.slider("Visible"), text, shown._replace(opening=True)
+    text = f"{introduce(pair)} Fused by {pair.model}."
+    return *files, result, shown.slider("Visible"), text, shown._replace(opening=True)
+
+
+def introduce(pair: SamplePair) -> str:
+    """The label and the sentence of an example, in Markdown."""
+    return f"**{pair.label}.** {pair.description}"

@@ -3,6 +3,8 @@
   const SLIDERS = ["slider", "medical_slider"];
   const INPUTS = ["visible", "infrared", "medical_visible", "medical_infrared"];
 
+  const LIVE = ["time", "message", "medical_time", "medical_message", "batch_message"];
+
   const labelOf = (block) => block.querySelector("[data-testid=block-label]")?.innerText.trim() ?? "";
 
   // The slider only reacts to dragging, so arrow keys drag it.
@@ -40,6 +42,9 @@
       handle.setAttribute("aria-label", "Line between before and after: move it with the arrow keys");
       handle.addEventListener("keydown", onKey);
     }
+    for (const id of LIVE) {
+      document.getElementById(id)?.setAttribute("aria-live", "polite");
+    }
     for (const id of INPUTS) {
       const block = document.getElementById(id);
       if (!block) continue;
@@ -52,8 +57,34 @@
       block.querySelectorAll("img").forEach((image) => {
         if (!image.alt) image.alt = label;
       });
+      const field = block.querySelector("input[type=file]");
+      if (field?.accept === "image/*") field.accept = "image/*,.tif,.tiff,.pgm,.ppm,.jp2"; // some systems know no type for them
     }
   };
+
+  // Any file may be chosen in a box, since the server says what is wrong with it: Gradio drops files that are no images
+  // without a word. The hidden button takes the example out of both boxes, even if the upload fails.
+  const asImages = (files) => {
+    const transfer = new DataTransfer();
+    for (const file of files) transfer.items.add(new File([file], file.name, { type: "image/any" }));
+    return transfer;
+  };
+  const onFile = (event) => {
+    const files = (event.dataTransfer ?? event.target).files;
+    const block = files?.length && INPUTS.map((id) => document.getElementById(id)).find((box) => box?.contains(event.target));
+    if (!block) return;
+    document.getElementById(block.id.replace(/visible|infrared/, "chosen")).click();
+    if ([...files].every((file) => file.type.startsWith("image/"))) return;
+    if (event.type === "change") {
+      event.target.files = asImages(files).files;
+      return;
+    }
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    event.target.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: asImages(files) }));
+  };
+  document.addEventListener("change", onFile, true);
+  document.addEventListener("drop", onFile, true);
 
   // On a phone the result is above the buttons: scroll to it.
   document.addEventListener("click", (event) => {

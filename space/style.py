@@ -76,9 +76,10 @@ short reversible diffusion from both images to one. Steps whose result is the sa
 """
 
 MEDICAL = """
-CT, PET or SPECT with MRI: registered slices of the same head.
+### CT, PET or SPECT with MRI
 
-**Not for clinical use.** A fused image is for research only: it can hide findings and show some that are not there.
+Two registered slices of the same head become one picture. **Not for clinical use:** a fused image is for research only,
+since it can hide findings and show some that are not there. From DICOM or NIfTI, export a slice as 16-bit PNG or TIFF.
 """
 
 COLORS = "In the overlay, a color of a PET or SPECT means what it means in the scan; the fused image changes colors."

@@ -7,7 +7,8 @@ import gradio as gr
 import style
 from analysis import MEASURED, detect, explain, has_detector, measure, measured_table
 from fuse import Shown
-from tabs import GPU, PRIVATE, QUIET, PairTab, pictures
+from pairs import PairTab
+from tabs import GPU, PRIVATE, QUIET, pictures
 from uploads import Refusal
 
 
@@ -20,7 +21,7 @@ def follow_last(last: gr.State, pairs: Sequence[PairTab]) -> None:
     for index, state in enumerate(states):
 
         def follow(*shown: Shown | None, own: int = index) -> Any:
-            newest = shown[own] or next((one for one in shown if one), None)
+            newest = shown[own] or next((one for one in shown if one and not one.opening), None)
             return gr.skip() if own and newest and newest.opening else newest
 
         for event in (state.change, *pairs[index].fused):  # the page hears of no change by an event outside the queue

@@ -21,16 +21,16 @@ from typing import Any
 import analysis
 import app as space
 import batch
-import examples as drawn
+import examples
 import fuse
 import gradio as gr
 import httpx
 import imagecodecs
 import numpy as np
+import pairs
 import pytest
 import serving
 import storage
-import tabs
 import tifffile
 import uploads
 import yaml
@@ -38,7 +38,7 @@ from gradio_client import Client, handle_file
 from PIL import ExifTags, Image
 
 from fusion_hub import FusionPipeline, evaluate_pair, evaluation, pretrained
-from fusion_hub.data import Pair, generate_scene
+from fusion_hub.data import Pair, SamplePair, generate_scene, sample_pairs
 from fusion_hub.downstream.protocols import COCO_CLASSES, MSRS_CLASSES, MSRS_PALETTE, color_of
 from fusion_hub.image import overlay, with_legend
 from fusion_hub.image.io import READ_FORMATS
@@ -51,7 +51,6 @@ from tests.support.tiny_transformers import save_segformer
 SPACE = Path(__file__).parents[2] / "space"
 MODEL = "difffusenet-msrs"
 BUNDLED = checkpoints.ROOT
-SMALL = drawn.Example("Night street", "night_street", MODEL, "Look.", 96, 128)
 RANGES = ["infrared_range", "visible_range"]
 ENDPOINTS = {
     "/fuse": ["visible", "infrared", "model", "steps", "left", *RANGES, "keep_metadata", "colors"],
@@ -79,8 +78,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def example(models: Path, tmp_path_factory: pytest.TempPathFactory) -> drawn.Example:
-    return drawn.write_examples(tmp_path_factory.mktemp("examples"), [SMALL])[0]
+def example(models: Path, tmp_path_factory: pytest.TempPathFactory) -> SamplePair:
+    """A small scene as an example of the page."""
+    folder, arrays = tmp_path_factory.mktemp("examples"), street(96, 128)
+    files = [
+        Path(save(folder / name, array)) for name, array in zip(("night.png", "night_ir.png"), arrays, strict=True)
+    ]
+    return examples.write_examples(folder, [SamplePair("night", "Street", "Look.", MODEL, *files)])[0]
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +129,11 @@ def pixels(file: str) -> np.ndarray:
         return np.asarray(image)
 
 
-def test_fuses_an_example(example: drawn.Example, models: Path) -> None:
+def test_fuses_an_example(example: SamplePair, models: Path) -> None:
     file, slider, text, shown = fuse.fuse_and_show(example.visible, example.infrared, MODEL, "all", "Infrared")
     expected = FusionPipeline.from_pretrained(MODEL)(example.visible, example.infrared).images[0]
     np.testing.assert_array_equal(pixels(file), np.asarray(expected))
-    assert Image.open(file).format == "PNG" and Path(file).name == "night_street_fused.png"
+    assert Image.open(file).format == "PNG" and Path(file).name == "night_fused.png"
     assert re.fullmatch(r"128 x 96 pixels fused in \d+\.\d\d s by difffusenet-msrs\.", text)
     assert slider == (shown.infrared, shown.fused)
     assert fuse.move_slider(shown, "Visible") == (shown.visible, shown.fused)
@@ -138,7 +142,7 @@ def test_fuses_an_example(example: drawn.Example, models: Path) -> None:
     np.testing.assert_array_equal(pixels(shown.fused), pixels(file))
 
 
-def test_results_are_private_and_go(app: gr.Blocks, example: drawn.Example) -> None:
+def test_results_are_private_and_go(app: gr.Blocks, example: SamplePair) -> None:
     assert app.delete_cache == (storage.LIFETIME, storage.LIFETIME), "what Gradio keeps goes too"
     _, _, _, shown = fuse.fuse_and_show(example.visible, example.infrared, MODEL)
     _, _, _, other = fuse.fuse_and_show(example.visible, example.infrared, MODEL)
@@ -150,20 +154,53 @@ def test_results_are_private_and_go(app: gr.Blocks, example: drawn.Example) -> N
 
 
 def test_a_page_opens_with_its_first_example_or_without(
-    example: drawn.Example, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    example: SamplePair, app: gr.Blocks, caplog: pytest.LogCaptureFixture
 ) -> None:
-    visible, infrared, result, slider, text, shown = opened = drawn.fuse_in_background(example).result()
+    visible, infrared, result, slider, text, shown = opened = examples.fuse_in_background(example).result()
     expected = FusionPipeline.from_pretrained(MODEL)(visible, infrared).images[0]
     np.testing.assert_array_equal(pixels(result), np.asarray(expected))
-    assert text == f"**Night street.** Look. Fused by {MODEL}." and slider == shown.slider("Visible")
+    assert text == f"**Street.** Look. Fused by {MODEL}." and slider == shown.slider("Visible") and len(opened) == 6
+    with pytest.raises(gr.Error, match="Choose one of"):
+        examples.fuse_in_background(example._replace(model="no such model")).result()
+    assert "the page opens without it" in caplog.text
+
+
+def test_the_opening_example_replaces_nothing(models: Path, example: SamplePair, tmp_path: Path) -> None:
     with gr.Blocks() as page:
-        parts = [gr.State() for _ in opened]
-        (event,) = tabs.first_example([example], parts)
-        tabs.first_example([example._replace(model="no such model")], parts)
-    assert page.fns[0].fn() == opened  # type: ignore[misc]
-    assert event.then and not tabs.first_example([], parts)
-    assert page.fns[1].fn() == [gr.skip()] * 6  # type: ignore[misc]
-    assert "Choose one of" in caplog.text and "the page opens without it" in caplog.text
+        pairs.pair_tab([example])
+    open_with = one_named(page, "open_with")
+    own, held = str(tmp_path / "own.png"), (str(example.visible), str(example.infrared))
+    examples._worker.submit(int).result()  # it is fused, before this in line
+    shown = open_with(*held, "", None)
+    assert shown[0][1].endswith("night_fused.png") and "**Street.** Look." in shown[1]
+    for seen in ((own, None, "", None), (None, None, "", None), (*held, "a refusal", None), (*held, "", shown[-1])):
+        assert open_with(*seen) == [gr.skip()] * 6
+
+
+def one_named(page: gr.Blocks, name: str) -> Any:
+    """The first function of that name that an event of the page calls."""
+    return next(event.fn for event in page.fns.values() if getattr(event.fn, "__name__", "") == name)
+
+
+def test_a_mixture_with_an_example_is_never_fused(models: Path, example: SamplePair, tmp_path: Path) -> None:
+    with gr.Blocks() as page:
+        pairs.pair_tab([example])
+    fuse_here = one_named(page, "fuse_here")
+    own, options = save(tmp_path / "own.png", street(96, 128)[0]), [MODEL, "all", "Visible", "auto", "auto", False]
+    visible, infrared = str(example.visible), str(example.infrared)
+    for pair, which in (((own, infrared), "first"), ((visible, own), "second")):
+        *nothing, message, shown = fuse_here(gr.Progress(), *pair, *options, "fused")
+        assert nothing == [None, "", None, []] and shown is None, "and no old result stays"
+        assert f"The {which} image is yours" in message and 'role="alert"' in message and "Not one pair" in message
+    assert "**Street.** Look. 128 x 96" in fuse_here(gr.Progress(), visible, infrared, *options, "fused")[1]
+    assert "Street" not in fuse_here(gr.Progress(), own, own, *options, "fused")[1]
+    missing = fuse_here(gr.Progress(), visible, None, *options, "fused")
+    assert "Add the infrared image first" in missing[-2]
+
+
+def test_refusals_of_the_medical_tab_use_its_words() -> None:
+    assert pairs.in_medical_words("Visible is 8x6 but infrared is 6x8.") == "The scan is 8x6 but MRI is 6x8."
+    assert pairs.in_medical_words("Add the visible image first.") == "Add the scan image first."
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
@@ -171,13 +208,21 @@ def test_the_first_example_has_a_lower_priority() -> None:
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    assert drawn._worker.submit(priority).result() >= 10 > priority()
+    assert examples._worker.submit(priority).result() >= 10 > priority()
 
 
-def test_examples_fit_their_models() -> None:
-    assert all(row.description.endswith(".") for row in drawn.EXAMPLES)
-    assert {row.model for row in drawn.EXAMPLES} <= {info.name for info in pretrained.list_models()}
-    assert {row.model for row in drawn.EXAMPLES} >= {MODEL, fuse.MEDICAL}
+def test_every_sample_pair_is_an_example_with_a_thumbnail(tmp_path: Path) -> None:
+    rows = examples.write_examples(tmp_path, sample_pairs())
+    assert len(rows) >= 8 and {row.model for row in rows} == {MODEL, fuse.MEDICAL}
+    for row, pair in zip(rows, sample_pairs(), strict=True):
+        assert row.visible.read_bytes() == pair.visible.read_bytes() and row.description.endswith(".")
+        assert examples.FOLDER in row.visible.parts and gr.utils.is_static_file(row.infrared), "its path tells it"
+        assert examples.thumbnail(row).stat().st_size < 20_000
+        picture = pixels(str(examples.thumbnail(row))).astype(float)
+        height, width = picture.shape[:2]
+        assert (width, height) == examples.THUMBNAIL and picture.std() > 20
+        for half in (picture[:, : width // 3], picture[:, 2 * width // 3 :]):
+            assert half.max() - half.min() > 100, "both images can be seen, 16-bit counts too"
 
 
 def test_deep_gray_gives_sixteen_bits(models: Path, tmp_path: Path) -> None:
@@ -320,7 +365,7 @@ def test_an_api_call_without_a_known_model_is_refused(models: Path, tmp_path: Pa
 
 
 def test_a_bug_is_reported_without_details(
-    example: drawn.Example, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    example: SamplePair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> Path:
         raise RuntimeError("secret at /home/somebody")
@@ -344,7 +389,7 @@ def test_large_pairs_are_not_for_red_measured_or_explained(tmp_path: Path) -> No
 
 
 def test_previews_with_both_networks(
-    example: drawn.Example, no_previews: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    example: SamplePair, no_previews: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     write_yolo(tmp_path / "tiny.onnx", "yolox")
     monkeypatch.setenv(analysis.DETECTOR_VARIABLE, str(tmp_path / "tiny.onnx"))
@@ -376,7 +421,7 @@ def test_a_table_of_classes_is_safe_html() -> None:
 
 
 def test_previews_with_broken_weights_or_none(
-    example: drawn.Example, no_previews: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    example: SamplePair, no_previews: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.onnx").write_text("no network")
     monkeypatch.setenv(analysis.DETECTOR_VARIABLE, str(tmp_path / "broken.onnx"))
@@ -385,7 +430,7 @@ def test_previews_with_broken_weights_or_none(
     assert not re.search("FUSION_HUB|/", re.sub("<.*?>", "", counts + shares)), "nothing for operators"
 
 
-def test_measures_and_warns(example: drawn.Example) -> None:
+def test_measures_and_warns(example: SamplePair) -> None:
     table, notes = analysis.measure(example.visible, example.infrared, MODEL)
     assert [row[0] for row in table][:2] == ["EN ↑", "SD ↑"]
     assert "VIF, visible ↑" in [row[0] for row in table]
@@ -431,7 +476,7 @@ def test_an_overlay_keeps_the_colors_of_the_scan(tmp_path: Path, monkeypatch: py
         fuse.fuse(*pair, MODEL, colors="overlay")
 
 
-def test_a_copy_of_a_source_is_warned_of(example: drawn.Example, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_of_a_source_is_warned_of(example: SamplePair, monkeypatch: pytest.MonkeyPatch) -> None:
     fusion, _ = fuse.fuse_pair(example.visible, example.infrared, MODEL)
     copied = fusion._replace(image=Image.open(example.visible))
     monkeypatch.setattr(analysis, "fuse_pair", lambda *arguments, **options: (copied, None))
@@ -439,7 +484,7 @@ def test_a_copy_of_a_source_is_warned_of(example: drawn.Example, monkeypatch: py
     assert "Near the visible source" in notes
 
 
-def test_explains(example: drawn.Example) -> None:
+def test_explains(example: SamplePair) -> None:
     story, steps = analysis.explain(example.visible, example.infrared, MODEL)
     assert len(steps) > 10 and steps[0][1].startswith("Features, visible. ")
     files = [file for file, _ in steps]
@@ -466,8 +511,7 @@ def test_batch_of_a_zip(models: Path, tmp_path: Path) -> None:
     names = {"d/vis/1.png": good, "d\\ir\\1.png": good, "d/vis/2.png": good, "d/ir/2.png": encoded(noise().T)}
     names |= {"d/vis/3.png": good, "d/vis/4.png": good, "d/ir/4.png": encoded(np.full((48, 64), 9, np.uint8))}
     names |= {"d/vis/5.png": good, "d/ir/5.png": b"", "__MACOSX/._1.png": b"", "readme.txt": b"hello"}
-    with pytest.warns(UserWarning, match="3 not fused"):  # a message on the page
-        content, report = run_batch([write(tmp_path / "pairs.zip", zipped(names))])
+    content, report = run_batch([write(tmp_path / "pairs.zip", zipped(names))])
     assert sorted(content) == ["d_1.png", "d_4.png"]
     expected = FusionPipeline.from_pretrained(MODEL)(noise(), noise()).images[0]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content["d_1.png"]))), np.asarray(expected))
@@ -530,7 +574,7 @@ def test_api_is_documented(client: Client) -> None:
 
 
 def test_the_lines_of_the_readme_run(
-    client: Client, example: drawn.Example, no_previews: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, example: SamplePair, no_previews: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (SPACE / "README.md").read_text(encoding="utf-8")
     [program] = re.findall(r"```python\n(.+?)```", text, re.DOTALL)

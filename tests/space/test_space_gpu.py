@@ -76,14 +76,16 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-small = [examples.Example("Street", "night_street", "difffusenet-msrs", "", 48, 64)]
-begun = examples.fuse_in_background(examples.write_examples(Path(work), small)[0])  # in the server, as when it starts
-assert begun.done() and "Street" in begun.result()[4]
+from fusion_hub.data import SamplePair
+
 pair = []
 for name, seed in (("street.png", 0), ("street_ir.png", 1)):
     array = np.random.default_rng(seed).integers(0, 256, (48, 64), dtype=np.uint8)
     pair.append(f"{work}/{name}")
     Image.fromarray(array).save(pair[-1])
+small = SamplePair("street", "Street", "", "difffusenet-msrs", *map(Path, pair))
+begun = examples.fuse_in_background(examples.write_examples(Path(work), [small])[0])  # in the server, as when it starts
+assert begun.done() and "Street" in begun.result()[4]
 
 model = "difffusenet-msrs"
 fused = np.asarray(Image.open(fuse.fuse(*pair, model)[0]))
@@ -121,7 +123,7 @@ def test_each_function_that_runs_networks_gets_its_gpu(tmp_path: Path) -> None:
     assert found["same"], "another process, the same pixels"
     assert found["refused"] == ["An image is missing", "Add the infrared image first."]
     assert found["metrics"] > 9 and found["panels"] > 10 and found["batch"] == "fused.zip" and found["previews"]
-    names = ["fuse_and_show", "fuse_and_show", "measure", "detect", "explain", "batch"]
+    names = ["fuse_and_show", "fuse_and_show", "measure", "detect", "explain", "fuse_all"]
     assert [name for name, _ in found["calls"]] == names
     assert all(0 < seconds <= 120 for _, seconds in found["calls"])
     assert found["device"] == "cpu", "in the server itself there is no GPU"
