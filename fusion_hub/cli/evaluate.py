@@ -1,5 +1,6 @@
 """`fusion-hub evaluate`: methods x sets x metrics; resumable, on any number of processes."""
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,16 @@ from rich.table import Table
 
 import fusion_hub
 from fusion_hub import data as pairs
-from fusion_hub import evaluation
+from fusion_hub import evaluation, pipelines
 from fusion_hub.cli import common
 from fusion_hub.cli.common import FAILED, WRONG_USE, CommandError, Device, DtypeName, fail_together
 from fusion_hub.files import disk_trouble
 
 if TYPE_CHECKING:
+    from fusion_hub import FusionPipeline
     from fusion_hub.evaluation import Evaluation, EvaluationSet, Method
+
+BASELINES = ("average", "maximum", "laplacian", "guided_filter")  # of `evaluation.baselines`, which imports torch
 
 EXAMPLES = """
 Examples:
@@ -104,19 +108,21 @@ def evaluate(
     table has the rows of average and maximum. A warning says if a result is close to one source, or if a stretch
     explains its gain.
     """
-    from accelerate.utils import gather_object
-
     with (
         common.exit_codes("run the same command with the same --output again to resume"),
         _folder(output, save_images) as folder,
     ):
-        columns = parse_metrics(metrics)
+        common.check_device(device)
         steps = common.parse_steps(num_inference_steps)
         options = {"rescale": rescale, "tile": tile, "num_inference_steps": steps}
         options = {key: value for key, value in options.items() if value is not None}
         with common.terminate_as_interrupt(), common.processes(device) as state:
             main, process, count = state.is_main_process, state.process_index, state.num_processes
-            datasets = fail_together(lambda: _open_sets(data, split, limit, main))
+            # What can be refused without torch comes first: it takes seconds to import.
+            opened = fail_together(lambda: [pairs.PairedDataset.open(_named(text)[1], split=split) for text in data])
+            fail_together(lambda: _check_methods(model))
+            columns = parse_metrics(metrics)
+            datasets = fail_together(lambda: _name_sets(list(zip(data, opened, strict=True)), split, limit, main))
             methods = fail_together(
                 lambda: _open_methods(model, datasets, options, common.choose_device(device, state), dtype)
             )
@@ -137,7 +143,8 @@ def evaluate(
                         images=images,
                         progress=bar.update,
                     )
-                result = evaluation.collect(methods, datasets, columns, folder, gather_object(failures), seed)
+                failures = [failure for part in common.gather(failures) for failure in part]
+                result = evaluation.collect(methods, datasets, columns, folder, failures, seed)
                 if main:
                     files = evaluation.write(result, datasets, folder, images)
                     if not any(file.name == "figure.png" for file in files):
@@ -186,14 +193,23 @@ def _named(text: str) -> tuple[str | None, str]:
     return (name, value) if equals and name and not Path(text).exists() else (None, text)
 
 
-def _open_sets(sources: Sequence[str], split: str | None, limit: int | None, shown: bool) -> "list[EvaluationSet]":
-    found: dict[str, EvaluationSet] = {}
+def _check_methods(sources: Sequence[str]) -> None:
+    """Refuse a name that is none of a baseline, a folder and a pipeline."""
     for text in sources:
+        source = _named(text)[1]
+        if source.replace("-", "_") not in BASELINES and not Path(source).expanduser().is_dir():
+            pipelines.locate(source)
+
+
+def _name_sets(
+    sources: "Sequence[tuple[str, pairs.PairedDataset]]", split: str | None, limit: int | None, shown: bool
+) -> "list[EvaluationSet]":
+    found: dict[str, EvaluationSet] = {}
+    for text, opened in sources:
         name, source = _named(text)
         name = name or evaluation.set_name(source, split)
         if name in found:
             raise CommandError(f"two sets have the name {name!r}: name one of them, --data NAME={source}", WRONG_USE)
-        opened = pairs.PairedDataset.open(source, split=split)
         complete = limit is None or (opened.length is not None and limit >= opened.length)
         found[name] = evaluation.EvaluationSet.of(name, opened if complete else opened[:limit], complete=complete)
         if shown:
@@ -209,14 +225,24 @@ def _open_methods(
     for text in sources:
         name, source = _named(text)
         folder = Path(source).expanduser()
-        if source.replace("-", "_") in evaluation.baselines.BASELINES:
+        if source.replace("-", "_") in BASELINES:
             found.append(evaluation.baseline_method(source, options["rescale"]))
         elif folder.is_dir() and not (folder / "model_index.json").is_file():
             found.append(evaluation.folder_method(name or folder.resolve().name, folder, names))
         else:
             pipeline = common.load_pipeline(source, device, dtype)
+            _warn_of_wrong_model(pipeline, name or Path(source).name, datasets)
             found.append(evaluation.pipeline_method(name or Path(source).name, pipeline, options))
     return evaluation.with_baselines(found)
+
+
+def _warn_of_wrong_model(pipeline: "FusionPipeline", name: str, datasets: "Sequence[EvaluationSet]") -> None:
+    """Warn, by the first pair of each set, of a street model on scans or the other way round."""
+    for dataset in datasets:
+        pair = next(iter(dataset.pairs))
+        with contextlib.suppress(ValueError, OSError):  # such a pair is reported when it is measured
+            if note := pipeline.wrong_model_note(pair.visible_source, pair.infrared_source):
+                common.print_message(f"warning: {name} on {dataset.name}: {note}")
 
 
 def _print(result: "Evaluation", output: Path | None) -> None:

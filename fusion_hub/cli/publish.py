@@ -105,6 +105,8 @@ def publish(
     """
     with _publish_errors():
         terms = parse_terms(data_terms or [])
+        hub.upload.check_repo_id(repo_id)  # these two before torch is imported, which takes seconds
+        hub.upload.find_checkpoint(checkpoint)
         card: dict[str, Any] = {"licence": licence, "base_model": base_model, "data_terms": terms}
         with hub.model.staged_model(checkpoint, repo_id, evaluation=evaluation, summary=summary, **card) as staged:
             show_files(staged.folder, f"model {repo_id}")
@@ -180,6 +182,9 @@ def publish_dataset(
                 "--license unknown if their owner has not stated any",
                 WRONG_USE,
             )
+        hub.upload.check_repo_id(repo_id)
+        if not folder.is_dir():
+            raise CommandError(f"there is no folder {str(folder)!r}: give the folder of the pairs", WRONG_USE)
         about = hub.DatasetInfo(
             licence=licence or "unknown",
             source=source or hub.DatasetInfo.source,

@@ -29,9 +29,9 @@ from fusion_hub.hub.card_checks import (
     read_json,
 )
 from fusion_hub.hub.cards import describe_set, find_origin, render_model_card, set_key, validate_card
-from fusion_hub.hub.upload import Published, PublishError, check_repo_id, plan, progress_bars, upload
+from fusion_hub.hub.upload import Published, PublishError, check_repo_id, find_checkpoint, plan, progress_bars, upload
 from fusion_hub.image.luminance import quantize
-from fusion_hub.pipelines import FusionPipeline, checkpoints
+from fusion_hub.pipelines import FusionPipeline
 from fusion_hub.pipelines.file_checks import check_model_folder
 
 HALF = "fp16"
@@ -118,7 +118,7 @@ def staged_model(
         PublishError: the checkpoint is incomplete or damaged, or `check_model` finds a problem.
     """
     check_repo_id(repo_id)
-    source, info = _locate(checkpoint)
+    source, info = find_checkpoint(checkpoint)
     if info:
         licence, summary = licence or info.license, summary or info.summary
     name = info.name if info else repo_id.rpartition("/")[2]
@@ -196,25 +196,6 @@ def fuse_sample(pipeline: FusionPipeline, sample: GeneratedPair) -> np.ndarray:
 
 
 # --- staging ---------------------------------------------------------------------------------------------------------
-
-
-def _locate(checkpoint: str | os.PathLike[str]) -> tuple[Path, checkpoints.PretrainedInfo | None]:
-    """Folder of a checkpoint; its entry in the table if it is a bundled one."""
-    name = os.fspath(checkpoint)
-    if name in checkpoints.PRETRAINED:
-        try:
-            return checkpoints.resolve(name) or Path(name), checkpoints.PRETRAINED[name]
-        except FileNotFoundError as error:
-            raise PublishError(str(error)) from error
-    folder = Path(name)
-    if (folder / "model_index.json").is_file():
-        return folder, None
-    if (folder / "pipeline" / "model_index.json").is_file():
-        raise PublishError(f"{name} is the folder of a run: give the pipeline in it, {folder / 'pipeline'}")
-    raise PublishError(
-        f"{name} is not a checkpoint, it has no model_index.json: give the pipeline folder of a finished run, or a "
-        f"bundled name ({', '.join(checkpoints.PRETRAINED)})"
-    )
 
 
 def _stage_reports(source: Path, folder: Path, evaluation: Path | None) -> None:

@@ -6,6 +6,7 @@ folder, and the tag comes last: whoever loads the tag gets the whole folder or n
 """
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from diffusers.utils import logging
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
@@ -25,6 +25,8 @@ from huggingface_hub.utils import (
     validate_repo_id,
 )
 from huggingface_hub.utils.sha import git_hash
+
+from fusion_hub.pipelines import checkpoints
 
 RepoType = Literal["model", "dataset", "space"]
 T = TypeVar("T")
@@ -105,6 +107,25 @@ def check_repo_id(repo_id: str) -> None:
         raise PublishError(f"{repo_id!r} is not a valid repository name ({_one_line(error)})") from error
     if "/" not in repo_id:
         raise PublishError(f"{repo_id!r} lacks the owner: give owner/name, where the owner is you or an organization")
+
+
+def find_checkpoint(checkpoint: str | os.PathLike[str]) -> tuple[Path, checkpoints.PretrainedInfo | None]:
+    """Folder of a checkpoint; its entry in the table if it is a bundled one. `PublishError` if it is none."""
+    name = os.fspath(checkpoint)
+    if name in checkpoints.PRETRAINED:
+        try:
+            return checkpoints.resolve(name) or Path(name), checkpoints.PRETRAINED[name]
+        except FileNotFoundError as error:
+            raise PublishError(str(error)) from error
+    folder = Path(name)
+    if (folder / "model_index.json").is_file():
+        return folder, None
+    if (folder / "pipeline" / "model_index.json").is_file():
+        raise PublishError(f"{name} is the folder of a run: give the pipeline in it, {folder / 'pipeline'}")
+    raise PublishError(
+        f"{name} is not a checkpoint, it has no model_index.json: give the pipeline folder of a finished run, or a "
+        f"bundled name ({', '.join(checkpoints.PRETRAINED)})"
+    )
 
 
 def upload(
@@ -294,6 +315,8 @@ def _one_line(error: BaseException) -> str:
 @contextmanager
 def progress_bars(shown: bool) -> Iterator[None]:
     """Show or hide the progress bars of huggingface_hub, and hide those of diffusers."""
+    from diffusers.utils import logging
+
     hides_hub, hides_diffusers = not shown and not are_progress_bars_disabled(), logging.is_progress_bar_enabled()
     if hides_hub:
         disable_progress_bars()

@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from fusion_hub import cli
-from fusion_hub.cli.evaluate import parse_metrics
-from fusion_hub.evaluation import set_name
+from fusion_hub.cli.evaluate import BASELINES, parse_metrics
+from fusion_hub.evaluation import baselines, set_name
 from fusion_hub.metrics import TABLES
 from tests.support.tiny import tiny_pipeline
 
@@ -123,3 +123,39 @@ def test_leaderboard_from_two_evaluations(folder: Path, tmp_path: Path) -> None:
     assert "laplacian" in page and "guided_filter" in page
     assert not re.search(r"(src|href)\s*=\s*[\"']?\s*(https?:)?//", page)  # nothing is fetched from anywhere
     assert "mean rank" in (tmp_path / "board" / "leaderboard.md").read_text().lower()
+
+
+def test_refusals_load_no_heavy_library(tmp_path: Path) -> None:
+    for band in ("vis", "ir"):
+        (tmp_path / "set" / band).mkdir(parents=True)
+        Image.new("L", (64, 64), 90).save(tmp_path / "set" / band / "1.png")
+    commands = {
+        f"--data {tmp_path}/gone": "no data set named",
+        f"--data {tmp_path}/set --model nowhere": "no pipeline named 'nowhere'",
+        f"--data {tmp_path}/set --device warp": "--device warp cannot be used here",
+        f"--data {tmp_path}/set --num-inference-steps 0": "--num-inference-steps 0: give a whole number",
+    }
+    script = f"""
+import sys
+from typer.testing import CliRunner
+from fusion_hub.cli import app
+heavy = {{"torch", "diffusers", "datasets", "accelerate"}}
+for command in {list(commands)!r}:
+    result = CliRunner().invoke(app, ["evaluate", *command.split()], catch_exceptions=False)
+    print(repr(result.output), sorted(heavy & sys.modules.keys()))
+"""
+    lines = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.splitlines()
+    for line, message in zip(lines, commands.values(), strict=True):
+        assert message in line and line.endswith("[]"), line
+    assert set(BASELINES) == set(baselines.BASELINES)
+
+
+def test_the_wrong_model_is_named(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (64, 64))
+    picture.paste((200, 180, 160), (16, 16, 48, 48))
+    for band, mode in (("vis", "RGB"), ("ir", "L")):
+        (tmp_path / "set" / band).mkdir(parents=True)
+        picture.convert(mode).save(tmp_path / "set" / band / "1.png")
+    result = CliRunner().invoke(cli.app, ["evaluate", "--data", str(tmp_path / "set"), "--metrics", "EN"])
+    assert "difffusenet-msrs on set: the pair seems to show medical scans" in result.stderr
+    assert "use difffusenet-medical" in result.stderr
