@@ -23,8 +23,9 @@ from fusion_hub.files import disk_trouble
 
 if TYPE_CHECKING:
     from fusion_hub import FusionPipeline
-    from fusion_hub.evaluation import Evaluation, EvaluationSet, Method
+    from fusion_hub.evaluation import Evaluation, EvaluationSet, Failure, Method, Row
 
+MOST_FAILURES = 20  # lines on the terminal
 BASELINES = ("average", "maximum", "laplacian", "guided_filter")  # of `evaluation.baselines`, which imports torch
 
 EXAMPLES = """
@@ -147,10 +148,10 @@ def evaluate(
                 result = evaluation.collect(methods, datasets, columns, folder, failures, seed)
                 if main:
                     files = evaluation.write(result, datasets, folder, images)
-                    if not any(file.name == "figure.png" for file in files):
-                        typer.echo(common.NO_FIGURE, err=True)
-                    _print(result, output)
+                    _print(result, files, output)
                 state.wait_for_everyone()
+                if not result.rows:
+                    raise CommandError("no pair could be measured: the lines above say why")
             except OSError as error:
                 raise CommandError(disk_trouble(error, folder) or common.message_of(error)) from error
     raise typer.Exit(FAILED if result.failures else 0)
@@ -245,28 +246,90 @@ def _warn_of_wrong_model(pipeline: "FusionPipeline", name: str, datasets: "Seque
                 common.print_message(f"warning: {name} on {dataset.name}: {note}")
 
 
-def _print(result: "Evaluation", output: Path | None) -> None:
+def _print(result: "Evaluation", files: Sequence[Path], output: Path | None) -> None:
     report, console = evaluation.report, Console()
     for dataset, rows in report.by_dataset(result.rows).items():
-        title = f"{dataset}, {report.pairs_of(rows)}"
-        table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-        table.add_column("method", no_wrap=True)
-        for metric in result.metrics:
-            table.add_column(report.heading(metric), justify="right", overflow="fold")
-        for row in rows:
-            cells = {metric: report.format_value(metric, row.metrics[metric].mean) for metric in result.metrics}
-            bold = (f"[bold]{c}[/]" if report.best(rows, metric) is row else c for metric, c in cells.items())
-            table.add_row(escape(row.method), *bold)
-        console.print(table)
+        for table in tables(f"{dataset}, {report.pairs_of(rows)}", rows, result.metrics, console.width):
+            console.print(table)
         for row in rows:
             for warning in row.warnings:
                 console.print(f"[yellow]warning:[/] {escape(row.method)}: {escape(warning)}")
-    for failure in result.failures:
-        method = f"{failure.method}, " if failure.method else ""
-        typer.echo(f"failed: {method}{failure.dataset}, {failure.pair}: {failure.reason}", err=True)
+    for line in failure_lines(result.failures):
+        typer.echo(line, err=True)
     for dataset, expected in result.sizes.items():
         measured = max((row.n for row in result.rows if row.dataset == dataset), default=0)
         if measured < expected:
             common.print_message(f"warning: {dataset}: {measured} of {expected} pairs were measured")
+    if result.rows and not any(file.name == "figure.png" for file in files):
+        typer.echo(common.NO_FIGURE, err=True)
     if output is not None:
-        typer.echo(f"{output}: summary.json, report.md, table.tex, per_image/*.csv, figure.png")
+        typer.echo(f"{output}: {', '.join(dict.fromkeys(_listed(file.relative_to(output)) for file in files))}")
+
+
+def _listed(file: Path) -> str:
+    return "per_image/*.csv" if file.parent.name == "per_image" else str(file)
+
+
+def failure_lines(failures: "Sequence[Failure]") -> list[str]:
+    """One line for each pair and reason; what all methods share, such as a damaged source, is one line."""
+    methods: dict[tuple[str, str, str], list[str]] = {}
+    for failure in failures:
+        methods.setdefault((failure.dataset, failure.pair, failure.reason), []).append(failure.method)
+    lines = []
+    for (dataset, pair, reason), names in methods.items():
+        method = "" if len(names) > 1 or not names[0] else f"{names[0]}, "
+        lines.append(f"failed: {method}{dataset}, {pair}: {reason}")
+    more = [f"and {len(lines) - MOST_FAILURES} more; --output lists them in report.md"]
+    return lines[:MOST_FAILURES] + more * (len(lines) > MOST_FAILURES)
+
+
+def tables(title: str, rows: "Sequence[Row]", metrics: Sequence[str], width: int) -> list[Table]:
+    """As many tables as `width` characters need: means with their 95% intervals below them, best mean in bold."""
+    report = evaluation.report
+    names = short_names([row.method for row in rows], max(12, width // 5))
+    columns = {}
+    for metric in metrics:
+        cells = []
+        for row in rows:
+            found = row.metrics[metric]
+            mean, low, high = (report.format_value(metric, value) for value in (found.mean, found.low, found.high))
+            cells.append((mean, f"[{low},{high}]" if found.has_ends else ""))
+        columns[metric] = cells
+    room = width - 3 - max(map(len, ["method", *names]))  # one for the edge, two after the names
+    groups: list[list[str]] = []
+    left = 0
+    for metric, cells in columns.items():
+        needed = 2 + max(len(report.heading(metric)), *(len(text) for cell in cells for text in cell))
+        if not groups or left < needed:
+            groups.append([])
+            left = room
+        groups[-1].append(metric)
+        left -= needed
+    made: list[Table] = []
+    for group in groups:
+        first = not made
+        table = Table(
+            title=escape(f"{title}: mean and 95% interval") if first else None,
+            title_justify="left",
+            box=box.SIMPLE,
+            padding=(0, 1, 0, 0),
+        )
+        table.add_column("method", no_wrap=True)
+        for metric in group:
+            table.add_column(report.heading(metric), justify="right", no_wrap=True)
+        for index, (row, name) in enumerate(zip(rows, names, strict=True)):
+            shown = []
+            for metric in group:
+                mean, interval = columns[metric][index]
+                mean = f"[bold]{mean}[/]" if report.best(rows, metric) is row else mean
+                shown.append(f"{mean}\n[dim]{escape(interval)}[/]" if interval else mean)
+            table.add_row(escape(name), *shown)
+        made.append(table)
+    return made
+
+
+def short_names(names: Sequence[str], most: int) -> list[str]:
+    """Names of at most `most` characters, shortened in the middle; as they are where two would become the same."""
+    tail = most // 2
+    short = [name if len(name) <= most else f"{name[: most - tail - 1]}…{name[-tail:]}" for name in names]
+    return short if len(set(short)) == len(set(names)) else list(names)

@@ -253,6 +253,8 @@ def _read(file: Path) -> Run:
         run = _read_run(file)
     except (OSError, KeyError, TypeError, ValueError) as error:
         text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        if isinstance(error, TypeError):
+            text = "it is not a table of results"
         raise ValueError(f"{file} cannot be read as a result: {text}") from error
     if not run.result.pictures:
         raise ValueError(f"{file} has no pictures: evaluate on a set with some")

@@ -558,9 +558,11 @@ def _read_json(path: Path, expected: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         what = str(error) if str(error).startswith("it holds") else "it is damaged and cannot be read as JSON"
         raise ValueError(f"{path}: {what}; run `fusion-hub evaluate` again") from error
-    found = repr(content.get("format")) if isinstance(content, dict) else f"a {type(content).__name__}"
-    if found != repr(expected):
-        raise ValueError(f"{path}: its format is {found}, expected {expected!r}")
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != expected:
+        raise ValueError(
+            f"{path}: its format is {found or 'unknown'}, not {expected}: give a summary.json of `fusion-hub evaluate`"
+        )
     return dict(content)
 
 

@@ -71,7 +71,9 @@ def luminance(image: Image.Image) -> np.ndarray:
         unit = image.mode == "F" and 0 <= pixels.min() <= pixels.max() <= 1
         if not unit and image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16L", "I;16B"):
             raise ValueError(
-                f"an image has the mode {image.mode}: the metrics are defined on 8-bit gray or color images"
+                "it holds float values beyond 0 to 1, or no numbers: the metrics are defined on 8-bit images"
+                if image.mode == "F"
+                else f"it has the mode {image.mode}: the metrics are defined on 8-bit gray or color images"
             )
     return quantize(luma(pixels.astype(np.float64)), white=full_scale(pixels.dtype))
 

@@ -104,7 +104,7 @@ def _content_digest(source: ImageSource) -> str:
 
 
 def measure_pair(fused: np.ndarray, visible: np.ndarray, infrared: np.ndarray, metrics: Sequence[str]) -> Record:
-    """All values of one fused image.
+    """All values of one fused image. Guard metrics that need a larger image are left out.
 
     Args:
         fused, visible, infrared: `(H, W)` uint8 luminance.
@@ -125,6 +125,8 @@ def measure_pair(fused: np.ndarray, visible: np.ndarray, infrared: np.ndarray, m
             "nothing is resized here, since that would change every metric; fuse at the size of the sources"
         )
 
+    guards = [name for name in GUARD_METRICS if min(fused.shape) >= find_metric(name).min_side]
+
     def measured(image: np.ndarray, names: Sequence[str]) -> dict[str, float | None]:
         values = evaluate_pair(image, visible, infrared, list(dict.fromkeys(names))) if names else {}
         return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
@@ -133,7 +135,7 @@ def measure_pair(fused: np.ndarray, visible: np.ndarray, infrared: np.ndarray, m
         return float(np.abs(a.astype(np.float64) - b).mean())
 
     return {
-        "values": measured(fused, [*metrics, *GUARD_METRICS]),
+        "values": measured(fused, [*metrics, *guards]),
         "stretched": measured(stretch(fused), [name for name in CONTRAST_METRICS if name in metrics]),
         "distance_visible": distance(fused, visible),
         "distance_infrared": distance(fused, infrared),
@@ -263,7 +265,7 @@ def summarize(
 ) -> Row:
     """One row from the records of its images, in the order of `records`; `expected` is the size of the whole set."""
     found = list(records.values())
-    columns = list(dict.fromkeys([*metrics, *(name for record in found for name in record["values"])]))
+    columns = list(dict.fromkeys([*metrics, *GUARD_METRICS, *(name for record in found for name in record["values"])]))
     values = {name: [record["values"].get(name) for record in found] for name in columns}
     contrast = [name for name in CONTRAST_METRICS if any(name in record["stretched"] for record in found)]
     return Row(

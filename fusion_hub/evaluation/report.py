@@ -175,7 +175,8 @@ def by_dataset(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def pairs_of(rows: Sequence[Row]) -> str:
     """`92 pairs`, or `90 of 92 pairs` where some could not be measured by any method."""
-    return f"{max(rows, key=lambda row: row.n).count} pairs"
+    count = max(rows, key=lambda row: row.n).count
+    return f"{count} pair{'' if count == '1' else 's'}"
 
 
 def best(rows: Sequence[Row], metric: str) -> Row | None:

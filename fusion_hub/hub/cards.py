@@ -113,7 +113,7 @@ def describe_set(entry: Mapping[str, Any], terms: Mapping[str, str]) -> DataSour
     else:
         raise ValueError(
             f"the card must name the terms of the training set {key!r}, which is not among {', '.join(DATA_SOURCES)}: "
-            f'state them, such as "{key}=own pictures, CC-BY-4.0"'
+            f'state them: --data-terms "{key}=own pictures, CC-BY-4.0"'
         )
     return dataclasses.replace(known, key=key, split=entry["split"], pairs=entry["pairs"], hub_id=hub_id)
 

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import io
 import json
 import re
 import shutil
@@ -10,12 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from fusion_hub import cli, leaderboard
+from fusion_hub.cli.evaluate import MOST_FAILURES, failure_lines, parse_metrics, tables
 from fusion_hub.data import PairedDataset
 from fusion_hub.evaluation import (
     EvaluationSet,
+    Failure,
+    Interval,
+    Row,
     baseline_method,
     evaluate,
     folder_method,
@@ -122,9 +128,56 @@ def test_a_set_of_unequal_pairs_is_a_sentence(folder: Path, tmp_path: Path) -> N
     result = run("evaluate", "-m", "maximum", "--data", folder, "-o", tmp_path / "out")
     assert result.exit_code == 1 and "Traceback" not in result.output and result.exception.__class__ is SystemExit
     assert "warning: set: 0 of 4 pairs were measured" in result.output
+    assert result.output.splitlines()[-1] == "fusion-hub: error: no pair could be measured: the lines above say why"
+    assert result.output.count("failed: ") == 4 and "matplotlib" not in result.output and "figure" not in result.output
     assert "## set, 0 of 4 pairs" in (tmp_path / "out" / "report.md").read_text()
     board = run("leaderboard", tmp_path / "out", "-o", tmp_path / "board")
     assert board.exit_code == 1 and "it has no rows" in board.output and board.output.count("\n") == 1
+
+
+def test_images_too_small_for_the_guards_are_measured_without_them(tmp_path: Path) -> None:
+    for band in ("vis", "ir"):
+        (tmp_path / "set" / band).mkdir(parents=True)
+        for number in range(2):
+            pixels = np.random.default_rng(number).integers(0, 256, (9, 12), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / band / f"{number}.png")
+    result = run(
+        "evaluate", "-m", "laplacian", "--data", tmp_path / "set", "--metrics", "EN,SF", "-o", tmp_path / "out"
+    )
+    assert result.exit_code == 0 and "set, 2 pairs" in result.output
+    assert "VIF needs images of at least" in run("evaluate", "-m", "maximum", "--data", tmp_path / "set").output
+    assert run("leaderboard", tmp_path / "out", "-o", tmp_path / "board", "--rank-metrics", "EN,SF").exit_code == 0
+
+
+def test_failures_of_all_methods_are_one_line_and_many_are_cut() -> None:
+    failures = [Failure(method, "set", str(pair), "bad") for pair in range(30) for method in ("a", "b")]
+    lines = failure_lines([Failure("a", "set", "x", "other"), *failures])
+    assert lines[:2] == ["failed: a, set, x: other", "failed: set, 0: bad"]
+    assert len(lines) == MOST_FAILURES + 1 and lines[-1].startswith("and 11 more")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("methods", [1, 6])
+@pytest.mark.parametrize("metrics", ["cddfuse", "tang", "all"])
+def test_the_terminal_table_has_every_interval_and_fits(width: int, methods: int, metrics: str) -> None:
+    columns = parse_metrics(metrics)
+    rng = np.random.default_rng(0)
+    names = ["runs/a_rather_long_name_of_a_run/pipeline_one", "runs/a_rather_long_name_of_a_run/pipeline_two", *"abcd"]
+    rows = []
+    for name in names[:methods]:
+        means = dict(zip(columns, rng.uniform(5, 900, len(columns)), strict=True))
+        found = {metric: Interval(mean, mean - 2, mean + 2, 9) for metric, mean in means.items()}
+        numbers = {"values": {}, "stretched": {}, "distances": {}, "full_range": 0.0}
+        rows.append(Row(name, "model", "set", 9, found, [], **numbers))  # type: ignore[arg-type]
+    console = Console(width=width, file=io.StringIO())
+    made = tables("set, 9 pairs", rows, columns, width)
+    for table in made:
+        console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("[") == len(columns) * methods and text.count("mean and 95% interval") == 1
+    assert set(columns) <= set(text.split())
+    assert "…" in text and ("one" in text) and (("two" in text) == (methods > 1))
 
 
 def test_damaged_records_are_measured_again(folder: Path, tmp_path: Path) -> None:
