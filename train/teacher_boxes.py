@@ -2,8 +2,8 @@
 
 python train/teacher_boxes.py ../shared/data/roadscene train --detector yolox_nano.onnx --output runs/teacher/roadscene
 
-The detector sees the visible image, the infrared one and their average; what it finds in any of them counts. The set
-links to the images. Use it for training only: it lacks objects and has wrong ones.
+The detector sees the visible image, the infrared one and their average, whole and in parts; what it finds in any of
+them counts. The set links to the images. Use it for training only: it lacks objects and has wrong ones.
 """
 
 import argparse
@@ -11,15 +11,34 @@ import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from fusion_hub.downstream import load_detector
 from fusion_hub.downstream.inputs import open_inputs
+from fusion_hub.downstream.protocols import Detector
 from fusion_hub.downstream.yolo import nms
 from fusion_hub.training.config import Source
 
 CLASSES = ("person", "bicycle", "car")
 TEACHER_CLASSES = {"person": 0, "bicycle": 1, "car": 2, "truck": 2, "bus": 2}  # COCO calls vans trucks
 SEEN = ("visible", "infrared", "average")
+
+
+def look(detector: Detector, picture: Image.Image, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, scores and ids that a detector finds in an image and, enlarged, in each of its quarters."""
+    size, found = np.array(picture.size), []
+    for corner, share in ((np.zeros(2), 1.0), *((np.array(place) * 0.4, 0.6) for place in np.ndindex(2, 2))):
+        low, high = (corner * size).round(), ((corner + share) * size).round()
+        seen = detector.detect(picture.crop((*low, *high)), threshold=threshold)
+        names = [seen.names[int(class_id)] for class_id in seen.class_ids]
+        boxes = seen.boxes + np.tile(low, 2)
+        # An object at an inner edge is cut there.
+        cut = ((boxes[:, :2] < low + 3) & (low > 0)) | ((boxes[:, 2:] > high - 3) & (high < size))
+        known = np.array([name in TEACHER_CLASSES for name in names], bool) & ~cut.any(1)
+        ids = np.array([TEACHER_CLASSES.get(name, 0) for name in names], int)
+        found.append((boxes[known], seen.scores[known], ids[known]))
+    boxes, scores, ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return boxes, scores, ids
 
 
 def main() -> None:
@@ -29,7 +48,7 @@ def main() -> None:
     parser.add_argument("--detector", required=True, help="ONNX file with the classes of COCO")
     parser.add_argument("--output", required=True, type=Path, help="folder of the new set")
     parser.add_argument("--exclude", help="CSV file of pairs to leave out")
-    parser.add_argument("--threshold", type=float, default=0.35, help="lowest score of a box")
+    parser.add_argument("--threshold", type=float, default=0.3, help="lowest score of a box")
     parser.add_argument("--every", type=int, default=1, help="use every N-th pair only, for videos")
     given = parser.parse_args()
     detector, inputs = load_detector(given.detector, threads=1), [open_inputs(name) for name in SEEN]
@@ -44,14 +63,10 @@ def main() -> None:
             link = given.output / "train" / folder / f"{pair.name}{file.suffix}"
             link.unlink(missing_ok=True)
             link.symlink_to(file)
-        found = [detector.detect(one.picture(pair), threshold=given.threshold) for one in inputs]
-        boxes = np.concatenate([one.boxes for one in found])
-        scores = np.concatenate([one.scores for one in found])
-        names = [one.names[int(class_id)] for one in found for class_id in one.class_ids]
-        known = np.array([name in TEACHER_CLASSES for name in names], bool)
-        ids = np.array([TEACHER_CLASSES.get(name, 0) for name in names], int)
-        boxes, scores, ids = boxes[known], scores[known], ids[known]
-        height, width = found[0].size
+        pictures = [one.picture(pair) for one in inputs]
+        found = [look(detector, picture, given.threshold) for picture in pictures]
+        boxes, scores, ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        width, height = pictures[0].size
         number = len(content["images"])
         content["images"].append({"id": number, "file_name": pair.name, "width": width, "height": height})
         for index in nms(boxes, scores, ids, 0.5):
