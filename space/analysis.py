@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +24,24 @@ from fusion_hub.evaluation.report import heading
 from fusion_hub.evaluation.statistics import format_value
 from fusion_hub.explain import explain as panels_of
 from fusion_hub.metrics import find_metric
-from fusion_hub.pretrained import SEGMENTERS
+from fusion_hub.pretrained import DETECTORS, SEGMENTERS
 
 DETECTOR_VARIABLE, SEGMENTER_VARIABLE = "FUSION_HUB_DETECTOR", "FUSION_HUB_SEGMENTER"
 MIN_SCORE = 0.1  # the lowest threshold
-BUNDLED_SEGMENTER = "segformer-b0-msrs"
+BUNDLED_DETECTOR, BUNDLED_SEGMENTER = "detector-nano-msrs", "segformer-b0-msrs"
 TITLES = ("Visible", "Infrared", "Fused")
 
 _loading = threading.Lock()
 
 
 def detector_name() -> str:
-    """The detector of this server: what its operator chose; empty for none."""
-    return os.environ.get(DETECTOR_VARIABLE, "")
-
-
-def has_detector() -> bool:
-    """Whether the page offers detection."""
-    return bool(detector_name())
+    """The detector of this server: what its operator chose, or the bundled one; empty where it has none."""
+    usable = DETECTORS[BUNDLED_DETECTOR].available and find_spec("onnxruntime") is not None
+    return os.environ.get(DETECTOR_VARIABLE) or (BUNDLED_DETECTOR if usable else "")
 
 
 def segmenter_name() -> str:
-    """The segmenter of this server: what its operator chose, or the bundled one; empty where that is not installed."""
+    """As `detector_name`, for the segmenter."""
     return os.environ.get(SEGMENTER_VARIABLE) or (BUNDLED_SEGMENTER if SEGMENTERS[BUNDLED_SEGMENTER].available else "")
 
 

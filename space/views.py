@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 import style
-from analysis import MEASURED, detect, explain, has_detector, measure, measured_table
+from analysis import MEASURED, detect, detector_name, explain, measure, measured_table
 from fuse import Shown
 from pairs import PairTab
 from tabs import GPU, PRIVATE, QUIET, pictures
@@ -30,7 +30,7 @@ def follow_last(last: gr.State, pairs: Sequence[PairTab]) -> None:
 
 def detect_tab(pair: PairTab, last: gr.State) -> None:
     """Detections and segmentations in all three pictures."""
-    found = has_detector()
+    found = bool(detector_name())
     gr.Markdown(style.DETECT if found else style.SEGMENT)
     hint = gr.Markdown(style.DETECT_HINT)
     with gr.Row(equal_height=True):

@@ -61,7 +61,7 @@ class Comparison:
             if weak := len(self.below_threshold):
                 found += f" A source shows {weak} of these below the threshold."
         else:
-            found += " It shows nothing that is missing from both sources."
+            found += " Nothing was found in the fused image alone."
         if self.lost:
             found += f" Found in a source but not in the fused image: {_listed(self.lost)}."
         return f"{found} {CAUTION}"

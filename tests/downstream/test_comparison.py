@@ -33,7 +33,7 @@ def test_a_person_of_the_infrared_and_a_car_of_the_visible_are_nothing_new() -> 
         found((0.9, 0, LEFT), (0.8, 2, RIGHT)), visible=found((0.7, 2, RIGHT)), infrared=found((0.6, 0, LEFT))
     )
     assert comparison.only_fused == () and comparison.lost == {}
-    assert "It shows nothing that is missing from both sources" in comparison.sentence
+    assert "Nothing was found in the fused image alone" in comparison.sentence
 
 
 def test_gained_and_lost_are_counted_by_class() -> None:

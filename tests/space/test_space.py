@@ -395,7 +395,6 @@ def test_previews_with_both_networks(
     monkeypatch.setenv(analysis.DETECTOR_VARIABLE, str(tmp_path / "tiny.onnx"))
     folder = save_segformer(tmp_path / "segformer", ("unlabelled", "car", "person"))
     monkeypatch.setenv(analysis.SEGMENTER_VARIABLE, str(folder))
-    assert analysis.has_detector()
     detected, counts, segmented, shares = analysis.detect(example.visible, example.infrared, MODEL, 0.4)
     for gallery in (detected, segmented):
         assert [caption for _, caption in gallery] == [*analysis.TITLES]

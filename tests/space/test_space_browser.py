@@ -372,8 +372,10 @@ def test_the_pair_is_looked_at_in_the_other_tabs(page: Page, small_pair: tuple[P
     open_tab(page, "detect")
     expect(page.locator("#tab_detect")).to_contain_text("Pair: street.png and street_ir.png, fused by difffusenet-msrs")
     page.locator("#detect_run").click()
-    wait_until_drawn(page.locator("#segment_gallery"), 3)
-    assert captions(page, "segment_gallery") == ["Visible", "Infrared", "Fused"]
+    for gallery in ("detect_gallery", "segment_gallery"):
+        wait_until_drawn(page.locator(f"#{gallery}"), 3)
+        assert captions(page, gallery) == ["Visible", "Infrared", "Fused"]
+    expect(page.locator("#detect_counts")).to_contain_text("the fused image shows")
     expect(page.locator("#segment_shares")).to_contain_text(re.compile("Share of the picture|No class"))
     assert "FUSION_HUB" not in page.locator("#tab_detect").inner_text()
 
