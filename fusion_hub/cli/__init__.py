@@ -5,9 +5,10 @@ Exit codes: 0 success; 1 a pair or the whole run failed; 2 wrong use of the comm
 libraries are loaded on first use, so that `--help` answers at once.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from fusion_hub import __version__
 from fusion_hub.cli import demo, downstream, evaluate, export_yolo, fuse, leaderboard, models, publish, sample, train
@@ -33,6 +34,26 @@ app.add_typer(train.app, name="train", epilog=train.EXAMPLES)
 app.command(epilog=publish.MODEL_EXAMPLES)(publish.publish)
 app.command(epilog=publish.DATASET_EXAMPLES)(publish.publish_dataset)
 app.command(epilog=publish.SPACE_EXAMPLES)(publish.publish_space)
+
+_KINDS = {"bool": "", "str": "TEXT", "path": "PATH", "Path": "PATH"}
+_KINDS |= dict.fromkeys(("int", "float", "int range", "float range"), "NUMBER")
+_KINDS |= {f"list[{name}]": f"{kind} ..." for name, kind in _KINDS.items()}
+
+
+class _Command(TyperCommand):
+    """A command whose help names kinds of values in words, where Typer prints Python's types."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        parameters: list[Any] = super().get_params(ctx)
+        for parameter in parameters:
+            kind = parameter.display_type(ctx).strip("<>")
+            kind = _KINDS.get(kind, kind)
+            parameter.display_type = lambda _, kind=kind: kind
+        return parameters
+
+
+for command in app.registered_commands:
+    command.cls = _Command
 
 
 def main() -> None:

@@ -1,8 +1,10 @@
-"""`fusion-hub sample`: what it prints is there, and a refusal is one sentence."""
+"""`fusion-hub sample`: what it prints is there, and a refusal is one sentence. Help texts of all commands."""
 
+import re
 import shlex
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from fusion_hub import cli
@@ -21,3 +23,9 @@ def test_sample(tmp_path: Path) -> None:
     refused = CliRunner().invoke(cli.app, ["sample", str(folder)])
     assert refused.exit_code == 1 and refused.stderr.count("\n") == 1 and "day.jpg exists" in refused.stderr
     assert CliRunner().invoke(cli.app, ["sample", str(folder / "street" / "day.jpg")]).exit_code == 2
+
+
+@pytest.mark.parametrize("command", [info.name or info.callback.__name__ for info in cli.app.registered_commands])
+def test_help_has_no_python_types(command: str) -> None:
+    shown = CliRunner().invoke(cli.app, [command.replace("_", "-"), "--help"], terminal_width=200).stdout
+    assert "Usage: " in shown and not re.search(r"<(bool|str|int|float|path)|list\[", shown)
