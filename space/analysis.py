@@ -28,6 +28,7 @@ from fusion_hub.pretrained import DETECTORS, SEGMENTERS
 
 DETECTOR_VARIABLE, SEGMENTER_VARIABLE = "FUSION_HUB_DETECTOR", "FUSION_HUB_SEGMENTER"
 MIN_SCORE = 0.1  # the lowest threshold
+FEW_CLASSES = 10  # so many are listed, also where none was found
 BUNDLED_DETECTOR, BUNDLED_SEGMENTER = "detector-nano-msrs", "segformer-b0-msrs"
 TITLES = ("Visible", "Infrared", "Fused")
 
@@ -117,7 +118,9 @@ def detect(
         for title, picture, boxes in zip(TITLES, sources, strong, strict=True):
             detected.append(save("detected", downstream.draw_detections(picture, boxes), title))
         colors = {name: color_of(class_id) for class_id, name in detector.names.items()}
-        lines = {name: [line[key.lower()] for key in TITLES] for name, line in comparison.counts.items()}
+        numbers = [boxes.counts() for boxes in strong]
+        classes = colors if len(colors) <= FEW_CLASSES else comparison.counts  # those found, of the 80 of COCO
+        lines = {name: [number.get(name, 0) for number in numbers] for name in classes}
         counts = f"{swatch_table('Objects', lines, colors)}<p>{escape(comparison.sentence)}</p>"
     if maps:
         for title, picture, one in zip(TITLES, sources, maps, strict=True):
