@@ -1,7 +1,7 @@
 """Train DiffFuseNet on your own pairs: `python examples/train_on_your_pairs.py FOLDER [--steps 2000]`.
 
-A small network, on one CPU or GPU. `train/difffusenet.py` has every option, several processes and the configurations of
-the bundled checkpoints. Run the same command again to resume.
+A small network, on one CPU or GPU. `fusion-hub train difffusenet` has every option, several processes and the
+configurations of the bundled checkpoints. Run the same command again to resume.
 """
 
 import argparse

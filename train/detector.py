@@ -1,8 +1,4 @@
-"""Train a detector on fused pictures of pairs with boxes. Without --config: train/configs/detector_msrs.yaml.
-
-accelerate launch train/detector.py --config train/configs/detector_msrs.yaml
-accelerate launch train/detector.py --input difffusenet-msrs --output_dir runs/detector/difffusenet-msrs-seed0
-"""
+"""`fusion-hub train detector` as a script: `accelerate launch --quiet train/detector.py --config detector_msrs`."""
 
 from fusion_hub.cli.train import script
 

@@ -1,8 +1,4 @@
-"""Train DiffFuseNet. Without --config: train/configs/difffusenet_msrs.yaml.
-
-accelerate launch train/difffusenet.py --config train/configs/difffusenet_msrs.yaml
-accelerate launch train/difffusenet.py --data generated         # generated scenes: runs anywhere
-"""
+"""`fusion-hub train difffusenet` as a script: `accelerate launch --quiet train/difffusenet.py --max_steps 500`."""
 
 from fusion_hub.cli.train import script
 

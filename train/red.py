@@ -1,8 +1,4 @@
-"""Train RED. Without --config: train/configs/red_small_msrs.yaml.
-
-accelerate launch train/red.py --config train/configs/red_small_msrs.yaml
-accelerate launch train/red.py --data generated         # generated scenes: runs anywhere
-"""
+"""`fusion-hub train red` as a script: `accelerate launch --quiet train/red.py --config red_small_msrs`."""
 
 from fusion_hub.cli.train import script
 

@@ -1,8 +1,4 @@
-"""Train SegFormer on fused pictures of pairs with labels. Without --config: train/configs/segformer_msrs.yaml.
-
-accelerate launch train/segformer.py --config train/configs/segformer_msrs.yaml
-accelerate launch train/segformer.py --input difffusenet-msrs --output_dir runs/segformer/difffusenet-msrs-seed0
-"""
+"""`fusion-hub train segformer` as a script: `accelerate launch --quiet train/segformer.py --config segformer_msrs`."""
 
 from fusion_hub.cli.train import script
 

@@ -34,8 +34,8 @@ def downstream(
         list[Path] | None,
         typer.Argument(
             metavar="[RUN]...",
-            help="Run folders of train/segformer.py and train/detector.py, JSON files of zero-shot results, or folders "
-            "that hold any of them.",
+            help="Run folders of `fusion-hub train segformer` and `train detector`, JSON files of zero-shot results, "
+            "or folders that hold any of them.",
             show_default=False,
         ),
     ] = None,

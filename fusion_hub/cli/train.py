@@ -3,6 +3,7 @@
 Flags, the data and missing packages are checked before torch is loaded.
 """
 
+import dataclasses
 import importlib.util
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import typer
 
 from fusion_hub import data, downstream, training
-from fusion_hub.cli.common import FAILED, WRONG_USE, CommandError, exit_codes
+from fusion_hub.cli.common import FAILED, WRONG_USE, CommandError, exit_codes, print_message
 
 EXAMPLES = """
 Examples:
@@ -111,7 +112,12 @@ def train(name: str, flags: Sequence[str]) -> int:
         config, own = training.parse_config(
             (training.TrainingConfig, kind.config()), flags, default, prog=f"fusion-hub train {name}", prefix=name
         )
-        _check_packages([*kind.packages, *(["tensorboard"] if config.tracker == "tensorboard" else [])])
+        for package in kind.packages:
+            if not _installed(package):
+                raise CommandError(f"{package} is not installed: pip install 'fusion-hub[train]'", WRONG_USE)
+        if config.tracker == "tensorboard" and not _installed("tensorboard"):
+            print_message("no logs for TensorBoard: it is not installed (pip install 'fusion-hub[train]')")
+            config = dataclasses.replace(config, tracker="none")
         _check_data(config)
     except ValueError as error:
         raise CommandError(str(error), WRONG_USE) from error
@@ -121,18 +127,15 @@ def train(name: str, flags: Sequence[str]) -> int:
         pipeline = training.Trainer(kind.task()(config, own), config, own).train()
     except (ValueError, training.CheckpointError) as error:
         raise CommandError(str(error), WRONG_USE) from error
-    except (training.NonFiniteError, training.OutputError) as error:
+    except (FloatingPointError, training.OutputError) as error:
         raise CommandError(str(error), FAILED) from error
     if pipeline is not None and not kind.packages and int(os.environ.get("RANK", "0")) == 0:
         typer.echo(f"Next: fusion-hub evaluate --model {pipeline} --data SET --output results")
     return 0
 
 
-def _check_packages(names: Sequence[str]) -> None:
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            hint = "; or give --tracker none" * (name == "tensorboard")
-            raise CommandError(f"{name} is not installed: pip install 'fusion-hub[train]'{hint}", WRONG_USE)
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _check_data(config: training.TrainingConfig) -> None:

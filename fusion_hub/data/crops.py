@@ -27,7 +27,7 @@ from fusion_hub.image.tiling import pad_reflect
 _LOG = logging.getLogger(__name__)
 
 ATTEMPTS = 8  # crops that are tried before a flat one is accepted
-_ADVICE = "PairedDataset.check() lists all such pairs, PairedDataset.exclude(names) leaves them out"
+_ADVICE = "remove the pair from the set, or list it in a CSV file that the source names as exclude"
 
 
 @dataclass(frozen=True)
@@ -212,10 +212,13 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
             visible = luminance(pair.visible_source, value_range=source.visible_range)
             infrared = luminance(pair.infrared_source, stretch=True, value_range=source.infrared_range)
         except READ_ERRORS as error:
-            raise ValueError(f"{where}pair {pair.name!r} cannot be read: {error}. {_ADVICE}") from error
+            raise ValueError(f"{where}pair {pair.name!r} cannot be read ({error}): {_ADVICE}") from error
         if visible.shape != infrared.shape:
             sizes = " and ".join(f"{w}x{h}" for h, w in (visible.shape, infrared.shape))
-            raise ValueError(f"{where}the images of {pair.name!r} are {sizes}; they must be registered. {_ADVICE}")
+            raise ValueError(
+                f"{where}the images of {pair.name!r} are {sizes} pixels: register and crop them to one size, "
+                f"or {_ADVICE}"
+            )
         planes = np.stack([visible, infrared])
         if self.cache:
             self._luminance[which, index] = planes

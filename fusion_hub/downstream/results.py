@@ -237,7 +237,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
             elif inside.suffix == ".json" and not inside.name.startswith("."):
                 found.append(inside)
         if not found:
-            why = "; ".join(reasons) or "no run of train/segformer.py or train/detector.py, no zero-shot JSON"
+            why = "; ".join(reasons) or "no run of `fusion-hub train segformer` or `detector`, no zero-shot JSON"
             raise ValueError(f"{path} holds no results ({why}): give finished runs of one input each")
         files.update(file.resolve() for file in found)
         left_out.update(reasons)

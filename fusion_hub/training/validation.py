@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fusion_hub.image.luminance import quantize
 from fusion_hub.image.processor import FusionImageProcessor
-from fusion_hub.metrics import evaluate_pair
+from fusion_hub.metrics import evaluate_pair, find_metric
 from fusion_hub.training.config import Source, missing_data_explained
 
 
@@ -73,6 +73,7 @@ class FusionValidation:
 
         Returns:
             Mean values: `{"VIF": ..., "tno/VIF": ...}`, over all pairs and, where there are several, over each dataset.
+            Pairs for which a metric is undefined or that are too small for it are left out of its mean.
             A picture with one row for each pair: visible, infrared, fused.
 
         Raises:
@@ -85,14 +86,17 @@ class FusionValidation:
                 raise FloatingPointError(f"validation pair {pair.dataset}/{pair.name}: the fused picture is not finite")
             pictures = (pair.visible, pair.infrared, fused)
             row = [quantize(picture[0, 0].float().cpu().numpy()) for picture in pictures]
-            values.append(evaluate_pair(row[2], row[0], row[1], list(self.headline)))
+            fitting = [name for name in self.headline if min(row[2].shape) >= find_metric(name).min_side]
+            values.append(evaluate_pair(row[2], row[0], row[1], fitting) if fitting else {})
             rows.append(row)
         datasets, means = dict.fromkeys(pair.dataset for pair in self.pairs), {}
         for dataset in ("", *(datasets if len(datasets) > 1 else ())):
             chosen = [v for v, pair in zip(values, self.pairs, strict=True) if dataset in ("", pair.dataset)]
             for metric in self.headline:
                 key = f"{dataset}/{metric}" if dataset else metric
-                means[key] = math.fsum(value[metric] for value in chosen) / len(chosen)
+                defined = [value[metric] for value in chosen if math.isfinite(value.get(metric, math.nan))]
+                if defined:
+                    means[key] = math.fsum(defined) / len(defined)
         return means, picture_grid(rows)
 
 

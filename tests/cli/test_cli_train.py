@@ -61,10 +61,15 @@ def test_refusals_are_one_sentence_before_torch_is_loaded(tmp_path: Path, argume
 
 def test_a_missing_package_names_its_extra(tmp_path: Path) -> None:
     absent = "import importlib.util as u; u.find_spec = lambda name: None\n"
-    for arguments in (["detector"], ["red", "--data", "generated"]):
-        found = run(tmp_path, *arguments, code=absent + WATCHED)
-        assert "is not installed: pip install 'fusion-hub[train]'" in found.stderr.splitlines()[0]
-        assert found.returncode == 2 and found.stderr.splitlines()[1] == "False"
+    found = run(tmp_path, "detector", code=absent + WATCHED)
+    assert found.stderr.splitlines() == [
+        "fusion-hub: error: transformers is not installed: pip install 'fusion-hub[train]'",
+        "False",
+    ]
+    assert found.returncode == 2
+    without_logs = run(tmp_path, "red", code=absent + WATCHED)  # goes on, to the next error
+    assert "no logs for TensorBoard: it is not installed (pip install 'fusion-hub[train]')" in without_logs.stderr
+    assert "training data is missing" in without_logs.stderr
 
 
 @pytest.mark.parametrize("name", OPTIONS)

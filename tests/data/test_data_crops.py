@@ -191,7 +191,7 @@ def test_bad_arguments(options: dict[str, object], text: str) -> None:
 
 def test_bad_pairs_and_weights() -> None:
     good, bad = scene(0), {**scene(1), "infrared": np.zeros((3, 4), np.uint8)}
-    with pytest.raises(ValueError, match=r"'s1' are 50x40 and 4x3.*check\(\)"):
+    with pytest.raises(ValueError, match=r"'s1' are 50x40 and 4x3 pixels: register and crop them"):
         PairCrops([CropSource([good, bad])], 8, 0, 4).preload(progress=False)
     with pytest.raises(ValueError, match="nothing but NaN"):
         luminance(np.full((4, 4), np.nan))

@@ -326,7 +326,7 @@ def test_unfinished_runs_are_named_and_what_holds_nothing_is_refused(folder: Pat
         (folder / "late-seed0", ValueError, r"no results \(runs/late-seed0 is not finished\)"),
         (folder / "start", ValueError, "was trained on several inputs at once"),
         (folder / "average-seed1" / "pipeline" / "segmentation.json", ValueError, "'detector' is missing"),
-        (tmp_path / "empty", ValueError, r"no run of train/segformer\.py"),
+        (tmp_path / "empty", ValueError, r"no run of `fusion-hub train segformer`"),
         (tmp_path / "nowhere", FileNotFoundError, "nowhere does not exist"),
     ):
         with pytest.raises(error, match=message):

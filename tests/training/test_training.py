@@ -34,7 +34,7 @@ from fusion_hub.training import (
 from fusion_hub.training import checkpoint as checkpoints
 from fusion_hub.training.config import resolved
 from fusion_hub.training.trainer import learning_rate_at
-from fusion_hub.training.validation import open_validation_pairs, picture_grid
+from fusion_hub.training.validation import FusionValidation, ValidationPair, open_validation_pairs, picture_grid
 from tests.support.training_runs import assert_same_gradients, assert_same_run, records, tensors
 from tests.support.training_toy import (
     STAGE_ONE_STEPS,
@@ -321,6 +321,15 @@ def test_the_grid_shows_pictures_of_all_sizes() -> None:
     grid = np.asarray(picture_grid([[np.full((10, 20), 7, np.uint8)] * 3, [np.full((1000, 500), 9, np.uint8)] * 3]))
     assert grid.shape == (10 + 4 + 480, 3 * 240 + 2 * 4)
     assert (grid[:10, :20] == 7).all() and (grid[14:, :240] == 9).all() and grid[5, 100] == 255
+
+
+def test_validation_leaves_out_what_a_small_or_constant_pair_does_not_define() -> None:
+    picture = torch.rand(1, 1, 20, 30, generator=torch.Generator().manual_seed(0))
+    flat = torch.zeros(1, 1, 48, 48)
+    pairs = [ValidationPair("a", "small", picture, picture), ValidationPair("a", "flat", flat, flat)]
+    measured = FusionValidation(lambda model, visible, infrared: visible, pairs, ["EN", "VIF"])
+    means, grid = measured.measure(None, torch.device("cpu"))
+    assert means.keys() == {"EN"} and 3 < means["EN"] < 4 and grid.size[1] == 20 + 4 + 48
 
 
 def test_validation_pairs_come_from_real_sets(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
