@@ -51,8 +51,19 @@ def refuse_file(output: Path | None) -> None:
 
 
 def message_of(error: BaseException) -> str:
-    """The text of an error, or its class name where it has none."""
-    return str(error).strip() or type(error).__name__
+    """The text of an error, without the stack that PyTorch appends; its class name where it has none."""
+    if isinstance(error, MemoryError):
+        return "the memory is not enough: give smaller tiles or a smaller batch"
+    text = str(error).strip()
+    return (text.splitlines()[0] if text and isinstance(error, RuntimeError) else text) or type(error).__name__
+
+
+def with_option_names(text: str) -> str:
+    """A message of the library with the names of options, `--tile 3` for `tile=3`."""
+    always = "infrared_range|visible_range|num_inference_steps|noise_strength|batch_size"
+    names = rf"\b({always}|(?:tile|rescale|split|streaming)(?==))(=?)(?=([^\s:,;.)])?)"
+    text = re.sub(names, lambda m: f"--{m[1].replace('_', '-')}{' ' if m[2] and m[3] else ''}", text)
+    return text.replace("(low, high)", "LOW,HIGH")
 
 
 @contextmanager
@@ -61,7 +72,7 @@ def exit_codes(when_stopped: str) -> Iterator[None]:
     try:
         yield
     except CommandError as error:
-        print_message(f"error: {error}")
+        print_message(f"error: {with_option_names(str(error))}")
         raise typer.Exit(error.code) from error
     except KeyboardInterrupt:
         print_message(f"stopped: {when_stopped}")

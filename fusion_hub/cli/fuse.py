@@ -35,6 +35,7 @@ from fusion_hub.cli.common import (
     processes,
     progress_bar,
     terminate_as_interrupt,
+    with_option_names,
     wrong_use,
 )
 from fusion_hub.cli.fuse_record import Done, FolderRecord, Row
@@ -51,7 +52,7 @@ Examples:
 
   fusion-hub fuse visible/ infrared/ --output fused/
 
-  fusion-hub fuse night/*_vis.png night/*_ir.png --output fused/
+  fusion-hub fuse night/\\*_vis.png night/\\*_ir.png --output fused/
 
   fusion-hub fuse ct/ mri/ --model difffusenet-medical --output fused/
 
@@ -88,16 +89,26 @@ class Work:
 
 
 def fuse(
-    images: Annotated[
-        list[str],
+    visible: Annotated[
+        str,
         typer.Argument(
-            metavar="VISIBLE [INFRARED]",
-            help="Visible (CT, PET, SPECT) and infrared (MRI) image, or two folders, or two quoted patterns such as "
-            "'night/*_vis.png'. One folder with vis/ and ir/, metadata.csv, or both images of each pair. A Hub dataset "
-            "owner/name. Or any number of files.",
+            metavar="VISIBLE",
+            help="Visible (CT, PET, SPECT) image, folder, or quoted pattern such as 'night/\\*_vis.png'. Without "
+            "INFRARED: a dataset: a folder with vis/ and ir/, with metadata.csv, or with both images of each pair, "
+            "or a Hub id owner/name.",
             show_default=False,
         ),
     ],
+    infrared: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="INFRARED", help="Infrared (MRI) image, folder or pattern, with the same names.", show_default=False
+        ),
+    ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MORE", help="More files, as a shell expands patterns.", show_default=False),
+    ] = None,
     *,
     output: Annotated[
         Path,
@@ -167,7 +178,7 @@ def fuse(
     """
     again = "the same command without --overwrite" if overwrite else "the same command"
     with exit_codes(f"every picture in {output} is complete; run {again} to fuse the rest"):
-        source, single = _choose_source(images, output, streaming)
+        source, single = _choose_source([visible, *filter(None, [infrared]), *(more or [])], output, streaming)
         if single and overwrite is False and output.exists():
             typer.echo(f"{output}: kept because of --no-overwrite")
             raise typer.Exit(0)
@@ -286,14 +297,7 @@ def _check_options(pipeline: "FusionPipeline", options: dict[str, Any], batch_si
             num_pairs=1, generator=None, tile_overlap=None, batch_size=batch_size, output_type="pil", **checked
         )
     except ValueError as error:
-        raise ValueError(_with_option_names(error)) from error
-
-
-def _with_option_names(error: BaseException | str) -> str:
-    """A message of the library with the names of options, `--tile 3` for `tile=3`."""
-    names = "infrared_range|visible_range|num_inference_steps|noise_strength|batch_size|(?:tile|rescale)(?==)"
-    text = error if isinstance(error, str) else message_of(error)
-    return re.sub(rf"\b({names})(=?)", lambda m: f"--{m[1].replace('_', '-')}{' ' * len(m[2])}", text)
+        raise ValueError(with_option_names(message_of(error))) from error
 
 
 def _find_checkpoint(model: str) -> tuple[Path, str]:
@@ -467,12 +471,12 @@ def _summarize(
     code = FAILED if failures else 0
     if not state.is_main_process:
         return code
-    notes = [_with_option_names(note) for row in rows if row.result == "fused" for note in row.notes]
+    notes = [with_option_names(note) for row in rows if row.result == "fused" for note in row.notes]
     if work.single:
         for note in notes:
             print_message(f"warning: {note}")
         if failures:
-            print_message(f"error: {_with_option_names(failures[0][1])}")
+            print_message(f"error: {with_option_names(failures[0][1])}")
         else:
             typer.echo(f"{work.output}: 1 fused")
         return code
@@ -492,5 +496,5 @@ def _summarize(
     counts = [f"{results['fused']} fused", *(f"{count} {what}" for what, count in others.items() if count)]
     typer.echo(f"{work.output}: {', '.join(counts)}; see {report} for each file")
     for name, why in failures:
-        typer.echo(f"failed: {name}: {_with_option_names(why)}", err=True)
+        typer.echo(f"failed: {name}: {with_option_names(why)}", err=True)
     return code

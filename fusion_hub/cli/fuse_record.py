@@ -122,8 +122,9 @@ class FolderRecord:
             raise ValueError(f"{file} is damaged or of another version: {REMEDY}") from error
         if differing := [key for key, now in self.settings.items() if key != "version" and before.get(key) != now]:
             key = min(differing, key=lambda key: key == "weights")  # the name of a model says more than its hash
+            option = key if key == "weights" else f"--{key.replace('_', '-')}"
             raise ValueError(
-                f"{self.output} holds pictures made with {key} {_short(before.get(key))}; it is now "
+                f"{self.output} holds pictures made with {option} {_short(before.get(key))}; it is now "
                 f"{_short(self.settings[key])}: {REMEDY}"
             )
 
@@ -148,5 +149,5 @@ def _parse(line: str) -> Done | None:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = "by default" if value is None else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:12]}..."

@@ -138,7 +138,7 @@ def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _check_data(config: training.TrainingConfig) -> None:
+def _check_data(config: "training.TrainingConfig") -> None:
     """Open the sets that are folders; the others take longer, and their task opens them."""
     for source in (*config.sources, *config.validation_sources):
         with training.missing_data_explained():

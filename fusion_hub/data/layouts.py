@@ -347,7 +347,7 @@ def _parse_json(text: str, file: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{file}, line {line} is not {kind}") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise ValueError(f"{file}, entry {number} is a {type(row).__name__}: write a JSON object for each pair")
+            raise ValueError(f"{file}, entry {number} is no JSON object: write one for each pair")
     return rows
 
 
@@ -399,14 +399,14 @@ def choose_names(seen: Sequence[str], where: str, kind: str) -> list[str]:
     for role, understood in (("visible", VISIBLE_NAMES), ("infrared", INFRARED_NAMES)):
         matches = [name for name in seen if name.lower().removesuffix("_file_name") in understood]
         if len(matches) > 1:
-            advice = "give the two folders as a tuple" if kind == "folder" else "rename or remove all but one"
+            advice = "give the two folders" if kind == "folder" else "rename or remove all but one"
             raise ValueError(f"{where}: several {kind}s may be the {role} one: {', '.join(matches)}; {advice}")
         if not matches:
             suffix = " (or each with _file_name)" if kind == "column" else ""
             raise ValueError(
                 f"{where}: no {role} {kind}. Seen: {some(seen)}. Understood, in any case: "
                 f"visible: {', '.join(VISIBLE_NAMES)}; infrared: {', '.join(INFRARED_NAMES)}{suffix}. Rename it"
-                + (", or give a tuple (visible_dir, infrared_dir)" if kind == "folder" else "")
+                + (", or give the two folders" if kind == "folder" else "")
             )
         chosen += matches
     return chosen

@@ -101,7 +101,7 @@ class PairedDataset:
                 return cls._open_table(os.fspath(root), split, streaming)
             return cls._from_pairs(*layouts.open_folder(root, split))
         if root.exists():
-            raise ValueError(f"{source} is a file; give its folder, or a tuple (visible, infrared) for a single pair")
+            raise ValueError(f"{source} is a file: give its folder, or both files of the pair")
         if generated := _GENERATED.fullmatch(source):
             # An odd seed for every split but train, so that no two of them share a shipped pair with it.
             seed = 0 if split in (None, "train") else zlib.crc32(str(split).encode()) | 1
@@ -113,7 +113,7 @@ class PairedDataset:
     def _open_two(cls, visible: Path, infrared: Path, split: str | None) -> "PairedDataset":
         for path in (visible, infrared):
             if not path.exists():
-                raise FileNotFoundError(f"{path}: no such file or folder (given as one of two in a tuple)")
+                raise FileNotFoundError(f"{path}: no such file or folder")
         if visible.is_file() and infrared.is_file():
             pairs, notes = layouts.file_pair(visible, infrared)
             return cls._from_pairs(pairs, Findings(notes=notes), f"{visible} + {infrared}")

@@ -24,6 +24,7 @@ from fusion_hub.hub.card_checks import find_license
 from fusion_hub.hub.cards import render_dataset_card, validate_card
 from fusion_hub.hub.upload import Published, PublishError, check_repo_id, upload
 from fusion_hub.image.io import read_bytes, read_header
+from fusion_hub.repositories import first_line
 
 Format = Literal["folder", "parquet"]
 Band = Literal["infrared", "visible"]
@@ -159,7 +160,7 @@ def stored_file(pair: Pair, band: Band) -> Path | Mapping[str, Any]:
     """The encoded picture of a pair that was opened from a folder: a file, or the cell of a table."""
     source = pair.infrared_source if band == "infrared" else pair.visible_source
     if not isinstance(source, Path | Mapping):
-        raise TypeError(f"{pair.name}: the {band} picture is a {type(source).__name__}; only files can be published")
+        raise TypeError(f"{pair.name}: the {band} picture is no file of its own: only files can be published")
     return source
 
 
@@ -385,7 +386,7 @@ def upload_dataset(
                 equal = all(np.array_equal(getattr(first, band), getattr(pairs[0], band)) for band in BANDS)
             except Exception as error:  # of a dozen kinds, as in `PairedDataset.open`
                 raise PublishError(
-                    f"{repo_id} is published, but its split {name} cannot be streamed: {type(error).__name__}: {error}"
+                    f"{repo_id} is published, but its split {name} cannot be streamed: {first_line(error)}"
                 ) from error
             if not equal:
                 raise PublishError(

@@ -68,7 +68,7 @@ _RADIOMETRIC = (
     "{name} is a radiometric {camera} picture: its raw data are not read, the picture that the camera shows is fused; "
     "export the temperatures as 16-bit or float TIFF, or the counts as 16-bit TIFF or PNG, to fuse them"
 )
-_TOO_LARGE = "give a smaller image, or construct FusionImageProcessor with a larger max_pixels"
+_TOO_LARGE = "give a smaller image, or in Python a FusionImageProcessor with larger max_pixels"
 _HEAD = 512  # bytes that identify the format
 _PNM_START = re.compile(rb"P[2356][\s#]")
 _PNM_HEADER = re.compile(rb"P([2356])" + rb"(?:\s|#[^\n]*\n)+(\d{1,9})" * 3 + rb"\s")
@@ -209,7 +209,7 @@ def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
     if pixels == 0:
         raise ValueError(f"{name} is empty ({shown}): give an image of at least 1 x 1 pixel")
     if pixels > max_pixels:
-        raise ValueError(f"{name} is {shown}, {pixels} pixels, more than max_pixels={max_pixels}: {_TOO_LARGE}")
+        raise ValueError(f"{name} is {shown}, {pixels} pixels, more than the limit of {max_pixels}: {_TOO_LARGE}")
 
 
 def _pillow(stream: BinaryIO, name: str, start: bytes, max_pixels: int) -> Image.Image:
@@ -227,7 +227,7 @@ def _pillow(stream: BinaryIO, name: str, start: bytes, max_pixels: int) -> Image
             image.info["exif"] = b"Exif\0\0" + block
         return image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{name} has more pixels than max_pixels={max_pixels}: {_TOO_LARGE}") from error
+        raise ValueError(f"{name} has more pixels than the limit of {max_pixels}: {_TOO_LARGE}") from error
     except UnidentifiedImageError as error:
         for magic, advice in _KNOWN_OTHERS:
             if re.match(magic, start, re.DOTALL):

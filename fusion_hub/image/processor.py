@@ -342,7 +342,8 @@ class FusionImageProcessor(ConfigMixin):
             if image.ndim == 3 and image.shape[0] not in (1, 3, 4):
                 raise ValueError(
                     f"{name} is a tensor of shape {tuple(image.shape)}: it must be (H, W) or (C, H, W) with 1, 3 or 4 "
-                    "channels; of (H, W, C) give permute(2, 0, 1)"
+                    "channels; of gray frames (N, H, W) give a list, or tensor[:, None] of shape (N, 1, H, W), of "
+                    "(H, W, C) permute(2, 0, 1)"
                 )
             image = image.float() if image.dtype is torch.bfloat16 else image
             array = (image.permute(1, 2, 0) if image.ndim == 3 else image).numpy()
@@ -362,7 +363,7 @@ def from_array(array: np.ndarray, name: str) -> Picture:
     if array.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise ValueError(
             f"{name} has the shape {array.shape}: an array must be (H, W) or (H, W, C) with 1, 3 or 4 channels; of "
-            "(C, H, W) give transpose(1, 2, 0), give several images as a list"
+            "gray frames (N, H, W) give a list, or array[..., None], (N, H, W, 1); of (C, H, W) transpose(1, 2, 0)"
         )
     kind = array.dtype.kind
     if kind not in "buif":

@@ -7,9 +7,10 @@ and a street, at night too, at most 30 % in one of them.
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 Subject = Literal["medical", "street"]
 
@@ -28,7 +29,7 @@ class Finding(NamedTuple):
 
 
 def find_subject(
-    names: Sequence[str | None], visible: np.ndarray, infrared: np.ndarray, colored: bool
+    names: Sequence[str | None], visible: "np.ndarray", infrared: "np.ndarray", colored: bool
 ) -> Finding | None:
     """What a pair shows; None where neither names nor pixels tell.
 
@@ -64,9 +65,9 @@ def _words(name: str | None) -> set[str]:
     return found
 
 
-def _black_share(plane: np.ndarray) -> float:
+def _black_share(plane: "np.ndarray") -> float:
     """Share of black pixels in the frame, a thirty-second of the smaller side wide."""
     width = max(1, min(plane.shape) // 32)
     black = plane <= _BLACK
     parts = (black[:width], black[-width:], black[width:-width, :width], black[width:-width, -width:])
-    return float(np.concatenate([part.ravel() for part in parts]).mean())
+    return float(sum(part.sum() for part in parts) / sum(part.size for part in parts))

@@ -41,7 +41,7 @@ class DiffFuseNetPipeline(FusionPipeline):
 
     def check_steps(self, num_inference_steps: Any) -> None:
         last = max(self.model.config.inference_timestep, 1)
-        self._check_steps(num_inference_steps, last, "the inference_timestep of the model, or None for 1")
+        self._check_steps(num_inference_steps, last, "the inference_timestep of the model")
 
     def count_steps(self, num_inference_steps: Steps) -> int:
         return cast(int, num_inference_steps or 1) if self.model.config.use_d2fe else 1

@@ -218,5 +218,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise OSError(f"{path} cannot be read ({error.strerror}): it must be a file that you may read") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__} instead of an object: restore the saved file")
+        raise ValueError(f"{path} holds no JSON object: restore the saved file")
     return content

@@ -372,7 +372,7 @@ class FusionPipeline(PortablePipeline):
             raise ValueError(f"noise_strength={noise_strength!r} must be from 0 (deterministic) to 1")
         if noise_strength > 0 and not self.uses_noise:
             raise ValueError(
-                f"noise_strength={noise_strength!r} was given, but {type(self).__name__} draws no noise: leave it at 0"
+                f"noise_strength={noise_strength!r} was given, but this model draws no noise: leave it at 0"
             )
         several = isinstance(generator, list | tuple)
         generators: Sequence[Any] = generator if several else [generator]  # type: ignore[assignment]
@@ -395,8 +395,7 @@ class FusionPipeline(PortablePipeline):
             least = max(least, 2 * self.automatic_overlap(least) + grid)
         if tile is not None and (not is_whole_number(tile) or (tile != 0 and tile < least)):
             raise ValueError(
-                f"tile={tile!r} must be a whole number of at least {least} pixels for this model, 0 for no tiles, "
-                "or None for automatic"
+                f"tile={tile!r} must be a whole number of at least {least} pixels for this model, or 0 for no tiles"
             )
         side = tile // grid * grid if tile else self._automatic_tile()
         if tile_overlap is not None and (not is_whole_number(tile_overlap) or not 0 <= tile_overlap < side // 2):

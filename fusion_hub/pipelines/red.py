@@ -64,7 +64,7 @@ class REDPipeline(FusionPipeline):
     def check_steps(self, num_inference_steps: Any) -> None:
         if num_inference_steps != "auto":
             last = self.model.config.num_steps
-            meaning = f"the num_steps that the model was trained with, 'auto', or None for {last}"
+            meaning = "the num_steps that the model was trained with, or 'auto'"
             self._check_steps(num_inference_steps, last, meaning)
 
     def count_steps(self, num_inference_steps: Steps) -> int:

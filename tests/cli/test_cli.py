@@ -105,7 +105,7 @@ def test_refusals_load_no_heavy_library(pairs: Path, tmp_path: Path, model: str)
     assert run("fuse", pairs, "-o", out, "-m", model).exit_code == 0
     commands = {
         f"{pairs} -o {out} -m {model}": "0 fused, 5 already there",
-        f"{pairs} -o {out} -m {model} --seed 3": "holds pictures made with seed 0",
+        f"{pairs} -o {out} -m {model} --seed 3": "holds pictures made with --seed 0",
         f"{pairs} -o {out} -m nowhere": "no pipeline named 'nowhere'",
         f"{pairs} -o {out} -m {pairs}": "model_index.json is missing",
         f"{pairs}/nowhere -o {out} -m {model}": "no data set named",
@@ -303,20 +303,20 @@ def test_a_folder_holds_no_mixture(pairs: Path, tmp_path: Path, model: str) -> N
     arguments = ("fuse", pairs, "--output", tmp_path / "out", "--model", model)
     run(*arguments, "--limit", 1)
     changes = {
-        "rescale none; it is now minmax": ("--rescale", "minmax"),
-        r"infrared_range null; it is now \[0.0, 99.0\]": ("--infrared-range", "0,99"),
-        "visible_range null; it is now minmax": ("--visible-range", "minmax"),
-        "dtype float32; it is now bfloat16": ("--dtype", "bfloat16"),
-        "seed 0; it is now 3": ("--seed", 3),
-        "colors fused; it is now overlay": ("--colors", "overlay"),
-        "tile null; it is now 256": ("--tile", 256),
-        "model .*; it is now .*": ("--model", changed),
+        "--rescale none; it is now minmax": ("--rescale", "minmax"),
+        r"--infrared-range by default; it is now \[0.0, 99.0\]": ("--infrared-range", "0,99"),
+        "--visible-range by default; it is now minmax": ("--visible-range", "minmax"),
+        "--dtype float32; it is now bfloat16": ("--dtype", "bfloat16"),
+        "--seed 0; it is now 3": ("--seed", 3),
+        "--colors fused; it is now overlay": ("--colors", "overlay"),
+        "--tile by default; it is now 256": ("--tile", 256),
+        "--model .*; it is now .*": ("--model", changed),
     }
     for message, change in changes.items():
         result = run(*arguments, *change)
         assert result.exit_code == 2 and stems(tmp_path / "out") == ["a"]
         assert re.search(rf"holds pictures made with {message}: give another folder.*--overwrite", result.stderr)
-    assert run(*arguments, "--overwrite", *changes["seed 0; it is now 3"]).exit_code == 0
+    assert run(*arguments, "--overwrite", *changes["--seed 0; it is now 3"]).exit_code == 0
 
 
 def test_an_overlay_keeps_the_colors_of_a_scan(tmp_path: Path, model: str) -> None:
@@ -484,8 +484,8 @@ def test_real_pairs(data_root: Path, tmp_path: Path, model: str) -> None:
         ("{set} -o {set}/vis/a.jpg", 2, "is a file: give a folder"),
         ("{set} -o {set}/vis", 2, "holds the inputs"),
         ("{set}/vis {set}/ir --streaming -o out", 2, "--streaming is for a Hub dataset"),
-        ("{set} -o out --tile 3", 2, "--tile 3 must be"),
-        ("{set} -o out --num-inference-steps 500", 2, "--num-inference-steps 500 must be"),
+        ("{set} -o out --tile 3", 2, "pixels for this model, or 0 for no tiles"),
+        ("{set} -o out --num-inference-steps 500", 2, "from 1 to 20, the inference_timestep of the model"),
         ("{set} -o out --infrared-range 9,2", 2, "two rising numbers LOW,HIGH"),
         ("{set} -o out --infrared-range hot", 2, "two rising numbers LOW,HIGH"),
         ("{set} -o out --device warp", 2, "--device warp cannot be used here"),
@@ -507,6 +507,7 @@ def test_mistakes_give_one_line(
     result = CliRunner().invoke(cli.app, ["fuse", *words, *extra, *([] if "--dtype" in words else ["--dtype=float32"])])
     assert result.exit_code == code, result.output
     assert message in result.stderr and "Traceback" not in result.stderr
+    assert not re.search(r"\bNone\b|\btuple\b|\w=|\w+Error\b", result.stderr), "words of Python"
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
@@ -524,6 +525,17 @@ def test_dtype_auto_is_the_same_on_every_machine(model: str, monkeypatch: pytest
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
         assert common.load_pipeline(model, torch.device("cpu"), "auto").dtype is torch.float32
     assert common.load_pipeline(model, torch.device("cpu"), "bfloat16").dtype is torch.bfloat16
+
+
+def test_messages_name_options_as_they_are_typed() -> None:
+    for text, shown in {
+        "tile=3 must be": "--tile 3 must be",
+        "choose one with split=": "choose one with --split",
+        "give infrared_range=(low, high)": "give --infrared-range LOW,HIGH",
+        "--infrared-range 5: give": "--infrared-range 5: give",
+        "the file tiles=3.png": "the file tiles=3.png",
+    }.items():
+        assert common.with_option_names(text) == shown
 
 
 def test_two_processes_share_a_folder(pairs: Path, tmp_path: Path, model: str) -> None:
@@ -566,7 +578,7 @@ def test_a_mistake_of_one_process_stops_all_and_is_printed_once(
     with pytest.raises(common.CommandError, match="no pipeline named 'nowhere'") as error:
         common.fail_together(lambda: "fine here")
     for rank in ("0", "1"):
-        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
         with pytest.raises(typer.Exit) as end, common.exit_codes("unused"):
             raise error.value
         assert end.value.exit_code == 1

@@ -246,7 +246,7 @@ def test_json_lines_and_arrays(tmp_path: Path, content: bytes, rows: int) -> Non
     ("name", "content", "message"),
     [
         ("metadata.jsonl", b'{"a": 1}\n{"a": \n', "line 2 is not JSON: write one JSON object in each line"),
-        ("metadata.jsonl", b"[1, 2]", "entry 1 is a int: write a JSON object"),
+        ("metadata.jsonl", b"[1, 2]", "entry 1 is no JSON object: write one"),
         ("metadata.jsonl", b'["a"', "line 1 is not a JSON array"),
         ("metadata.jsonl", b"[" * 100000, "is not a JSON array"),
         ("metadata.csv", b"\xff\xfe\x00", "is damaged text: save it again as UTF-8"),

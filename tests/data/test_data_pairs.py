@@ -334,7 +334,7 @@ def test_overlap_between_splits(tmp_path: Path) -> None:
 def test_error_names_what_was_seen_and_what_is_understood(tmp_path: Path) -> None:
     save(tmp_path / "vis" / "a.png", 0)
     (tmp_path / "warm").mkdir()
-    with pytest.raises(ValueError, match=r"no infrared folder\. Seen: vis, warm\..*thermal.*tuple"):
+    with pytest.raises(ValueError, match=r"no infrared folder\. Seen: vis, warm\..*thermal.*give the two folders"):
         PairedDataset.open(tmp_path)
     save(tmp_path / "rgb" / "a.png", 0)
     save(tmp_path / "ir" / "a.png", 0)

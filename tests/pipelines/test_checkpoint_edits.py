@@ -191,7 +191,7 @@ DAMAGED = "OSError: .* damaged or incomplete .* again"
 STRUCTURE: dict[str, tuple[Edit, str]] = {
     "no index": (remove(INDEX), "OSError: .*model_index.json is missing"),
     "index not JSON": (cut(INDEX, 20), "OSError: .*model_index.json is not valid JSON"),
-    "index a list": (write(INDEX, "[]"), "ValueError: .*holds a list"),
+    "index a list": (write(INDEX, "[]"), "ValueError: .*holds no JSON object"),
     "no config": (remove(CONFIG), "OSError: .*config.json is missing"),
     "config not JSON": (cut(CONFIG, 20), "OSError: .*config.json is not valid JSON"),
     "config of another size": (
