@@ -8,7 +8,7 @@ libraries are loaded on first use, so that `--help` answers at once.
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from fusion_hub import __version__
 from fusion_hub.cli import demo, downstream, evaluate, export_yolo, fuse, leaderboard, models, publish, sample, train
@@ -40,20 +40,29 @@ _KINDS |= dict.fromkeys(("int", "float", "int range", "float range"), "NUMBER")
 _KINDS |= {f"list[{name}]": f"{kind} ..." for name, kind in _KINDS.items()}
 
 
-class _Command(TyperCommand):
-    """A command whose help names kinds of values in words, where Typer prints Python's types."""
+def _in_words(parameters: list[Any], context: Any) -> list[Any]:
+    """Parameters whose help names kinds of values in words, where Typer prints Python's types."""
+    for parameter in parameters:
+        kind = parameter.display_type(context).strip("<>")
+        kind = _KINDS.get(kind, kind)
+        parameter.display_type = lambda _, kind=kind: kind
+    return parameters
 
+
+class _Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
-        parameters: list[Any] = super().get_params(ctx)
-        for parameter in parameters:
-            kind = parameter.display_type(ctx).strip("<>")
-            kind = _KINDS.get(kind, kind)
-            parameter.display_type = lambda _, kind=kind: kind
-        return parameters
+        return _in_words(super().get_params(ctx), ctx)
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _in_words(super().get_params(ctx), ctx)
 
 
 for command in app.registered_commands:
     command.cls = _Command
+for group in (app.info, *app.registered_groups):
+    group.cls = _Group
 
 
 def main() -> None:

@@ -245,6 +245,8 @@ def _as_pairs(result: Pairing, findings: Findings) -> list[Pair]:
 
 def _pair_metadata(file: Path) -> Found:
     rows = read_rows(file)
+    if not rows:
+        raise ValueError(f"{file} has no rows: list the pairs in it, or remove it so that the folders are read")
     columns = list(dict.fromkeys(key for row in rows for key in row if key is not None))
     visible, infrared = choose_names(columns, str(file), "column")
     name = find_name_column(columns)

@@ -149,6 +149,14 @@ def test_images_too_small_for_the_guards_are_measured_without_them(tmp_path: Pat
     assert run("leaderboard", tmp_path / "out", "-o", tmp_path / "board", "--rank-metrics", "EN,SF").exit_code == 0
 
 
+@pytest.mark.parametrize("text", ["", "visible_file_name,infrared_file_name\n"])
+def test_a_table_without_rows_is_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "metadata.csv").write_text(text)
+    result = run("evaluate", "-m", "maximum", "--data", tmp_path)
+    assert result.exit_code == 1 and result.output.count("\n") == 1
+    assert "metadata.csv has no rows: list the pairs in it" in result.output
+
+
 def test_failures_of_all_methods_are_one_line_and_many_are_cut() -> None:
     failures = [Failure(method, "set", str(pair), "bad") for pair in range(30) for method in ("a", "b")]
     lines = failure_lines([Failure("a", "set", "x", "other"), *failures])
