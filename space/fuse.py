@@ -22,6 +22,7 @@ from uploads import MAX_PIXELS, Refusal, error_messages, open_upload, sentence
 from fusion_hub import FusionPipeline, InputWarning, PretrainedInfo, list_models
 from fusion_hub.data.layouts import safe_name
 from fusion_hub.image import ColorScale, luminance, overlay, with_legend
+from fusion_hub.image.colors import scan_values
 from fusion_hub.image.io import read_picture, save_image
 from fusion_hub.image.luminance import ValueRange, quantize
 
@@ -43,7 +44,7 @@ class Fusion(NamedTuple):
     fused: Image.Image
     seconds: float  # from the decoded pair to the fused image
     sources: tuple[np.ndarray, np.ndarray]  # luminance as the network got it, visible first, each (H, W) uint8
-    pixels: np.ndarray  # the visible image as it was read, (H, W) or (H, W, 3)
+    scan: np.ndarray | None  # of a medical pair, for the overlay
     notes: tuple[str, ...]  # warnings about the pair, one sentence each
 
 
@@ -148,9 +149,10 @@ def fuse_pair(
         # The visible image as it was read: upright, of a plain mode.
         shown: Any = pipeline.image_processor.postprocess(visible_plane, contexts)[0]
     planes = quantize(visible_plane[0, 0].numpy()), quantize(infrared_plane[0, 0].numpy())
+    scan = scan_values(visible_plane[0, 0].numpy(), contexts[0]) if model == MEDICAL else None
     image, notes = output.images[0], tuple(sentence(note) for note in contexts[0].notes)
     previews = preview(shown), preview(Image.fromarray(planes[1])), preview(image)
-    return Fusion(image, *previews, seconds, planes, first.pixels, notes), output.intermediates
+    return Fusion(image, *previews, seconds, planes, scan, notes), output.intermediates
 
 
 def parse_steps(model: str, steps: str) -> int | Literal["auto"] | None:
@@ -259,7 +261,8 @@ def fuse_into(
 
 def lay_over(fusion: Fusion) -> Fusion:
     """The scan over the MRI in place of the fused image, and every picture with a strip for the legend."""
-    image, scale = overlay(fusion.pixels, fusion.sources[1])
+    assert fusion.scan is not None
+    image, scale = overlay(fusion.scan, fusion.sources[1])
     own = scale if scale.limits is None else None  # a gray scan is not shown in the colors of the legend
 
     def wider(picture: Image.Image, legend: ColorScale | None) -> Image.Image:

@@ -15,7 +15,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 from fusion_hub.image.luminance import luma, quantize
-from fusion_hub.image.processor import FusionImageProcessor, ImageInput
+from fusion_hub.image.processor import FusionImageProcessor, ImageInput, PairContext
 
 # Dark to bright, evenly in lightness; and a dark center between two hues, so that zero is dark.
 HEAT = ((4, 5, 18), (48, 18, 84), (110, 32, 108), (172, 52, 92), (222, 88, 64), (248, 146, 58), (250, 208, 120))
@@ -65,14 +65,15 @@ def overlay(scan: np.ndarray, anatomy: np.ndarray) -> tuple[np.ndarray, ColorSca
     in the rainbow scale of many PET scanners yellow is brighter than red, which means more.
 
     Args:
-        scan: `(H, W)` or `(H, W, 1)` of any number type, or `(H, W, 3)` uint8 or uint16.
+        scan: `(H, W)` or `(H, W, 1)` of any number type, NaN where there is no data; or `(H, W, 3)` uint8, uint16, or
+            float in [0, 1].
         anatomy: `(H, W)` or `(H, W, 3)` uint8, uint16, or float in [0, 1].
 
     Returns:
         `(H, W, 3)` uint8, and the scale of its colors.
 
     Raises:
-        ValueError: the sizes differ.
+        ValueError: the sizes differ, or the scan has a wrong number of channels.
 
     Examples:
         >>> pet, mri = np.array([[0, 100, 200]], np.uint8), np.full((1, 3), 90, np.uint8)
@@ -83,6 +84,8 @@ def overlay(scan: np.ndarray, anatomy: np.ndarray) -> tuple[np.ndarray, ColorSca
     if scan.shape[:2] != anatomy.shape[:2]:
         sizes = " and ".join(f"{one.shape[1]}x{one.shape[0]}" for one in (scan, anatomy))
         raise ValueError(f"scan and anatomy are {sizes} pixels: give two images of one size")
+    if scan.ndim not in (2, 3) or scan.shape[2:] not in ((), (1,), (3,)):
+        raise ValueError(f"scan has the shape {scan.shape}: give (H, W), (H, W, 1) or (H, W, 3)")
     if scan.ndim == 2 or scan.shape[2] == 1 or (np.ptp(scan, axis=2) == 0).all():
         scale, places = _gray_scale(scan.reshape(*scan.shape[:2], -1)[..., 0])
         colors = scale.at(places)
@@ -102,17 +105,23 @@ def overlay_pair(scan: ImageInput, anatomy: ImageInput) -> Image.Image:
         ValueError, TypeError: as [`FusionImageProcessor.preprocess`].
     """
     luminance, gray, (context,) = FusionImageProcessor().preprocess(scan, anatomy)
-    low, high = context.limits
-    values = low + luminance[0, 0].numpy() * (high - low) if context.rgb is None else context.rgb
+    values = scan_values(luminance[0, 0].numpy(), context)
     return Image.fromarray(with_legend(*overlay(values, gray[0, 0].numpy())))
+
+
+def scan_values(luminance: np.ndarray, context: PairContext) -> np.ndarray:
+    """The scan for [`overlay`] from what [`FusionImageProcessor.preprocess`] gives: its colors, else its values."""
+    low, high = context.limits
+    return low + luminance * (high - low) if context.rgb is None else context.rgb
 
 
 def _gray_scale(values: np.ndarray) -> tuple[ColorScale, np.ndarray]:
     """The colors of [`HEAT`] from the smallest to the largest value, reversed over a bright background; the places."""
-    low, high = float(values.min()), float(values.max())
-    if np.median(_border(values[..., None])) > (low + high) / 2:
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    if np.nanmedian(_border(values[..., None])) > (low + high) / 2:
         low, high = high, low
-    places = (values.astype(np.float64) - low) / ((high - low) or 1.0)
+    places = np.nan_to_num((values.astype(np.float64) - low) / ((high - low) or 1.0), nan=0, posinf=1, neginf=0)
     return ColorScale(np.array(HEAT, np.uint8), np.linspace(0, 1, len(HEAT)), (low, high)), places
 
 

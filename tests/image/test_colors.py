@@ -117,6 +117,12 @@ def test_nothing_breaks_on_flat_noisy_and_tiny_scans() -> None:
         assert image.shape == (*scan.shape[:2], 3) and image.dtype == np.uint8
         assert with_legend(image, scale).shape[0] == len(image)
     assert (overlay(np.zeros((64, 64)), np.full((64, 64), 99, np.uint8))[0] == 99).all()
+    holes = uptake()
+    holes[:5], holes[50, 60] = np.nan, np.inf
+    image, scale = overlay(holes, anatomy())
+    assert scale.limits == (0, 1) and (image[:5, :, 0] == anatomy()[:5]).all() and tuple(image[50, 60]) == HEAT[-1]
+    with pytest.raises(ValueError, match=r"scan has the shape \(64, 64, 4\)"):
+        overlay(np.zeros((64, 64, 4)), np.zeros((64, 64)))
     with pytest.raises(ValueError, match="64x64 and 32x64 pixels: give two images of one size"):
         overlay(noise, noise[:, :32, 0])
 
