@@ -217,9 +217,13 @@ def fuse(
             if any(gather(to_do)):
                 pipeline = fail_together(lambda: load_pipeline(checkpoint, choose_device(device, state), dtype))
                 fail_together(lambda: _check_options(pipeline, options, batch_size))
-                shown = state.is_main_process  # a bar for tiles and steps, if they take longer than a second
+                shown = state.is_main_process  # in a folder, a second bar for pairs that take longer than a second
                 pipeline.set_progress_bar_config(
-                    disable=None if shown else True, desc="tiles and steps", leave=False, delay=1, dynamic_ncols=True
+                    disable=None if shown else True,
+                    desc="tiles and steps",
+                    leave=False,
+                    delay=0 if single else 1,
+                    dynamic_ncols=True,
                 )
             if record is not None:
                 fail_together(lambda: _open_record(record, bool(overwrite), state))
