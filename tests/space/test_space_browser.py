@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 from space_load import Page as Server
 
 from fusion_hub.data import generate_scene
+from fusion_hub.image import overlay_pair
 from tests.support.browser import chromium
 
 TABS = {
@@ -428,6 +429,13 @@ def test_a_head_is_fused_for_research_only(page: Page, tmp_path: Path) -> None:
     assert "Edges, PET" in captions(page, "how_gallery")[0]
     open_tab(page, "detect")
     expect(page.locator("#tab_detect")).not_to_contain_text("pet.png")  # of streets
+
+    open_tab(page, "medical")
+    page.locator("#medical_colors").get_by_label("Overlay").check()
+    fuse(page, "#medical_fuse", "medical_slider")
+    np.testing.assert_array_equal(download(page, tmp_path, "medical_download"), overlay_pair(*pair))
+    assert captions(page, "medical_gallery")[-1] == "Overlay"
+    page.locator("#medical_colors").get_by_label("Fused").check()
 
 
 def test_a_batch_comes_back_as_a_zip_file(page: Page, tmp_path: Path) -> None:
