@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fusion_hub.files import write_aside
 from fusion_hub.hub.cards import render_model_card, render_predictor_card, validate_card
-from fusion_hub.pipelines.checkpoints import DETECTORS, PRETRAINED, SEGMENTERS, PretrainedInfo
+from fusion_hub.pipelines.checkpoints import DETECTORS, PRETRAINED, SEGMENTERS, DetectorInfo, SegmenterInfo
 
 HERE = Path(__file__).parent
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None, output: Path = HERE) -> int:
     for name in names:
         folder = bundled[name].folder
         info = bundled[name]
-        if not isinstance(info, PretrainedInfo):
+        if isinstance(info, SegmenterInfo | DetectorInfo):
             text = render_predictor_card(info)
             problems = validate_card(text, folder, "segmenter" if name in SEGMENTERS else "detector")
         else:

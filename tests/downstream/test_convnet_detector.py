@@ -180,9 +180,17 @@ def test_the_onnx_file_gives_the_boxes_of_the_network(tmp_path: Path) -> None:
 # --- the weights in the package --------------------------------------------------------------------------------------
 
 
-def test_the_bundled_detector_loads_by_its_name() -> None:
+def test_the_bundled_detector_finds_people_and_cars_of_synthetic_scenes() -> None:
     detector = load_detector("detector-nano-msrs")
     assert isinstance(detector, OnnxDetector) and list(detector.names.values()) == ["person", "bicycle", "car"]
+    for kind, band, label in (("day_road", "visible", "car"), ("night_street", "infrared", "person")):
+        scene = generate_scene(0, kind=kind)  # type: ignore[arg-type]
+        picture = getattr(scene, band)
+        found = detector.detect(picture, threshold=0.3)
+        own = found.boxes[[detector.names[int(i)] == label for i in found.class_ids]]
+        drawn = np.array([box[1:] for box in scene.boxes if box.label == label])
+        large = drawn[(drawn[:, 2:] - drawn[:, :2]).prod(1) > 1500]
+        assert len(large) and (iou(large, own).max(1) > 0.5).mean() >= 0.5, (kind, band)
 
 
 def test_its_configuration_keeps_test_and_reserved_pairs_out() -> None:
