@@ -31,6 +31,7 @@ from fusion_hub.downstream.image_training import ImageCrops, ImageTask, ImageTra
 from fusion_hub.downstream.options import ARCHITECTURES, CONVNET, DetectorConfig
 from fusion_hub.downstream.protocols import Detections, Detector
 from fusion_hub.downstream.scores import WORKING_SCORE, DetectionResult, evaluate_detector
+from fusion_hub.downstream.weights import require
 from fusion_hub.downstream.yolo import LETTERBOX_GRAY
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import ConfigError, TrainingConfig
@@ -274,6 +275,12 @@ class DetectorTask(ImageTask):
                 raise ConfigError(f"{name} must be a multiple of 32 for a detector, got {getattr(training, name)}")
         self.test_sources = config.test_sources
         self.convnet = config.architecture == CONVNET
+        scored = ["pycocotools"] if config.test_sources or training.validation_sources else []
+        for package in [*scored, *(["onnx", "onnxruntime"] if self.convnet else [])]:
+            try:
+                require(package, "the training of this detector")  # now, not at its end
+            except ImportError as error:
+                raise ConfigError(str(error)) from error
         if not self.convnet:
             self.settings = {"num_queries": config.queries, "num_denoising": config.denoising_queries}
         self.facts, self.result_facts = {"annotations": config.annotations}, {"steps": training.max_steps}

@@ -1,5 +1,6 @@
 """The small detector: samples, assignment, loss, its ONNX file, and the weights in the package."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from fusion_hub.downstream.detectors import OnnxDetector
 from fusion_hub.downstream.image_training import Augmentation
 from fusion_hub.downstream.train_detector import NO_OBJECT, BoxedPicture, DetectorConfig, DetectorTask, LetterboxCrops
 from fusion_hub.downstream.yolo import LETTERBOX_GRAY, grid, letterbox
-from fusion_hub.training import TrainingConfig, parse_config
+from fusion_hub.training import ConfigError, Source, TrainingConfig, parse_config
 from tests.support.downstream_runs import detector_config, run_config
 from tests.support.training_runs import TRAIN, accelerate_on_cpu, assert_resumes  # noqa: F401  # a fixture
 
@@ -153,6 +154,16 @@ def test_a_stopped_run_resumes_exactly(tmp_path: Path, drawn: Path) -> None:
     }
     detector = load_detector(tmp_path / "failed" / "pipeline")
     assert isinstance(detector, OnnxDetector) and list(detector.names.values()) == ["person", "car"]
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "pycocotools"])
+def test_a_missing_package_is_named_before_the_training(
+    tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    config = run_config(tmp_path, drawn, validation_sources=[Source(str(drawn))])
+    with pytest.raises(ConfigError, match=rf"needs {package}, .* pip install \"fusion-hub\[downstream\]\""):
+        DetectorTask(config, detector_config(tmp_path, architecture="convnet"))
 
 
 # --- the ONNX file ---------------------------------------------------------------------------------------------------
