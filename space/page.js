@@ -73,6 +73,7 @@
     const files = (event.dataTransfer ?? event.target).files;
     const block = files?.length && INPUTS.map((id) => document.getElementById(id)).find((box) => box?.contains(event.target));
     if (!block) return;
+    window.chosenFile = files[0];
     document.getElementById(block.id.replace(/visible|infrared/, "chosen")).click();
     if ([...files].every((file) => file.type.startsWith("image/"))) return;
     if (event.type === "change") {

@@ -18,7 +18,7 @@ from fuse import MEDICAL, RED_MAX_PIXELS, Shown, fuse, fuse_and_show, has_steps,
 from network import fetch_bounded
 from storage import LIFETIME
 from tabs import GPU, PRIVATE, QUIET, advanced, model_choice, pictures, refusal
-from uploads import FORMATS, MAX_PIXELS, Refusal, error_messages, open_upload
+from uploads import FORMATS, MAX_BYTES, MAX_PIXELS, Refusal, error_messages, open_upload
 
 from fusion_hub.data import SamplePair
 
@@ -26,15 +26,20 @@ COLORS = [("Fused by the network", "fused"), ("Overlay with a scale", "overlay")
 STREET_NAMES, MEDICAL_NAMES = ("Visible", "Infrared"), ("CT, PET, SPECT", "MRI")
 NOW: dict[str, Any] = {"queue": False, **QUIET}  # for what takes no time
 # These run in the browser, at once: no answer of the server can come late and replace what a visitor chose meanwhile.
-FORGET = f"""(...boxes) => [
-    ...boxes.map((file) => (file?.path?.includes("{FOLDER}") ? null : file)), null, "", null, [], "",
-]"""
+FORGET = """(...boxes) => {
+    window.lastChoice = Date.now();
+    const message = window.chosenFile?.size > MOST ? LARGE : "";
+    window.chosenFile = null;
+    return [...boxes.map((file) => (file?.path?.includes("FOLDER") ? null : file)), null, "", null, [], message];
+}""".replace("FOLDER", FOLDER).replace("MOST", str(MAX_BYTES))
 FILL = """(...boxes) => {
     const [root, prefix] = [window.gradio_config.root, window.gradio_config.api_prefix];
     const file = ([path, name]) =>
         ({ path, url: `${root}${prefix}/file=${path}`, orig_name: name, meta: { _type: "gradio.FileData" } });
     return boxes.some(Boolean) ? boxes : [...FILES.map(file), ...MODEL];
 }"""
+# A fusion that a choice of another file has stopped also counts as failed.
+FAILED = """(...outcome) => (Date.now() - (window.lastChoice ?? 0) < 3000 ? outcome : [null, "", null, [], BUSY])"""
 REMOVE = """(message, file) => (message.includes("class=") ? null : file)"""
 
 
@@ -106,9 +111,8 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
             return refused(error)
         return present(result, pictures, f"{introduce(example)} {text}" if example else text, shown)
 
-    def busy() -> list[Any]:
-        return refused(Refusal("The server did not answer", "It may be busy: try again in a minute."))
-
+    busy = refusal(Refusal("The server did not answer", "It may be busy: try again in a minute."))
+    failed: dict[str, Any] = {"js": FAILED.replace("BUSY", json.dumps(busy)), **QUIET}
     look = {"show_progress_on": slider, **GPU, **PRIVATE}
     filled = [
         click(None, None, inputs[: 2 if medical else 3], js=fill_script(row, not medical), **QUIET)
@@ -116,7 +120,8 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
     ]
     fusions = [start(fuse_here, inputs, outcome, **look) for start in (button.click, *(event.then for event in filled))]
     for event in fusions:
-        event.failure(busy, None, outcome, **NOW)
+        event.failure(None, outcome[:-1], outcome[:-1], **failed)
+        event.failure(lambda: None, None, shown, **NOW)
 
     opened = []
     if rows:
@@ -138,7 +143,9 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
 
     # Before and after the upload of an own file, which may fail.
     begun = [chosen.click, visible.upload, infrared.upload]
-    gr.on(begun, None, boxes, [*boxes, *outcome[:-1]], js=FORGET, **QUIET)
+    large = f"A file may have at most {MAX_BYTES >> 20} MiB: save it with fewer bits, or use the Python package."
+    script = FORGET.replace("LARGE", json.dumps(refusal(Refusal("File too large", large))))
+    gr.on(begun, None, boxes, [*boxes, *outcome[:-1]], js=script, **QUIET)
     forgotten = gr.on(begun, lambda: None, None, shown, cancels=[*fusions, *opened], **NOW)
     for box, what in zip(boxes, ("visible", "infrared"), strict=True):
 
@@ -187,7 +194,7 @@ def example_buttons(rows: Sequence[SamplePair]) -> list[Callable[..., Any]]:
 
     Not `gr.Examples`: it makes the inputs anew for each visitor, and those open uploads before our functions do.
     """
-    gr.Markdown("**Examples**, drawn by this project: click one to fuse it", elem_classes="hint")
+    gr.Markdown("**Examples** drawn by this project: click to fuse", elem_classes="hint")
     with gr.Row(elem_classes="examples"):
         texts = [(f"{row.label}\n{row.description}", str(thumbnail(row))) for row in rows]
         return [gr.Button(text, icon=icon, size="sm", elem_classes="example").click for text, icon in texts]

@@ -25,7 +25,7 @@ TABS = {
     "how": "How it works",
     "batch": "Batch",
 }
-PATIENCE = 20_000  # milliseconds; a loaded machine is slow
+PATIENCE = 60_000  # milliseconds; a loaded machine is slow
 LOCAL_SCHEMES = ("blob", "data", "about")  # of addresses that send no request
 PALE = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
 # Whether an element has at least `count` pictures, all of them decoded.
@@ -71,8 +71,7 @@ class Visit:
     def __enter__(self) -> "Visit":
         self.page.goto(self.server.url)
         expect(self.page.locator("#fuse")).to_be_visible()
-        for place in ("visible", "infrared"):  # filled by the server once the page is there
-            expect(self.page.locator(f"#{place} img")).to_have_count(1)
+        wait_until_drawn(self.page.locator("#slider"), 2)  # the first example
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -311,6 +310,49 @@ def test_an_own_picture_is_never_fused_with_an_example(page: Page, small_pair: t
     assert shown_parts(page)[:2] == [0, 1]
     put(page, "visible", visible)
     assert shown_parts(page) == [1, 0, 0, 0]
+
+
+def test_a_file_that_is_too_large_takes_the_example_away(page: Page, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(33 << 20))
+    fuse(page, EXAMPLE)
+    empty(page, "visible").locator("input[type=file]").first.set_input_files(large)
+    expect(page.locator("#message [role=alert]")).to_contain_text("File too large A file may have at most 32 MiB")
+    assert shown_parts(page) == [0, 0, 0, 0]
+    page.get_by_test_id("toast-body").get_by_label("Close").click()  # Gradio's own words
+
+
+# Puts a small picture into the clipboard.
+COPY = """async () => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 80, height: 60 });
+    canvas.getContext("2d").fillRect(0, 0, 40, 40);
+    const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
+    await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+}"""
+
+
+def test_a_pasted_picture_takes_the_example_away(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    fuse(page, EXAMPLE)
+    page.evaluate(COPY)
+    page.locator("#infrared").get_by_label("Paste from clipboard").click()
+    expect(page.locator("#visible img")).to_have_count(0)
+    expect(page.locator("#infrared img")).to_have_js_property("naturalWidth", 80)
+    assert shown_parts(page) == [0, 1, 0, 0]
+    page.locator("#infrared").get_by_label("Upload file").click()  # from now on, for the next test
+
+
+def test_a_choice_stops_the_fusion_of_the_pair_before(page: Page, small_pair: tuple[Path, Path]) -> None:
+    fuse(page, EXAMPLE)  # 640 x 480
+    page.locator("#model").get_by_label("red-small-msrs").check()
+    page.locator("#fuse").click()
+    expect(page.locator("#slider")).to_contain_text(re.compile("[01]/2 steps"))
+    put(page, "visible", small_pair[0])
+    page.locator("#model").get_by_label("difffusenet-msrs").check()
+    put(page, "infrared", small_pair[1])
+    fuse(page)  # as soon as the network is free
+    expect(page.locator("#time")).to_contain_text("160 x 128 pixels fused in")
+    assert not page.locator("#message [role=alert]").count()
 
 
 # Drops a file that the browser knows no type of, as from a folder.
