@@ -40,7 +40,7 @@ FILL = """(...boxes) => {
 }"""
 # A fusion that a choice of another file has stopped also counts as failed.
 FAILED = """(...outcome) => (Date.now() - (window.lastChoice ?? 0) < 3000 ? outcome : [null, "", null, [], BUSY])"""
-REMOVE = """(message, file) => (message.includes("class=") ? null : file)"""
+REMOVE = """(message, file) => (message.includes("data-unread=WHAT") ? null : file)"""
 
 
 class PairTab(NamedTuple):
@@ -149,16 +149,17 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
     forgotten = gr.on(begun, lambda: None, None, shown, cancels=[*fusions, *opened], **NOW)
     for box, what in zip(boxes, ("visible", "infrared"), strict=True):
 
-        def check(file: str | None, what: str = what) -> str:
+        def check(file: str | None, what: str = what) -> Any:
             try:
                 with error_messages():
                     open_upload(file, what)
             except gr.Error as error:
-                return refused(error)[-2]
-            return ""
+                return refused(error)[-2].replace("<div", f"<div data-unread={what}")
+            return gr.skip()  # a message of a fusion that began meanwhile stays
 
         # An update of the box by the server would make it anew, with Gradio's own checks.
-        box.upload(check, box, message, **NOW).then(None, [message, box], box, js=REMOVE, **QUIET)
+        checked = box.upload(check, box, message, **NOW)
+        checked.then(None, [message, box], box, js=REMOVE.replace("WHAT", what), **QUIET)
 
     left.change(move_slider, [shown, left], slider, **QUIET)
     return PairTab([*boxes, model], ranges, steps, shown, [event.success for event in (*fusions, forgotten, *opened)])
