@@ -29,6 +29,11 @@ INTRODUCTION = """
 
 Two cameras, one picture. A **visible** image has colors and textures, but misses people in darkness, glare or smoke.
 An **infrared** image shows their warmth and little else. **Fusion** combines both in one image.
+
+[Code and weights](https://github.com/fusion-hub/fusion-hub) ·
+[Model cards](https://github.com/fusion-hub/fusion-hub/tree/main/model_cards) ·
+papers: [DiffFuseNet](https://doi.org/10.1016/j.patcog.2026.114259), [RED](https://arxiv.org/abs/2601.20260)
+(independent implementations)
 """
 
 NOTES = """
