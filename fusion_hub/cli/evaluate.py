@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,9 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-import fusion_hub
 from fusion_hub import data as pairs
 from fusion_hub import evaluation, pipelines
+from fusion_hub import metrics as metric_tables
 from fusion_hub.cli import common
 from fusion_hub.cli.common import FAILED, WRONG_USE, CommandError, Device, DtypeName, fail_together
 from fusion_hub.files import disk_trouble
@@ -113,6 +114,7 @@ def evaluate(
         common.exit_codes("run the same command with the same --output again to resume"),
         _folder(output, save_images) as folder,
     ):
+        columns = parse_metrics(metrics)
         common.check_device(device)
         steps = common.parse_steps(num_inference_steps)
         options = {"rescale": rescale, "tile": tile, "num_inference_steps": steps}
@@ -122,7 +124,6 @@ def evaluate(
             # What can be refused without torch comes first: it takes seconds to import.
             opened = fail_together(lambda: [pairs.PairedDataset.open(_named(text)[1], split=split) for text in data])
             fail_together(lambda: _check_methods(model))
-            columns = parse_metrics(metrics)
             datasets = fail_together(lambda: _name_sets(list(zip(data, opened, strict=True)), split, limit, main))
             methods = fail_together(
                 lambda: _open_methods(model, datasets, options, common.choose_device(device, state), dtype)
@@ -174,14 +175,20 @@ def _folder(output: Path | None, save_images: bool) -> Iterator[Path]:
 
 def parse_metrics(text: str) -> tuple[str, ...]:
     """`cddfuse`, `difffusenet`, `red`, `all`, or names of metrics separated by commas; combinations too."""
-    tables = fusion_hub.metrics.TABLES
-    names = (*fusion_hub.metrics.METRICS, *fusion_hub.metrics.LEGACY_METRICS)
-    known = {**{name.lower(): (name,) for name in names}, **tables, "all": tuple(fusion_hub.metrics.METRICS)}
+    names = [*metric_tables.METRIC_NAMES, *metric_tables.LEGACY_NAMES]
+    known = {
+        **{name.lower(): (name,) for name in names},
+        **metric_tables.TABLES,
+        "all": metric_tables.METRIC_NAMES,
+    }
     found: list[str] = []
     for word in filter(None, (part.strip() for part in text.split(","))):
         if word.lower() not in known:
-            choices = f"choose among the tables {', '.join(tables)}, all, and {', '.join(names)}"
-            raise CommandError(f"--metrics {word}: no such metric; {choices}", WRONG_USE)
+            near = [
+                known[key][0] if key in map(str.lower, names) else key for key in get_close_matches(word.lower(), known)
+            ]
+            advice = f"did you mean {' or '.join(near)}?" if near else f"give {', '.join(metric_tables.TABLES)} or all;"
+            raise CommandError(f"--metrics {word}: no such metric: {advice} docs/metrics.md has every name", WRONG_USE)
         found += known[word.lower()]
     if not found:
         raise CommandError("--metrics is empty: give cddfuse, all, or names such as SCD,VIF,Qabf", WRONG_USE)
@@ -232,9 +239,17 @@ def _open_methods(
             found.append(evaluation.folder_method(name or folder.resolve().name, folder, names))
         else:
             pipeline = common.load_pipeline(source, device, dtype)
-            _warn_of_wrong_model(pipeline, name or Path(source).name, datasets)
-            found.append(evaluation.pipeline_method(name or Path(source).name, pipeline, options))
+            name = name or _pipeline_name(source)
+            _warn_of_wrong_model(pipeline, name, datasets)
+            found.append(evaluation.pipeline_method(name, pipeline, options))
     return evaluation.with_baselines(found)
+
+
+def _pipeline_name(source: str) -> str:
+    """The last part of a path or Hub id; of the `pipeline` folder of a training, the name of its run."""
+    path = Path(source).expanduser()
+    path = path.resolve() if path.is_dir() else path
+    return path.parent.name if path.name == "pipeline" and path.parent.name else path.name
 
 
 def _warn_of_wrong_model(pipeline: "FusionPipeline", name: str, datasets: "Sequence[EvaluationSet]") -> None:

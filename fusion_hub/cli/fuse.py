@@ -177,7 +177,10 @@ def fuse(
     .fusion-hub/report.csv, and the exit code is 1.
     """
     again = "the same command without --overwrite" if overwrite else "the same command"
-    with exit_codes(f"every picture in {output} is complete; run {again} to fuse the rest"):
+    stopped = f"every picture in {output} is complete; run {again} to fuse the rest"
+    if infrared is not None and not more and Path(visible).is_file() and Path(infrared).is_file():
+        stopped = "nothing was written"
+    with exit_codes(stopped):
         source, single = _choose_source([visible, *filter(None, [infrared]), *(more or [])], output, streaming)
         if single and overwrite is False and output.exists():
             typer.echo(f"{output}: kept because of --no-overwrite")

@@ -50,6 +50,10 @@ EVALUATION_FORMAT = "fusion-hub-evaluation/1"
 PUBLISHED_FORMAT = "fusion-hub-published/1"
 PUBLISHED = Path(__file__).with_name("published.json")
 LARGEST = 1e15  # no metric comes near it
+JSON_KINDS: dict[type, str] = {
+    **{dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"},
+    **{bool: "true or false", type(None): "null"},
+}
 Estimate = Interval
 
 
@@ -572,7 +576,7 @@ def _fail(where: str, message: str) -> NoReturn:
 
 def _typed(value: Any, kind: type, where: str) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        _fail(where, f"expected {kind.__name__}, got {type(value).__name__}")
+        _fail(where, f"expected {JSON_KINDS[kind]}, got {JSON_KINDS.get(type(value), 'another value')}")
     return value
 
 
@@ -591,7 +595,7 @@ def _number(value: Any, where: str) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        _fail(where, f"expected a number or null, got {type(value).__name__}")
+        _fail(where, f"expected a number or null, got {JSON_KINDS.get(type(value), 'another value')}")
     if not abs(value) < LARGEST:
         found = str(value)[:20]
         _fail(where, f"is {found}: expected a finite number below {LARGEST:g}; undefined values are written as null")

@@ -2,10 +2,10 @@
 
 `METRICS` holds the recommended conventions, each also for one source alone where both sources enter by a sum or a
 mean. `LEGACY_METRICS` holds what other evaluation suites compute under the same names; nothing computes them unless
-they are named. `TABLES` says which of them a paper's table shows. Equations are in the docstrings of the functions.
+they are named. `TABLES` of `tables.py` says which of them a paper's table shows. Equations are in the docstrings of the functions.
 
 To add a metric, write its function and one entry of `_WHOLE`. Where both sources enter, add one entry of `_PER_SOURCE`,
-and `parts=_of_each(NAME)` where the metric is their sum. CONTRIBUTING.md has a checklist.
+and `parts=_of_each(NAME)` where the metric is their sum; and its names to `tables.py`. CONTRIBUTING.md has a checklist.
 """
 
 import math
@@ -256,37 +256,3 @@ def find_metric(name: str) -> Metric:
             f"or, as other suites have them, {', '.join(LEGACY_METRICS)}."
         )
     return metric
-
-
-CDDFUSE_METRICS = ("EN", "SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM_cddfuse")
-"""The eight columns of CDDFuse's tables, which most later papers repeat."""
-
-CDDFUSE_EVALUATOR = (
-    *("EN", "SD", "SF", "AG", "MI", "MSE"),
-    *("CC", "PSNR_max", "SCD", "VIF", "Qabf", "SSIM_cddfuse"),
-)
-"""All twelve numbers of CDDFuse's evaluation program. Its PSNR takes the maximum of the fused image as peak."""
-
-TABLES: dict[str, tuple[str, ...]] = {
-    "cddfuse": CDDFUSE_METRICS,
-    "cddfuse_evaluator": CDDFUSE_EVALUATOR,
-    # EI, AG, SF, Qabf and VIFF of RED's tables (arXiv 2601.20260). Its EI is 2.5 times its AG: Sobel weights divided
-    # by 4. Its VIFF of 0.93 beside a Qabf of 0.74 is the VIFp sum, not Han's VIFF. Both are inferred from the printed
-    # numbers; its evaluation program is not public.
-    "red": ("EI_quarter", "AG", "SF", "Qabf", "VIF"),
-    # The columns that are known of DiffFuseNet's table (Pattern Recognition 180, 114259). The printed 7.19, 13.91,
-    # 1.71, 0.80 and 0.63 are of the size of CDDFuse's tables, so these are that program's conventions; inferred, since
-    # neither the program nor the data set of that row is public.
-    "difffusenet": ("EN", "SF", "SCD", "VIF", "Qabf"),
-    # The suite of SeAFusion and PIAFusion: tables with SD 8..11, SF below 0.1 and PSNR near 60.
-    "seafusion": (
-        *("EN", "MI_merged", "SD_uint8", "SF01", "AG_inner", "CC", "SCD", "MSE01", "PSNR_plus48", "VIF_uint8"),
-        *("Qabf01", "Nabf01", "MEF_SSIM", "MEF_MS_SSIM"),
-    ),
-    # The later MATLAB suite of the same authors (Evaluation-for-Image-Fusion) on 0..255 data.
-    "tang": (
-        *("EN", "MI_merged", "SD", "SF", "AG_inner", "CC", "SCD", "MSE01", "PSNR_plus48", "VIF", "Qabf"),
-        *("Nabf_as_called", "SSIM_matlab", "MEF_MS_SSIM"),
-    ),
-}
-"""Columns of the tables in circulation, by names that say which convention each column has."""

@@ -13,9 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from fusion_hub import cli
-from fusion_hub.cli.evaluate import BASELINES, parse_metrics
+from fusion_hub.cli.evaluate import BASELINES, _pipeline_name, parse_metrics
 from fusion_hub.evaluation import baselines, set_name
-from fusion_hub.metrics import TABLES
+from fusion_hub.metrics import LEGACY_METRICS, LEGACY_NAMES, METRIC_NAMES, METRICS, TABLES
 from tests.support.tiny import tiny_pipeline
 
 NAMES = ["a", "b", "c"]
@@ -88,7 +88,8 @@ def test_two_processes_give_the_numbers_of_one(folder: Path, tmp_path: Path) -> 
     ("words", "message"),
     [
         (["-m", "nonsense-model"], "nonsense-model"),
-        (["--metrics", "EN,bogus"], "--metrics bogus: no such metric"),
+        (["--metrics", "EN,bogus"], "--metrics bogus: no such metric: give cddfuse, "),
+        (["--metrics", "VIFP"], "--metrics VIFP: no such metric: did you mean VIF or VIFF?"),
         (["--metrics", ","], "--metrics is empty"),
         (["--num-inference-steps", "0"], "--num-inference-steps 0"),
         (["--save-images"], "give --output"),
@@ -159,3 +160,15 @@ def test_the_wrong_model_is_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, ["evaluate", "--data", str(tmp_path / "set"), "--metrics", "EN"])
     assert "difffusenet-msrs on set: the pair seems to show medical scans" in result.stderr
     assert "use difffusenet-medical" in result.stderr
+
+
+def test_a_pipeline_of_a_training_has_the_name_of_its_run(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "pipeline").mkdir(parents=True)
+    assert _pipeline_name(str(tmp_path / "mine" / "pipeline")) == "mine"
+    assert _pipeline_name(str(tmp_path / "mine")) == "mine"
+    assert _pipeline_name("owner/model") == "model"
+
+
+def test_names_of_metrics_are_those_of_the_tables() -> None:
+    assert tuple(METRICS) == METRIC_NAMES
+    assert tuple(LEGACY_METRICS) == LEGACY_NAMES
