@@ -2,10 +2,11 @@
 
 `METRICS` holds the recommended conventions, each also for one source alone where both sources enter by a sum or a
 mean. `LEGACY_METRICS` holds what other evaluation suites compute under the same names; nothing computes them unless
-they are named. `TABLES` of `tables.py` says which of them a paper's table shows. Equations are in the docstrings of the functions.
+they are named. `TABLES` of `tables.py` says which of them a paper's table shows. Equations are in the docstrings of
+the functions.
 
 To add a metric, write its function and one entry of `_WHOLE`. Where both sources enter, add one entry of `_PER_SOURCE`,
-and `parts=_of_each(NAME)` where the metric is their sum; and its names to `tables.py`. CONTRIBUTING.md has a checklist.
+and `parts=_of_each(NAME)` where the metric is their sum. Add its names to `tables.py`. CONTRIBUTING.md has a checklist.
 """
 
 import math
