@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from fusion_hub.data.paired_dataset import PairedDataset
-from fusion_hub.data.pairs import READ_ERRORS, ImageSource
+from fusion_hub.data.pairs import READ_ERRORS, ImageSource, find_unusable, some
 from fusion_hub.image.luminance import Role, ValueRange, quantize
 from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import pad_reflect
@@ -174,6 +174,13 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
             "infrared": torch.from_numpy(infrared)[None],
             "sample": torch.tensor(number, dtype=torch.int64),
         }
+
+    def check(self) -> "PairCrops":
+        """Return the dataset; `ValueError` lists pairs that are unreadable or of unequal size by their headers."""
+        if bad := [line for pairs in self.sets for line in find_unusable(pairs)]:
+            lines = some(bad, most=5, separator="\n  ")
+            raise ValueError(f"pairs that cannot be used ({len(bad)}): {_ADVICE}\n  {lines}")
+        return self
 
     def preload(self, threads: int = 2, progress: bool = True) -> "PairCrops":
         """Read every pair into memory now, and return the dataset. Raises `ValueError` for the first bad pair."""

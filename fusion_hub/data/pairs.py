@@ -198,6 +198,23 @@ def inspect_pairs(pairs: Iterable[Pair], decode: bool) -> dict[str, Any]:
     }
 
 
+def find_unusable(pairs: Iterable[Pair]) -> list[str]:
+    """Pairs of files that are unreadable or of unequal size, each with the reason. Reads headers only."""
+    found = []
+    for pair in pairs:
+        sizes = {}
+        try:
+            for band, source in pair.bands():
+                if isinstance(source, Path):
+                    height, width = read_header(source).size
+                    sizes[band] = f"{band} {width}x{height}"
+        except READ_ERRORS as error:
+            found.append(f"{pair.name}: {error}")
+        if len({size.split()[-1] for size in sizes.values()}) > 1:
+            found.append(f"{pair.name}: {', '.join(sizes.values())}")
+    return found
+
+
 def looks_exchanged(pairs: Sequence[Pair]) -> bool:
     """Whether all of a few pairs have a gray visible and a colored infrared image.
 

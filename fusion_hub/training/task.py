@@ -78,6 +78,7 @@ class FusionTask:
                 swap_probability=config.swap_probability,
                 gain_jitter=config.gain_jitter,
             )
+        crops.check()
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0
         return crops.preload(progress=first) if config.preload else crops
 

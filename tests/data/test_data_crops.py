@@ -214,3 +214,14 @@ def test_real_training_sets(data_root: Path) -> None:
     assert [len(pairs) for pairs in dataset.sets] == [12, 135, 131]
     batch = torch.stack([dataset[n]["visible"] for n in range(24)])
     assert batch.shape == (24, 1, 96, 96) and batch.std() > 0.1
+
+
+def test_bad_pairs_are_listed_before_they_are_sampled(tmp_path: Path) -> None:
+    for index in range(9):
+        for band in ("vis", "ir"):
+            (tmp_path / band).mkdir(exist_ok=True)
+            side = 40 if band == "ir" and index < 7 else 30
+            Image.new("L", (side, 30)).save(tmp_path / band / f"{index}.png")
+    crops = PairCrops([CropSource(tmp_path)], 16, 0, 1)
+    with pytest.raises(ValueError, match=r"\(7\).*\n  0: visible 30x30, infrared 40x30\n(.*\n){4}  and 2 more$"):
+        crops.check()
