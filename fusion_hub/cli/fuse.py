@@ -201,6 +201,8 @@ def fuse(
             # What can be refused without torch comes first: it takes seconds to import.
             dataset = fail_together(lambda: _open_dataset(source, split, streaming, limit, None if single else output))
             checkpoint, weights = fail_together(lambda: _find_checkpoint(model))
+            with wrong_use():
+                pipelines.check_stored(checkpoint, options["num_inference_steps"], noise_strength)
             if state.is_main_process and not single:
                 typer.echo(_describe(dataset))
             share = dataset.shard(state.process_index, state.num_processes) if state.num_processes > 1 else dataset

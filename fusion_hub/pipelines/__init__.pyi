@@ -2,6 +2,7 @@ from .checkpoints import PretrainedInfo, SegmenterInfo, list_models, locate
 from .difffusenet import DiffFuseNetPipeline
 from .file_checks import check_model_folder, hash_checkpoint
 from .fusion_pipeline import FusionOutput, FusionPipeline
+from .limits import check_stored
 from .red import REDPipeline
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "REDPipeline",
     "SegmenterInfo",
     "check_model_folder",
+    "check_stored",
     "hash_checkpoint",
     "list_models",
     "locate",

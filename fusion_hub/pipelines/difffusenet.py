@@ -11,6 +11,7 @@ from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import Window
 from fusion_hub.models.difffusenet import DiffFuseNetModel
 from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, Steps, pair_noise
+from fusion_hub.pipelines.limits import check_steps
 
 
 class DiffFuseNetPipeline(FusionPipeline):
@@ -40,8 +41,7 @@ class DiffFuseNetPipeline(FusionPipeline):
         self.image_processor = FusionImageProcessor(infrared_range=cast(ValueRange, infrared_range))
 
     def check_steps(self, num_inference_steps: Any) -> None:
-        last = max(self.model.config.inference_timestep, 1)
-        self._check_steps(num_inference_steps, last, "the inference_timestep of the model")
+        check_steps(num_inference_steps, self.model.config)
 
     def count_steps(self, num_inference_steps: Steps) -> int:
         return cast(int, num_inference_steps or 1) if self.model.config.use_d2fe else 1

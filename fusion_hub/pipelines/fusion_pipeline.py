@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +28,7 @@ from fusion_hub.image.subject import Subject, find_subject
 from fusion_hub.image.tiling import Window, crop_to, pad_to_multiple, run_tiled, tile_windows
 from fusion_hub.models.layers import map_tensors
 from fusion_hub.pipelines.checkpoints import RECOMMENDED, trained_on
+from fusion_hub.pipelines.limits import check_noise, is_whole_number
 from fusion_hub.pipelines.loading import PortablePipeline
 
 WHOLE_IMAGE_LIMIT = 1536 * 1536  # pixels up to which images are fused whole by default
@@ -180,10 +180,6 @@ class FusionPipeline(PortablePipeline):
     def step_network(self) -> torch.nn.Module | None:
         """The part of the model that runs once in each of these steps; None where there is none."""
         return None
-
-    def _check_steps(self, steps: Any, last: int, meaning: str) -> None:
-        if steps is not None and not (is_whole_number(steps) and 1 <= steps <= last):
-            raise ValueError(f"num_inference_steps={steps!r} must be a whole number from 1 to {last}, {meaning}")
 
     @property
     def _signature(self) -> str:
@@ -368,12 +364,7 @@ class FusionPipeline(PortablePipeline):
     ) -> None:
         """Raise an error that names the argument, the value and the fix, before any work is done."""
         self.check_steps(num_inference_steps)
-        if isinstance(noise_strength, bool) or not 0 <= noise_strength <= 1:
-            raise ValueError(f"noise_strength={noise_strength!r} must be from 0 (deterministic) to 1")
-        if noise_strength > 0 and not self.uses_noise:
-            raise ValueError(
-                f"noise_strength={noise_strength!r} was given, but this model draws no noise: leave it at 0"
-            )
+        check_noise(noise_strength, self.uses_noise)
         several = isinstance(generator, list | tuple)
         generators: Sequence[Any] = generator if several else [generator]  # type: ignore[assignment]
         if generator is not None and not all(isinstance(one, torch.Generator) for one in generators):
@@ -553,11 +544,6 @@ def _crop_cells(tensor: Tensor, size: tuple[int, int], padded: int) -> Tensor:
     """The cells that show an image of `size`, as float32 on the CPU; the last ones may reach beyond it."""
     cell = padded // tensor.shape[-2]
     return crop_to(tensor, (-(-size[0] // cell), -(-size[1] // cell))).to("cpu", torch.float32)
-
-
-def is_whole_number(value: Any) -> bool:
-    """Whether a value is an int, also of numpy, and not a bool."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -11,7 +11,8 @@ from fusion_hub.image.luminance import ValueRange
 from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import Window
 from fusion_hub.models.red import REDModel
-from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, Steps, is_whole_number
+from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, Steps
+from fusion_hub.pipelines.limits import check_steps, is_whole_number
 
 MAX_TILE_SIZE = 4096  # pixels
 EXACT_TILE = 1024  # pixels; needs less memory than the largest image that is run whole, the next line
@@ -62,10 +63,7 @@ class REDPipeline(FusionPipeline):
             raise ValueError(f"tile_size={tile_size!r} must be {wanted}")
 
     def check_steps(self, num_inference_steps: Any) -> None:
-        if num_inference_steps != "auto":
-            last = self.model.config.num_steps
-            meaning = "the num_steps that the model was trained with, or 'auto'"
-            self._check_steps(num_inference_steps, last, meaning)
+        check_steps(num_inference_steps, self.model.config)
 
     def count_steps(self, num_inference_steps: Steps) -> int:
         return int(num_inference_steps) if isinstance(num_inference_steps, Integral) else self.model.config.num_steps

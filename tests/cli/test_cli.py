@@ -583,3 +583,19 @@ def test_a_mistake_of_one_process_stops_all_and_is_printed_once(
             raise error.value
         assert end.value.exit_code == 1
     assert capsys.readouterr().err == "fusion-hub: error: no pipeline named 'nowhere'\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--num-inference-steps 99", "--num-inference-steps 99 must be a whole number from 1 to 40"),
+        ("-m red-small-msrs --num-inference-steps 3", "--num-inference-steps 3 must be a whole number from 1 to 2"),
+        ("-m red-small-msrs --noise-strength 0.5", "--noise-strength 0.5 was given, but this model draws no noise"),
+    ],
+)
+def test_options_are_refused_before_torch_is_loaded(pairs: Path, tmp_path: Path, words: str, message: str) -> None:
+    program = "import sys; sys.modules['torch'] = None; from fusion_hub.cli import main; main()"
+    arguments = ["fuse", str(pairs), "-o", str(tmp_path / "out"), *words.split()]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
