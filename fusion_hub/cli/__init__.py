@@ -19,21 +19,21 @@ app = typer.Typer(
     epilog="Start with: fusion-hub sample",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog=sample.EXAMPLES)(sample.sample)
-app.command(epilog=fuse.EXAMPLES)(fuse.fuse)
-app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command(epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
-app.command(epilog=downstream.EXAMPLES)(downstream.downstream)
-app.command(epilog=export_yolo.EXAMPLES)(export_yolo.export_yolo)
-app.command()(models.models)
-app.command(epilog=demo.EXAMPLES)(demo.demo)
-app.add_typer(train.app, name="train", epilog=train.EXAMPLES)
-app.command(epilog=publish.MODEL_EXAMPLES)(publish.publish)
-app.command(epilog=publish.DATASET_EXAMPLES)(publish.publish_dataset)
-app.command(epilog=publish.SPACE_EXAMPLES)(publish.publish_space)
+app.command(short_help="Write drawn pairs to try the commands on.", epilog=sample.EXAMPLES)(sample.sample)
+app.command(short_help="Fuse a pair of images, folders or a dataset.", epilog=fuse.EXAMPLES)(fuse.fuse)
+app.command(short_help="Measure fused images, with 95% intervals.", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(short_help="Merge evaluations into one page.", epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
+app.command(short_help="Compare detection and segmentation runs.", epilog=downstream.EXAMPLES)(downstream.downstream)
+app.command(short_help="Write fused images and boxes for YOLO.", epilog=export_yolo.EXAMPLES)(export_yolo.export_yolo)
+app.command(short_help="List the bundled checkpoints.")(models.models)
+app.command(short_help="Serve the page in the browser.", epilog=demo.EXAMPLES)(demo.demo)
+app.add_typer(train.app, name="train", short_help="Train a network on your pairs.", epilog=train.EXAMPLES)
+app.command(short_help="Publish a checkpoint on the Hub.", epilog=publish.MODEL_EXAMPLES)(publish.publish)
+app.command(short_help="Publish a folder of pairs.", epilog=publish.DATASET_EXAMPLES)(publish.publish_dataset)
+app.command(short_help="Publish the page as a Space.", epilog=publish.SPACE_EXAMPLES)(publish.publish_space)
 
 _KINDS = {"bool": "", "str": "TEXT", "path": "PATH", "Path": "PATH"}
 _KINDS |= dict.fromkeys(("int", "float", "int range", "float range"), "NUMBER")

@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -48,6 +48,13 @@ def refuse_file(output: Path | None) -> None:
     """Refuse an `--output` that is a file where a folder is needed."""
     if output is not None and output.exists() and not output.is_dir():
         raise CommandError(f"--output {output} is a file: give a folder", WRONG_USE)
+
+
+def check_exists(paths: Iterable[Path], wanted: str) -> None:
+    """Refuse a path that does not exist; `wanted` says what to give."""
+    for path in paths:
+        if not path.exists():
+            raise CommandError(f"{path} does not exist: give {wanted}")
 
 
 def message_of(error: BaseException) -> str:

@@ -12,10 +12,9 @@ from fusion_hub.cli.common import CommandError, exit_codes
 from fusion_hub.files import page_folder
 
 EXAMPLES = """
+\b
 Examples:
-
   fusion-hub demo
-
   fusion-hub demo --host 0.0.0.0 --port 8000
 """
 

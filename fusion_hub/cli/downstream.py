@@ -13,18 +13,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from fusion_hub import downstream as networks
-from fusion_hub.cli.common import NO_FIGURE, WRONG_USE, CommandError, exit_codes, message_of, refuse_file
+from fusion_hub.cli.common import (
+    NO_FIGURE,
+    WRONG_USE,
+    CommandError,
+    check_exists,
+    exit_codes,
+    message_of,
+    refuse_file,
+)
 
 if TYPE_CHECKING:
     from fusion_hub.downstream.results import Results
 
 EXAMPLES = """
+\b
 Examples:
-
   fusion-hub downstream runs/segformer runs/detector --output results
-
   fusion-hub downstream runs/segformer --split-by day-night --output results
-
   fusion-hub downstream --detector yolox_nano.onnx --data data/msrs --split test -i visible -i average -o results
 """
 
@@ -90,6 +96,7 @@ def downstream(
         if not runs and detector is None:
             raise CommandError("nothing to compare: give runs, or --detector and --data", WRONG_USE)
         paths = list(runs or [])
+        check_exists(paths, "a run folder, a folder of runs, or a zero-shot JSON")
         try:
             if detector is not None and data is not None:
                 folder = (Path(temporary) if output is None else output) / "zero_shot"

@@ -30,16 +30,12 @@ MOST_FAILURES = 20  # lines on the terminal
 BASELINES = ("average", "maximum", "laplacian", "guided_filter")  # of `evaluation.baselines`, which imports torch
 
 EXAMPLES = """
+\b
 Examples:
-
   fusion-hub evaluate --data data/tno/test
-
   fusion-hub evaluate --model difffusenet-msrs --model laplacian --data data/tno/test --data data/msrs/test -o results
-
   fusion-hub evaluate --model CDDFuse=downloads/cddfuse_tno --data data/tno/test --output results
-
   fusion-hub evaluate --model runs/mine/pipeline --data mine=data/mine --metrics red --output results
-
   torchrun --nproc_per_node 2 -m fusion_hub.cli evaluate --data data/msrs/test --output results
 """
 
@@ -63,7 +59,7 @@ def evaluate(
             "--data",
             "-d",
             metavar="[NAME=]SET",
-            help="A folder with vis/ and ir/ or metadata.csv, or a Hub id. May be given several times.",
+            help="A folder of pairs as `fusion-hub fuse` reads it, or a Hub id. May be given several times.",
         ),
     ],
     output: Annotated[
@@ -206,7 +202,12 @@ def _check_methods(sources: Sequence[str]) -> None:
     for text in sources:
         source = _named(text)[1]
         if source.replace("-", "_") not in BASELINES and not Path(source).expanduser().is_dir():
-            pipelines.locate(source)
+            try:
+                pipelines.locate(source)
+            except FileNotFoundError as error:
+                rules = ", ".join(rule.replace("_", "-") for rule in BASELINES)
+                more = f"a baseline ({rules}), or NAME=FOLDER for images that another program has fused"
+                raise CommandError(f"{common.message_of(error)}, {more}") from error
 
 
 def _name_sets(

@@ -10,12 +10,10 @@ from fusion_hub.allocator import keep_freed_memory
 from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, message_of, progress_bar, terminate_as_interrupt
 
 EXAMPLES = """
+\b
 Examples:
-
   fusion-hub export-yolo --input difffusenet-msrs --train data/msrs/train --val data/msrs/val --output yolo/difffusenet
-
   fusion-hub export-yolo --input visible --train data/msrs/train --val data/msrs/val --output yolo/visible
-
   fusion-hub export-yolo --input their/fused --train data/mine:train --val data/mine:val --class person -o yolo/theirs
 
 Then, where Ultralytics is installed:

@@ -46,22 +46,15 @@ if TYPE_CHECKING:
 BFLOAT16_LEVELS = 270  # that are left of 65536 where the network computes in bfloat16
 
 EXAMPLES = """
+\b
 Examples:
-
   fusion-hub fuse street.png street_ir.png --output fused.png
-
   fusion-hub fuse visible/ infrared/ --output fused/
-
-  fusion-hub fuse night/\\*_vis.png night/\\*_ir.png --output fused/
-
+  fusion-hub fuse 'night/*_vis.png' 'night/*_ir.png' --output fused/
   fusion-hub fuse ct/ mri/ --model difffusenet-medical --output fused/
-
   fusion-hub fuse pet.png mri.png --model difffusenet-medical --colors overlay --output overlay.png
-
   fusion-hub fuse data/msrs --split test --output fused/
-
   fusion-hub fuse owner/dataset --split test --streaming --output fused/
-
   torchrun --nproc_per_node 2 -m fusion_hub.cli fuse visible/ infrared/ --output fused/
 """
 
@@ -93,7 +86,7 @@ def fuse(
         str,
         typer.Argument(
             metavar="VISIBLE",
-            help="Visible (CT, PET, SPECT) image, folder, or quoted pattern such as 'night/\\*_vis.png'. Without "
+            help="Visible (CT, PET, SPECT) image, folder, or quoted pattern such as 'night/*_vis.png'. Without "
             "INFRARED: a dataset: a folder with vis/ and ir/, with metadata.csv, or with both images of each pair, "
             "or a Hub id owner/name.",
             show_default=False,
@@ -171,7 +164,7 @@ def fuse(
 ) -> None:
     """Fuse a pair of images, two folders, or a dataset.
 
-    Images are paired by name: equal stems, or stems that end in _vis and _ir, _rgb and _th, _V and _T and the like, in
+    Images are paired by name: equal names, or names that end in _vis and _ir, _rgb and _th, _V and _T and the like, in
     two folders or in one. The output folder records model, options and inputs in .fusion-hub/. Run the same command
     again to resume; other options are an error. A bad pair does not stop the others: it is reported at the end and in
     .fusion-hub/report.csv, and the exit code is 1.
@@ -194,7 +187,7 @@ def fuse(
         info = pretrained.PRETRAINED.get(model)
         if colors == "overlay" and info is not None and "MRI" not in info.modality:
             raise CommandError(
-                f"--colors overlay is for PET and SPECT: {model} is not, difffusenet-medical is", WRONG_USE
+                "--colors overlay is for PET or SPECT with MRI: add --model difffusenet-medical", WRONG_USE
             )
         check_device(device)
         with terminate_as_interrupt(), processes(device) as state:

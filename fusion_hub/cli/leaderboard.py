@@ -6,14 +6,13 @@ from typing import Annotated
 import typer
 
 from fusion_hub import evaluation
-from fusion_hub.cli.common import CommandError, exit_codes, message_of, refuse_file
+from fusion_hub.cli.common import CommandError, check_exists, exit_codes, message_of, refuse_file
 from fusion_hub.cli.evaluate import parse_metrics
 
 EXAMPLES = """
+\b
 Examples:
-
   fusion-hub leaderboard results/ --output board/
-
   fusion-hub leaderboard ours/summary.json theirs/summary.json --rank-metrics SCD,VIF,Qabf --output board/
 """
 
@@ -47,6 +46,7 @@ def leaderboard(
     """
     with exit_codes("nothing was written"):
         refuse_file(output)
+        check_exists(evaluations, "a summary.json of `fusion-hub evaluate`, or its folder")
         ranked = evaluation.statistics.RANK_METRICS if rank_metrics is None else parse_metrics(rank_metrics)
         shown = None if metrics is None else parse_metrics(metrics)
         build = evaluation.leaderboard.build

@@ -14,28 +14,23 @@ from fusion_hub import hub
 from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, print_message
 
 MODEL_EXAMPLES = """
+\b
 Examples:
-
   fusion-hub publish runs/street/pipeline --repo-id me/street --dry-run
-
   fusion-hub publish runs/street/pipeline --repo-id me/street --evaluation results/summary.json --tag v1
-
   fusion-hub publish runs/mine/pipeline --repo-id me/mine --private --data-terms "mine=own pictures, CC-BY-4.0"
 """
 DATASET_EXAMPLES = """
+\b
 Examples:
-
   fusion-hub publish-dataset data/mine --repo-id me/mine --dry-run
-
   fusion-hub publish-dataset data/mine --repo-id me/mine --license cc-by-4.0 --source "FLIR E8, Leeds, 2026" --tag v1
-
   fusion-hub publish-dataset data/large --repo-id me/large --license cc0-1.0 --format parquet --private
 """
 SPACE_EXAMPLES = """
+\b
 Examples:
-
   fusion-hub publish-space --repo-id me/fusion-hub --dry-run
-
   fusion-hub publish-space --repo-id me/fusion-hub --private --hardware cpu-upgrade
 """
 MOST_ROWS = 12  # in the table of a dataset's files

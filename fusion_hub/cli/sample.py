@@ -11,10 +11,9 @@ from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, message_o
 from fusion_hub.files import check_writable, disk_trouble
 
 EXAMPLES = """
+\b
 Examples:
-
   fusion-hub sample
-
   fusion-hub sample pictures/first
 """
 

@@ -16,18 +16,15 @@ import typer
 
 from fusion_hub import data, downstream, training
 from fusion_hub.cli.common import FAILED, WRONG_USE, CommandError, exit_codes, print_message
+from fusion_hub.repositories import is_hub_id
 
 EXAMPLES = """
+\b
 Examples:
-
   fusion-hub train difffusenet --data generated --max_steps 20 --output_dir runs/try
-
   fusion-hub train difffusenet --data my_pairs --max_steps 2000 --output_dir runs/mine
-
   fusion-hub train red --config red_small_msrs --num_processes 2
-
   fusion-hub train segformer --input difffusenet-msrs --output_dir runs/segformer/difffusenet-msrs
-
   torchrun --nproc_per_node 2 -m fusion_hub train detector
 
 A set is a folder with vis/ and ir/ (or another layout that `fusion-hub fuse` reads), a Hub dataset id, or `generated`.
@@ -67,7 +64,7 @@ TRAININGS = {
         ("transformers",),
     ),
     "detector": Training(
-        "RT-DETRv2 or D-FINE, detection in visible, infrared or fused images.",
+        "Detectors of people and cars: a small convolutional one, RT-DETRv2 or D-FINE.",
         "detector_msrs",
         lambda: downstream.DetectorConfig,
         lambda: downstream.DetectorTask,
@@ -79,7 +76,7 @@ app = typer.Typer(
     help="Train a network, with a bundled configuration or your own, on your pairs.",
     epilog=EXAMPLES,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -139,11 +136,11 @@ def _installed(package: str) -> bool:
 
 
 def _check_data(config: "training.TrainingConfig") -> None:
-    """Open the sets that are folders; the others take longer, and their task opens them."""
+    """Open the sets that are no repositories of the Hub; those take longer, and their task opens them."""
     for source in (*config.sources, *config.validation_sources):
         with training.missing_data_explained():
             path = training.expand_variables(source.path)
-            if Path(path).exists() or Path(path).is_absolute() or path.startswith("."):
+            if Path(path).exists() or not is_hub_id(path):
                 data.PairedDataset.open(path, source.split)
 
 

@@ -38,7 +38,7 @@ _PARTLY_OPAQUE = 0.5  # share of the fourth channel that is neither 0 nor full, 
 _ENCODINGS = ("cp1252", "mac_roman", "cp850", "cp437", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr")
 _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _MOST_TABLE_BYTES = 256 << 20
-_EXCHANGED = "{} is used as visible and {} as infrared, as their names say, although they were given in the other order"
+_EXCHANGED = "{} is used as the first image and {} as the second, as their names say, although given in the other order"
 
 Found = tuple[list[Pair], Findings]
 

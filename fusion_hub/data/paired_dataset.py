@@ -89,7 +89,7 @@ class PairedDataset:
         if hasattr(source, "cast_column") and hasattr(source, "column_names"):
             return cls._from_table(source, f"a datasets.{type(source).__name__}")
         raise TypeError(
-            f"source is a {type(source).__name__}; give a folder, a tuple (visible_dir, infrared_dir), a Hub id "
+            f"source is a {type(source).__name__}; give a folder, two folders (visible, infrared), a Hub id "
             '"owner/name", a list of (visible, infrared) pairs or a datasets.Dataset'
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fusion_hub.data.pairing import find_mark
 from fusion_hub.data.pairs import ImageSource, Pair, load_picture
 from fusion_hub.evaluation.baselines import BASELINES, fuse_levels
 from fusion_hub.image.io import EXTENSIONS, DeepImage, from_pil, read_picture, to_image
@@ -160,8 +161,14 @@ def describe_checkpoint(pipeline: "FusionPipeline") -> dict[str, Any]:
     }
 
 
+def _pair_of(file: Path, pairs: set[str]) -> str:
+    """The pair that a fused image belongs to: `a.png`, `a_vis.png` and `a_fused.png` belong to the pair `a`."""
+    names = (file.stem, find_mark(file.stem).key, re.sub(r"[-_. ]fused$", "", file.stem, flags=re.IGNORECASE))
+    return next((name for name in names if name in pairs), file.stem)
+
+
 def folder_method(name: str, folder: Path, datasets: Mapping[str, list[str]]) -> Method:
-    """Images that another program has fused, one for each pair, of the same stem.
+    """Images that another program has fused, one for each pair, named after it or after one of its sources.
 
     Args:
         name: in tables.
@@ -170,7 +177,7 @@ def folder_method(name: str, folder: Path, datasets: Mapping[str, list[str]]) ->
 
     Raises:
         FileNotFoundError: no such folder, or images are missing: a method is never evaluated on only a part of a set.
-        ValueError: one stem has several files.
+        ValueError: one pair has several images.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {str(folder)!r}")
@@ -184,21 +191,21 @@ def folder_method(name: str, folder: Path, datasets: Mapping[str, list[str]]) ->
                 f"{candidates[1]}"
             )
         own = own or folder
-        by_stem: dict[str, list[Path]] = {}
+        by_pair: dict[str, list[Path]] = {}
         for file in sorted(own.iterdir()):
             if file.suffix.lower() in EXTENSIONS:
-                by_stem.setdefault(file.stem, []).append(file)
-        repeated = [stem for stem in pairs if len(by_stem.get(stem, [])) > 1]
-        if repeated:
-            raise ValueError(f"{name}: {own} has several images of the stem {repeated[0]!r}: leave one")
-        missing = [stem for stem in pairs if stem not in by_stem]
-        if missing:
+                by_pair.setdefault(_pair_of(file, set(pairs)), []).append(file)
+        if repeated := [files for files in map(by_pair.get, pairs) if files and len(files) > 1]:
+            first, second = repeated[0][:2]
+            raise ValueError(f"{name}: {first} and {second.name} are images of one pair: leave one of them")
+        if missing := [pair for pair in pairs if pair not in by_pair]:
             shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+            others = [file.name for key, files in by_pair.items() if key not in pairs for file in files]
             raise FileNotFoundError(
-                f"{name}: {own} lacks {len(missing)} of the {len(pairs)} images of {dataset!r} ({shown}); each must "
-                "have the stem of its pair. Leave pairs out with --limit, or complete the folder"
+                f"{name}: {own} has no image for {len(missing)} of the {len(pairs)} pairs of {dataset!r} ({shown}): "
+                f"name each after its pair, such as {missing[0]}.png{f', in place of {others[0]}' if others else ''}"
             )
-        files[dataset] = {stem: by_stem[stem][0] for stem in pairs}
+        files[dataset] = {pair: by_pair[pair][0] for pair in pairs}
 
     def fuse(pair: Pair, dataset: str) -> Image.Image:
         return to_image(read_picture(files[dataset][pair.name]))
