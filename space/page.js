@@ -85,6 +85,15 @@
     event.target.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: asImages(files) }));
   };
   document.addEventListener("change", onFile, true);
+  document.addEventListener(
+    "click",
+    (event) => {
+      const button = event.target.closest?.('button[aria-label="Paste from clipboard"]');
+      const block = button && INPUTS.map((id) => document.getElementById(id)).find((box) => box?.contains(button));
+      if (block) document.getElementById(block.id.replace(/visible|infrared/, "chosen")).click();
+    },
+    true,
+  );
   document.addEventListener("drop", onFile, true);
 
   // On a phone the result is above the buttons: scroll to it.

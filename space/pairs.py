@@ -146,7 +146,8 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
     large = f"A file may have at most {MAX_BYTES >> 20} MiB: save it with fewer bits, or use the Python package."
     script = FORGET.replace("LARGE", json.dumps(refusal(Refusal("File too large", large))))
     gr.on(begun, None, boxes, [*boxes, *outcome[:-1]], js=script, **QUIET)
-    forgotten = gr.on(begun, lambda: None, None, shown, cancels=[*fusions, *opened], **NOW)
+    # Not after the upload as well: on a busy server that could stop a fusion which the visitor started meanwhile.
+    forgotten = chosen.click(lambda: None, None, shown, cancels=[*fusions, *opened], **NOW)
     for box, what in zip(boxes, ("visible", "infrared"), strict=True):
 
         def check(file: str | None, what: str = what) -> Any:

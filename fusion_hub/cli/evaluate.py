@@ -204,7 +204,7 @@ def _check_methods(sources: Sequence[str]) -> None:
         if source.replace("-", "_") not in BASELINES and not Path(source).expanduser().is_dir():
             try:
                 pipelines.locate(source)
-            except FileNotFoundError as error:
+            except (OSError, ValueError) as error:
                 rules = ", ".join(rule.replace("_", "-") for rule in BASELINES)
                 more = f"a baseline ({rules}), or NAME=FOLDER for images that another program has fused"
                 raise CommandError(f"{common.message_of(error)}, {more}") from error

@@ -329,7 +329,7 @@ def test_an_overlay_keeps_the_colors_of_a_scan(tmp_path: Path, model: str) -> No
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "laid.png")), overlay_pair(pet, mri))
     result = run("fuse", pet, mri, "--colors", "overlay", "--output", tmp_path / "other.png")
     assert result.exit_code == 2 and not (tmp_path / "other.png").exists()
-    assert "--colors overlay is for PET and SPECT" in result.stderr and "difffusenet-medical" in result.stderr
+    assert "--colors overlay is for PET or SPECT with MRI" in result.stderr and "difffusenet-medical" in result.stderr
 
 
 def test_pictures_of_unknown_origin_are_not_taken_for_done(pairs: Path, tmp_path: Path, model: str) -> None:
@@ -599,3 +599,23 @@ def test_options_are_refused_before_torch_is_loaded(pairs: Path, tmp_path: Path,
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (("evaluate", "--data", "{data}", "--model", "mine"), "NAME=FOLDER"),
+        (("evaluate", "--data", "{data}", "--metrics", "qabg"), "did you mean Qabf"),
+        (("leaderboard", "nowhere"), "nowhere does not exist: give a summary.json"),
+        (("downstream", "nowhere"), "nowhere does not exist: give a run folder"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_right_one(
+    arguments: tuple[str, ...], found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for band in ("vis", "ir"):
+        (tmp_path / "data" / band).mkdir(parents=True)
+        Image.new("L", (32, 32), 90).save(tmp_path / "data" / band / "a.png")
+    monkeypatch.chdir(tmp_path)
+    result = run(*(word.format(data="data") for word in arguments))
+    assert result.exit_code in (1, 2) and found in result.stderr and result.stderr.count("\n") == 1

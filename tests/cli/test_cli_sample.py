@@ -29,3 +29,9 @@ def test_sample(tmp_path: Path) -> None:
 def test_help_has_no_python_types(command: str) -> None:
     shown = CliRunner().invoke(cli.app, [command.replace("_", "-"), "--help"], terminal_width=200).stdout
     assert "Usage: " in shown and not re.search(r"<(bool|str|int|float|path)|list\[", shown)
+
+
+def test_help_shows_examples_as_they_are_typed() -> None:
+    shown = CliRunner().invoke(cli.app, ["fuse", "--help"]).stdout
+    assert "  fusion-hub fuse 'night/*_vis.png' 'night/*_ir.png' --output fused/\n" in shown
+    assert "--num-inference-steps" in shown and "…" not in shown

@@ -156,7 +156,7 @@ def test_mistakes_are_one_sentence(street: Path) -> None:
         (("-i", "average", *sets, "-o", street / "other"), 2, "is not empty and holds no dataset of this command"),
         (("-i", "average", *sets, "-o", street / "other", "--overwrite"), 2, "is not empty"),
         (("-i", "average", *sets, "-o", street / "train/vis/0.png"), 2, "is a file: give a folder"),
-        (("--train", "nowhere", "--val", "nowhere", "-o", street / "y"), 1, "'nowhere': no such folder"),
+        (("--train", "nowhere", "--val", "nowhere", "-o", street / "y"), 1, "no data set named 'nowhere'"),
         (("-i", "average", *sets, "--class", "lorry", "-o", street / "y"), 1, "knows the class 'lorry'"),
         (("-i", "nothing", *sets, "-o", street / "y"), 1, "nothing"),
         (("-i", str(street / "small"), *sets, "-o", street / "z"), 1, "a box lies outside the image of 32 x 24"),

@@ -161,17 +161,26 @@ def test_a_folder_of_fused_images_gives_the_row_of_its_method(drawn: EvaluationS
     assert other.details["folder"] == "laplacian"  # a name, no path of this machine
 
 
+@pytest.mark.parametrize("ending", ["_vis", "_IR", "_fused", ""])
+def test_fused_images_may_have_the_names_of_sources(drawn: EvaluationSet, tmp_path: Path, ending: str) -> None:
+    for level, name in enumerate(drawn.names):
+        Image.new("L", (8, 8), level).save(tmp_path / f"{name}{ending}.png")
+    method = folder_method("x", tmp_path, {drawn.name: drawn.names})
+    levels = [np.asarray(method.fuse(pair, drawn.name)).max() for pair in drawn.pairs]
+    assert levels == list(range(len(drawn.names)))
+
+
 def test_incomplete_or_ambiguous_folders_are_refused(drawn: EvaluationSet, tmp_path: Path) -> None:
     names = {drawn.name: drawn.names}
     with pytest.raises(FileNotFoundError, match="no folder"):
         folder_method("x", tmp_path / "nowhere", names)
     for name in drawn.names[:-1]:
         Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
-    with pytest.raises(FileNotFoundError, match=rf"lacks 1 of the 4 images .*{drawn.names[-1]}"):
+    with pytest.raises(FileNotFoundError, match=rf"no image for 1 of the 4 pairs .*{drawn.names[-1]}"):
         folder_method("x", tmp_path, names)
     Image.new("L", (8, 8)).save(tmp_path / f"{drawn.names[-1]}.png")
     Image.new("L", (8, 8)).save(tmp_path / f"{drawn.names[-1]}.bmp")
-    with pytest.raises(ValueError, match="several images of the stem"):
+    with pytest.raises(ValueError, match="are images of one pair: leave one"):
         folder_method("x", tmp_path, names)
     with pytest.raises(FileNotFoundError, match="one folder for each"):
         folder_method("x", tmp_path, {"a/test": ["1"], "b/test": ["2"]})

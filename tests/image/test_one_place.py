@@ -42,7 +42,7 @@ def test_a_hot_spot_gives_the_same_luminance_in_training_and_in_the_pipeline() -
 
 def test_average_has_the_same_entropy_on_the_page_and_from_evaluate(tmp_path: Path, night_pair: Pair) -> None:
     rows, _ = analysis.measure(night_pair.visible_source, night_pair.infrared_source, "difffusenet-msrs")
-    shown = next(row for row in rows if row[0].startswith("EN"))[analysis.HEADERS.index("Average")]
+    shown = next(row for row in rows if row[0].startswith("EN"))[analysis.MEASURED.index("Average")]
     fused = methods.luminance(methods.baseline_method("average").fuse(night_pair, "pair"))
     entropy = evaluate_pair(fused, *methods.source_luminance(night_pair), ("EN",))["EN"]
     assert shown == analysis.format_value("EN", entropy)
