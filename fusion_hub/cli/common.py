@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, c
 import typer
 
 import fusion_hub
+from fusion_hub import image
 from fusion_hub.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ NO_FIGURE = "no figure: matplotlib is not installed (pip install 'fusion-hub[eva
 MODEL_HELP = "A bundled name (see `fusion-hub models`), a pipeline folder, or a Hub id owner/name."
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...; auto uses a GPU where there is one.")]
+InfraredRange = Annotated[
+    str | None,
+    typer.Option(
+        help="Values that become black and white in the infrared: auto, dtype, minmax, percentile or LOW,HIGH.",
+        show_default="the model's own",
+    ),
+]
+VisibleRange = Annotated[str | None, typer.Option(help="The same for the visible image.", show_default="auto")]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 
 
@@ -93,6 +102,15 @@ def wrong_use() -> Iterator[None]:
         yield
     except ValueError as error:
         raise CommandError(str(error), WRONG_USE) from error
+
+
+def parse_ranges(infrared: str | None, visible: str | None) -> dict[str, Any]:
+    """`--infrared-range` and `--visible-range` as a pipeline takes them; None where not given."""
+    with wrong_use():
+        return {
+            f"{name}_range": None if text is None else image.parse_range(text, f"--{name}-range")
+            for name, text in (("infrared", infrared), ("visible", visible))
+        }
 
 
 def parse_steps(text: str | None) -> int | Literal["auto"] | None:

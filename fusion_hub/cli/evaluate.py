@@ -93,6 +93,8 @@ def evaluate(
         int | None,
         typer.Option(min=0, help="Side of the tiles in pixels; 0: never tiles.", show_default="auto, for large images"),
     ] = None,
+    infrared_range: common.InfraredRange = None,
+    visible_range: common.VisibleRange = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pairs of each set.")] = None,
     save_images: Annotated[
         bool, typer.Option("--save-images", help="Keep the fused pictures in OUTPUT/images.")
@@ -115,12 +117,17 @@ def evaluate(
         steps = common.parse_steps(num_inference_steps)
         options = {"rescale": rescale, "tile": tile, "num_inference_steps": steps}
         options = {key: value for key, value in options.items() if value is not None}
+        ranges = common.parse_ranges(infrared_range, visible_range)
+        ranges = {name: value for name, value in ranges.items() if value is not None}
+        options |= ranges
         with common.terminate_as_interrupt(), common.processes(device) as state:
             main, process, count = state.is_main_process, state.process_index, state.num_processes
             # What can be refused without torch comes first: it takes seconds to import.
             opened = fail_together(lambda: [pairs.PairedDataset.open(_named(text)[1], split=split) for text in data])
             fail_together(lambda: _check_methods(model))
-            datasets = fail_together(lambda: _name_sets(list(zip(data, opened, strict=True)), split, limit, main))
+            datasets = fail_together(
+                lambda: _name_sets(list(zip(data, opened, strict=True)), split, limit, ranges, main)
+            )
             methods = fail_together(
                 lambda: _open_methods(model, datasets, options, common.choose_device(device, state), dtype)
             )
@@ -211,7 +218,11 @@ def _check_methods(sources: Sequence[str]) -> None:
 
 
 def _name_sets(
-    sources: "Sequence[tuple[str, pairs.PairedDataset]]", split: str | None, limit: int | None, shown: bool
+    sources: "Sequence[tuple[str, pairs.PairedDataset]]",
+    split: str | None,
+    limit: int | None,
+    ranges: dict[str, Any],
+    shown: bool,
 ) -> "list[EvaluationSet]":
     found: dict[str, EvaluationSet] = {}
     for text, opened in sources:
@@ -220,7 +231,9 @@ def _name_sets(
         if name in found:
             raise CommandError(f"two sets have the name {name!r}: name one of them, --data NAME={source}", WRONG_USE)
         complete = limit is None or (opened.length is not None and limit >= opened.length)
-        found[name] = evaluation.EvaluationSet.of(name, opened if complete else opened[:limit], complete=complete)
+        found[name] = evaluation.EvaluationSet.of(
+            name, opened if complete else opened[:limit], complete=complete, ranges=ranges
+        )
         if shown:
             typer.echo(str(found[name].pairs.check()))
     return list(found.values())
@@ -235,7 +248,7 @@ def _open_methods(
         name, source = _named(text)
         folder = Path(source).expanduser()
         if source.replace("-", "_") in BASELINES:
-            found.append(evaluation.baseline_method(source, options["rescale"]))
+            found.append(evaluation.baseline_method(source, options["rescale"], datasets[0].ranges))
         elif folder.is_dir() and not (folder / "model_index.json").is_file():
             found.append(evaluation.folder_method(name or folder.resolve().name, folder, names))
         else:
@@ -243,7 +256,7 @@ def _open_methods(
             name = name or _pipeline_name(source)
             _warn_of_wrong_model(pipeline, name, datasets)
             found.append(evaluation.pipeline_method(name, pipeline, options))
-    return evaluation.with_baselines(found)
+    return evaluation.with_baselines(found, datasets[0].ranges)
 
 
 def _pipeline_name(source: str) -> str:

@@ -22,7 +22,9 @@ from fusion_hub.cli.common import (
     CommandError,
     Device,
     DtypeName,
+    InfraredRange,
     State,
+    VisibleRange,
     check_device,
     choose_device,
     exit_codes,
@@ -30,6 +32,7 @@ from fusion_hub.cli.common import (
     gather,
     load_pipeline,
     message_of,
+    parse_ranges,
     parse_steps,
     print_message,
     processes,
@@ -131,16 +134,8 @@ def fuse(
         Literal["fused", "overlay"],
         typer.Option(help="overlay keeps the colors of a PET or SPECT readable: laid over the MRI, with their scale."),
     ] = "fused",
-    infrared_range: Annotated[
-        str | None,
-        typer.Option(
-            help="Values that become black and white in the infrared: auto, dtype, minmax, percentile or LOW,HIGH.",
-            show_default="the model's own",
-        ),
-    ] = None,
-    visible_range: Annotated[
-        str | None, typer.Option(help="The same for the visible image.", show_default="auto")
-    ] = None,
+    infrared_range: InfraredRange = None,
+    visible_range: VisibleRange = None,
     num_inference_steps: Annotated[
         str | None, typer.Option(help="Steps of the diffusion model, a number or auto.", show_default="the model's own")
     ] = None,
@@ -179,10 +174,7 @@ def fuse(
             typer.echo(f"{output}: kept because of --no-overwrite")
             raise typer.Exit(0)
         options: dict[str, Any] = {"tile": tile, "rescale": rescale}
-        with wrong_use():
-            for name, text in (("infrared_range", infrared_range), ("visible_range", visible_range)):
-                option = f"--{name.replace('_', '-')}"
-                options[name] = None if text is None else image.parse_range(text, option)
+        options |= parse_ranges(infrared_range, visible_range)
         options |= {"num_inference_steps": parse_steps(num_inference_steps), "noise_strength": noise_strength}
         info = pretrained.PRETRAINED.get(model)
         if colors == "overlay" and info is not None and "MRI" not in info.modality:

@@ -79,18 +79,21 @@ def luminance(image: Image.Image) -> np.ndarray:
     return quantize(luma(pixels.astype(np.float64)), white=full_scale(pixels.dtype))
 
 
-def source_luminance(pair: Pair, infrared_range: Any = "auto") -> tuple[np.ndarray, np.ndarray]:
+def source_luminance(
+    pair: Pair, infrared_range: Any = "auto", visible_range: Any = "auto"
+) -> tuple[np.ndarray, np.ndarray]:
     """8-bit luminance of the visible and of the infrared picture, each `(H, W)` uint8.
 
-    8-bit pictures as `luminance` reads them. Deeper ones go through the image processor, with the rule by which the
-    pipelines read them, so a method is measured against its actual input.
+    8-bit pictures as `luminance` reads them. Deeper ones, and all where a range is given, go through the image
+    processor, with the rule by which the pipelines read them, so a method is measured against its actual input.
     """
     pictures = [_decoded(pair.visible_source, "visible"), _decoded(pair.infrared_source, "infrared")]
-    if all(p.pixels.dtype == np.uint8 and p.white == 255 and p.valid is None for p in pictures):
+    plain = all(p.pixels.dtype == np.uint8 and p.white == 255 and p.valid is None for p in pictures)
+    if plain and infrared_range == visible_range == "auto":
         visible, infrared = (luminance(Image.fromarray(picture.pixels)) for picture in pictures)
     else:
         processor = FusionImageProcessor(infrared_range=infrared_range)
-        visible_unit, infrared_unit, _ = processor.preprocess(*pictures)
+        visible_unit, infrared_unit, _ = processor.preprocess(*pictures, visible_range=visible_range)
         visible, infrared = (quantize(unit[0, 0].numpy()) for unit in (visible_unit, infrared_unit))
     if visible.shape != infrared.shape:
         sizes = " and infrared ".join(f"{plane.shape[1]}x{plane.shape[0]}" for plane in (visible, infrared))
@@ -106,17 +109,17 @@ def _decoded(source: ImageSource, name: str) -> Picture:
     return from_pil(loaded, name) if isinstance(loaded, Image.Image) else from_array(loaded, name)
 
 
-def baseline_method(name: str, rescale: Rescale = "none") -> Method:
+def baseline_method(name: str, rescale: Rescale = "none", ranges: Mapping[str, Any] | None = None) -> Method:
     """A rule of `fusion_hub.evaluation.baselines` on the 8-bit luminance of both sources; ValueError for other names.
 
-    `guided-filter` and `guided_filter` are one.
+    `guided-filter` and `guided_filter` are one. `ranges` as in [`source_luminance`].
     """
     key = name.replace("-", "_")
     if key not in BASELINES:
         raise ValueError(f"{name!r} is not a baseline: choose among {', '.join(BASELINES)}")
 
     def fuse(pair: Pair, dataset: str) -> Image.Image:
-        fused = fuse_levels(key, *source_luminance(pair))
+        fused = fuse_levels(key, *source_luminance(pair, **(ranges or {})))
         return Image.fromarray(stretch(fused) if rescale == "minmax" else fused)
 
     label = key if rescale == "none" else f"{key}+minmax"

@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ class EvaluationSet:
     digest: str
     unpaired: tuple[tuple[str, str], ...] = ()
     """Files that should be in a pair and are not, and why."""
+    ranges: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """`infrared_range` and `visible_range` by which the sources are read for measuring, where they are given."""
 
     @property
     def expected(self) -> int:
@@ -74,7 +76,9 @@ class EvaluationSet:
         return [pair.name for pair in self.pairs]
 
     @classmethod
-    def of(cls, name: str, pairs: PairedDataset, *, complete: bool = True) -> "EvaluationSet":
+    def of(
+        cls, name: str, pairs: PairedDataset, *, complete: bool = True, ranges: Mapping[str, Any] | None = None
+    ) -> "EvaluationSet":
         """With a digest of the names and contents of all pictures; `complete=False` ignores files without a partner.
 
         Raises:
@@ -90,7 +94,9 @@ class EvaluationSet:
             for source in (pair.visible_source, pair.infrared_source):
                 digest.update(f"{pair.name} {_content_digest(source)}".encode())
         unpaired = [(file, why) for file, why in pairs.left_out() if why in UNPAIRED] if complete else []
-        return cls(name, pairs, digest.hexdigest(), tuple(unpaired))
+        if ranges:
+            digest.update(repr(sorted(ranges.items())).encode())
+        return cls(name, pairs, digest.hexdigest(), tuple(unpaired), dict(ranges or {}))
 
 
 def _content_digest(source: ImageSource) -> str:

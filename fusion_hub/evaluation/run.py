@@ -70,6 +70,9 @@ class Evaluation:
         """How it was measured, in sentences."""
         notes = [f"{key}: {text}" for key, text in self.provenance["conventions"].items()]
         notes += [f"{name}: {find_metric(name).convention} ({find_metric(name).paper})" for name in self.metrics]
+        for name, details in self.provenance["datasets"].items():
+            ranges = [f"{key} {value}" for key, value in details.items() if key.endswith("_range")]
+            notes += [f"{name}: sources read by {', '.join(ranges)}"] if ranges else []
         for name, details in (*self.provenance["methods"].items(), ("versions", self.provenance["versions"])):
             notes.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in details.items()))
         return notes
@@ -91,13 +94,16 @@ class Evaluation:
         }
 
 
-def with_baselines(methods: Sequence[Method]) -> list[Method]:
+def with_baselines(methods: Sequence[Method], ranges: Mapping[str, Any] | None = None) -> list[Method]:
     """The methods, followed by the baselines that every report has.
 
     Raises:
         ValueError: two methods have one name, or names that would be one file name.
     """
-    everything = [*methods, *(baseline_method(name) for name in ALWAYS if name not in {m.name for m in methods})]
+    everything = [
+        *methods,
+        *(baseline_method(name, ranges=ranges) for name in ALWAYS if name not in {m.name for m in methods}),
+    ]
     taken: dict[str, str] = {}
     for method in everything:
         if slug(method.name) in taken:
@@ -131,7 +137,7 @@ def evaluate(
         seed: seed of the bootstrap.
         progress: called after each image and method.
     """
-    everything, folder = with_baselines(methods), Path(output)
+    everything, folder = with_baselines(methods, datasets[0].ranges), Path(output)
     images = folder / "images" if save_images else None
     failures = measure_share(everything, datasets, metrics, folder, images=images, progress=progress)
     result = collect(everything, datasets, metrics, folder, failures, seed)
@@ -170,7 +176,7 @@ def measure_share(
             absent = {name for name, file in files.items() if not file.exists()}
             missing = [method for method in methods if method.name in absent or pair.name not in done[method.name]]
             try:
-                sources = source_luminance(pair) if missing else None
+                sources = source_luminance(pair, **dataset.ranges) if missing else None
             except Exception as error:  # decoders, memory, other people's files: the other pairs go on
                 failures += [Failure(method.name, dataset.name, pair.name, _message(error)) for method in missing]
                 sources = None
@@ -223,7 +229,10 @@ def collect(
     provenance = {  # everything needed to get the same numbers again; no path of this machine
         "conventions": CONVENTIONS,
         "methods": {method.name: dict(method.details) for method in methods},
-        "datasets": {dataset.name: {"pairs": len(dataset.pairs), "blake2b": dataset.digest} for dataset in datasets},
+        "datasets": {
+            dataset.name: {"pairs": len(dataset.pairs), "blake2b": dataset.digest, **dataset.ranges}
+            for dataset in datasets
+        },
         "seed": seed,
         "versions": {
             "fusion_hub": __version__,

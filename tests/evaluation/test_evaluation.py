@@ -307,3 +307,26 @@ def test_maximum_on_tno_gives_the_known_row(data_root: Path, tmp_path: Path) -> 
     expected = {"EN": 6.81, "SD": 40.01, "SF": 10.06, "SCD": 1.540, "VIF": 0.924, "Qabf": 0.599}
     for metric, value in expected.items():
         assert found.metrics[metric].mean == pytest.approx(value, abs=0.006 if value > 2 else 0.0011), metric
+
+
+def test_fixed_counts_are_measured_as_they_were_fused(tmp_path: Path) -> None:
+    """An average of counts in a fixed range equals the baseline that is measured by the same range."""
+    rng = np.random.default_rng(0)
+    for band in ("visible", "lwir", "mean"):
+        (tmp_path / band).mkdir()
+    for name in ("a", "b"):
+        visible = rng.integers(0, 256, (64, 64)).astype(np.uint8)
+        counts = rng.integers(7400, 8000, (64, 64)).astype(np.uint16)
+        Image.fromarray(visible).save(tmp_path / "visible" / f"{name}.png")
+        Image.fromarray(counts).save(tmp_path / "lwir" / f"{name}.png")
+        infrared = np.rint(np.clip((counts - 7200.0) / (8950 - 7200), 0, 1) * 255)
+        Image.fromarray(np.rint((visible + infrared) / 2).astype(np.uint8)).save(tmp_path / "mean" / f"{name}.png")
+    pairs = PairedDataset.open((tmp_path / "visible", tmp_path / "lwir"))
+    fixed = EvaluationSet.of("counts", pairs, ranges={"infrared_range": (7200, 8950)})
+    method = folder_method("mine", tmp_path / "mean", {"counts": fixed.names})
+    result = evaluate([method], [fixed], ("SCD", "Qabf", "EN"), tmp_path / "out")
+    mine, average = (next(row for row in result.rows if row.method == name) for name in ("mine", "average"))
+    for metric in ("SCD", "Qabf", "EN"):
+        assert abs(mine.metrics[metric].mean - average.metrics[metric].mean) < 0.02
+    assert "sources read by infrared_range (7200, 8950)" in result.markdown
+    assert fixed.digest != EvaluationSet.of("counts", pairs).digest
