@@ -187,7 +187,7 @@ def fuse(
             dataset = fail_together(lambda: _open_dataset(source, split, streaming, limit, None if single else output))
             checkpoint, weights = fail_together(lambda: _find_checkpoint(model))
             with wrong_use():
-                pipelines.check_stored(checkpoint, options["num_inference_steps"], noise_strength)
+                pipelines.check_stored(checkpoint, options["num_inference_steps"], noise_strength, tile)
             if state.is_main_process and not single:
                 typer.echo(_describe(dataset))
             share = dataset.shard(state.process_index, state.num_processes) if state.num_processes > 1 else dataset

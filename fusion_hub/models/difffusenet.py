@@ -8,7 +8,6 @@ Data flow: pixels -> shallow features -> D2FE -> EDFD -> Haar bands -> coupling 
 fusion -> reconstruction.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +37,7 @@ from fusion_hub.models.frequency import (
     haar_analysis,
     haar_synthesis,
 )
+from fusion_hub.models.geometry import difffusenet_geometry
 from fusion_hub.models.layers import FeatureDecoupling, FusionModel, zero_module
 
 DIFFFUSENET_VARIANTS: dict[str, dict[str, Any]] = {
@@ -239,18 +239,12 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
     @property
     def tile_multiple(self) -> int:
         """Tiles whose origins are multiples of this see the same U-Net and pooling grids as the whole image."""
-        return self.config.patch_size * math.lcm(8, 2 * self.config.attention_window)
+        return difffusenet_geometry(self.config).grid
 
     @property
     def receptive_margin(self) -> int:
-        """Pixels from a cut edge beyond which the output no longer depends on the cut, rounded up to the grid.
-
-        The sum of the U-Net's reach (about 8 + 4 + 8 * 2 (num_mid_blocks + 1) feature pixels and their alignment), the
-        attention window with its interpolation (3/2 windows of two feature pixels), and the 3x3 layers around them.
-        """
-        unet = 24 + 16 * (self.config.num_mid_blocks + 1) if self.config.use_d2fe else 0
-        bands = 2 * (2 * self.config.attention_window + 4 * self.config.num_coupling + 4)
-        return self.config.patch_size * (unet + bands + 12)
+        """Pixels from a cut edge beyond which the output no longer depends on the cut, rounded up to the grid."""
+        return difffusenet_geometry(self.config).margin
 
     def forward(
         self,

@@ -11,7 +11,6 @@ they follow Invertible Diffusion Models (Chen et al., TPAMI 2025), on whose trai
 The chain is deterministic: no noise is sampled. Space-to-depth takes the place of a VAE.
 """
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from fusion_hub.models.geometry import red_geometry
 from fusion_hub.models.layers import FusionModel, check_choice, check_flags, check_whole
 from fusion_hub.models.pruned_unet import CopyReport, Pair, PrunedUNet, copy_sd_unet, load_sd_unet, sd_unet_settings
 from fusion_hub.models.reversible import MEMORY_MODES, WiredStep, wired_chain
@@ -50,7 +50,6 @@ RED_VARIANTS: dict[str, dict[str, Any]] = {
 
 RESAMPLES = ("pixel_shuffle", "convolution")
 TRAIN_TIMESTEPS = 1000  # of Stable Diffusion's schedule, which the timestep embedding was trained with
-UNBOUNDED = 1 << 20  # pixels
 
 
 @dataclass
@@ -176,8 +175,7 @@ class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers type
     @property
     def tile_multiple(self) -> int:
         """Tiles whose origins are multiples of this see the same attention windows as the whole image."""
-        outer, inner = self.config.attention_window
-        return self.config.patch_size * math.lcm(2, outer or 1, 2 * (inner or 1))
+        return red_geometry(self.config).grid
 
     @property
     def tiles_exactly(self) -> bool:
@@ -185,23 +183,13 @@ class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers type
 
         False where a statistic (`norm="group"`) or an attention (a window of 0) spans the image.
         """
-        return self.config.norm == "local" and min(self.config.attention_window) > 0
+        return red_geometry(self.config).exact
 
     @property
     def receptive_margin(self) -> int:
-        """Pixels from a cut edge beyond which the output no longer depends on the cut.
-
-        The sum over all layers of all steps: each attention adds a window, each 3x3 convolution a cell. Larger than any
-        image where tiles are never exact.
-        """
-        if not self.tiles_exactly:
-            return UNBOUNDED
-        outer, inner = self.config.attention_window
-        blocks = 2 * self.config.layers_per_block + 1  # of each level, with two convolutions and one attention each
-        # Cells of the outer level; the last summand is conv_in, conv_out and the convolutions of the samplers.
-        cells = blocks * (2 + outer - 1) + 2 * blocks * (2 + inner - 1) + 2 + 3
-        ends = 2 if self.config.resample == "convolution" else 0
-        return self.config.patch_size * (self.config.num_steps * cells + ends)
+        """Pixels from a cut edge beyond which the output no longer depends on the cut; larger than any image where
+        tiles are never exact."""
+        return red_geometry(self.config).margin
 
     def set_memory_mode(self, mode: str, store_states: bool | None = None) -> None:
         """Set the memory mode, one of `MEMORY_MODES` in `reversible.py`, and `store_states` unless it is None.

@@ -4,7 +4,6 @@ Padding, tiles, batches, noise and progress are handled here; a subclass adds it
 its network on a luminance pair.
 """
 
-import math
 import os
 import threading
 import warnings
@@ -26,14 +25,21 @@ from fusion_hub.image.picture import InputWarning
 from fusion_hub.image.processor import FusionImageProcessor, PairContext, check_output, pair_up
 from fusion_hub.image.subject import Subject, find_subject
 from fusion_hub.image.tiling import Window, crop_to, pad_to_multiple, run_tiled, tile_windows
+from fusion_hub.models.geometry import Geometry
 from fusion_hub.models.layers import map_tensors
 from fusion_hub.pipelines.checkpoints import RECOMMENDED, trained_on
-from fusion_hub.pipelines.limits import check_noise, is_whole_number
+from fusion_hub.pipelines.limits import (
+    OVERLAP_SHARE,
+    check_noise,
+    check_tile,
+    exact_overlap,
+    is_whole_number,
+    round_up,
+)
 from fusion_hub.pipelines.loading import PortablePipeline
 
 WHOLE_IMAGE_LIMIT = 1536 * 1536  # pixels up to which images are fused whole by default
 AUTOMATIC_TILE = 768  # an 8192 x 8192 pair stays below 3 GiB of memory in all
-MAX_OVERLAP = 512  # pixels
 MAX_WAITING = 16  # preprocessed pairs that wait for others of their size
 NOISE_BLOCK = 64  # feature cells
 
@@ -142,8 +148,7 @@ class FusionPipeline(PortablePipeline):
     model_cpu_offload_seq = "model"  # type: ignore[assignment]  # diffusers declares its default, None
     uses_noise = True
     """Whether the model uses `noise_strength`."""
-    overlap_share = 0.6
-    """Overlap of the tiles relative to the reach of the network; no pixel of a real picture is a gray level off."""
+    overlap_share = OVERLAP_SHARE["DiffFuseNetModel"]
     model: Any
     image_processor: FusionImageProcessor
 
@@ -206,11 +211,13 @@ class FusionPipeline(PortablePipeline):
     def automatic_overlap(self, tile: int) -> int:
         """Pixels that neighboring tiles share, a multiple of the model's `tile_multiple`.
 
-        A share of the reach of the network: what lies at its end has next to no influence. docs/models.md has the
-        measured seams.
+        See `exact_overlap` in `limits.py`.
         """
-        needed = _round_up(math.ceil(self.overlap_share * self.model.receptive_margin), self.model.tile_multiple)
-        return min(needed, _round_up(MAX_OVERLAP, self.model.tile_multiple))
+        return exact_overlap(self._geometry, self.overlap_share)
+
+    @property
+    def _geometry(self) -> Geometry:
+        return Geometry(self.model.tile_multiple, self.model.receptive_margin, self.tiles_agree)
 
     @torch.no_grad()
     def __call__(
@@ -380,14 +387,8 @@ class FusionPipeline(PortablePipeline):
                 f"return_intermediates=True was given for {num_pairs} pairs: they would fill the memory, call the "
                 "pipeline for one pair at a time"
             )
+        check_tile(tile, self._geometry, self.overlap_share, tile_overlap)
         grid = self.model.tile_multiple
-        least = 4 * grid
-        if tile_overlap is None and self.tiles_agree:  # less would leave seams
-            least = max(least, 2 * self.automatic_overlap(least) + grid)
-        if tile is not None and (not is_whole_number(tile) or (tile != 0 and tile < least)):
-            raise ValueError(
-                f"tile={tile!r} must be a whole number of at least {least} pixels for this model, or 0 for no tiles"
-            )
         side = tile // grid * grid if tile else self._automatic_tile()
         if tile_overlap is not None and (not is_whole_number(tile_overlap) or not 0 <= tile_overlap < side // 2):
             raise ValueError(
@@ -397,7 +398,7 @@ class FusionPipeline(PortablePipeline):
 
     def _automatic_tile(self) -> int:
         grid, side = self.model.tile_multiple, self.automatic_tile
-        return _round_up(max(side, 2 * self.automatic_overlap(side) + grid) if self.tiles_agree else side, grid)
+        return round_up(max(side, 2 * self.automatic_overlap(side) + grid) if self.tiles_agree else side, grid)
 
     def _tiling(self, height: int, width: int, tile: int | None, tile_overlap: int | None) -> tuple[int, int]:
         """Side of the tiles for an image of this size, 0 for the whole image, and their overlap, in pixels."""
@@ -544,7 +545,3 @@ def _crop_cells(tensor: Tensor, size: tuple[int, int], padded: int) -> Tensor:
     """The cells that show an image of `size`, as float32 on the CPU; the last ones may reach beyond it."""
     cell = padded // tensor.shape[-2]
     return crop_to(tensor, (-(-size[0] // cell), -(-size[1] // cell))).to("cpu", torch.float32)
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return math.ceil(value / multiple) * multiple

@@ -1,10 +1,17 @@
 """What a stored model refuses, by its configuration alone: without torch, so that a wrong option is refused at once."""
 
 import json
+import math
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
 from typing import Any
+
+from fusion_hub.models.geometry import Geometry, difffusenet_geometry, red_geometry
+
+OVERLAP_SHARE = {"DiffFuseNetModel": 0.6, "REDModel": 0.45}
+"""Overlap of the tiles relative to the reach of the network; no pixel of a real picture is a gray level off."""
+MAX_OVERLAP = 512  # pixels
 
 
 def is_whole_number(value: Any) -> bool:
@@ -35,14 +42,41 @@ def check_noise(strength: Any, uses_noise: bool) -> None:
         raise ValueError(f"noise_strength={strength!r} was given, but this model draws no noise: leave it at 0")
 
 
-def check_stored(folder: Path, steps: Any, strength: Any) -> None:
-    """Both checks for a checkpoint; files that cannot be understood are left to the loading, which reports them."""
+def round_up(value: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-value // multiple) * multiple
+
+
+def exact_overlap(geometry: Geometry, share: float) -> int:
+    """Pixels that neighboring tiles share, a multiple of the grid, where tiles equal the whole image.
+
+    A share of the reach of the network: what lies at its end has next to no influence. docs/models.md has the measured
+    seams.
+    """
+    return min(round_up(math.ceil(share * geometry.margin), geometry.grid), round_up(MAX_OVERLAP, geometry.grid))
+
+
+def check_tile(tile: Any, geometry: Geometry, share: float, tile_overlap: int | None = None) -> None:
+    """Raise a `ValueError` for a tile that is no whole number, or so small that it would leave seams."""
+    least = 4 * geometry.grid
+    if tile_overlap is None and geometry.exact:
+        least = max(least, 2 * exact_overlap(geometry, share) + geometry.grid)
+    if tile is not None and (not is_whole_number(tile) or (tile != 0 and tile < least)):
+        raise ValueError(
+            f"tile={tile!r} must be a whole number of at least {least} pixels for this model, or 0 for no tiles"
+        )
+
+
+def check_stored(folder: Path, steps: Any, strength: Any, tile: Any) -> None:
+    """These checks for a checkpoint; files that cannot be understood are left to the loading, which reports them."""
     try:
         config = json.loads((folder / "model" / "config.json").read_bytes())
         name = config["_class_name"]
         known = isinstance(config[{"REDModel": "num_steps", "DiffFuseNetModel": "inference_timestep"}[name]], int)
+        geometry = (red_geometry if name == "REDModel" else difffusenet_geometry)(config)
     except (OSError, ValueError, KeyError, TypeError):
         return
     if known:
         check_steps(steps, config)
         check_noise(strength, name != "REDModel")
+        check_tile(tile, geometry, OVERLAP_SHARE[name])

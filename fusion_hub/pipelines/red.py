@@ -12,7 +12,7 @@ from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import Window
 from fusion_hub.models.red import REDModel
 from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, Steps
-from fusion_hub.pipelines.limits import check_steps, is_whole_number
+from fusion_hub.pipelines.limits import OVERLAP_SHARE, check_steps, is_whole_number
 
 MAX_TILE_SIZE = 4096  # pixels
 EXACT_TILE = 1024  # pixels; needs less memory than the largest image that is run whole, the next line
@@ -40,7 +40,7 @@ class REDPipeline(FusionPipeline):
     """
 
     uses_noise = False
-    overlap_share = 0.45
+    overlap_share = OVERLAP_SHARE["REDModel"]
 
     def __init__(
         self,
