@@ -127,7 +127,8 @@ def train(name: str, flags: Sequence[str]) -> int:
     except (FloatingPointError, training.OutputError) as error:
         raise CommandError(str(error), FAILED) from error
     if pipeline is not None and not kind.packages and int(os.environ.get("RANK", "0")) == 0:
-        typer.echo(f"Next: fusion-hub evaluate --model {pipeline} --data SET --output results")
+        sets = [source.path for source in config.sources if source.split is None and Path(source.path).is_dir()]
+        typer.echo(f"Next: fusion-hub evaluate --model {pipeline} --data {(sets or ['SET'])[0]} --output results")
     return 0
 
 
