@@ -40,6 +40,8 @@ FILL = """(...boxes) => {
 }"""
 # A fusion that a choice of another file has stopped also counts as failed.
 FAILED = """(...outcome) => (Date.now() - (window.lastChoice ?? 0) < 3000 ? outcome : [null, "", null, [], BUSY])"""
+# Takes a result away if an own file has emptied a box while it was on its way.
+SETTLE = """(first, second, ...outcome) => (first && second ? outcome : [null, "", null, [], outcome.at(-1)])"""
 REMOVE = """(message, file) => (message.includes("data-unread=WHAT") ? null : file)"""
 
 
@@ -120,6 +122,7 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
     ]
     fusions = [start(fuse_here, inputs, outcome, **look) for start in (button.click, *(event.then for event in filled))]
     for event in fusions:
+        event.success(None, [*boxes, *outcome[:-1]], outcome[:-1], js=SETTLE, **QUIET)
         event.failure(None, outcome[:-1], outcome[:-1], **failed)
         event.failure(lambda: None, None, shown, **NOW)
 

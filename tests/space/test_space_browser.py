@@ -309,6 +309,8 @@ def test_an_own_picture_is_never_fused_with_an_example(page: Page, small_pair: t
     empty(page, "visible")
     assert shown_parts(page)[:2] == [0, 1]
     put(page, "visible", visible)
+    expect(page.locator("#slider img")).to_have_count(0)  # the second click's result may have been on its way
+    expect(page.locator("#gallery img")).to_have_count(0)
     assert shown_parts(page) == [1, 0, 0, 0]
 
 
