@@ -14,6 +14,7 @@ FIGURE = ROOT / "docs" / "rooms.svg"
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("files", "repositories", "allocator"),
     ("image", "metrics", "models"),
+    ("rigs",),
     ("data", "pipelines", "explain"),
     ("evaluation", "training"),
     ("hub",),
@@ -30,6 +31,7 @@ CONTENTS = {
     "image": "pictures as luminance pairs",
     "metrics": "EN, VIF, Qabf, SSIM ...",
     "models": "DiffFuseNet, RED",
+    "rigs": "two cameras, aligned",
     "data": "pairs, layouts, crops",
     "pipelines": "one call, checkpoints",
     "explain": "inside a network",

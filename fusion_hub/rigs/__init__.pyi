@@ -1,0 +1,3 @@
+from .alignment import Alignment, align
+
+__all__ = ["Alignment", "align"]
