@@ -21,6 +21,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from fusion_hub.models import layers
+from fusion_hub.models.difffusenet_inference import FoldedDiffFuseNet
 from fusion_hub.models.feature_diffusion import (
     ConditionalDenoiser,
     FeatureInjection,
@@ -245,6 +246,18 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
     def receptive_margin(self) -> int:
         """Pixels from a cut edge beyond which the output no longer depends on the cut, rounded up to the grid."""
         return difffusenet_geometry(self.config).margin
+
+    def fuse_for_inference(self) -> FoldedDiffFuseNet | None:
+        """The same function of a pair with constants folded, for one step without noise; the model stays as it is.
+
+        Build it again after the weights, the device or the dtype have changed. Returns None for the ablations, which
+        run as they are trained.
+        """
+        config = self.config
+        complete = config.use_d2fe and config.use_edfd and config.num_coupling > 0
+        if not complete or config.frequency != "haar_inn" or config.cross_frequency != "attention":
+            return None
+        return FoldedDiffFuseNet(self)
 
     def forward(
         self,

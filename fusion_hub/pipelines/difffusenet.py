@@ -10,6 +10,7 @@ from fusion_hub.image.luminance import ValueRange
 from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import Window
 from fusion_hub.models.difffusenet import DiffFuseNetModel
+from fusion_hub.models.difffusenet_inference import FoldedDiffFuseNet
 from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, Steps, pair_noise
 from fusion_hub.pipelines.limits import check_steps
 
@@ -39,6 +40,7 @@ class DiffFuseNetPipeline(FusionPipeline):
         self.register_modules(model=model, scheduler=scheduler)
         self.register_to_config(infrared_range=infrared_range)
         self.image_processor = FusionImageProcessor(infrared_range=cast(ValueRange, infrared_range))
+        self._folded_from: tuple[list[Any], FoldedDiffFuseNet | None] | None = None
 
     def check_steps(self, num_inference_steps: Any) -> None:
         check_steps(num_inference_steps, self.model.config)
@@ -55,21 +57,37 @@ class DiffFuseNetPipeline(FusionPipeline):
         first = self.model.config.inference_timestep
         return tuple(first - first * i // num_inference_steps for i in range(num_inference_steps))
 
+    @property
+    def _folded(self) -> FoldedDiffFuseNet | None:
+        """The inference form of the model as it is now; None where it is compiled, hooked or an ablation."""
+        model = self.model
+        if type(model) is not DiffFuseNetModel or model._forward_hooks or hasattr(model, "_hf_hook"):
+            return None
+        # In-place changes of a tensor raise its version; moves and new weights change its address or type.
+        state = [(p.data_ptr(), p._version, p.dtype, p.device) for p in model.parameters()]
+        if self._folded_from is None or self._folded_from[0] != state:
+            self._folded_from = (state, model.fuse_for_inference())
+        return self._folded_from[1]
+
     def fuse_luminance(
         self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling, return_intermediates: bool = False
     ) -> Any:
         device, dtype, config = self._execution_device, self.model.dtype, self.model.config
+        # None for the schedule of the model itself: values out of a tensor would break a compiled graph.
+        alphas_cumprod = self.scheduler.alphas_cumprod.tolist()
+        alphas_cumprod = None if alphas_cumprod == self.model.alphas_cumprod else alphas_cumprod
+        one_clean_step = sampling.noise_strength == 0 and (sampling.num_inference_steps or 1) == 1
+        if one_clean_step and alphas_cumprod is None and not return_intermediates and (folded := self._folded):
+            return folded(visible.to(device), infrared.to(device))
         noise = None
         if sampling.noise_strength > 0 and config.use_d2fe:
             noise = pair_noise(sampling.seeds, config.feature_channels, window, config.patch_size)
             noise = (noise * sampling.noise_strength).to(device, dtype)
-        # None for the schedule of the model itself: values out of a tensor would break a compiled graph.
-        alphas_cumprod = self.scheduler.alphas_cumprod.tolist()
         return self.model(
             visible.to(device, dtype),
             infrared.to(device, dtype),
             timesteps=self.get_timesteps(cast(int, sampling.num_inference_steps or 1)),
-            alphas_cumprod=None if alphas_cumprod == self.model.alphas_cumprod else alphas_cumprod,
+            alphas_cumprod=alphas_cumprod,
             noise=noise,
             return_intermediates=return_intermediates,
         )

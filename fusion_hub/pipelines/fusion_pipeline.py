@@ -264,7 +264,7 @@ class FusionPipeline(PortablePipeline):
             rescale: `"none"` or `"minmax"`, which stretches each fused luminance to [0, 1].
             output_type: `"pil"`, `"np"` or `"pt"`.
             return_intermediates: also return the intermediate results of the network, for one pair that is fused whole;
-                the fused image stays the same. [`fusion_hub.explain`] shows them as pictures.
+                the fused image stays the same up to rounding. [`fusion_hub.explain`] shows them as pictures.
             return_dict: False returns the tuple `(images,)`, or `(images, intermediates)`.
 
         Returns:

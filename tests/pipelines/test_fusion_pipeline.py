@@ -101,7 +101,8 @@ def test_intermediates_are_cropped_to_the_image(pipe: DiffFuseNetPipeline, size:
     expected = pipe(*images, output_type="pt")
     assert expected.intermediates is None
     output = pipe(*images, output_type="pt", return_intermediates=True)
-    assert torch.equal(output.images, expected.images)
+    # Intermediate results come from the network itself, the image alone from its inference form.
+    torch.testing.assert_close(output.images, expected.images, rtol=0, atol=1e-5)
     inner = output.intermediates
     assert isinstance(inner, DiffFuseNetOutput)
     height, width = size
@@ -295,7 +296,8 @@ def test_cpu_offload(any_pipe: FusionPipeline) -> None:
     expected = pipe(*pair(), output_type="pt").images
     pipe.enable_model_cpu_offload(device="cpu")
     for _ in range(2):  # the hooks are put back after a call
-        assert torch.equal(expected, pipe(*pair(), output_type="pt").images)
+        # Hooked networks run as they are, others in their inference form.
+        torch.testing.assert_close(pipe(*pair(), output_type="pt").images, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

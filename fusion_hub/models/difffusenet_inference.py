@@ -1,0 +1,343 @@
+"""The inference form of DiffFuseNet: the same function of a pair, with its constants computed beforehand.
+
+Without noise the denoiser sees one timestep. Its time embedding, the scale and shift of each FiLM layer and the
+weights of the DDIM step are then constants, and chains of linear layers become one convolution each:
+
+- Haar analysis, mixing and the first 1x1 layer of a coupling: 2x2 convolutions of stride 2;
+- the last layers of EDFD and the projection of the features: one 1x1 convolution each;
+- a concatenation followed by a 1x1 convolution: one convolution for each part, added in place;
+- the residual of a depthwise layer: the center of its kernel; the Haar synthesis: a 1x1 convolution.
+
+Folding is done in float64. On x86 processors, activations and additions run inside oneDNN's convolutions, through the
+operators that TorchInductor uses. Elsewhere the same layers run one after the other.
+"""
+
+import platform
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.embeddings import get_timestep_embedding
+from torch import Tensor, nn
+
+from fusion_hub.models.feature_diffusion import EMBEDDING
+
+if TYPE_CHECKING:
+    from fusion_hub.models.difffusenet import DiffFuseNetModel
+
+Activation = Literal["none", "gelu", "tanh", "sigmoid"]
+_FUNCTIONS: dict[str, Any] = {"gelu": F.gelu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+_HAAR = (((1, 1), (1, 1)), ((1, -1), (1, -1)), ((1, 1), (-1, -1)), ((1, -1), (-1, 1)))
+"""Twice the low, horizontal, vertical and diagonal filter."""
+
+
+class FoldedConv:
+    """activation(conv(x) + b), or conv(x) + b + an addend; the size stays at stride 1 and is divided by a stride of 2.
+
+    Args:
+        weight: `(C', C / groups, k, k)`, any dtype and device.
+        bias: `(C',)` or None.
+        example: a tensor on the device and of the dtype to compute with.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        example: Tensor,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activation: Activation = "none",
+    ) -> None:
+        side = weight.shape[-1]
+        self.stride, self.groups, self.activation = stride, groups, activation
+        self.padding = 0 if side == stride else side // 2
+        self.weight = weight.to(example).contiguous(memory_format=torch.channels_last)
+        self.bias = None if bias is None else bias.to(example)
+        self.packed = runs_in_onednn(example)
+        if self.packed:
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self._geometry)
+
+    @property
+    def _geometry(self) -> tuple[list[int], list[int], list[int], int]:
+        return [self.padding] * 2, [self.stride] * 2, [1, 1], self.groups
+
+    def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """`(B, C, H, W)` to `(B, C', H / stride, W / stride)`. `add`, of the shape of the result, is overwritten."""
+        if not self.packed:
+            out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
+            out = out if add is None else add.add_(out)
+            return out if self.activation == "none" else _FUNCTIONS[self.activation](out)
+        if add is not None:
+            binary = torch.ops.mkldnn._convolution_pointwise_.binary
+            return binary(add, x, self.weight, self.bias, *self._geometry, "add", 1.0, None, [], None)
+        pointwise = torch.ops.mkldnn._convolution_pointwise
+        algorithm = "none" if self.activation == "gelu" else ""  # GELU by the error function
+        return pointwise(x, self.weight, self.bias, *self._geometry, self.activation, [], algorithm)
+
+
+def runs_in_onednn(example: Tensor) -> bool:
+    """Whether convolutions of tensors like this one can take activations and addends along."""
+    operators = hasattr(torch.ops.mkldnn, "_convolution_pointwise_") and torch.backends.mkldnn.is_available()
+    if example.device.type != "cpu" or not operators or platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    bfloat16 = example.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(bfloat16) or example.dtype == torch.float32
+
+
+def fold(layer: Any, example: Tensor, activation: Activation = "none", *, weight: Tensor | None = None) -> FoldedConv:
+    """A layer as it is, or with other weights."""
+    weight = layer.weight if weight is None else weight
+    stride, groups = layer.stride[0], layer.groups
+    return FoldedConv(weight, layer.bias, example, stride=stride, groups=groups, activation=activation)
+
+
+def linear(weight: Tensor, bias: Tensor | None, example: Tensor, activation: Activation = "none") -> FoldedConv:
+    """A 1x1 convolution from a matrix `(C', C)`, or a convolution of stride 2 from a weight `(C', C, 2, 2)`."""
+    weight = weight if weight.ndim == 4 else weight[:, :, None, None]
+    return FoldedConv(weight, bias, example, stride=weight.shape[-1], activation=activation)
+
+
+def haar_weight(channels: int) -> Tensor:
+    """The analysis as a convolution of stride 2: `(4C, C, 2, 2)` float64, bands in the order of `haar_analysis`."""
+    identity = torch.eye(channels, dtype=torch.float64)
+    return torch.einsum("kyx,oc->kocyx", torch.tensor(_HAAR, dtype=torch.float64) / 2, identity).reshape(
+        4 * channels, channels, 2, 2
+    )
+
+
+def _matrix(layer: Any) -> Tensor:
+    """The weight of a 1x1 convolution, `(C', C)`."""
+    return layer.weight[:, :, 0, 0]
+
+
+def _unshuffle(pixels: Tensor, side: int) -> Tensor:
+    """`F.pixel_unshuffle` with the result in channels_last, in one copy."""
+    batch, channels, height, width = pixels.shape
+    cells = pixels.view(batch, channels, height // side, side, width // side, side).permute(0, 2, 4, 1, 3, 5)
+    return cells.reshape(batch, height // side, width // side, -1).permute(0, 3, 1, 2)
+
+
+def _shuffle(x: Tensor) -> Tensor:
+    """`(B, 4C, H, W)`, channels in the order (row, column, channel), to `(B, C, 2H, 2W)` in channels_last."""
+    batch, channels, height, width = x.shape
+    cells = x.permute(0, 2, 3, 1).reshape(batch, height, width, 2, 2, channels // 4).permute(0, 1, 3, 2, 4, 5)
+    return cells.reshape(batch, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
+
+
+class Norm:
+    """`LocalGroupNorm`, optionally with another scale and shift than its own."""
+
+    def __init__(self, norm: Any, example: Tensor, scale: Tensor | None = None, shift: Tensor | None = None):
+        scale, shift = (norm.weight, norm.bias) if scale is None else (scale, shift)
+        self.scale, self.shift = (None if value is None else value.to(example) for value in (scale, shift))
+        self.channels, self.eps = (norm.channels,), norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        return F.layer_norm(x, self.channels, self.scale, self.shift, self.eps).permute(0, 3, 1, 2)
+
+
+class Join:
+    """A convolution of an enlarged map beside a skip connection, without their concatenation."""
+
+    def __init__(self, layer: nn.Conv2d, below: int, example: Tensor) -> None:
+        self.below = FoldedConv(layer.weight[:, :below], None, example)
+        self.skip = fold(layer, example, weight=layer.weight[:, below:])
+        self.convolve_first = layer.kernel_size == (1, 1)  # the same, at a quarter of the cost
+
+    def __call__(self, below: Tensor, skip: Tensor) -> Tensor:
+        below = self.below(below) if self.convolve_first else below
+        below = F.interpolate(below, scale_factor=2.0, mode="nearest")
+        return self.skip(skip, add=below if self.convolve_first else self.below(below))
+
+
+class ResidualBlock:
+    """`ConditionalResidualBlock` at one timestep; the input is overwritten by the result."""
+
+    def __init__(self, block: Any, embedding: Tensor, example: Tensor) -> None:
+        scale, shift = block.film(embedding)[0].chunk(2)
+        self.norm_1, self.norm_2 = Norm(block.norm_1, example), Norm(block.norm_2, example, 1 + scale, shift)
+        self.conv_1, self.conv_2 = fold(block.conv_1, example), fold(block.conv_2, example)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        hidden = self.conv_1(F.silu(self.norm_1(x), inplace=True))
+        return self.conv_2(F.silu(self.norm_2(hidden), inplace=True), add=x)
+
+
+class Coupling:
+    """`InvertibleCoupling`, the first one with the Haar analysis in front."""
+
+    def __init__(self, coupling: Any, example: Tensor, haar: Tensor | None = None) -> None:
+        lower, upper = coupling.mixing.factors()
+        mixing = lower.double() @ upper.double()
+        first, second = mixing.chunk(2)
+        enter, spread, leave = coupling.phi1[0], coupling.phi1[2], coupling.phi1[4]
+        weights = [first, second, _matrix(enter) @ first]
+        if haar is not None:
+            weights = [torch.einsum("oi,icyx->ocyx", weight, haar) for weight in weights]
+        self.z1, self.z2 = (linear(weight, None, example) for weight in weights[:2])
+        self.enter_1 = linear(weights[2], enter.bias, example, "gelu")
+        self.spread_1, self.leave_1 = fold(spread, example, "gelu"), fold(leave, example)
+        phi2, phi3 = (
+            [fold(phi[0], example, "gelu"), fold(phi[2], example, "gelu")] for phi in (coupling.phi2, coupling.phi3)
+        )
+        self.exponent = [*phi2, fold(coupling.phi2[4], example, "tanh")]
+        self.shift = [*phi3, fold(coupling.phi3[4], example)]
+
+    def __call__(self, bands: Tensor) -> Tensor:
+        z2 = self.leave_1(self.spread_1(self.enter_1(bands)), add=self.z2(bands))
+        enter, spread, leave = self.exponent
+        z1 = self.z1(bands).mul_(leave(spread(enter(z2))).exp_())
+        enter, spread, leave = self.shift
+        z1 = leave(spread(enter(z2)), add=z1)
+        return torch.cat([z1, z2], dim=1)
+
+
+class Band:
+    """`BandFusion`: the parts of both images, then the depthwise layer with its residual."""
+
+    def __init__(self, fusion: Any, example: Tensor) -> None:
+        visible, infrared = _matrix(fusion.mix).chunk(2, dim=1)
+        self.visible, self.infrared = linear(visible, fusion.mix.bias, example), linear(infrared, None, example)
+        center = F.pad(torch.ones_like(fusion.local.weight[..., :1, :1]), (1, 1, 1, 1))
+        self.local = fold(fusion.local, example, weight=fusion.local.weight + center)
+
+    def __call__(self, visible: Tensor, infrared: Tensor) -> Tensor:
+        return self.local(self.infrared(infrared, add=self.visible(visible)))
+
+
+class FoldedDiffFuseNet(nn.Module):
+    """What [`DiffFuseNetModel.fuse_for_inference`] returns. It has no parameters of its own and is not saved.
+
+    It computes on the device and in the dtype that the model had.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: "DiffFuseNetModel") -> None:
+        super().__init__()
+        config, example = model.config, torch.empty(0, device=model.device, dtype=model.dtype)
+        weights = {name: value.to("cpu", torch.float64) for name, value in model.state_dict().items()}
+        network: Any = type(model).from_config(config)
+        network.double().load_state_dict(weights)
+        channels = config.feature_channels
+        self.patch_size, self.window, self.dtype = config.patch_size, config.attention_window, example.dtype
+
+        encoder = network.encoder
+        self.encode_in, self.encode_norm = fold(encoder.conv_in, example), Norm(encoder.norm_in, example)
+        self.encode_out, self.unit_variance = fold(encoder.conv_out, example), Norm(encoder.norm_out, example)
+
+        # D2FE: the clean estimate keep * F - remove * prediction (`clean_estimate`).
+        denoiser = network.denoiser
+        timestep = torch.tensor([config.inference_timestep])
+        embedding = denoiser.time(get_timestep_embedding(timestep, EMBEDDING, downscale_freq_shift=0).double())
+        alpha_bar = network.alphas_cumprod[config.inference_timestep]
+        keep, remove = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+        if config.prediction_type == "epsilon":
+            keep, remove = 1 / keep, remove / keep
+        entry = denoiser.conv_in
+        self.half_size = linear(entry.weight.view(-1, channels, 2, 2), entry.bias, example)
+        self.down_1, self.down_2 = fold(denoiser.down_1, example), fold(denoiser.down_2, example)
+        self.block_1, self.block_2, *self.mid = (
+            ResidualBlock(block, embedding, example) for block in (denoiser.block_1, denoiser.block_2, *denoiser.mid)
+        )
+        _, middle, wide = config.denoiser_channels
+        self.up_2, self.up_1 = Join(denoiser.up_2, wide, example), Join(denoiser.up_1, middle, example)
+        exit_weight, exit_bias = -remove * _matrix(denoiser.conv_out), -remove * denoiser.conv_out.bias
+        order = torch.arange(4 * channels).view(channels, 2, 2).permute(1, 2, 0).flatten()  # as `_shuffle` reads it
+        self.prediction = linear(exit_weight[order], exit_bias[order], example)
+        gain = denoiser.skip_gain(embedding)[0][:, None]
+        identity = torch.eye(channels, dtype=torch.float64)
+        self.skip = linear(keep * identity - remove * gain * _matrix(denoiser.skip), None, example)
+
+        injection = network.injection
+        first, norm, _, second, _ = injection.weight
+        self.weigh_in, self.weigh_norm = fold(first, example), Norm(norm, example)
+        self.weigh_out = fold(second, example, "sigmoid")
+        self.residual = linear(_matrix(injection.project) / 2, injection.project.bias, example, "tanh")
+        self.residual_scale = injection.residual_scale
+
+        # EDFD with the projection: its 1x1 layers meet in one matrix each.
+        common, visible, infrared = network.decoupling.common, network.decoupling.visible, network.decoupling.infrared
+        self.common_in, self.common_out = fold(common[0], example, "gelu"), fold(common[2], example)
+        self.visible_in, self.infrared_in = (fold(branch[0], example, "gelu") for branch in (visible, infrared))
+        shared, specific = _matrix(network.project_features).chunk(2, dim=1)
+        bias = network.project_features.bias + network.project_pixels.bias
+        self.project_shared = linear(shared, bias, example)
+        self.project_visible, self.project_infrared = (
+            linear(specific @ _matrix(branch[2]), specific @ branch[2].bias, example) for branch in (visible, infrared)
+        )
+        self.project_pixels = FoldedConv(network.project_pixels.weight, None, example)
+
+        haar = haar_weight(channels)
+        self.coupling = [
+            Coupling(step, example, haar if number == 0 else None) for number, step in enumerate(network.coupling)
+        ]
+        attention = network.band_attention
+        self.spatial_pooled = fold(attention.spatial_pooled, example)
+        self.spatial_direct = fold(attention.spatial_direct, example)
+        self.channel_in = fold(attention.channel[0], example, "gelu")
+        self.channel_out = fold(attention.channel[2], example)
+        self.fuse_low, self.fuse_high = Band(network.fuse_low, example), Band(network.fuse_high, example)
+        # The synthesis is the transposed analysis: from (kind, channel) to (row, column, channel).
+        synthesis = haar.permute(2, 3, 1, 0).reshape(4 * channels, 4 * channels)
+        low, high = synthesis.split([channels, 3 * channels], dim=1)
+        self.synthesize_low, self.synthesize_high = linear(low, None, example), linear(high, None, example)
+        self.trunk = [fold(network.trunk[0], example, "gelu"), fold(network.trunk[2], example, "gelu")]
+        self.head = fold(network.fusion_head, example)
+
+    @torch.no_grad()
+    def forward(self, visible: Tensor, infrared: Tensor) -> Tensor:
+        """Fuse `(B, 1, H, W)` luminance in [0, 1] with infrared of the same shape, H and W multiples of `multiple`.
+
+        Returns `(B, 1, H, W)`, not clamped, in the dtype of `visible`. No gradients.
+        """
+        pixels = _unshuffle(torch.cat([visible, infrared]).to(self.dtype), self.patch_size)
+        shallow = self.encode_out(F.gelu(self.encode_norm(self.encode_in(pixels))))
+        shallow = self.unit_variance(shallow)
+
+        half = self.half_size(shallow)
+        quarter = self.block_1(self.down_1(F.silu(half)))
+        eighth = self.down_2(F.silu(quarter))
+        for block in self.mid:
+            eighth = block(eighth)
+        quarter = self.block_2(self.up_2(eighth, quarter))
+        half = F.silu(self.up_1(quarter, half), inplace=True)
+        enhanced = self.skip(shallow, add=_shuffle(self.prediction(half)))
+
+        seen, warm = enhanced.chunk(2)
+        both = torch.cat([seen, warm], dim=1)
+        weight = self.weigh_out(F.gelu(self.weigh_norm(self.weigh_in(both))))
+        residual = self.residual(weight.mul_(seen + warm)).mul_(self.residual_scale)
+        shared = self.common_out(self.common_in(both))
+        projected = self.project_pixels(pixels.add_(torch.cat([residual, residual])))
+        common = self.project_shared(shared)
+        seen_part, warm_part = projected.chunk(2)
+        self.project_visible(self.visible_in(seen - shared), add=seen_part.add_(common))
+        self.project_infrared(self.infrared_in(warm - shared), add=warm_part.add_(common))
+
+        bands = projected
+        for step in self.coupling:
+            bands = step(bands)
+        low, high = self._gate(bands)
+        fused_low, fused_high = self.fuse_low(*low.chunk(2)), self.fuse_high(*high.chunk(2))
+        features = _shuffle(self.synthesize_high(fused_high, add=self.synthesize_low(fused_low)))
+        for conv in self.trunk:
+            features = conv(features)
+        out = F.pixel_shuffle(self.head(features), self.patch_size).to(visible.dtype)
+        logit, correction = out.chunk(2, dim=1)
+        return torch.lerp(infrared, visible, torch.sigmoid(logit)) + correction
+
+    def _gate(self, bands: Tensor) -> tuple[Tensor, Tensor]:
+        """`CrossFrequencyAttention`."""
+        channels = bands.shape[1] // 4
+        low = bands[:, :channels].contiguous(memory_format=torch.channels_last)
+        high = bands[:, channels:]
+        pooled = torch.cat([low.mean(dim=1, keepdim=True), low.amax(dim=1, keepdim=True)], dim=1)
+        spatial = (self.spatial_pooled(pooled) + self.spatial_direct(low)).sigmoid_().mul_(2)
+        energy = F.avg_pool2d(high.abs(), self.window, ceil_mode=True, count_include_pad=False)
+        channel = self.channel_out(self.channel_in(energy)).sigmoid_().mul_(2)
+        channel = F.interpolate(channel, scale_factor=self.window, mode="bilinear", align_corners=False)
+        kinds = high.permute(0, 2, 3, 1).unflatten(3, (3, channels)) * spatial.permute(0, 2, 3, 1)[..., None]
+        return low.mul_(channel[..., : low.shape[-2], : low.shape[-1]]), kinds.flatten(3).permute(0, 3, 1, 2)
