@@ -137,7 +137,8 @@ def fuse_pair(
     pipeline = load_pipeline(model)
     with LANE:
         try:
-            first, second = read_picture(sources[0], "visible"), read_picture(sources[1], "infrared")
+            first = read_picture(sources[0], "visible", role="visible")
+            second = read_picture(sources[1], "infrared", role="infrared")
             visible_plane, infrared_plane, contexts = pipeline.image_processor.preprocess(first, second, **ranges)
             start = time.perf_counter()
             with warnings.catch_warnings():

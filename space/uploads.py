@@ -73,7 +73,7 @@ def open_upload(path: str | Path | None, what: str, max_pixels: int = MAX_PIXELS
         text = f"The {what} image was deleted after an hour: upload it again."
         raise Refusal("Too long ago", text) from error
     try:
-        header = read_header(source, what, NO_LIMIT)
+        header = read_header(source, what, NO_LIMIT, "infrared" if what == "infrared" else None)
     except ValueError as error:
         raise Refusal("Not an image", sentence(error)) from error
     height, width = header.size

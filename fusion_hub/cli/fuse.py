@@ -318,8 +318,8 @@ def _open_dataset(
             "replace the other: give the pairs different names"
         )
     if folder is None:  # one pair: what cannot be read is known before torch is imported
-        named = [(f"{band} ({str(file)!r})", file) for band, file in dataset[0].bands() if isinstance(file, Path)]
-        pictures = [(image.read_picture(file, name.split()[0]), name) for name, file in named]
+        named = [(band, file) for band, file in dataset[0].bands() if isinstance(file, Path)]
+        pictures = [(image.read_picture(file, band, role=band), f"{band} ({str(file)!r})") for band, file in named]
         if len(pictures) == 2:
             image.check_equal_sizes(*pictures[0], *pictures[1])
     return dataset

@@ -300,7 +300,7 @@ class PairedDataset:
         for pair in self:
             for band, source in pair.bands():
                 try:
-                    yield pair.name, band, inspect_picture(source, decode)[1]
+                    yield pair.name, band, inspect_picture(source, decode, band)[1]
                 except READ_ERRORS:
                     continue
 

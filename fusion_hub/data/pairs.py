@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
-from fusion_hub.image.io import from_pil, read_bytes, read_header, read_picture
+from fusion_hub.image.io import from_pil, read_header, read_picture
+from fusion_hub.image.luminance import Role
 from fusion_hub.image.picture import Picture
+from fusion_hub.image.sources import read_bytes
 
 READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # Pillow's, on bad files
 
@@ -38,14 +40,14 @@ class Pair:
         Pipelines and the image processor take `visible_source` itself, and read what a PIL image cannot hold: pixels
         without data, the bits of the samples, camera metadata.
         """
-        return load_picture(self.visible_source)
+        return load_picture(self.visible_source, "visible")
 
     @property
     def infrared(self) -> Image.Image | np.ndarray:
         """The infrared (MRI) picture; see `visible`."""
-        return load_picture(self.infrared_source)
+        return load_picture(self.infrared_source, "infrared")
 
-    def bands(self) -> tuple[tuple[str, ImageSource], ...]:
+    def bands(self) -> tuple[tuple[Role, ImageSource], ...]:
         """The names of both bands and their sources."""
         return ("visible", self.visible_source), ("infrared", self.infrared_source)
 
@@ -56,7 +58,7 @@ def source_file(source: ImageSource) -> Path | None:
     return file if isinstance(file, Path) else None
 
 
-def load_picture(source: ImageSource) -> Image.Image | np.ndarray:
+def load_picture(source: ImageSource, role: Role | None = None) -> Image.Image | np.ndarray:
     """A picture to look at: a PIL image in its own mode for what Pillow reads without loss, else an array.
 
     The EXIF orientation of PIL images is not applied; the image processor does so. Arrays are upright, `(H, W)` or
@@ -64,12 +66,12 @@ def load_picture(source: ImageSource) -> Image.Image | np.ndarray:
     """
     if not isinstance(source, Path | Mapping):
         return source if isinstance(source, Image.Image | np.ndarray) else source()
-    header = read_header(source)
+    header = read_header(source, role=role)
     if header.dtype == "uint8" and header.format not in ("TIFF", "PGM", "PPM"):
         with Image.open(source if isinstance(source, Path) else io.BytesIO(read_bytes(source))) as image:
             image.load()  # so that the file can be closed; the mode stays as it is
             return image
-    picture = read_picture(source)
+    picture = read_picture(source, role=role)
     pixels = picture.pixels
     if picture.valid is not None and pixels.dtype.kind == "f":
         pixels = np.where(picture.valid if pixels.ndim == 2 else picture.valid[..., None], pixels, np.nan)
@@ -79,16 +81,16 @@ def load_picture(source: ImageSource) -> Image.Image | np.ndarray:
     return Image.fromarray(pixels) if plain and picture.white in (255.0, 65535.0, 1.0) else pixels
 
 
-def inspect_picture(source: ImageSource, decode: bool) -> tuple[tuple[int, int], str]:
+def inspect_picture(source: ImageSource, decode: bool, role: Role | None = None) -> tuple[tuple[int, int], str]:
     """Upright (width, height) and a digest: of the file, or of the pixels if `decode` or the source is not encoded.
 
     Raises one of `READ_ERRORS`.
     """
     if isinstance(source, Path | Mapping) and not decode:
-        height, width = read_header(source).size
+        height, width = read_header(source, role=role).size
         return (width, height), hashlib.blake2b(read_bytes(source), digest_size=16).hexdigest()
     if isinstance(source, Path | Mapping):
-        picture = read_picture(source)
+        picture = read_picture(source, role=role)
     else:
         loaded = load_picture(source)
         picture = from_pil(loaded, "image") if isinstance(loaded, Image.Image) else Picture(loaded)
@@ -179,7 +181,7 @@ def inspect_pairs(pairs: Iterable[Pair], decode: bool) -> dict[str, Any]:
         sizes = {}
         for band, source in pair.bands():
             try:
-                sizes[band], digest = inspect_picture(source, decode)
+                sizes[band], digest = inspect_picture(source, decode, band)
                 digests.setdefault(digest, []).append(f"{pair.name} ({band})")
             except READ_ERRORS as error:
                 unreadable.append(f"{pair.name} ({band}): {error}")
@@ -206,7 +208,7 @@ def find_unusable(pairs: Iterable[Pair]) -> list[str]:
         try:
             for band, source in pair.bands():
                 if isinstance(source, Path):
-                    height, width = read_header(source).size
+                    height, width = read_header(source, role=band).size
                     sizes[band] = f"{band} {width}x{height}"
         except READ_ERRORS as error:
             found.append(f"{pair.name}: {error}")
@@ -221,16 +223,16 @@ def looks_exchanged(pairs: Sequence[Pair]) -> bool:
     Files that cannot be read count as gray. Nothing is decoded while the headers show gray infrared images.
     """
     chosen = pairs[:: max(1, len(pairs) // _SAMPLED_PAIRS)][:_SAMPLED_PAIRS]
-    if not chosen or not all(_is_colored(pair.infrared_source) for pair in chosen):
+    if not chosen or not all(_is_colored(pair.infrared_source, "infrared") for pair in chosen):
         return False
-    return not any(_is_colored(pair.visible_source) for pair in chosen)
+    return not any(_is_colored(pair.visible_source, "visible") for pair in chosen)
 
 
-def _is_colored(source: ImageSource) -> bool:
+def _is_colored(source: ImageSource, role: Role) -> bool:
     if not isinstance(source, Path | Mapping):
         return False
     try:
-        picture = read_picture(source) if read_header(source).channels >= 3 else None
+        picture = read_picture(source, role=role) if read_header(source, role=role).channels >= 3 else None
     except (ValueError, OSError):
         return False
     if picture is None or picture.pixels.ndim != 3 or not picture.white:

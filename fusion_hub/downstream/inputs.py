@@ -28,8 +28,9 @@ from fusion_hub.data.pairs import READ_ERRORS, ImageSource, Pair, load_picture
 from fusion_hub.evaluation.baselines import BASELINES
 from fusion_hub.evaluation.methods import describe_checkpoint
 from fusion_hub.files import sweep_leftovers, write_aside
-from fusion_hub.image.io import EXTENSIONS, read_bytes
+from fusion_hub.image.io import EXTENSIONS
 from fusion_hub.image.processor import FusionImageProcessor
+from fusion_hub.image.sources import read_bytes
 from fusion_hub.pipelines import FusionPipeline
 
 SOURCES = ("visible", "infrared")

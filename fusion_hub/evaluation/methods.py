@@ -16,7 +16,7 @@ from fusion_hub.data.pairing import find_mark
 from fusion_hub.data.pairs import ImageSource, Pair, load_picture
 from fusion_hub.evaluation.baselines import BASELINES, fuse_levels
 from fusion_hub.image.io import EXTENSIONS, DeepImage, from_pil, read_picture, to_image
-from fusion_hub.image.luminance import luma, quantize
+from fusion_hub.image.luminance import Role, luma, quantize
 from fusion_hub.image.picture import Picture, full_scale
 from fusion_hub.image.processor import FusionImageProcessor, InputWarning, from_array
 
@@ -101,12 +101,12 @@ def source_luminance(
     return visible, infrared
 
 
-def _decoded(source: ImageSource, name: str) -> Picture:
+def _decoded(source: ImageSource, role: Role) -> Picture:
     """A source as the reader of the pipelines sees it."""
     if isinstance(source, Path | Mapping):
-        return read_picture(source, name)
+        return read_picture(source, role, role=role)
     loaded = load_picture(source)
-    return from_pil(loaded, name) if isinstance(loaded, Image.Image) else from_array(loaded, name)
+    return from_pil(loaded, role) if isinstance(loaded, Image.Image) else from_array(loaded, role)
 
 
 def baseline_method(name: str, rescale: Rescale = "none", ranges: Mapping[str, Any] | None = None) -> Method:

@@ -21,7 +21,7 @@ from fusion_hub.data import PairedDataset
 from fusion_hub.data.pairs import ImageSource, inspect_picture
 from fusion_hub.evaluation.methods import Method, stretch
 from fusion_hub.evaluation.statistics import Interval, bootstrap_mean, format_value, n_of
-from fusion_hub.image.io import read_bytes
+from fusion_hub.image.sources import read_bytes
 from fusion_hub.metrics import evaluate_pair, find_metric
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")

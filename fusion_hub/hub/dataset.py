@@ -23,7 +23,8 @@ from fusion_hub.data.pairs import Pair, PairReport, some
 from fusion_hub.hub.card_checks import find_license
 from fusion_hub.hub.cards import render_dataset_card, validate_card
 from fusion_hub.hub.upload import Published, PublishError, check_repo_id, upload
-from fusion_hub.image.io import read_bytes, read_header
+from fusion_hub.image.io import read_header
+from fusion_hub.image.sources import read_bytes
 from fusion_hub.repositories import first_line
 
 Format = Literal["folder", "parquet"]

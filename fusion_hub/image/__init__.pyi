@@ -14,13 +14,16 @@ from .io import (
 from .luminance import ValueRange, luma, parse_range, quantize
 from .picture import Header, InputWarning, Metadata, Picture, check_equal_sizes
 from .processor import FusionImageProcessor, ImageInput, PairContext
+from .radiometric import Calibration, Conditions, Thermogram, read_radiometric
 from .tiling import Window, crop_to, pad_reflect, pad_to_multiple, run_tiled, tile_windows
 
 __all__ = [
     "EXTENSIONS",
     "READ_FORMATS",
     "SAVE_SUFFIXES",
+    "Calibration",
     "ColorScale",
+    "Conditions",
     "DeepImage",
     "FusionImageProcessor",
     "Header",
@@ -29,6 +32,7 @@ __all__ = [
     "Metadata",
     "PairContext",
     "Picture",
+    "Thermogram",
     "ValueRange",
     "Window",
     "check_complete",
@@ -44,6 +48,7 @@ __all__ = [
     "quantize",
     "read_header",
     "read_picture",
+    "read_radiometric",
     "run_tiled",
     "save_image",
     "tile_windows",

@@ -5,40 +5,36 @@ imagecodecs, everything else, all of it 8-bit, to Pillow. Pillow stretches PGM a
 here.
 """
 
-import io
 import os
 import re
-import stat
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from fusion_hub.files import write_aside
-from fusion_hub.image.luminance import quantize
+from fusion_hub.image.flir import FFF_STARTS, Block
+from fusion_hub.image.luminance import Role, quantize
 from fusion_hub.image.picture import Header, Metadata, Picture, depth_of, exif_block, has_exif, metadata_of, upright
+from fusion_hub.image.radiometric import find_block, read_block, shown_picture_notes
+from fusion_hub.image.sources import MAX_PIXELS, TOO_LARGE, EncodedImage, check_size, opened
 from fusion_hub.image.tiff import is_tiff, read_tiff, read_tiff_header, write_tiff
-
-EncodedImage: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
-"""A path, or `{"bytes", "path"}` as the `datasets` library stores an undecoded image."""
 
 EXTENSIONS = frozenset(
     (
         *(".png", ".jpg", ".jpeg", ".mpo", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".avif"),
-        *(".pgm", ".ppm", ".pnm", ".pbm", ".jp2", ".j2k", ".jpx"),
+        *(".pgm", ".ppm", ".pnm", ".pbm", ".jp2", ".j2k", ".jpx", ".fff"),
     )
 )
 """Suffixes, in lower case, of the files that are looked for in folders."""
-
-MAX_PIXELS = 2**28
 
 # Raster formats only: EPS and WMF would start other programs, and a container of vectors has no pixel size.
 _BY_PILLOW = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
@@ -48,7 +44,6 @@ _KNOWN_OTHERS = (  # how other files begin, their kind and advice
     (rb".{4}ftyphei", "a HEIC picture: save it as JPEG or PNG"),
     (rb".{4}ftypmif1", "a HEIF picture: save it as JPEG or PNG"),
     (rb".{4}ftypcrx", "a camera raw file (CR3): develop it and save as 16-bit TIFF or PNG"),
-    (rb"[FA]FF\0", "a FLIR raw file (FFF or AFF): export radiometric TIFF or 16-bit PNG from the camera's program"),
     (rb".{128}DICM", "a DICOM file: save the slice as 16-bit PNG or TIFF"),
     (rb"\x5c\x01\0\0|.{344}n\+1\0", "a NIfTI volume: save one slice as 16-bit PNG or TIFF"),
     (rb"\x93NUMPY", "a NumPy file: load it with numpy.load and give the array"),
@@ -64,30 +59,29 @@ _KNOWN_OTHERS = (  # how other files begin, their kind and advice
 )
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_RADIOMETRIC = (
-    "{name} is a radiometric {camera} picture: its raw data are not read, the picture that the camera shows is fused; "
-    "export the temperatures as 16-bit or float TIFF, or the counts as 16-bit TIFF or PNG, to fuse them"
-)
-_TOO_LARGE = "give a smaller image, or in Python a FusionImageProcessor with larger max_pixels"
-_HEAD = 512  # bytes that identify the format
 _PNM_START = re.compile(rb"P[2356][\s#]")
 _PNM_HEADER = re.compile(rb"P([2356])" + rb"(?:\s|#[^\n]*\n)+(\d{1,9})" * 3 + rb"\s")
 _pil_limit_lock = threading.Lock()
 
 
-def read_header(source: EncodedImage, name: str = "image", max_pixels: int = MAX_PIXELS) -> Header:
-    """Size and kind of a picture, from its header.
+def read_header(
+    source: EncodedImage, name: str = "image", max_pixels: int = MAX_PIXELS, role: Role | None = None
+) -> Header:
+    """Size and kind of a picture, from its header; of the temperatures in a radiometric file in the infrared role.
 
     Args:
         source: path, or `{"bytes", "path"}`.
         name: how messages call it; the path is added.
         max_pixels: larger pictures are refused.
+        role: what the picture is to be in a pair.
 
     Raises:
         ValueError: the file is missing, damaged, not a picture, or too large; the message names it.
     """
-    with _opened(source, name) as (stream, name, start):
-        if is_tiff(start):
+    with opened(source, name) as (stream, name, start):
+        if (block := _flir_block(stream, name, start, role)) is not None:
+            header = Header(block.size, 1, "float32", "FLIR")
+        elif is_tiff(start):
             header = read_tiff_header(stream, name)
         elif _PNM_START.match(start):
             header = _pnm_header(stream, name)[0]
@@ -98,13 +92,18 @@ def read_header(source: EncodedImage, name: str = "image", max_pixels: int = MAX
         return header
 
 
-def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MAX_PIXELS) -> Picture:
+def read_picture(
+    source: EncodedImage, name: str = "image", max_pixels: int = MAX_PIXELS, role: Role | None = None
+) -> Picture:
     """Decode a picture: upright, samples as stored, with the missing data that the file declares.
+
+    A radiometric file of FLIR in the infrared role gives its temperatures in degrees C, float32.
 
     Args:
         source: path, or `{"bytes", "path"}`.
         name: how messages call it; the path is added.
         max_pixels: larger pictures are refused before they are decoded.
+        role: what the picture is to be in a pair.
 
     Raises:
         ValueError: the file is missing, damaged, not a picture, too large, or holds several; the message names it.
@@ -115,7 +114,9 @@ def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MA
         >>> picture.pixels, picture.white
         (array([[   7,  256, 4095]], dtype=uint16), 4095.0)
     """
-    with _opened(source, name) as (stream, name, start):
+    with opened(source, name) as (stream, name, start):
+        if (block := _flir_block(stream, name, start, role)) is not None:
+            return read_block(block, stream, name, max_pixels, with_visible=False).picture(name)
         if is_tiff(start):
             return read_tiff(stream, name, partial(check_size, max_pixels=max_pixels))
         if _PNM_START.match(start):
@@ -131,12 +132,17 @@ def read_picture(source: EncodedImage, name: str = "image", max_pixels: int = MA
             few_bits = image.format == "PNG" and image.mode == "L" and "transparency" in image.info
             if header.format == "deep" or (image.format == "PNG" and header.dtype == "uint16") or few_bits:
                 return _by_imagecodecs(image, stream, name)
-            # Thermal cameras keep the raw counts beside the picture that they show: FLIR in APP1, DJI in APP3.
-            segments = getattr(image, "applist", [])
-            flir = any(marker == "APP1" and data.startswith(b"FLIR\0") for marker, data in segments)
-            dji = any(marker == "APP3" and b"DJI" in data for marker, data in segments)
-            note = _RADIOMETRIC.format(name=name, camera="FLIR" if flir else "DJI")
-            return from_pil(image, name, (note,) if flir or dji else ())
+            return from_pil(image, name, shown_picture_notes(image, name))
+
+
+def _flir_block(stream: BinaryIO, name: str, start: bytes, role: Role | None) -> Block | None:
+    """The counts in a file of FLIR, for the infrared role; in others a JPEG is the picture that the camera shows."""
+    is_raw = start[:4] in FFF_STARTS
+    if is_raw and role == "visible":
+        raise ValueError(f"{name} is a FLIR raw file, which holds temperatures: give it as the infrared image")
+    found = find_block(stream, name) if is_raw or (role == "infrared" and start[:2] == b"\xff\xd8") else None
+    stream.seek(0)
+    return found
 
 
 def check_complete(path: Path) -> None:
@@ -150,66 +156,6 @@ def check_complete(path: Path) -> None:
             stream.seek(-2, os.SEEK_END)
             if stream.read() != b"\xff\xd9":
                 raise ValueError(f"{path} is cut off: export it again")
-
-
-@contextmanager
-def _opened(source: EncodedImage, name: str) -> Iterator[tuple[BinaryIO, str, bytes]]:
-    """The bytes of a picture as a seekable stream, its name for messages, and how it begins."""
-    if isinstance(source, Mapping):
-        if source.get("bytes") is None and not source.get("path"):
-            raise ValueError(f"{name} is empty: it has neither bytes nor a path")
-        stream: BinaryIO = io.BytesIO(read_bytes(source))
-        if source.get("path"):
-            name = f"{name} ({str(source['path'])!r})"
-    else:
-        path = os.fsdecode(source)
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
-            raise ValueError(f"{name} is a URL, {path!r}: nothing is downloaded here, save the image and give its path")
-        try:
-            mode = os.stat(path).st_mode
-        except (OSError, ValueError) as error:  # a zero byte in a path is a ValueError
-            raise ValueError(f"{name}: there is no file {path!r}") from error
-        if not stat.S_ISREG(mode):
-            what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise ValueError(f"{name}: {path!r} is {what}, give the path of one image file")
-        name = f"{name} ({path!r})"
-        try:
-            stream = open(path, "rb")  # noqa: SIM115  # closed below
-        except OSError as error:
-            raise ValueError(f"{name} cannot be opened ({error.strerror}): check its permissions") from error
-    with stream:
-        try:
-            start = stream.read(_HEAD)
-            stream.seek(0)
-        except OSError as error:
-            raise ValueError(f"{name} cannot be read ({error.strerror}): copy it to a sound disk") from error
-        if not start:
-            raise ValueError(f"{name} is empty (0 bytes): export it again")
-        yield stream, name, start
-
-
-def read_bytes(source: Path | Mapping[str, Any]) -> bytes:
-    """The encoded bytes of a picture; raises a `ValueError` for an empty cell of a table."""
-    if isinstance(source, Path):
-        return source.read_bytes()
-    if source.get("bytes") is not None:
-        return source["bytes"]
-    if not source.get("path"):
-        raise ValueError("the picture is empty: neither bytes nor a path")
-    import fsspec  # knows hf:// and files inside archives, where a streamed picture may lie
-
-    with fsspec.open(source["path"], "rb") as stream:
-        return stream.read()
-
-
-def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
-    """Raise a `ValueError` for an empty picture `(H, W)` and for one of more than `max_pixels`."""
-    pixels = size[0] * size[1]
-    shown = f"{size[1]}x{size[0]} (width x height)"
-    if pixels == 0:
-        raise ValueError(f"{name} is empty ({shown}): give an image of at least 1 x 1 pixel")
-    if pixels > max_pixels:
-        raise ValueError(f"{name} is {shown}, {pixels} pixels, more than the limit of {max_pixels}: {_TOO_LARGE}")
 
 
 def _pillow(stream: BinaryIO, name: str, start: bytes, max_pixels: int) -> Image.Image:
@@ -227,7 +173,7 @@ def _pillow(stream: BinaryIO, name: str, start: bytes, max_pixels: int) -> Image
             image.info["exif"] = b"Exif\0\0" + block
         return image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{name} has more pixels than the limit of {max_pixels}: {_TOO_LARGE}") from error
+        raise ValueError(f"{name} has more pixels than the limit of {max_pixels}: {TOO_LARGE}") from error
     except UnidentifiedImageError as error:
         for magic, advice in _KNOWN_OTHERS:
             if re.match(magic, start, re.DOTALL):

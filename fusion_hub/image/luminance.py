@@ -234,6 +234,8 @@ class _Scaling:
 
     def keeps_its_scale(self) -> bool:
         """Infrared of 8 bits and floats in [0, 1] stay as they are; counts and temperatures are stretched."""
+        if self.picture.white is None:  # degrees, or counts of an unknown scale
+            return False
         if self.picture.pixels.dtype.kind != "f":
             return self.picture.pixels.dtype == np.uint8
         low, high = _extremes(self.luminance, self.valid)

@@ -23,7 +23,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from PIL import Image
 from torch import Tensor
 
-from fusion_hub.image.io import MAX_PIXELS, DeepImage, check_size, from_pil, read_picture, save_image
+from fusion_hub.image.io import DeepImage, from_pil, read_picture, save_image
 from fusion_hub.image.luminance import (
     Plane,
     Role,
@@ -37,6 +37,7 @@ from fusion_hub.image.luminance import (
     to_plane,
 )
 from fusion_hub.image.picture import Depth, InputWarning, Metadata, Picture, check_equal_sizes, depth_of, full_scale
+from fusion_hub.image.sources import MAX_PIXELS, check_size
 from fusion_hub.image.tiling import crop_to, pad_to_multiple
 
 __all__ = [
@@ -202,8 +203,10 @@ class FusionImageProcessor(ConfigMixin):
         infrared_planes: list[np.ndarray] = []
         contexts: list[PairContext] = []
         for index, pair in enumerate(pair_up(visible, infrared)):
-            picture, name = self._load(pair[0], f"visible[{index}]" if _is_batch(visible) else "visible")
-            other, other_name = self._load(pair[1], f"infrared[{index}]" if _is_batch(infrared) else "infrared")
+            place = f"[{index}]" if _is_batch(visible) else ""
+            picture, name = self._load(pair[0], f"visible{place}", "visible")
+            place = f"[{index}]" if _is_batch(infrared) else ""
+            other, other_name = self._load(pair[1], f"infrared{place}", "infrared")
             check_equal_sizes(picture, name, other, other_name)
             if contexts and picture.size != contexts[0].size:
                 raise ValueError(
@@ -288,7 +291,7 @@ class FusionImageProcessor(ConfigMixin):
             ValueError, TypeError: as [`preprocess`].
         """
         rule = self._rule(role, value_range)
-        picture, name = self._load(image, name or role)
+        picture, name = self._load(image, name or role, role)
         plane = to_plane(picture, name, rule, self.percentile, role)
         if plane.valid is not None:
             fill_missing(plane.values, plane.valid)
@@ -324,18 +327,18 @@ class FusionImageProcessor(ConfigMixin):
         check_range(rule, argument or f"{role}_range")
         return rule
 
-    def _load(self, image: ImageInput, name: str) -> tuple[Picture, str]:
+    def _load(self, image: ImageInput, name: str, role: Role | None = None) -> tuple[Picture, str]:
         """The picture, and its name for messages, with the path where it has one."""
         if isinstance(image, Picture):
             return image, name
         if isinstance(image, str | os.PathLike | Mapping):
             path = image.get("path") if isinstance(image, Mapping) else os.fsdecode(image)
-            return read_picture(image, name, self.max_pixels), f"{name} ({str(path)!r})" if path else name
+            return read_picture(image, name, self.max_pixels, role), f"{name} ({str(path)!r})" if path else name
         if isinstance(image, Image.Image):
             check_size((image.height, image.width), name, self.max_pixels)
             return from_pil(image, name), name
         if callable(image) and not isinstance(image, Tensor):
-            return self._load(image(), name)
+            return self._load(image(), name, role)
         array: Any = image
         if isinstance(image, Tensor):
             image = image.detach().cpu()

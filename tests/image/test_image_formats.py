@@ -451,7 +451,7 @@ def test_visible_range_scales_colors_too() -> None:
     ("start", "advice"),
     [
         (b"\0\0\0\x18ftypheic" + bytes(600), "HEIC picture: save it as JPEG or PNG"),
-        (b"FFF\0" + bytes(600), "FLIR raw file.*export radiometric TIFF"),
+        (b"FFF\0" + bytes(600), "FLIR raw file.*give it as the infrared image"),
         (bytes(128) + b"DICM" + bytes(600), "DICOM file: save the slice"),
         (b"\x93NUMPY" + bytes(600), "NumPy file"),
         (b"SIMPLE  =                    T", "FITS"),
