@@ -14,7 +14,7 @@ from .io import (
 from .luminance import ValueRange, luma, parse_range, quantize
 from .picture import Header, InputWarning, Metadata, Picture, check_equal_sizes
 from .processor import FusionImageProcessor, ImageInput, PairContext
-from .radiometric import Calibration, Conditions, Thermogram, read_radiometric
+from .radiometric import Calibration, Conditions, ThermalSettings, Thermogram, read_radiometric
 from .tiling import Window, crop_to, pad_reflect, pad_to_multiple, run_tiled, tile_windows
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Metadata",
     "PairContext",
     "Picture",
+    "ThermalSettings",
     "Thermogram",
     "ValueRange",
     "Window",

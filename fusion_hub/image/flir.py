@@ -162,7 +162,8 @@ def decode_counts(block: Block, check: Callable[[tuple[int, int]], None]) -> np.
         return counts.byteswap() if raw.order == "<" else counts
     if data.startswith(b"\xff\xd8\xff"):  # JPEG-LS: SOF55 holds precision, height and width
         start = io.BytesIO(data)
-        sizes = [struct.unpack(">x2H", start.read(5)) for marker, size in segments(start) if marker == 0xF7 and size > 5]
+        frames = [start.read(size)[:5] for marker, size in segments(start) if marker == 0xF7]
+        sizes = [struct.unpack(">x2H", frame) for frame in frames if len(frame) == 5]
         if sizes != [(height, width)]:
             raise Damage("the sizes of its raw data disagree")
         try:

@@ -24,9 +24,10 @@ from fusion_hub.files import write_aside
 from fusion_hub.image.flir import FFF_STARTS, Block
 from fusion_hub.image.luminance import Role, quantize
 from fusion_hub.image.picture import Header, Metadata, Picture, depth_of, exif_block, has_exif, metadata_of, upright
-from fusion_hub.image.radiometric import find_block, read_block, shown_picture_notes
+from fusion_hub.image.pnm import is_pnm, read_pnm, read_pnm_header
+from fusion_hub.image.radiometric import ThermalSettings, find_block, read_block, shown_picture_notes
 from fusion_hub.image.sources import MAX_PIXELS, TOO_LARGE, EncodedImage, check_size, opened
-from fusion_hub.image.tiff import is_tiff, read_tiff, read_tiff_header, write_tiff
+from fusion_hub.image.tiff import is_tiff, kelvins_of_count, read_tiff, read_tiff_header, write_tiff
 
 EXTENSIONS = frozenset(
     (
@@ -59,8 +60,6 @@ _KNOWN_OTHERS = (  # how other files begin, their kind and advice
 )
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNM_START = re.compile(rb"P[2356][\s#]")
-_PNM_HEADER = re.compile(rb"P([2356])" + rb"(?:\s|#[^\n]*\n)+(\d{1,9})" * 3 + rb"\s")
 _pil_limit_lock = threading.Lock()
 
 
@@ -83,8 +82,8 @@ def read_header(
             header = Header(block.size, 1, "float32", "FLIR")
         elif is_tiff(start):
             header = read_tiff_header(stream, name)
-        elif _PNM_START.match(start):
-            header = _pnm_header(stream, name)[0]
+        elif is_pnm(start):
+            header = read_pnm_header(stream, name)
         else:
             with _pillow(stream, name, start, max_pixels) as image:
                 header = _pillow_header(image, stream, name)
@@ -93,17 +92,23 @@ def read_header(
 
 
 def read_picture(
-    source: EncodedImage, name: str = "image", max_pixels: int = MAX_PIXELS, role: Role | None = None
+    source: EncodedImage,
+    name: str = "image",
+    max_pixels: int = MAX_PIXELS,
+    role: Role | None = None,
+    thermal: ThermalSettings | None = None,
 ) -> Picture:
     """Decode a picture: upright, samples as stored, with the missing data that the file declares.
 
-    A radiometric file of FLIR in the infrared role gives its temperatures in degrees C, float32.
+    In the infrared role a radiometric file of FLIR gives temperatures, float32 in degrees C, and so do TIFF files whose
+    metadata name the kelvins of a count.
 
     Args:
         source: path, or `{"bytes", "path"}`.
         name: how messages call it; the path is added.
         max_pixels: larger pictures are refused before they are decoded.
         role: what the picture is to be in a pair.
+        thermal: how temperatures of the infrared are found.
 
     Raises:
         ValueError: the file is missing, damaged, not a picture, too large, or holds several; the message names it.
@@ -115,24 +120,34 @@ def read_picture(
         (array([[   7,  256, 4095]], dtype=uint16), 4095.0)
     """
     with opened(source, name) as (stream, name, start):
+        if role != "infrared":
+            return _decode(stream, name, start, max_pixels, role)
+        thermal = thermal or ThermalSettings()
         if (block := _flir_block(stream, name, start, role)) is not None:
-            return read_block(block, stream, name, max_pixels, with_visible=False).picture(name)
-        if is_tiff(start):
-            return read_tiff(stream, name, partial(check_size, max_pixels=max_pixels))
-        if _PNM_START.match(start):
-            return _read_pnm(stream, name, max_pixels)
-        with _pillow(stream, name, start, max_pixels) as image:
-            header = _pillow_header(image, stream, name)
-            check_size(header.size, name, max_pixels)
-            if header.pages > 1:
-                raise ValueError(f"{name} holds {header.pages} pictures: save the one to fuse by itself")
-            if image.format == "PNG":
-                _check_png(stream, name)
-            # Pillow scales gray of 2 and 4 bits, but not the level that is transparent.
-            few_bits = image.format == "PNG" and image.mode == "L" and "transparency" in image.info
-            if header.format == "deep" or (image.format == "PNG" and header.dtype == "uint16") or few_bits:
-                return _by_imagecodecs(image, stream, name)
-            return from_pil(image, name, shown_picture_notes(image, name))
+            return thermal.picture(read_block(block, stream, name, max_pixels, with_visible=False), name)
+        kelvins = kelvins_of_count(stream) if is_tiff(start) else None
+        return thermal.in_degrees(_decode(stream, name, start, max_pixels, role), kelvins, name)
+
+
+def _decode(stream: BinaryIO, name: str, start: bytes, max_pixels: int, role: Role | None) -> Picture:
+    if (block := _flir_block(stream, name, start, role)) is not None:
+        return read_block(block, stream, name, max_pixels, with_visible=False).picture(name)
+    if is_tiff(start):
+        return read_tiff(stream, name, partial(check_size, max_pixels=max_pixels))
+    if is_pnm(start):
+        return read_pnm(stream, name, partial(check_size, max_pixels=max_pixels))
+    with _pillow(stream, name, start, max_pixels) as image:
+        header = _pillow_header(image, stream, name)
+        check_size(header.size, name, max_pixels)
+        if header.pages > 1:
+            raise ValueError(f"{name} holds {header.pages} pictures: save the one to fuse by itself")
+        if image.format == "PNG":
+            _check_png(stream, name)
+        # Pillow scales gray of 2 and 4 bits, but not the level that is transparent.
+        few_bits = image.format == "PNG" and image.mode == "L" and "transparency" in image.info
+        if header.format == "deep" or (image.format == "PNG" and header.dtype == "uint16") or few_bits:
+            return _by_imagecodecs(image, stream, name)
+        return from_pil(image, name, shown_picture_notes(image, name))
 
 
 def _flir_block(stream: BinaryIO, name: str, start: bytes, role: Role | None) -> Block | None:
@@ -249,48 +264,6 @@ def _plain_mode(image: Image.Image) -> str:
         return image.mode
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     return mode + "A" if image.has_transparency_data else mode
-
-
-def _pnm_header(stream: BinaryIO, name: str) -> tuple[Header, int, int]:
-    """Header, the largest value, and the position of the samples."""
-    data = stream.read(4096)  # with comments
-    found = _PNM_HEADER.match(data)
-    if found is None:
-        raise ValueError(f"{name} is a damaged PGM or PPM file: export it again")
-    kind, width, height, most = (int(value) for value in found.groups())
-    if not 1 <= most <= 65535:
-        raise ValueError(f"{name} says that its largest value is {most}: PGM and PPM allow 1 to 65535, export it again")
-    start = found.end()
-    if data[start - 1 : start + 1] == b"\r\n":  # of a program that writes text as Windows does
-        start += 1
-    dtype, file_format = "uint8" if most < 256 else "uint16", "PPM" if kind in (3, 6) else "PGM"
-    return Header((height, width), 3 if kind in (3, 6) else 1, dtype, file_format), most, start
-
-
-def _read_pnm(stream: BinaryIO, name: str, max_pixels: int) -> Picture:
-    """PGM or PPM with the samples as stored; `white` is the maximum that the file names."""
-    header, most, start = _pnm_header(stream, name)
-    check_size(header.size, name, max_pixels)
-    stream.seek(0)
-    data = stream.read()
-    count = header.size[0] * header.size[1] * header.channels
-    if data[1:2] in b"56":
-        stored = np.dtype(">u2" if most > 255 else np.uint8)
-        if len(data) - start < count * stored.itemsize:
-            raise ValueError(f"{name} is cut off: {len(data) - start} of {count * stored.itemsize} bytes are there")
-        samples = np.frombuffer(data, stored, count, start)
-    else:
-        text = re.sub(rb"#[^\n]*", b"", data[start:])
-        if re.search(rb"[^\d\s]", text):
-            raise ValueError(f"{name} is a damaged PGM or PPM file: export it again")
-        samples = np.array(text.split()[:count], dtype=np.int64)
-        if len(samples) < count:
-            raise ValueError(f"{name} is cut off: {len(samples)} of {count} values are there")
-    if samples.size and samples.max() > most:
-        raise ValueError(f"{name} has the value {samples.max()} above its largest value {most}: export it again")
-    pixels = samples.astype(np.dtype(header.dtype)).reshape(*header.size, header.channels)
-    pixels = pixels if header.channels == 3 else pixels[..., 0]
-    return Picture(pixels, white=float(most), depth=depth_of(pixels.dtype))
 
 
 def _by_imagecodecs(image: Image.Image, stream: BinaryIO, name: str) -> Picture:

@@ -66,6 +66,7 @@ class Picture:
         depth: sample type of a result of this kind.
         metadata: see [`Metadata`].
         notes: warnings about the file, one sentence each, without a full stop.
+        unit: "C" where the samples are temperatures in degrees C.
     """
 
     pixels: np.ndarray
@@ -75,6 +76,7 @@ class Picture:
     depth: Depth = "uint8"
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()
+    unit: Literal["", "C"] = ""
 
     @property
     def size(self) -> tuple[int, int]:

@@ -22,9 +22,9 @@ G. J. Tattersall: Thermimage, doi:10.5281/zenodo.1069704).
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -141,9 +141,11 @@ class Thermogram:
     visible: bytes | None = None
     overlay: Overlay | None = None
 
-    def picture(self, name: str = "the image") -> Picture:
-        """The temperatures, with [`notes`], as the infrared image of a pair."""
-        return Picture(self.temperatures(name=name), depth="float32", notes=self.notes())
+    def picture(self, name: str = "the image", **given: float) -> Picture:
+        """The temperatures under given conditions, with [`notes`], as the infrared image of a pair."""
+        return Picture(
+            self.temperatures(name=name, **given), depth="float32", notes=self.notes(name, **given), unit="C"
+        )
 
     def temperatures(
         self,
@@ -228,20 +230,66 @@ class Thermogram:
             ]
         )
 
-    def notes(self, **given: float | None) -> tuple[str, ...]:
+    def notes(self, name: str = "the image", **given: float | None) -> tuple[str, ...]:
         """What should be known about the temperatures, one sentence each, without a full stop."""
         planck, scene = self.calibration, self.conditions.changed(**given)
         found = []
         if scene.emissivity == 1:
             found.append(
-                "the temperatures are apparent ones, of emissivity 1: set the emissivity of the surface, 0.95 for most "
-                "that are not metal"
+                f"{name} has emissivity 1, so its temperatures are apparent ones: set the emissivity of the surface, "
+                "0.95 for most that are not metal"
             )
         if not any((planck.alpha1, planck.alpha2, planck.beta1, planck.beta2)):
-            found.append("the temperatures are not corrected for the air: the file has no constants for it")
+            found.append(f"{name} has no constants of the air, so its temperatures are not corrected for it")
         elif scene.distance == 0:
-            found.append("the temperatures are not corrected for the air: set the distance to the surface in meters")
+            found.append(f"{name} has distance 0, so its temperatures are not corrected for the air: set it in meters")
         return tuple(found)
+
+
+@dataclass(frozen=True)
+class ThermalSettings:
+    """How temperatures are read.
+
+    Attributes:
+        counts: what the counts of 16-bit files are: kelvins of one count (0.01 in centikelvin files), "raw" for counts
+            that stay counts, "auto" for what the metadata of the file say.
+        conditions: emissivity, distance ... by the names of [`Conditions`], in place of those in radiometric files.
+    """
+
+    counts: Literal["auto", "raw"] | float = "auto"
+    conditions: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_conditions(self.conditions)
+        if not isinstance(self.counts, str) and not 1e-4 <= self.counts <= 10:
+            raise ValueError(f"counts={self.counts:g} must be kelvins of one count, from 0.0001 to 10")
+
+    def picture(self, thermogram: Thermogram, name: str) -> Picture:
+        """The temperatures, or raw counts, of a radiometric file."""
+        if self.counts == "raw":
+            return Picture(thermogram.counts, white=65535.0, depth="uint16")
+        if self.counts != "auto":
+            raise ValueError(f"{name} has constants of its own for its counts: leave out counts={self.counts:g}")
+        return thermogram.picture(name, **self.conditions)
+
+    def in_degrees(self, picture: Picture, kelvins: float | None, name: str) -> Picture:
+        """The temperatures in a picture whose metadata say that a count has so many kelvins, or None."""
+        if self.conditions:
+            raise ValueError(
+                f"{name} holds no radiometric data of FLIR, so {' and '.join(self.conditions)} cannot be set: leave "
+                "them out, or give the original file of the camera"
+            )
+        are_counts = picture.pixels.dtype == np.uint16 and picture.pixels.ndim == 2
+        if isinstance(self.counts, str):
+            if kelvins is None or self.counts == "raw" or not are_counts:
+                return picture
+        elif are_counts:
+            kelvins = float(self.counts)
+        else:
+            kind = "colors" if picture.pixels.ndim == 3 else f"{picture.pixels.dtype} samples"
+            raise ValueError(f"{name} has {kind}, no counts of 16 bits: leave out counts={self.counts:g}")
+        degrees = (picture.pixels * np.float64(kelvins) - ZERO).astype(np.float32)
+        return replace(picture, pixels=degrees, white=None, depth="float32", unit="C")
 
 
 def check_conditions(given: Mapping[str, float], prefix: str = "") -> None:

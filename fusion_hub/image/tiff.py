@@ -25,7 +25,7 @@ from fusion_hub.image.picture import Header, Metadata, Picture, depth_of, full_s
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)  # GeoTIFF: scale, tie points, transformation, keys
-_ORIENTATION, _NODATA = 274, 42113
+_ORIENTATION, _NODATA, _XMP = 274, 42113, 700
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _GRAYS = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
 _JPEGS = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
@@ -79,10 +79,31 @@ def read_tiff(stream: BinaryIO, name: str, check: Check) -> Picture:
             shown = _decode(mask, stream, name)[..., 0] > 0
             valid = shown if valid is None else valid & shown
         pixels, alpha, white, notes = _interpret(page, samples, colors, has_alpha, name)
-        more = {"alpha": alpha, "valid": valid}
+        more: dict[str, Any] = {"alpha": alpha, "valid": valid}
         more = {key: upright(plane, orientation) for key, plane in more.items() if plane is not None}
         depth = depth_of(pixels.dtype)
         return Picture(upright(pixels, orientation), **more, white=white, depth=depth, metadata=metadata, notes=notes)
+
+
+def kelvins_of_count(stream: BinaryIO) -> float | None:
+    """What one count is in kelvins, where the metadata of a thermal camera say so; None elsewhere.
+
+    FLIR's TLinear files name it as TlinearGain; MicaSense's thermal band (Altum) has hundredths.
+    """
+    stream.seek(0)
+    try:
+        with tifffile.TiffFile(stream) as tiff:
+            tags: Any = tiff.pages.first.tags
+            xmp, maker = (tags[code].value if code in tags else "" for code in (_XMP, ExifTags.Base.Make))
+        text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
+        if (found := re.search(r"TlinearGain\W{1,2}([\d.]+)", text)) is not None:
+            return float(found[1]) or None  # 0 of FLIR: the counts are not linear
+        is_thermal = re.search(r"BandName\W[^/]{0,200}\bLWIR\b", text) is not None
+        return 0.01 if is_thermal and "micasense" in str(maker).lower() else None
+    except Exception:  # damaged metadata; the reader reports what matters
+        return None
+    finally:
+        stream.seek(0)
 
 
 @contextmanager

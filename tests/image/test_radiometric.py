@@ -9,12 +9,14 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fusion_hub.image import read_radiometric
+from fusion_hub.image import Picture, ThermalSettings, read_radiometric
 from fusion_hub.image.io import read_header, read_picture
+from fusion_hub.image.luminance import to_plane
 from fusion_hub.image.radiometric import Conditions
 from tests.support import flir_file as ff
 
@@ -171,6 +173,78 @@ def test_a_visible_picture_of_luma_and_chroma_becomes_rgb() -> None:
     np.testing.assert_allclose(visible.pixels.astype(int), rgb, atol=2)
 
 
+# --- counts of other files ----------------------------------------------------
+
+
+def tiff_file(path: Path, pixels: np.ndarray, xmp: str = "", make: str = "") -> Path:
+    tags = [(700, 1, len(xmp), xmp.encode(), True)] if xmp else []
+    tifffile.imwrite(path, pixels, extratags=tags + ([(271, 2, 0, make, True)] if make else []), metadata=None)
+    return path
+
+
+TLINEAR = '<rdf:Description xmlns:FLIR="http://ns.flir.com/xmp/1.0/"><FLIR:TlinearGain>{}</FLIR:TlinearGain>'
+LWIR = "<Camera:BandName><rdf:Seq><rdf:li>{}</rdf:li></rdf:Seq></Camera:BandName>"
+
+
+@pytest.mark.parametrize(
+    ("xmp", "make", "kelvins"),
+    [
+        (TLINEAR.format("0.04"), "FLIR", 0.04),
+        ('<rdf:Description FLIR:TlinearGain="0.4"/>', "FLIR", 0.4),
+        (TLINEAR.format("0"), "FLIR", None),
+        (LWIR.format("LWIR"), "MicaSense", 0.01),
+        (LWIR.format("LWIR"), "DJI", None),
+        (LWIR.format("Red"), "MicaSense", None),
+        ("", "FLIR", None),
+    ],
+)
+def test_tags_name_the_kelvins_of_a_count(tmp_path: Path, xmp: str, make: str, kelvins: float | None) -> None:
+    counts = np.arange(7000, 7012, dtype=np.uint16).reshape(3, 4)
+    path = tiff_file(tmp_path / "a.tif", counts, xmp, make)
+    found = read_picture(path, "infrared", role="infrared")
+    if kelvins is None:
+        np.testing.assert_array_equal(found.pixels, counts)
+        assert found.unit == ""
+    else:
+        np.testing.assert_allclose(found.pixels, counts * kelvins - 273.15, atol=1e-4)
+        assert (found.unit, found.white, found.pixels.dtype) == ("C", None, np.float32)
+        raw = read_picture(path, "infrared", role="infrared", thermal=ThermalSettings("raw"))
+        np.testing.assert_array_equal(raw.pixels, counts)
+    np.testing.assert_array_equal(read_picture(path, "visible", role="visible").pixels, counts)
+
+
+def test_counts_by_setting(tmp_path: Path) -> None:
+    counts = np.arange(29000, 29012, dtype=np.uint16).reshape(3, 4)
+    Image.fromarray(counts).save(tmp_path / "a.png")
+    found = read_picture(tmp_path / "a.png", "infrared", role="infrared", thermal=ThermalSettings(0.01))
+    np.testing.assert_allclose(found.pixels, counts / 100 - 273.15, atol=1e-4)
+    Image.fromarray(counts.astype(np.uint8)).save(tmp_path / "b.png")
+    for settings_, message in (
+        (ThermalSettings(0.01), "has uint8 samples, no counts of 16 bits"),
+        (
+            ThermalSettings(conditions={"emissivity": 0.9}),
+            "holds no radiometric data of FLIR, so emissivity cannot be set",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_picture(tmp_path / "b.png", "infrared", role="infrared", thermal=settings_)
+    with pytest.raises(ValueError, match="kelvins of one count"):
+        ThermalSettings(100.0)
+    photo = {"bytes": ff.photo(), "path": None}
+    raw = read_picture(photo, role="infrared", thermal=ThermalSettings("raw"))
+    np.testing.assert_array_equal(raw.pixels, ff.scene_counts())
+    with pytest.raises(ValueError, match="constants of its own"):
+        read_picture(photo, role="infrared", thermal=ThermalSettings(0.01))
+    warm = read_picture(photo, role="infrared", thermal=ThermalSettings(conditions={"emissivity": 0.5}))
+    np.testing.assert_array_equal(warm.pixels, read(ff.photo()).temperatures(emissivity=0.5))
+
+
+def test_temperatures_near_zero_are_stretched_too() -> None:
+    degrees = np.linspace(0.1, 0.9, 24, dtype=np.float32).reshape(4, 6)
+    plane = to_plane(Picture(degrees, unit="C"), "infrared", "auto", (0, 100), "infrared")
+    assert plane.values.min() == 0 and plane.values.max() == 1
+
+
 # --- damage -------------------------------------------------------------------
 
 
@@ -281,6 +355,6 @@ def test_damaged_real_files_are_refused(data_root: Path, name: str) -> None:
 def test_notes_name_what_was_left_out() -> None:
     assert read(ff.block()).notes() == ()
     assert "emissivity 1" in read(ff.block(emissivity=1.0)).notes()[0]
-    assert "has no constants for it" in read(ff.block(atmosphere=(0, 0, 0, 0, 0))).notes()[0]
-    assert "set the distance" in read(ff.block()).notes(distance=0.0)[0]
+    assert "has no constants of the air" in read(ff.block(atmosphere=(0, 0, 0, 0, 0))).notes()[0]
+    assert "has distance 0" in read(ff.block()).notes(distance=0.0)[0]
     assert "humidity 40%" in str(read(ff.block()).conditions) and isinstance(read(ff.block()).conditions, Conditions)
