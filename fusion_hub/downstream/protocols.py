@@ -25,7 +25,7 @@ COCO_CLASSES: tuple[str, ...] = (
 )
 """The 80 classes of COCO (Lin et al. 2014) in the order that YOLO files use."""
 
-MSRS_CLASSES = ("unlabelled", "car", "person", "bike", "curve", "car stop", "guardrail", "colour cone", "bump")
+MSRS_CLASSES = ("unlabeled", "car", "person", "bike", "curve", "car stop", "guardrail", "color cone", "bump")
 """The nine classes of MSRS (Tang et al. 2022) by label value; those of MFNet (Ha et al. 2017)."""
 
 COLORS: tuple[Color, ...] = (

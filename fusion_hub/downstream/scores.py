@@ -4,7 +4,7 @@ Segmentation, as in the papers on MSRS and MFNet:
 
 - All images of a dataset share one confusion matrix, and `IoU_c = TP_c / (TP_c + FP_c + FN_c)` is computed from it; it
   is not a mean over images.
-- mIoU is the mean over all classes, including the background (class 0, "unlabelled"); it is also given without.
+- mIoU is the mean over all classes, including the background (class 0, "unlabeled"); it is also given without.
 - A class that occurs neither in the labels nor in the predictions has no IoU: NaN, left out of the mean, not 0.
 - Pixels with the label 255 do not count.
 

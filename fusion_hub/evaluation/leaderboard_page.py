@@ -175,7 +175,7 @@ def html(board: "Leaderboard") -> str:
 
 WIDTH, HEIGHT = 480.0, 380.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 42.0
-LABEL_HEIGHT, CHARACTER, LONGEST_LABEL = 12.0, 5.9, 26  # of an 11 px label
+LABEL_HEIGHT, CHARACTER, WIDE, LONGEST_LABEL = 12.0, 6.6, 4.0, 26  # of an 11 px label; m and w are wider
 DRAWING_ORDER = ("published", "baseline", "folder", "model")  # what matters most last, on top
 LABEL_POSITIONS = (  # shift from the marker, anchor, share of the text left of the anchor
     *((9, 4, "start", 0), (-9, 4, "end", 1), (0, -9, "middle", 0.5), (0, 17, "middle", 0.5)),
@@ -272,7 +272,7 @@ def place_labels(points: Sequence[Point]) -> None:
 
 def label_boxes(point: Point) -> Iterator[tuple[tuple[float, float, str], Box]]:
     """Positions for a label beside its marker, inside the plot, each with the box of the text."""
-    width = len(point.label) * CHARACTER
+    width = len(point.label) * CHARACTER + sum(letter in "mwMW" for letter in point.label) * WIDE
     for dx, dy, anchor, share in LABEL_POSITIONS:
         x, y = point.x + dx, point.y + dy
         left, top, right, bottom = x - share * width, y - LABEL_HEIGHT + 2, x + (1 - share) * width, y + 3

@@ -32,6 +32,7 @@ from fusion_hub.evaluation.leaderboard import (
 )
 from fusion_hub.evaluation.leaderboard_page import HEIGHT, WIDTH, Point, label_boxes, overlap, place_labels
 from fusion_hub.metrics import METRICS
+from tests.support.browser import chromium
 
 NAMES = tuple(f"{i:02d}" for i in range(12))
 SHOWN = (*RANK_METRICS, "MSE", "VIF_visible", "VIF_infrared")
@@ -464,8 +465,23 @@ def test_page_is_accessible(tmp_path: Path) -> None:
         if str(attributes.get("href", "")).startswith("#"):
             assert str(attributes["href"])[1:] in ids
     plots = [svg for svg in page.all("svg") if "aria-hidden" not in svg]
-    assert len(plots) == 6  # for each set the ranks and two scatters
+    assert len(plots) == 4  # two scatters for each set
     assert all(svg.get("role") == "img" and svg.get("aria-labelledby") for svg in plots)
+
+
+def test_tables_fit_a_common_screen_and_no_room_is_empty(tmp_path: Path) -> None:
+    rows = [entry("ours", dataset="tno/test", n=25, per_image=None)]
+    build([save(tmp_path / "s.json", rows)], tmp_path)
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto((tmp_path / "index.html").as_uri())
+        assert page.locator("table").first.locator("tbody tr").count() > 20, "with the published rows"
+        wide = page.locator(".scroll").evaluate_all("all => all.filter(e => e.scrollWidth > e.clientWidth).length")
+        assert not wide and page.evaluate("document.documentElement.scrollWidth") <= 1280
+        bars = page.locator("table").first.locator(".bar").evaluate_all("all => all.map(e => e.clientWidth)")
+        assert bars == sorted(bars) and bars[0] < bars[-1], "a bar for each mean rank, the best first"
+        tops = page.locator("figure").evaluate_all("all => all.map(e => e.getBoundingClientRect().top)")
+        assert len(tops) == 2 and len(set(tops)) == 1, "side by side"
 
 
 def test_balance_plot_shows_the_distance_to_the_diagonal(tmp_path: Path) -> None:
