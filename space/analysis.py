@@ -222,7 +222,7 @@ def _table_line(name: str, rows: list[evaluation.Row], names: Mapping[str, str])
     better = "Higher" if metric.direction == "up" else "Lower"
     meaning = f"{better} is better: {metric.rewards}. Fooled by {metric.fooled_by}."
     base, _, band = heading(name).partition("_")
-    title = f"{base}, {names[band[:-2]]}{band[-2:]}" if band else base
+    title = f"{base}, {names[band[:-2]]}{band[-2:]}" if band else base.replace(" ", ", sum " if metric.parts else " ")
     return [title, *(format_value(name, row.metrics[name].mean) for row in rows), _renamed(meaning, names)]
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import gradio as gr
 from archives import unpack
-from fuse import fuse_pair, save_result
+from fuse import check_model, fuse_pair, save_result
 from gpu import on_gpu
 from storage import new_folder, root
 from uploads import NO_LIMIT, Refusal, error_messages, open_upload
@@ -82,6 +82,7 @@ def fuse_all(
     with error_messages(), TemporaryDirectory(prefix="fusion_hub_batch_", dir=root()) as folder:
         if not files:
             raise Refusal("No files", "Add images or a zip file first.")
+        check_model(model)
         if len(files) > 2 * MAX_PAIRS:
             text = f"{len(files)} files were sent: at most {MAX_PAIRS} pairs are allowed at a time."
             raise Refusal("Too many files", text)

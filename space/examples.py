@@ -20,9 +20,6 @@ from fusion_hub.data import SamplePair
 FOLDER = "fusion_hub_pairs"  # page.js knows the pictures of examples by it
 THUMBNAIL = 192, 144  # pixels
 
-Opened = tuple[str, str, str, tuple[str, str], str, Shown]
-"""The pair of an example, and what `fuse.fuse_and_show` returns for it."""
-
 
 def write_examples(folder: Path, pairs: Iterable[SamplePair]) -> list[SamplePair]:
     """Copy the pairs into `folder`, each with a thumbnail; returns them with the paths of the copies."""
@@ -75,7 +72,7 @@ def _lower_priority() -> None:
 _worker = ThreadPoolExecutor(1, "examples", initializer=_lower_priority)
 
 
-def fuse_in_background(pair: SamplePair) -> Future[Opened]:
+def fuse_in_background(pair: SamplePair) -> Future[Shown]:
     """Start to fuse an example.
 
     On ZeroGPU it is done when this returns: a process forked during a fusion would wait forever for the fusion's lock.
@@ -86,18 +83,17 @@ def fuse_in_background(pair: SamplePair) -> Future[Opened]:
     return future
 
 
-def _fuse(pair: SamplePair) -> Opened:
-    files, folder = (str(pair.visible), str(pair.infrared)), pair.visible.with_suffix("")
+def _fuse(pair: SamplePair) -> Shown:
+    folder = pair.visible.with_suffix("")
     try:
         folder.mkdir(exist_ok=True)
-        result, shown, _, _ = fuse_into(folder, *files, pair.model)
+        shown = fuse_into(folder, str(pair.visible), str(pair.infrared), pair.model)
     except Exception:
         if folder.parent.is_dir():  # otherwise the server has stopped
             LOG.exception("the first example cannot be fused: the page opens without it")
         raise
     # Without the time, which includes loading the network.
-    text = f"{introduce(pair)} Fused by {pair.model}."
-    return *files, result, shown.slider("Visible"), text, shown._replace(opening=True)
+    return shown._replace(text=f"Fused by {pair.model}.", opening=True).introduced(introduce(pair))
 
 
 def introduce(pair: SamplePair) -> str:

@@ -13,9 +13,11 @@ from typing import Any, Literal, NamedTuple
 
 import gradio as gr
 import numpy as np
+import stopping
 import torch
 from gpu import current_device, on_gpu
 from PIL import Image
+from stopping import make_stoppable
 from storage import new_folder
 from uploads import MAX_PIXELS, Refusal, error_messages, open_upload, sentence
 
@@ -29,6 +31,7 @@ from fusion_hub.image.luminance import ValueRange, quantize
 MEDICAL = "difffusenet-medical"
 RED_MAX_PIXELS = 4_000_000  # a larger pair would keep all other visitors waiting for minutes
 PREVIEW_SIDE = 1280
+TOO_LONG_AGO = "Too long ago", "The result was deleted after an hour: fuse the pair again."
 LANE = threading.Lock()  # held while a network runs, so that memory holds one fusion however many visitors wait
 _loading = threading.Lock()
 Left = Literal["Visible", "Infrared"]
@@ -49,19 +52,28 @@ class Fusion(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """Files of the three pictures that the page shows, their title, and how they were made; kept for each visitor."""
+    """A fused pair as the page shows it; kept for each visitor."""
 
-    visible: str
+    visible: str  # files of the three pictures
     infrared: str
     fused: str
+    result: str  # the file to download
+    text: str  # beside the result
     title: str
     call: tuple[str, ...]  # visible, infrared, model, infrared_range, visible_range, steps: what `analysis` repeats
-    result: str = "Fused"  # what the third picture is
+    notes: tuple[str, ...]  # warnings about the pair
+    colors: Colors = "fused"
+    other: "Shown | None" = None  # a medical pair in the other colors
     opening: bool = False  # the example with which the page opens
 
     def slider(self, left: Left) -> tuple[str, str]:
         """The left picture of the slider, and the fused one."""
         return (self.visible if left == "Visible" else self.infrared), self.fused
+
+    def introduced(self, sentence: str) -> "Shown":
+        """With a sentence before the text."""
+        other = self.other and self.other._replace(text=f"{sentence} {self.other.text}")
+        return self._replace(text=f"{sentence} {self.text}", other=other)
 
 
 def available_models() -> list[PretrainedInfo]:
@@ -99,7 +111,14 @@ def load_once(name: str, device: str) -> FusionPipeline:
     # float32 is the precision of the published numbers and keeps 16 bits.
     pipeline = FusionPipeline.from_pretrained(name, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
+    make_stoppable(pipeline.model)
     return pipeline.to(device)
+
+
+def check_model(model: str) -> None:
+    """Raise a `Refusal` that names the models of this server if it is none of them."""
+    if model not in (names := [info.name for info in available_models()]):
+        raise Refusal("Unknown model", f"There is no model {model!r}: choose {' or '.join(names)}.")
 
 
 def fuse_pair(
@@ -125,8 +144,7 @@ def fuse_pair(
     Raises:
         Refusal: the images cannot be fused.
     """
-    if model not in (names := [info.name for info in list_models()]):
-        raise Refusal("Unknown model", f"Choose one of {', '.join(names)}.")
+    check_model(model)
     limit = min(max_pixels, RED_MAX_PIXELS) if has_steps(model) else max_pixels
     ranges: dict[str, Any] = {
         "infrared_range": parse_range(infrared_range, "infrared"),
@@ -136,6 +154,7 @@ def fuse_pair(
     sources = open_upload(visible, "visible", limit), open_upload(infrared, "infrared", limit)
     pipeline = load_pipeline(model)
     with LANE:
+        stopping.check()
         try:
             first = read_picture(sources[0], "visible", role="visible")
             second = read_picture(sources[1], "infrared", role="infrared")
@@ -205,21 +224,23 @@ def fuse(
         The fused image as a PNG file with the color and depth of the visible one; both pictures of the slider; a text
         with the time and with warnings about the pair.
     """
-    return fuse_and_show(visible, infrared, model, steps, left, infrared_range, visible_range, keep_metadata, colors)[
-        :3
-    ]
+    options = infrared_range, visible_range, keep_metadata, colors
+    shown = fuse_and_show(visible, infrared, model, steps, left, *options)
+    return shown.result, shown.slider(left), shown.text
 
 
 @on_gpu(seconds=20)
 @error_messages()
 def fuse_and_show(
     visible: str | None, infrared: str | None, model: str, steps: str = "all", left: Left = "Visible", *options: Any
-) -> tuple[str, tuple[str, str], str, Shown]:
-    """`fuse`, and the files that the page keeps for the visitor; `options` are the last arguments of `fuse`."""
-    result, shown, text, notes = fuse_into(new_folder(), visible, infrared, model, steps, *options)
-    for note in notes:
+) -> Shown:
+    """`fuse`, as the page keeps it for the visitor; `options` are the last arguments of `fuse`."""
+    if left not in ("Visible", "Infrared"):
+        raise Refusal("Unknown picture", f"The left picture is Visible or Infrared, not {left!r}.")
+    shown = fuse_into(new_folder(), visible, infrared, model, steps, *options)
+    for note in shown.notes:
         gr.Warning(html.escape(note, quote=False), title="Please check", duration=20)
-    return result, shown.slider(left), text, shown
+    return shown
 
 
 def fuse_into(
@@ -232,32 +253,36 @@ def fuse_into(
     visible_range: str | None = "auto",
     keep_metadata: bool = False,
     colors: Colors = "fused",
-) -> tuple[str, Shown, str, tuple[str, ...]]:
-    """Fuse a pair into files of the given folder: the result, the shown pictures, the text, the warnings."""
+) -> Shown:
+    """Fuse a pair into files of the given folder, a medical one in both colors."""
     if colors not in ("fused", "overlay") or (colors == "overlay" and model != MEDICAL):
-        raise Refusal("Unknown colors", f"Colors are fused or, with {MEDICAL}, overlay.")
+        raise Refusal("Unknown colors", f"Colors are fused or, with {MEDICAL}, overlay, not {colors!r}.")
     fusion, _ = fuse_pair(visible, infrared, model, infrared_range, visible_range, steps=steps)
     names = [Path(str(path)).name for path in (visible, infrared)]
-    text = "{} x {} pixels".format(*fusion.image.size)
-    if colors == "overlay":
-        fusion = lay_over(fusion)
-        text += ": the colors of the scan over the MRI, with their scale."
-    else:
-        text += f" fused in {fusion.seconds:.2f} s by {model}."
-    target = folder / f"{safe_name(Path(names[0]).stem)[:80]}_{colors}.png"
-    # Whether the page can show the result itself.
-    same = type(fusion.image) is Image.Image and fusion.image.mode == "RGB" and fusion.image.size == fusion.fused.size
-    with ThreadPoolExecutor() as pool:  # after the network, compression takes most of the time
-        saved = pool.submit(save_result, fusion.image, target, keep_metadata)
-        visible_file = pool.submit(save_preview, fusion.visible, folder / "visible.png")
-        infrared_file = pool.submit(save_preview, fusion.infrared, folder / "infrared.png")
-        fused_file = saved if same else pool.submit(save_preview, fusion.fused, folder / "shown.png")
-    title = f"{names[0]} and {names[1]}, fused by {model}"
+    stem, title = safe_name(Path(names[0]).stem)[:80], f"{names[0]} and {names[1]}, fused by {model}"
     call = (str(visible), str(infrared), model, str(infrared_range), str(visible_range), steps)
-    files = visible_file.result(), infrared_file.result(), fused_file.result()
-    shown = Shown(*files, title, call, colors.capitalize())
-    text += "".join(f"\n\n**Please check:** {html.escape(note, quote=False)}" for note in fusion.notes)
-    return saved.result(), shown, text, fusion.notes
+    warned = "".join(f"\n\n**Please check:** {html.escape(note, quote=False)}" for note in fusion.notes)
+
+    def save(fusion: Fusion, own: Colors, text: str) -> Shown:
+        place = folder / own
+        place.mkdir(exist_ok=True)
+        # Whether the page can show the result itself.
+        plain = type(fusion.image) is Image.Image and fusion.image.mode == "RGB"
+        same = plain and fusion.image.size == fusion.fused.size
+        with ThreadPoolExecutor() as pool:  # after the network, compression takes most of the time
+            saved = pool.submit(save_result, fusion.image, folder / f"{stem}_{own}.png", keep_metadata)
+            visible_file = pool.submit(save_preview, fusion.visible, place / "visible.png")
+            infrared_file = pool.submit(save_preview, fusion.infrared, place / "infrared.png")
+            fused_file = saved if same else pool.submit(save_preview, fusion.fused, place / "shown.png")
+        shown, files = fused_file.result(), (visible_file.result(), infrared_file.result())
+        return Shown(*files, shown, saved.result(), text + warned, title, call, fusion.notes, own)
+
+    size = "{} x {} pixels".format(*fusion.image.size)
+    shown = save(fusion, "fused", f"{size} fused in {fusion.seconds:.2f} s by {model}.")
+    if model == MEDICAL:
+        other = save(lay_over(fusion), "overlay", f"{size}: the colors of the scan over the MRI, with their scale.")
+        shown = shown._replace(other=other) if colors == "fused" else other._replace(other=shown)
+    return shown
 
 
 def lay_over(fusion: Fusion) -> Fusion:
@@ -280,7 +305,7 @@ def lay_over(fusion: Fusion) -> Fusion:
 def move_slider(shown: Shown | None, left: Left) -> tuple[str, str] | None:
     """The slider with another picture on the left."""
     if shown and not Path(shown.fused).is_file():
-        raise Refusal("Too long ago", "The result was deleted after an hour: fuse the pair again.")
+        raise Refusal(*TOO_LONG_AGO)
     return shown and shown.slider(left)
 
 

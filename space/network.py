@@ -168,7 +168,13 @@ async def _public_transport(url: str) -> Any:
 
 
 def fill_in(app: gr.Blocks) -> None:
-    """Let HTTP calls leave the last arguments out, as callers of an earlier version of the API do."""
+    """Let HTTP calls leave the last arguments out, as callers of an earlier version of the API do.
+
+    Choices are checked by our functions, with messages for visitors: Gradio's own are for programmers.
+    """
+    for part in app.blocks.values():
+        if isinstance(part, gr.Radio):
+            part.preprocess = lambda payload: payload  # type: ignore[method-assign]
     validate = app.validate_inputs
 
     def filled(block_fn: Any, inputs: list[Any]) -> None:

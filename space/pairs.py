@@ -9,13 +9,27 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 import style
 from examples import FOLDER, fuse_in_background, introduce, thumbnail
-from fuse import MEDICAL, RED_MAX_PIXELS, Shown, fuse, fuse_and_show, has_steps, move_slider, step_choices
+from fuse import (
+    MEDICAL,
+    RED_MAX_PIXELS,
+    TOO_LONG_AGO,
+    Colors,
+    Left,
+    Shown,
+    fuse,
+    fuse_and_show,
+    has_steps,
+    move_slider,
+    step_choices,
+)
 from network import fetch_bounded
+from stopping import stoppable
 from storage import LIFETIME
 from tabs import GPU, PRIVATE, QUIET, advanced, model_choice, pictures, refusal
 from uploads import FORMATS, MAX_BYTES, MAX_PIXELS, Refusal, error_messages, open_upload
@@ -94,11 +108,11 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
     inputs = [*boxes, model, steps, left, *ranges, metadata, colors]
     if not medical:
         # For programs, without the state: Gradio fails when an assistant calls an event that has one.
-        gr.on([], fuse, inputs, [download, slider, time], api_name="fuse", **GPU)
+        gr.on([], stoppable(fuse), inputs, [download, slider, time], api_name="fuse", **GPU)
 
-    def present(result: str, pictures: tuple[str, str], text: str, shown: Shown) -> list[Any]:
-        items = list(zip(shown[:3], (*names, shown.result), strict=True))
-        return [pictures, text, result, items, "", shown]
+    def present(shown: Shown, left: Left) -> list[Any]:
+        items = list(zip(shown[:3], (*names, shown.colors.capitalize()), strict=True))
+        return [shown.slider(left), shown.text, shown.result, items, "", shown]
 
     def refused(error: gr.Error) -> list[Any]:
         text = refusal(error)
@@ -108,10 +122,10 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
     def fuse_here(progress: gr.Progress = gr.Progress(track_tqdm=True), *values: Any) -> list[Any]:  # noqa: B008
         try:
             example = find_example(rows, *values[:2])
-            result, pictures, text, shown = fuse_and_show(*values)
+            shown = fuse_and_show(*values)
         except gr.Error as error:
             return refused(error)
-        return present(result, pictures, f"{introduce(example)} {text}" if example else text, shown)
+        return present(shown.introduced(introduce(example)) if example else shown, values[4])
 
     busy = refusal(Refusal("The server did not answer", "It may be busy: try again in a minute."))
     failed: dict[str, Any] = {"js": FAILED.replace("BUSY", json.dumps(busy)), **QUIET}
@@ -120,9 +134,16 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
         click(None, None, inputs[: 2 if medical else 3], js=fill_script(row, not medical), **QUIET)
         for click, row in zip(clicks, rows, strict=True)
     ]
-    fusions = [start(fuse_here, inputs, outcome, **look) for start in (button.click, *(event.then for event in filled))]
+    starts = button.click, *(event.then for event in filled)
+    fusions = [start(stoppable(fuse_here), inputs, outcome, **look) for start in starts]
+
+    def settle(first: str | None, second: str | None, shown: Shown | None) -> Shown | None:
+        return shown if first and second else None
+
+    settled = []
     for event in fusions:
         event.success(None, [*boxes, *outcome[:-1]], outcome[:-1], js=SETTLE, **QUIET)
+        settled.append(event.success(settle, [*boxes, shown], shown, **QUIET))
         event.failure(None, outcome[:-1], outcome[:-1], **failed)
         event.failure(lambda: None, None, shown, **NOW)
 
@@ -135,7 +156,7 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
         def open_with(*seen: Any) -> list[Any]:
             if seen[:2] != (str(rows[0].visible), str(rows[0].infrared)) or any(seen[2:]) or future.exception():
                 return [gr.skip()] * len(outcome)
-            return present(*future.result()[2:])
+            return present(future.result(), "Visible")
 
         # Without triggers it runs when the page is opened.
         started = gr.on(None, lambda: None, None, None, **NOW).then(
@@ -166,7 +187,20 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
         checked.then(None, [message, box], box, js=REMOVE.replace("WHAT", what), **QUIET)
 
     left.change(move_slider, [shown, left], slider, **QUIET)
-    return PairTab([*boxes, model], ranges, steps, shown, [event.success for event in (*fusions, forgotten, *opened)])
+    if medical:
+
+        def recolor(shown: Shown | None, colors: Colors, left: Left) -> list[Any]:
+            if not shown or not shown.other or shown.colors == colors:
+                return [gr.skip()] * len(outcome)
+            if not Path(shown.other.result).is_file():
+                return refused(Refusal(*TOO_LONG_AGO))
+            return present(shown.other._replace(other=shown._replace(other=None), opening=shown.opening), left)
+
+        # The choice may change while a fusion runs.
+        for start in (colors.change, *(event.success for event in (*fusions, *opened))):
+            start(recolor, [shown, colors, left], outcome, **QUIET)
+    changes = [event.success for event in (*fusions, *settled, forgotten, *opened)]
+    return PairTab([*boxes, model], ranges, steps, shown, changes)
 
 
 def find_example(rows: Sequence[SamplePair], visible: str | None, infrared: str | None) -> SamplePair | None:

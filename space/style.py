@@ -28,12 +28,13 @@ INTRODUCTION = """
 # Fusion Hub
 
 Two cameras, one picture. A **visible** image has colors and textures, but misses people in darkness, glare or smoke.
-An **infrared** image shows their warmth and little else. **Fusion** combines both in one image.
+An **infrared** image shows their warmth and little else. **Fusion** combines both in one image. The networks are
+independent implementations of two papers.
 
 [Code and weights](https://github.com/fusion-hub/fusion-hub) ·
 [Model cards](https://github.com/fusion-hub/fusion-hub/tree/main/model_cards) ·
-papers: [DiffFuseNet](https://doi.org/10.1016/j.patcog.2026.114259), [RED](https://arxiv.org/abs/2601.20260)
-(independent implementations)
+[DiffFuseNet paper](https://doi.org/10.1016/j.patcog.2026.114259) ·
+[RED paper](https://arxiv.org/abs/2601.20260)
 """
 
 NOTES = """
@@ -67,7 +68,8 @@ This is an **illustration**, not an evaluation: the networks miss objects, and s
 MEASURE = """
 The papers' metrics for this pair, next to two simple baselines: the average of both images, and the brighter of the two
 at each pixel. ↑ means that higher is better, and **●** marks the best value. If a baseline scores just as well, the
-number says little about the method.
+number says little about the method. A sum adds the values for both images. SSIM is the common form, with an 11x11
+Gaussian window; `fusion-hub evaluate` also shows SSIM_cddfuse, the form in CDDFuse's tables.
 """
 
 HOW = """

@@ -9,6 +9,7 @@ import style
 from batch import MAX_PAIRS, batch, fuse_all
 from fuse import available_models, has_steps
 from network import fetch_bounded
+from stopping import stoppable
 
 from fusion_hub.image.io import EXTENSIONS
 
@@ -40,7 +41,7 @@ def batch_tab() -> None:
     setattr(batch, "_mcp_type", "none")  # noqa: B010  # mypy knows no such attribute
     inputs = [files, model, *options]
     lane: dict[str, Any] = {"concurrency_id": "batch", "concurrency_limit": 1}
-    gr.on([], batch, inputs, result, api_name="batch", **lane)
+    gr.on([], stoppable(batch), inputs, result, api_name="batch", **lane)
 
     def run(progress: gr.Progress = gr.Progress(), *values: Any) -> Iterator[tuple[str | None, str]]:  # noqa: B008
         yield None, ""  # nothing of the batch before
@@ -50,7 +51,7 @@ def batch_tab() -> None:
         except gr.Error as error:
             yield None, refusal(error)
 
-    event = button.click(run, inputs, [result, message], show_progress_on=result, **lane, **PRIVATE)
+    event = button.click(stoppable(run), inputs, [result, message], show_progress_on=result, **lane, **PRIVATE)
     # With outputs of its own, or the page would show the canceled run as an error.
     stop.click(lambda: (None, ""), None, [result, message], cancels=event, **QUIET)
 

@@ -8,6 +8,7 @@ import style
 from analysis import MEASURED, detect, detector_name, explain, measure, measured_table
 from fuse import Shown
 from pairs import PairTab
+from stopping import stoppable
 from tabs import GPU, PRIVATE, QUIET, pictures
 from uploads import Refusal
 
@@ -45,14 +46,14 @@ def detect_tab(pair: PairTab, last: gr.State) -> None:
     shares = gr.HTML("", elem_id="segment_shares")
     outputs = [detected, counts, segmented, shares]
     # For programs, without the state: Gradio fails when an assistant calls an event that has one.
-    gr.on([], detect, [*pair.pair, threshold, *pair.ranges, pair.steps], outputs, api_name="detect", **GPU)
-    button.click(of_shown(detect), [last, threshold], outputs, show_progress_on=detected, **GPU, **PRIVATE)
+    gr.on([], stoppable(detect), [*pair.pair, threshold, *pair.ranges, pair.steps], outputs, api_name="detect", **GPU)
+    button.click(stoppable(of_shown(detect)), [last, threshold], outputs, show_progress_on=detected, **GPU, **PRIVATE)
 
     def detect_again(shown: Shown | None, counted: str, score: float) -> Any:
         return of_shown(detect)(shown, score) if counted else [gr.skip()] * len(outputs)
 
     again: dict[str, Any] = {"show_progress_on": detected, **GPU, **PRIVATE}
-    threshold.release(detect_again, [last, counts, threshold], outputs, **again)
+    threshold.release(stoppable(detect_again), [last, counts, threshold], outputs, **again)
     clear_when_changed(last, [hint, *outputs], [style.DETECT_HINT, None, "", None, ""])
 
 
@@ -69,8 +70,8 @@ def measure_tab(pair: PairTab, last: gr.State) -> None:
         values, text = of_shown(measure)(shown)
         return measured_table(values), text
 
-    gr.on([], measure, [*pair.pair, *pair.ranges, pair.steps], [rows, notes], api_name="measure", **GPU)
-    button.click(show, last, [table, notes], show_progress_on=table, **GPU, **PRIVATE)
+    gr.on([], stoppable(measure), [*pair.pair, *pair.ranges, pair.steps], [rows, notes], api_name="measure", **GPU)
+    button.click(stoppable(show), last, [table, notes], show_progress_on=table, **GPU, **PRIVATE)
     clear_when_changed(last, [hint, table, notes], [style.HINT, "", ""])
 
 
@@ -84,8 +85,8 @@ def how_tab(pair: PairTab, last: gr.State) -> None:
         gr.Markdown(style.ALL_STEPS)
         steps = pictures("how_all_gallery", "All steps, in order of computation", columns=4)
     outputs = [story, steps]
-    gr.on([], explain, [*pair.pair, *pair.ranges, pair.steps], outputs, api_name="explain", **GPU)
-    button.click(of_shown(explain), last, outputs, show_progress_on=story, **GPU, **PRIVATE)
+    gr.on([], stoppable(explain), [*pair.pair, *pair.ranges, pair.steps], outputs, api_name="explain", **GPU)
+    button.click(stoppable(of_shown(explain)), last, outputs, show_progress_on=story, **GPU, **PRIVATE)
     clear_when_changed(last, [hint, *outputs], [style.HINT, None, None])
 
 

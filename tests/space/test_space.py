@@ -31,6 +31,7 @@ import pairs
 import pytest
 import serving
 import storage
+import style
 import tifffile
 import uploads
 import yaml
@@ -130,12 +131,13 @@ def pixels(file: str) -> np.ndarray:
 
 
 def test_fuses_an_example(example: SamplePair, models: Path) -> None:
-    file, slider, text, shown = fuse.fuse_and_show(example.visible, example.infrared, MODEL, "all", "Infrared")
+    file, slider, text = fuse.fuse(example.visible, example.infrared, MODEL, "all", "Infrared")
+    shown = fuse.fuse_and_show(example.visible, example.infrared, MODEL)
     expected = FusionPipeline.from_pretrained(MODEL)(example.visible, example.infrared).images[0]
     np.testing.assert_array_equal(pixels(file), np.asarray(expected))
     assert Image.open(file).format == "PNG" and Path(file).name == "night_fused.png"
     assert re.fullmatch(r"128 x 96 pixels fused in \d+\.\d\d s by difffusenet-msrs\.", text)
-    assert slider == (shown.infrared, shown.fused)
+    assert pixels(slider[0]).tobytes() == pixels(shown.infrared).tobytes()
     assert fuse.move_slider(shown, "Visible") == (shown.visible, shown.fused)
     np.testing.assert_array_equal(pixels(shown.visible), pixels(example.visible))
     np.testing.assert_array_equal(pixels(shown.infrared)[..., 0], pixels(example.infrared))
@@ -144,8 +146,7 @@ def test_fuses_an_example(example: SamplePair, models: Path) -> None:
 
 def test_results_are_private_and_go(app: gr.Blocks, example: SamplePair) -> None:
     assert app.delete_cache == (storage.LIFETIME, storage.LIFETIME), "what Gradio keeps goes too"
-    _, _, _, shown = fuse.fuse_and_show(example.visible, example.infrared, MODEL)
-    _, _, _, other = fuse.fuse_and_show(example.visible, example.infrared, MODEL)
+    shown, other = (fuse.fuse_and_show(example.visible, example.infrared, MODEL) for _ in range(2))
     assert Path(shown.fused).parent != Path(other.fused).parent, "equal pictures of two visitors share no file"
     Path(shown.fused).unlink()
     with pytest.raises(gr.Error, match="deleted after an hour"):
@@ -156,11 +157,11 @@ def test_results_are_private_and_go(app: gr.Blocks, example: SamplePair) -> None
 def test_a_page_opens_with_its_first_example_or_without(
     example: SamplePair, app: gr.Blocks, caplog: pytest.LogCaptureFixture
 ) -> None:
-    visible, infrared, result, slider, text, shown = opened = examples.fuse_in_background(example).result()
-    expected = FusionPipeline.from_pretrained(MODEL)(visible, infrared).images[0]
-    np.testing.assert_array_equal(pixels(result), np.asarray(expected))
-    assert text == f"**Street.** Look. Fused by {MODEL}." and slider == shown.slider("Visible") and len(opened) == 6
-    with pytest.raises(gr.Error, match="Choose one of"):
+    shown = examples.fuse_in_background(example).result()
+    expected = FusionPipeline.from_pretrained(MODEL)(example.visible, example.infrared).images[0]
+    np.testing.assert_array_equal(pixels(shown.result), np.asarray(expected))
+    assert shown.text == f"**Street.** Look. Fused by {MODEL}." and shown.opening
+    with pytest.raises(gr.Error, match="no model 'no such model': choose difffusenet-msrs"):
         examples.fuse_in_background(example._replace(model="no such model")).result()
     assert "the page opens without it" in caplog.text
 
@@ -185,7 +186,7 @@ def one_named(page: gr.Blocks, name: str) -> Any:
 def test_a_mixture_with_an_example_is_never_fused(models: Path, example: SamplePair, tmp_path: Path) -> None:
     with gr.Blocks() as page:
         pairs.pair_tab([example])
-    fuse_here = one_named(page, "fuse_here")
+    fuse_here = one_named(page, "fuse_here").__wrapped__
     own, options = save(tmp_path / "own.png", street(96, 128)[0]), [MODEL, "all", "Visible", "auto", "auto", False]
     visible, infrared = str(example.visible), str(example.infrared)
     for pair, which in (((own, infrared), "first"), ((visible, own), "second")):
@@ -228,8 +229,8 @@ def test_every_sample_pair_is_an_example_with_a_thumbnail(tmp_path: Path) -> Non
 def test_deep_gray_gives_sixteen_bits(models: Path, tmp_path: Path) -> None:
     counts = np.linspace(2600, 2700, 64 * 48).reshape(48, 64).astype(np.uint16)
     visible = save(tmp_path / "visible.png", counts * 20)
-    file, _, _, shown = fuse.fuse_and_show(visible, save(tmp_path / "infrared.tiff", counts), MODEL)
-    assert Image.open(file).mode == "I;16" and len(np.unique(pixels(file))) > 256
+    shown = fuse.fuse_and_show(visible, save(tmp_path / "infrared.tiff", counts), MODEL)
+    assert Image.open(file := shown.result).mode == "I;16" and len(np.unique(pixels(file))) > 256
     assert np.ptp(pixels(shown.infrared)) > 200, "16-bit infrared is shown over its own range"
     gray = save(tmp_path / "float.tiff", np.random.default_rng(0).random((40, 56), dtype=np.float32))
     with Image.open(fuse.fuse(gray, gray, MODEL)[0]) as image:
@@ -270,7 +271,7 @@ def test_sixteen_bit_color_stays_so(models: Path, tmp_path: Path) -> None:
     assert got.dtype == np.uint16 and got.shape == (48, 64, 3) and (got % 257 != 0).any()
     plain = fused(save(tmp_path / "plain.png", color), warm)
     assert np.abs(got / 257 - plain).max() <= 1, "the same picture in fewer bits"
-    _, _, _, shown = fuse.fuse_and_show(str(tmp_path / "deep.png"), warm, MODEL)
+    shown = fuse.fuse_and_show(str(tmp_path / "deep.png"), warm, MODEL)
     np.testing.assert_array_equal(pixels(shown.visible), color)
     assert np.abs(pixels(shown.fused).astype(int) - plain).max() <= 1
 
@@ -356,7 +357,7 @@ def test_every_function_refuses_bad_input(models: Path, tmp_path: Path) -> None:
 def test_an_api_call_without_a_known_model_is_refused(models: Path, tmp_path: Path, model: Any) -> None:
     good = save(tmp_path / "good.png", noise())
     for function in (fuse.fuse, analysis.detect, analysis.measure, analysis.explain):
-        with pytest.raises(gr.Error, match=f"Choose one of .*{MODEL}"):
+        with pytest.raises(gr.Error, match=f"There is no model .*: choose {MODEL}"):
             function(good, good, model)
     with pytest.raises(gr.Error, match="Steps are all, auto or a number"):
         fuse.fuse(good, good, MODEL, steps=None)  # type: ignore[arg-type]
@@ -377,7 +378,8 @@ def test_a_bug_is_reported_without_details(
     assert "secret" in caplog.text
 
 
-def test_large_pairs_are_not_for_red_measured_or_explained(tmp_path: Path) -> None:
+def test_large_pairs_are_not_for_red_measured_or_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "ROOT", BUNDLED)
     for function, model, side, most in (
         (fuse.fuse, "red-small-msrs", 2001, 4),
         (analysis.measure, MODEL, 1500, 2),
@@ -435,6 +437,11 @@ def test_measures_and_warns(example: SamplePair) -> None:
     assert "VIF, visible ↑" in [row[0] for row in table]
     assert all(len(row) == len(analysis.MEASURED) and row[-1].count(".") >= 2 for row in table)
     assert "Guard rails" in notes
+    values = {row[0]: float(row[1]) for row in table}
+    for name in ("SSIM", "VIF"):
+        parts = (values[f"{name}, {band} ↑"] for band in ("visible", "infrared"))
+        assert values[f"{name}, sum ↑"] == pytest.approx(sum(parts), abs=2e-3), "its name says which one it is"
+    assert "SSIM_cddfuse" in style.MEASURE
     # The rules have the numbers of `fusion-hub evaluate`.
     pair = Pair("pair", Path(example.visible), Path(example.infrared))
     for rule, shown in zip(("average", "maximum"), table[0][2:4], strict=True):
@@ -464,15 +471,47 @@ def test_an_overlay_keeps_the_colors_of_the_scan(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(checkpoints, "ROOT", BUNDLED)
     scene = generate_scene(0, 96, 128, "brain")
     pair = save(tmp_path / "pet.png", scene.visible), save(tmp_path / "mri.png", scene.infrared)
-    file, _, text, shown = fuse.fuse_and_show(*pair, fuse.MEDICAL, "all", "Visible", "auto", "auto", False, "overlay")
+    shown = fuse.fuse_and_show(*pair, fuse.MEDICAL, "all", "Visible", "auto", "auto", False, "overlay")
+    file, text = shown.result, shown.text
     expected = with_legend(*overlay(scene.visible, scene.infrared))
     np.testing.assert_array_equal(pixels(file), expected)
-    assert Path(file).name == "pet_overlay.png" and "colors of the scan" in text and shown.result == "Overlay"
+    assert Path(file).name == "pet_overlay.png" and "colors of the scan" in text and shown.colors == "overlay"
     np.testing.assert_array_equal(pixels(shown.fused), expected)
     assert pixels(shown.visible).shape == pixels(shown.infrared).shape == expected.shape, "the slider needs one size"
     np.testing.assert_array_equal(pixels(shown.visible)[:, :128], scene.visible)
-    with pytest.raises(gr.Error, match="fused or, with difffusenet-medical, overlay"):
+    assert shown.other is not None
+    expected = FusionPipeline.from_pretrained(fuse.MEDICAL)(*pair).images[0]
+    np.testing.assert_array_equal(pixels(shown.other.result), np.asarray(expected), "kept for the other choice")
+    with pytest.raises(gr.Error, match="fused or, with difffusenet-medical, overlay, not 'overlay'"):
         fuse.fuse(*pair, MODEL, colors="overlay")
+
+
+def test_other_colors_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "ROOT", BUNDLED)
+    scene = generate_scene(0, 48, 64, "brain")
+    pair = save(tmp_path / "pet.png", scene.visible), save(tmp_path / "mri.png", scene.infrared)
+    with gr.Blocks() as page:
+        pairs.pair_tab([], medical=True)
+    shown = fuse.fuse_and_show(*pair, fuse.MEDICAL)
+    monkeypatch.setattr(fuse, "fuse_pair", None)
+    recolor = one_named(page, "recolor")
+    skipped = [gr.skip()] * 6
+    assert recolor(shown, "fused", "Visible") == recolor(None, "overlay", "Visible") == skipped
+    slider, text, file, gallery, message, overlaid = recolor(shown, "overlay", "Infrared")
+    assert Path(file).name == "pet_overlay.png" and "colors of the scan" in text and not message
+    assert slider == (overlaid.infrared, overlaid.fused) and gallery[-1][1] == "Overlay"
+    assert overlaid.call == shown.call, "other tabs look at the same fusion"
+    assert recolor(overlaid, "fused", "Visible")[2] == shown.result
+    Path(shown.result).unlink()
+    assert "deleted after an hour" in recolor(overlaid, "fused", "Visible")[-2]
+
+
+def test_a_result_for_an_empty_box_is_forgotten(models: Path, example: SamplePair) -> None:
+    with gr.Blocks() as page:
+        pairs.pair_tab([example])
+    settle = one_named(page, "settle")
+    shown = fuse.fuse_and_show(example.visible, example.infrared, MODEL)
+    assert settle("a", "b", shown) is shown and settle("a", None, shown) is None and settle(None, "b", shown) is None
 
 
 def test_a_copy_of_a_source_is_warned_of(example: SamplePair, monkeypatch: pytest.MonkeyPatch) -> None:

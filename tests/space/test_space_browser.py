@@ -312,6 +312,8 @@ def test_an_own_picture_is_never_fused_with_an_example(page: Page, small_pair: t
     expect(page.locator("#slider img")).to_have_count(0)  # the second click's result may have been on its way
     expect(page.locator("#gallery img")).to_have_count(0)
     assert shown_parts(page) == [1, 0, 0, 0]
+    open_tab(page, "measure")
+    expect(page.locator("#tab_measure")).to_contain_text("Fuse a pair first")  # nor does another tab name it
 
 
 def test_a_file_that_is_too_large_takes_the_example_away(page: Page, tmp_path: Path) -> None:
@@ -429,7 +431,7 @@ def test_the_pair_is_looked_at_in_the_other_tabs(page: Page, small_pair: tuple[P
     page.locator("#measure_run").click()
     expect(page.locator("#measure_notes")).to_contain_text("Guard rails")
     rows = page.locator("#measure_table tbody tr")
-    for name, row in zip(("EN ↑", "SD ↑", "SF ↑", "AG ↑", "MI ↑"), rows.all(), strict=False):
+    for name, row in zip(("EN ↑", "SD ↑", "SF ↑", "AG ↑", "MI, sum ↑"), rows.all(), strict=False):
         expect(row.locator("th")).to_have_text(name)
         values = [float(cell.strip("● \n")) for cell in row.locator("td:not(.meaning)").all_inner_texts()]
         best = [float(cell.strip("● \n")) for cell in row.locator("td:has-text('●')").all_inner_texts()]
@@ -475,9 +477,11 @@ def test_a_head_is_fused_for_research_only(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#tab_detect")).not_to_contain_text("pet.png")  # of streets
 
     open_tab(page, "medical")
-    page.locator("#medical_colors").get_by_label("Overlay").check()
-    fuse(page, "#medical_fuse", "medical_slider")
+    before = fused_source(page, "medical_slider")
+    page.locator("#medical_colors").get_by_label("Overlay").check()  # the result follows by itself
+    wait_for_new_picture(page, before, "medical_slider")
     np.testing.assert_array_equal(download(page, tmp_path, "medical_download"), overlay_pair(*pair))
+    wait_until_drawn(page.locator("#medical_gallery"), 3)
     assert captions(page, "medical_gallery")[-1] == "Overlay"
     page.locator("#medical_colors").get_by_label("Fused").check()
 
@@ -597,6 +601,13 @@ def test_a_phone_in_the_dark(browser: Browser, space_page: Server) -> None:
         )
         assert not cut and phone.evaluate("document.documentElement.scrollWidth") <= 390
         assert not phone.locator("#tab_measure").evaluate(PALE)
+        open_tab(phone, "medical")
+        wait_until_drawn(phone.locator("#medical_slider"), 2)
+        buttons, picture = (
+            phone.locator(f"#medical_slider {part}").last.bounding_box() for part in (".icon-button-wrapper", "img")
+        )
+        assert buttons is not None and picture is not None
+        assert buttons["x"] + buttons["width"] < picture["x"] + picture["width"] / 2, "the legend is at the right"
         open_tab(phone, "fuse")
         phone.locator("#fuse").click()  # the pair of the example
         expect(phone.locator("#time")).to_contain_text("640 x 480 pixels fused in")

@@ -85,7 +85,7 @@ for name, seed in (("street.png", 0), ("street_ir.png", 1)):
     Image.fromarray(array).save(pair[-1])
 small = SamplePair("street", "Street", "", "difffusenet-msrs", *map(Path, pair))
 begun = examples.fuse_in_background(examples.write_examples(Path(work), [small])[0])  # in the server, as when it starts
-assert begun.done() and "Street" in begun.result()[4]
+assert begun.done() and "Street" in begun.result().text
 
 model = "difffusenet-msrs"
 fused = np.asarray(Image.open(fuse.fuse(*pair, model)[0]))

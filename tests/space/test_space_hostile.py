@@ -188,9 +188,26 @@ def test_forged_files_are_refused(space_page: Page, good: Path, name: str) -> No
 @pytest.mark.parametrize("model", ["../../etc", "/etc", "", None, 7, "no-such-model", {"a": 1}, ["difffusenet-msrs"]])
 def test_forged_models_are_refused(space_page: Page, good: Path, model: object) -> None:
     picture = upload(space_page, good)
-    answer = call(space_page, "/fuse", picture, picture, model)
-    assert "event: complete" not in answer
-    assert not LEAKS.search(answer)
+    for endpoint in ("/fuse", "/detect", "/measure", "/explain"):
+        answer = call(space_page, endpoint, picture, picture, model)
+        assert "event: error" in answer and "difffusenet-msrs or red-small-msrs" in answer, "it names those that exist"
+        assert not LEAKS.search(answer) and "choices" not in answer
+    answer = call(space_page, "/batch", [picture], model)
+    assert "event: error" in answer and "There is no model" in answer
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Steps are", ["many"]),
+        ("The left picture is", ["all", "above"]),
+        ("Colors are", ["all", "Visible", "auto", "auto", False, "green"]),
+    ],
+)
+def test_forged_choices_are_refused(space_page: Page, good: Path, name: str, values: list[object]) -> None:
+    picture = upload(space_page, good)
+    answer = call(space_page, "/fuse", picture, picture, MODEL, *values)
+    assert "event: error" in answer and name in answer and "list of choices" not in answer
 
 
 @pytest.mark.parametrize(
