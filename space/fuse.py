@@ -111,7 +111,7 @@ def load_once(name: str, device: str) -> FusionPipeline:
     # float32 is the precision of the published numbers and keeps 16 bits.
     pipeline = FusionPipeline.from_pretrained(name, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    make_stoppable(pipeline.model)
+    make_stoppable(pipeline)
     return pipeline.to(device)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from anyio import to_thread
 from gradio.context import LocalContext
-from torch import nn
 
 _WANTED: ContextVar[Callable[[], bool] | None] = ContextVar("wanted", default=None)
 
@@ -72,7 +71,14 @@ def check(*_: object) -> None:
         raise Stopped
 
 
-def make_stoppable(network: nn.Module) -> None:
-    """Check before each layer of the network."""
-    for module in network.modules():
+def make_stoppable(pipeline: Any) -> None:
+    """Check before each tile, and before each layer of networks that run layer by layer."""
+    fuse = pipeline.fuse_luminance
+
+    def fuse_if_wanted(*values: Any, **named: Any) -> Any:
+        check()
+        return fuse(*values, **named)
+
+    pipeline.fuse_luminance = fuse_if_wanted
+    for module in pipeline.model.modules():
         module.register_forward_pre_hook(check)

@@ -22,7 +22,7 @@ class Endless:
 
     def __init__(self) -> None:
         self.network, self.begun, self.ended = torch.nn.Identity(), threading.Event(), threading.Event()
-        stopping.make_stoppable(self.network)
+        stopping.make_stoppable(SimpleNamespace(model=self.network, fuse_luminance=None))
 
     def run(self) -> None:
         try:
