@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from fusion_hub.image.colors import HEAT, OPPOSED, table_colors
+from fusion_hub.image.color_scale import HEAT, OPPOSED, table_colors
 from fusion_hub.image.luminance import quantize
 
 

@@ -1,4 +1,5 @@
-from .colors import ColorScale, overlay, overlay_pair, with_legend
+from .color_scale import ColorScale, with_legend
+from .colors import overlay, overlay_pair
 from .io import (
     EXTENSIONS,
     READ_FORMATS,
@@ -12,6 +13,7 @@ from .io import (
     to_image,
 )
 from .luminance import ValueRange, luma, parse_range, quantize
+from .palettes import PALETTES, Isotherm, draw_temperatures, parse_isotherm
 from .picture import Header, InputWarning, Metadata, Picture, check_equal_sizes
 from .processor import FusionImageProcessor, ImageInput, PairContext
 from .radiometric import Calibration, Conditions, ThermalSettings, Thermogram, read_radiometric
@@ -19,6 +21,7 @@ from .tiling import Window, crop_to, pad_reflect, pad_to_multiple, run_tiled, ti
 
 __all__ = [
     "EXTENSIONS",
+    "PALETTES",
     "READ_FORMATS",
     "SAVE_SUFFIXES",
     "Calibration",
@@ -29,6 +32,7 @@ __all__ = [
     "Header",
     "ImageInput",
     "InputWarning",
+    "Isotherm",
     "Metadata",
     "PairContext",
     "Picture",
@@ -39,12 +43,14 @@ __all__ = [
     "check_complete",
     "check_equal_sizes",
     "crop_to",
+    "draw_temperatures",
     "from_pil",
     "luma",
     "overlay",
     "overlay_pair",
     "pad_reflect",
     "pad_to_multiple",
+    "parse_isotherm",
     "parse_range",
     "quantize",
     "read_header",

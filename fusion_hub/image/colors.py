@@ -5,53 +5,21 @@ Fusion keeps the chroma of the scan and replaces its luminance, so that equal co
 [`overlay_pair`] does both with files.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
+from fusion_hub.image.color_scale import HEAT, ColorScale, with_legend
 from fusion_hub.image.luminance import luma, quantize
 from fusion_hub.image.processor import FusionImageProcessor, ImageInput, PairContext
-
-# Dark to bright, evenly in lightness; and a dark center between two hues, so that zero is dark.
-HEAT = ((4, 5, 18), (48, 18, 84), (110, 32, 108), (172, 52, 92), (222, 88, 64), (248, 146, 58), (250, 208, 120))
-OPPOSED = ((64, 190, 255), (36, 104, 160), (20, 20, 20), (160, 84, 24), (255, 170, 60))
 
 _NONE, _OPAQUE = 0.05, 0.5  # places on the scale: no color below the first, the pure color from the second
 _BIN = 8  # levels of a channel that count as one color
 _RARE = 5e-5  # share of the pixels: rarer colors are noise, letters or the seams of resampling
 _MOST = 1000  # colors
 _HOP = 3.0  # power of distances: one long hop costs more than many short ones along the curve
-
-
-@dataclass(frozen=True, eq=False)
-class ColorScale:
-    """The colors of a scan, from no uptake to the highest.
-
-    Attributes:
-        colors: `(N, 3)` uint8.
-        places: `(N,)` of each on the scale, from 0 to 1, rising.
-        limits: the sample values at 0 and 1; None where the scan has colors only.
-    """
-
-    colors: np.ndarray
-    places: np.ndarray
-    limits: tuple[float, float] | None = None
-
-    def at(self, places: np.ndarray) -> np.ndarray:
-        """Colors `(..., 3)` uint8 at places `(...)` of the scale."""
-        mixed = [np.interp(places, self.places, channel) for channel in self.colors.T.astype(np.float64)]
-        return quantize(np.stack(mixed, axis=-1), white=255)
-
-
-def table_colors(values: np.ndarray, table: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """Colors `(..., 3)` uint8 of values in [0, 1] by a table of evenly spaced colors, mixed between its entries."""
-    scale = ColorScale(np.array(table, np.uint8), np.linspace(0, 1, len(table)))
-    return scale.at(np.linspace(0, 1, 256))[quantize(values)]
 
 
 def overlay(scan: np.ndarray, anatomy: np.ndarray) -> tuple[np.ndarray, ColorScale]:
@@ -159,22 +127,3 @@ def _own_scale(colors: np.ndarray) -> tuple[ColorScale, np.ndarray]:
 def _border(pixels: np.ndarray) -> np.ndarray:
     """The outermost pixels of `(H, W, C)`: `(N, C)`."""
     return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-
-
-def with_legend(image: np.ndarray, scale: ColorScale | None) -> np.ndarray:
-    """An image `(H, W, 3)` uint8 with the scale on its right, high on top: `(H, W + w, 3)` uint8.
-
-    The ends carry their values, or "high" and "low" where the scale has none. Without a scale the strip is black.
-    """
-    height, width = image.shape[:2]
-    size = int(np.clip(max(height, width) / 24, 11, 48))
-    strip = Image.new("RGB", (5 * size, height))
-    if scale is not None:
-        draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size)
-        top, bottom, left = min(2 * size, height // 4), height - min(2 * size, height // 4), size
-        column = scale.at(np.linspace(1, 0, bottom - top))
-        strip.paste(Image.fromarray(np.repeat(column[:, None], round(1.5 * size), axis=1)), (left, top))
-        low, high = ("low", "high") if scale.limits is None else (f"{value:g}" for value in scale.limits)
-        draw.text((left, top - size // 3), high, font=font, fill="white", anchor="ls")
-        draw.text((left, bottom + size // 3), low, font=font, fill="white", anchor="lt")
-    return np.concatenate([image, np.asarray(strip)], axis=1)

@@ -13,7 +13,7 @@ from fusion_hub import FusionPipeline
 from fusion_hub.data import generate_scene
 from fusion_hub.explain import Panel, explain
 from fusion_hub.explain.pictures import PrincipalColors, energy, enlarge, gray, heat, limits, opposed
-from fusion_hub.image.colors import HEAT, OPPOSED
+from fusion_hub.image.color_scale import HEAT, OPPOSED
 from tests.support.tiny import red_pipeline, tiny_pipeline
 
 SIZE = (50, 70)  # no multiple of anything

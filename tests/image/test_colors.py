@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from fusion_hub.data import sample_pairs
 from fusion_hub.image import overlay, overlay_pair, with_legend
-from fusion_hub.image.colors import HEAT, ColorScale
+from fusion_hub.image.color_scale import HEAT, ColorScale
 
 
 def uptake(height: int = 96, width: int = 128) -> np.ndarray:
