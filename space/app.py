@@ -8,12 +8,15 @@ where `fusion_hub/` lies beside them.
 """
 
 import importlib.util
+import io
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import serving
@@ -84,26 +87,28 @@ def launch(app: gr.Blocks, host: str, port: int | None, open_browser: bool = Fal
 
     Without a port it takes the first free one from 7860. Returns at once if not `block`.
     """
-    app.launch(
-        server_name=host,
-        server_port=port,
-        inbrowser=open_browser,
-        share=False,
-        show_error=False,  # True would show server paths; gr.Error is shown anyway
-        max_file_size=MAX_BYTES,
-        app_kwargs={"middleware": [Middleware(BodyLimit)]},
-        ssr_mode=False,
-        mcp_server=importlib.util.find_spec("mcp") is not None,
-        footer_links=["api"],
-        theme=style.THEME,
-        css_paths=[style.CSS],
-        js=style.SCRIPT.read_text(encoding="utf-8"),
-        prevent_thread_lock=True,
-        quiet=True,
-    )
+    with redirect_stdout(io.StringIO()):  # Gradio announces its MCP server even where it is to be quiet
+        app.launch(
+            server_name=host,
+            server_port=port,
+            inbrowser=open_browser,
+            share=False,
+            show_error=False,  # True would show server paths; gr.Error is shown anyway
+            max_file_size=MAX_BYTES,
+            app_kwargs={"middleware": [Middleware(BodyLimit)]},
+            ssr_mode=False,
+            mcp_server=importlib.util.find_spec("mcp") is not None,
+            footer_links=["api"],
+            theme=style.THEME,
+            css_paths=[style.CSS],
+            js=style.SCRIPT.read_text(encoding="utf-8"),
+            prevent_thread_lock=True,
+            quiet=True,
+        )
     if block:
         print(f"Fusion Hub is at {app.local_url} (Ctrl-C stops it)", flush=True)
-        app.block_thread()
+        while True:  # Gradio's own waiting takes seconds to stop
+            time.sleep(1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before it served
+    except KeyboardInterrupt:
         return 0
     finally:
         if FOLDER is not None:
@@ -128,4 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # at once: open pages and a pair that is being fused would delay it by seconds

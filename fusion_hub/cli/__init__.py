@@ -5,13 +5,26 @@ Exit codes: 0 success; 1 a pair or the whole run failed; 2 wrong use of the comm
 libraries are loaded on first use, so that `--help` answers at once.
 """
 
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fusion_hub import __version__
-from fusion_hub.cli import demo, downstream, evaluate, export_yolo, fuse, leaderboard, models, publish, sample, train
+from fusion_hub.cli import (
+    common,
+    demo,
+    downstream,
+    evaluate,
+    export_yolo,
+    fuse,
+    leaderboard,
+    models,
+    publish,
+    sample,
+    train,
+)
 
 app = typer.Typer(
     name="fusion-hub",
@@ -53,10 +66,26 @@ class _Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return _in_words(super().get_params(ctx), ctx)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an option whose value is the name of another one: Click would take it, and the rest as arguments."""
+        options = {name: option for option in self.get_params(ctx) for name in (*option.opts, *option.secondary_opts)}
+        for word, following in pairwise(args):
+            option = options.get(word)
+            if not getattr(option, "is_flag", True) and following.split("=")[0] in options:
+                ctx.fail(f"{word} needs a value, but {following} follows it.")
+        return super().parse_args(ctx, args)
+
 
 class _Group(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         return _in_words(super().get_params(ctx), ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Of `fusion-hub train --data my`, say that the network is missing, not that there is no such option."""
+        if ctx.info_name == "train" and args and args[0].startswith("--") and args[0] != "--help":
+            names = list(self.commands)
+            ctx.fail(f"name the network first, one of {', '.join(names)}: fusion-hub train {names[0]} {' '.join(args)}")
+        return super().parse_args(ctx, args)
 
 
 for command in app.registered_commands:
@@ -67,6 +96,7 @@ for group in (app.info, *app.registered_groups):
 
 def main() -> None:
     """The console script."""
+    common.show_warnings_in_words()
     app(prog_name="fusion-hub")
 
 

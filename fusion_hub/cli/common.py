@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -51,6 +52,19 @@ def print_message(message: str) -> None:
     """Print a line on stderr, in the first process of each machine."""
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         typer.echo(f"fusion-hub: {message}", err=True)
+
+
+def show_warnings_in_words() -> None:
+    """Print what Python warns of as lines of ours, without the path and the line of code.
+
+    Those of other libraries too, as they may say why a GPU is not used; but not what only concerns programmers.
+    """
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning):
+            print_message(f"warning: {with_option_names(' '.join(str(message).split()))}")
+
+    warnings.showwarning = show
 
 
 def refuse_file(output: Path | None) -> None:

@@ -16,11 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from fusion_hub import data as pairs
-from fusion_hub import evaluation, pipelines
+from fusion_hub import evaluation, pipelines, pretrained
 from fusion_hub import metrics as metric_tables
 from fusion_hub.cli import common
 from fusion_hub.cli.common import FAILED, WRONG_USE, CommandError, Device, DtypeName, fail_together
+from fusion_hub.cli.input_notes import warn_of_stretch
 from fusion_hub.files import disk_trouble
+from fusion_hub.repositories import is_hub_id
 
 if TYPE_CHECKING:
     from fusion_hub import FusionPipeline
@@ -158,7 +160,7 @@ def evaluate(
                     raise CommandError("no pair could be measured: the lines above say why")
             except OSError as error:
                 raise CommandError(disk_trouble(error, folder) or common.message_of(error)) from error
-    raise typer.Exit(FAILED if result.failures else 0)
+    raise typer.Exit(FAILED if any(failure.method for failure in result.failures) else 0)
 
 
 @contextmanager
@@ -207,14 +209,21 @@ def _named(text: str) -> tuple[str | None, str]:
 def _check_methods(sources: Sequence[str]) -> None:
     """Refuse a name that is none of a baseline, a folder and a pipeline."""
     for text in sources:
-        source = _named(text)[1]
-        if source.replace("-", "_") not in BASELINES and not Path(source).expanduser().is_dir():
-            try:
-                pipelines.locate(source)
-            except (OSError, ValueError) as error:
-                rules = ", ".join(rule.replace("_", "-") for rule in BASELINES)
-                more = f"a baseline ({rules}), or NAME=FOLDER for images that another program has fused"
-                raise CommandError(f"{common.message_of(error)}, {more}") from error
+        name, source = _named(text)
+        folder = Path(source).expanduser()
+        if folder.is_dir() and (note := pipelines.run_note(folder)):
+            raise CommandError(note)
+        if source.replace("-", "_") in BASELINES or folder.is_dir():
+            continue
+        is_path = name or len(folder.parts) > 1 or source.endswith(("/", os.sep))
+        if is_path and not is_hub_id(source) and source not in pretrained.PRETRAINED:
+            raise CommandError(f"--model {text}: there is no folder {source!r}: give one that exists")
+        try:
+            pipelines.locate(source)
+        except (OSError, ValueError) as error:
+            rules = ", ".join(rule.replace("_", "-") for rule in BASELINES)
+            more = f"a baseline ({rules}), or NAME=FOLDER for images that another program has fused"
+            raise CommandError(f"{common.message_of(error)}, {more}") from error
 
 
 def _name_sets(
@@ -236,6 +245,8 @@ def _name_sets(
         )
         if shown:
             typer.echo(str(found[name].pairs.check()))
+            if "infrared_range" not in ranges:
+                warn_of_stretch(opened, "--infrared-range", name)
     return list(found.values())
 
 
@@ -250,7 +261,10 @@ def _open_methods(
         if source.replace("-", "_") in BASELINES:
             found.append(evaluation.baseline_method(source, options["rescale"], datasets[0].ranges))
         elif folder.is_dir() and not (folder / "model_index.json").is_file():
-            found.append(evaluation.folder_method(name or folder.resolve().name, folder, names))
+            method = evaluation.folder_method(name or folder.resolve().name, folder, names)
+            for dataset in datasets:
+                evaluation.check_sizes(method, dataset)
+            found.append(method)
         else:
             pipeline = common.load_pipeline(source, device, dtype)
             name = name or _pipeline_name(source)
@@ -280,15 +294,17 @@ def _print(result: "Evaluation", files: Sequence[Path], output: Path | None) -> 
     for dataset, rows in report.by_dataset(result.rows).items():
         for table in tables(f"{dataset}, {report.pairs_of(rows)}", rows, result.metrics, console.width):
             console.print(table)
+        most = max(row.n for row in rows)
         for row in rows:
             for warning in row.warnings:
-                console.print(f"[yellow]warning:[/] {escape(row.method)}: {escape(warning)}")
-    for line in failure_lines(result.failures):
+                if row.n < most or not warning.startswith("measured on "):  # what all methods lack is in the title
+                    console.print(f"[yellow]warning:[/] {escape(row.method)}: {escape(warning)}")
+    # Files without a partner are named before the run, in the line on their set, as by `fusion-hub fuse`.
+    for line in failure_lines([failure for failure in result.failures if failure.method]):
         typer.echo(line, err=True)
     for dataset, expected in result.sizes.items():
-        measured = max((row.n for row in result.rows if row.dataset == dataset), default=0)
-        if measured < expected:
-            common.print_message(f"warning: {dataset}: {measured} of {expected} pairs were measured")
+        if all(row.dataset != dataset for row in result.rows):
+            common.print_message(f"warning: {dataset}: 0 of {expected} pairs were measured")
     if result.rows and not any(file.name == "figure.png" for file in files):
         typer.echo(common.NO_FIGURE, err=True)
     if output is not None:

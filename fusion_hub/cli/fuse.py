@@ -42,6 +42,7 @@ from fusion_hub.cli.common import (
     wrong_use,
 )
 from fusion_hub.cli.fuse_record import Done, FolderRecord, Row
+from fusion_hub.cli.input_notes import check_overlay, warn_of_stretch
 
 if TYPE_CHECKING:
     from fusion_hub import FusionPipeline
@@ -188,8 +189,12 @@ def fuse(
             checkpoint, weights = fail_together(lambda: _find_checkpoint(model))
             with wrong_use():
                 pipelines.check_stored(checkpoint, options["num_inference_steps"], noise_strength, tile)
+            if colors == "overlay":
+                check_overlay(dataset)
             if state.is_main_process and not single:
                 typer.echo(_describe(dataset))
+            if infrared_range is None:
+                warn_of_stretch(dataset, "--infrared-range", pipeline=checkpoint)
             share = dataset.shard(state.process_index, state.num_processes) if state.num_processes > 1 else dataset
             record, done = None, None if dataset.length is None else dict[str, Done]()
             if not single:
@@ -486,7 +491,8 @@ def _summarize(
     assert work.record is not None
     report = work.record.write_report(sorted(rows, key=lambda row: row.name))
     results = Counter(row.result for row in rows)
-    others = {"already there": results["already there"], "failed": len(failures), "files left out": len(left_out)}
+    others = {"already there": results["already there"], "failed": len(failures)}
+    others[f"file{'s' * (len(left_out) != 1)} left out"] = len(left_out)
     counts = [f"{results['fused']} fused", *(f"{count} {what}" for what, count in others.items() if count)]
     typer.echo(f"{work.output}: {', '.join(counts)}; see {report} for each file")
     for name, why in failures:

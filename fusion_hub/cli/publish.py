@@ -17,7 +17,7 @@ MODEL_EXAMPLES = """
 \b
 Examples:
   fusion-hub publish runs/street/pipeline --repo-id me/street --dry-run
-  fusion-hub publish runs/street/pipeline --repo-id me/street --evaluation results/summary.json --tag v1
+  fusion-hub publish runs/street/pipeline --repo-id me/street --evaluation results --tag v1
   fusion-hub publish runs/mine/pipeline --repo-id me/mine --private --data-terms "mine=own pictures, CC-BY-4.0"
 """
 DATASET_EXAMPLES = """
@@ -59,8 +59,8 @@ def publish(
     evaluation: Annotated[
         Path | None,
         typer.Option(
-            metavar="SUMMARY.JSON",
-            help="Numbers for the card, from `fusion-hub evaluate --output`.",
+            metavar="FOLDER",
+            help="Numbers for the card: the folder that `fusion-hub evaluate --output` wrote, or its summary.json.",
             show_default="metrics.json beside the weights, if it exists",
         ),
     ] = None,
@@ -107,6 +107,8 @@ def publish(
             show_files(staged.folder, f"model {repo_id}")
             if not (staged.folder / "metrics.json").is_file():
                 typer.echo("the card says that nothing was measured: --evaluation adds numbers")
+            for trained in staged.trained_on:
+                print_message(f"warning: the numbers on {trained} come from the training set, and the card says so")
             if dry_run:
                 typer.echo(f"dry run: nothing was uploaded to {hub.upload.hub_url(repo_id)}")
                 return

@@ -15,7 +15,8 @@ from typing import Any
 import typer
 
 from fusion_hub import data, downstream, training
-from fusion_hub.cli.common import FAILED, WRONG_USE, CommandError, exit_codes, print_message
+from fusion_hub.cli.common import FAILED, WRONG_USE, CommandError, exit_codes, print_message, show_warnings_in_words
+from fusion_hub.cli.input_notes import warn_of_stretch
 from fusion_hub.repositories import is_hub_id
 
 EXAMPLES = """
@@ -115,11 +116,12 @@ def train(name: str, flags: Sequence[str]) -> int:
         if config.tracker == "tensorboard" and not _installed("tensorboard"):
             print_message("no logs for TensorBoard: it is not installed (pip install 'fusion-hub[train]')")
             config = dataclasses.replace(config, tracker="none")
-        _check_data(config)
+        opened = _open_data(config)
     except ValueError as error:
         raise CommandError(str(error), WRONG_USE) from error
     if config.num_processes > 1 and not launched:
         return _start(config.num_processes, [name, *flags])
+    _note_data(config, opened)
     try:
         pipeline = training.Trainer(kind.task()(config, own), config, own).train()
     except (ValueError, training.CheckpointError) as error:
@@ -128,7 +130,10 @@ def train(name: str, flags: Sequence[str]) -> int:
         raise CommandError(str(error), FAILED) from error
     if pipeline is not None and not kind.packages and int(os.environ.get("RANK", "0")) == 0:
         sets = [source.path for source in config.sources if source.split is None and Path(source.path).is_dir()]
-        typer.echo(f"Next: fusion-hub evaluate --model {pipeline} --data {(sets or ['SET'])[0]} --output results")
+        ranges = {source.infrared_range for source in config.sources}
+        fixed = f" --infrared-range {ranges.pop()}" if len(ranges) == 1 and None not in ranges else ""
+        on = f"--data {(sets or ['SET'])[0]}{fixed}"
+        typer.echo(f"Next: fusion-hub evaluate --model {pipeline} {on} --output results")
     return 0
 
 
@@ -136,13 +141,33 @@ def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _check_data(config: "training.TrainingConfig") -> None:
+def _open_data(config: "training.TrainingConfig") -> "dict[training.Source, data.PairedDataset]":
     """Open the sets that are no repositories of the Hub; those take longer, and their task opens them."""
-    for source in (*config.sources, *config.validation_sources):
-        with training.missing_data_explained():
+    opened = {}
+    for source in dict.fromkeys((*config.sources, *config.validation_sources)):
+        with training.missing_data_explained(source):
             path = training.expand_variables(source.path)
             if Path(path).exists() or not is_hub_id(path):
-                data.PairedDataset.open(path, source.split)
+                opened[source] = data.PairedDataset.open(path, source.split)
+    return opened
+
+
+def _note_data(config: "training.TrainingConfig", opened: "dict[training.Source, data.PairedDataset]") -> None:
+    """Say what else would not be noticed: files in no pair, raw counts without a range, no pairs for validation."""
+    for source, dataset in opened.items():
+        notes = list(dataset.notes)
+        if left_out := [f"{file} ({why})" for file, why in dataset.left_out()]:
+            notes.append(f"files that are in no pair ({len(left_out)}): {data.some(left_out, separator='; ')}")
+        for note in notes:
+            print_message(f"warning: {source.label}: {note}")
+        if source.infrared_range is None:
+            warn_of_stretch(dataset, "--infrared_range", source.label)
+    trained = {(source.path, source.split) for source in config.sources}
+    if config.validation_pairs and any((one.path, one.split) in trained for one in config.validation_sources):
+        print_message(
+            "warning: the validation uses training pairs, so its numbers do not tell how good the network is on other "
+            "pairs: give --validation_sources SET"
+        )
 
 
 def _start(count: int, arguments: Sequence[str]) -> int:
@@ -168,4 +193,5 @@ def _start(count: int, arguments: Sequence[str]) -> int:
 def script(name: str) -> None:
     """The command of a `train/*.py`."""
     sys.argv[1:1] = [name]
+    show_warnings_in_words()
     app(prog_name="fusion-hub train")

@@ -23,11 +23,12 @@ from fusion_hub.data.pairing import (
     Pairing,
     file_role,
     find_mark,
+    fold_name,
     folder_role,
     pair_files,
     split_by_role,
 )
-from fusion_hub.data.pairs import Findings, ImageSource, Pair, some
+from fusion_hub.data.pairs import EXCHANGED, Findings, ImageSource, Pair, looks_exchanged, some
 from fusion_hub.image.io import EXTENSIONS, read_header, read_picture
 
 METADATA_FILES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.json")
@@ -110,6 +111,7 @@ def pair_folders(visible_dir: Path, infrared_dir: Path) -> Found:
     sides: list[list[Named]] = []
     for folder, role, other in ((visible_dir, "visible", "infrared"), (infrared_dir, "infrared", "visible")):
         sides.append([Named(file.stem, file) for file in images_in(folder)])
+        _refuse_mixed(folder, role, sides[-1])
         findings.left_out += _other_files(folder)
         if not sides[-1]:
             inside = some([f.name for f in _folders(folder)])
@@ -118,6 +120,17 @@ def pair_folders(visible_dir: Path, infrared_dir: Path) -> Found:
             said = f"{folder.name!r} is given as {role}, but its name or the names of its files say {other}"
             findings.notes.append(f"{said}: exchange the two if they are in the wrong order")
     return _as_pairs(pair_files(*sides), findings), findings
+
+
+def _refuse_mixed(folder: Path, role: str, files: list[Named]) -> None:
+    """Refuse, as one side, a folder of which most files are pairs by themselves: any match with the other would do."""
+    pairs = pair_files(*split_by_role(files)).pairs
+    if pairs and 4 * len(pairs) >= len(files):
+        _, first, second = pairs[0]
+        raise ValueError(
+            f"{folder} is given as {role}, but holds both images of each pair ({first.name}, {second.name}): give "
+            "this folder alone, or two folders with one kind of image each"
+        )
 
 
 def _pair_mixed_folder(folder: Path) -> Found:
@@ -201,7 +214,13 @@ def file_pair(visible: Path, infrared: Path) -> tuple[list[Pair], list[str]]:
         visible, infrared = infrared, visible
     elif roles[0] is not None and roles[0] == roles[1]:
         notes.append(f"the names of {visible} and {infrared} both say {roles[0]}: check that they are one pair")
-    return [Pair(safe_name(visible.stem), visible, infrared)], notes
+    keys = [fold_name(find_mark(path.stem).key) for path in (visible, infrared)]
+    numbers = [re.findall(r"\d+", key)[-1:] for key in keys]
+    if len({re.sub(r"\d+", "0", key) for key in keys}) == 1 and [*map(int, numbers[0])] != [*map(int, numbers[1])]:
+        said = f"{visible.name} and {infrared.name} have the numbers {numbers[0][0]} and {numbers[1][0]}"
+        notes.append(f"{said}: check that they are one pair")
+    pair = Pair(safe_name(visible.stem), visible, infrared)
+    return [pair], notes + [EXCHANGED] * looks_exchanged([pair])
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from fusion_hub.data import layouts
 from fusion_hub.data.pairs import (
+    EXCHANGED,
     READ_ERRORS,
     Findings,
     Overlap,
@@ -261,14 +262,15 @@ class PairedDataset:
 
         A streamed set is read to its end.
         """
-        found = inspect_pairs(self, decode)
+        return self._report(**inspect_pairs(self, decode), notes=tuple(self.notes))
+
+    @property
+    def notes(self) -> list[str]:
+        """How the files were understood, where that is not obvious."""
         notes = list(self._findings.notes)
-        if self._stream is None and looks_exchanged(list(self)):
-            notes.append(
-                "the visible images are gray and the infrared ones have colors: exchange the two if they are in the "
-                "wrong order; of false-color thermal images use the white-hot gray or raw ones"
-            )
-        return self._report(**found, notes=tuple(notes))
+        if self._stream is None and EXCHANGED not in notes and looks_exchanged(list(self)):
+            notes.append(EXCHANGED)
+        return notes
 
     def left_out(self) -> list[tuple[str, str]]:
         """Files that are in no pair, and why."""

@@ -22,6 +22,10 @@ READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBo
 ImageSource: TypeAlias = Path | Mapping[str, Any] | Image.Image | np.ndarray | Callable[[], np.ndarray]
 
 _SAMPLED_PAIRS = 4  # whose channels `looks_exchanged` compares
+EXCHANGED = (
+    "the visible images are gray and the infrared ones have colors: exchange the two if they are in the wrong order; "
+    "of false-color thermal images use the white-hot gray or raw ones"
+)
 _COLORED = 0.02  # mean difference of the channels, relative to full scale; compression alone stays below it
 
 

@@ -269,8 +269,10 @@ class ImageTask(ABC):
 
     def open_annotated(self, source: Source, count: int | None = None) -> list[Any]:
         """The annotated pairs of a source, or `count` evenly spaced ones; `ConfigError` if there are none."""
+        if source.infrared_range or source.visible_range:
+            raise ConfigError(f"{source.label}: a range of values is for the training of fusion networks: leave it out")
         with config_errors():
-            with missing_data_explained():
+            with missing_data_explained(source):
                 pairs = list(source.resolve().open())
             return self.annotate(pairs if count is None else evenly_spaced(pairs, count))
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fusion_hub.data import PairedDataset
-from fusion_hub.data.pairs import ImageSource, inspect_picture
+from fusion_hub.data.pairs import READ_ERRORS, ImageSource, inspect_picture
 from fusion_hub.evaluation.methods import Method, stretch
 from fusion_hub.evaluation.statistics import Interval, bootstrap_mean, format_value, n_of
 from fusion_hub.image.sources import read_bytes
@@ -107,6 +107,28 @@ def _content_digest(source: ImageSource) -> str:
         return hashlib.blake2b(read_bytes(source), digest_size=16).hexdigest()
     except (OSError, ValueError):
         return "unreadable"
+
+
+def check_sizes(method: Method, dataset: EvaluationSet) -> None:
+    """Refuse a folder of fused images of which none has the size of its pair, before anything is measured.
+
+    Raises:
+        ValueError: it names the method and both sizes.
+    """
+    found = None
+    for pair in dataset.pairs:
+        try:
+            sizes = method.fuse(pair, dataset.name).size, inspect_picture(pair.visible_source, decode=False)[0]
+        except READ_ERRORS:  # reported when it is measured
+            continue
+        if sizes[0] == sizes[1]:
+            return
+        found = found or [f"{width}x{height}" for width, height in sizes]
+    if found:
+        raise ValueError(
+            f"{method.name}: its images of {dataset.name} are {found[0]} pixels and the pairs {found[1]}: save them at "
+            "the size of the pairs, since resizing would change every metric"
+        )
 
 
 def measure_pair(fused: np.ndarray, visible: np.ndarray, infrared: np.ndarray, metrics: Sequence[str]) -> Record:

@@ -205,7 +205,7 @@ def _read_mapping(file: Path, form: str, parse: Callable[[str], Any]) -> dict[st
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{file}: cannot be read as {form}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{file}: expected names with values, got a {type(content).__name__}")
+        raise ValueError(f"{file} holds no names with values: restore the file that training wrote")
     return content
 
 

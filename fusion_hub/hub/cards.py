@@ -115,7 +115,8 @@ def describe_set(entry: Mapping[str, Any], terms: Mapping[str, str]) -> DataSour
             f"the card must name the terms of the training set {key!r}, which is not among {', '.join(DATA_SOURCES)}: "
             f'state them: --data-terms "{key}=own pictures, CC-BY-4.0"'
         )
-    return dataclasses.replace(known, key=key, split=entry["split"], pairs=entry["pairs"], hub_id=hub_id)
+    split = entry["split"] or _path_split(path)
+    return dataclasses.replace(known, key=key, split=split, pairs=entry["pairs"], hub_id=hub_id)
 
 
 def set_key(path: str) -> str:
@@ -124,6 +125,12 @@ def set_key(path: str) -> str:
     while len(parts) > 1 and parts[-1].lower() in SPLITS:
         parts.pop()
     return parts[-1].split(":")[0] if parts else path
+
+
+def _path_split(path: str) -> str | None:
+    """The split that the last part of a path names, as in `data/mine/train`."""
+    parts = [part for part in re.split(r"[/\\]", path) if part]
+    return parts[-1] if len(parts) > 1 and parts[-1].lower() in SPLITS else None
 
 
 class Origin(NamedTuple):
@@ -297,17 +304,24 @@ def render_model_card(
         # The checkpoint that the run resumed from, without the folders of a machine.
         resumed_from="/".join(Path(resume).parts[-2:]) if resume and "/" in resume else None,
         caveats=dict.fromkeys(dataset.caveat for dataset in datasets if dataset.caveat),
-        trained_on=[
-            result.dataset
-            for result in results
-            if any(dataset.key == result.key and dataset.split in (None, result.split) for dataset in datasets)
-        ],
+        trained_on=_trained_on(results, datasets),
         metrics=[find_metric(column) for column in columns],
         printed=printed,
         speed=read_json(speed) if speed.is_file() else None,
         has={file: (folder / file).is_file() for file in ("LICENSE", "sample.png")}
         | {"fp16": any(folder.glob("model/*.fp16*.safetensors"))},
     )
+
+
+def find_trained(folder: Path, name: str, terms: Mapping[str, str]) -> list[str]:
+    """The sets of `metrics.json` whose pairs the model in `folder` was trained on; arguments as in a card."""
+    measured, training = read_measured(folder, name), read_json(folder / "training.json")
+    return _trained_on(measured.results if measured else (), [describe_set(e, terms) for e in training["datasets"]])
+
+
+def _trained_on(results: Sequence[Any], datasets: Sequence[DataSource]) -> list[str]:
+    trained = {(dataset.key, dataset.split) for dataset in datasets}
+    return [result.dataset for result in results if trained & {(result.key, None), (result.key, result.split)}]
 
 
 def count_parameters(folder: Path) -> int:

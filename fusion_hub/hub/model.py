@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from fusion_hub.hub.card_checks import (
     read_config,
     read_json,
 )
-from fusion_hub.hub.cards import describe_set, find_origin, render_model_card, set_key, validate_card
+from fusion_hub.hub.cards import describe_set, find_origin, find_trained, render_model_card, set_key, validate_card
 from fusion_hub.hub.upload import Published, PublishError, check_repo_id, find_checkpoint, plan, progress_bars, upload
 from fusion_hub.image.luminance import quantize
 from fusion_hub.pipelines import FusionPipeline
@@ -58,12 +58,18 @@ _SHIM = r"from fusion_hub import \w+(?:  # noqa: F401)?\n"
 
 @dataclass(frozen=True)
 class StagedModel:
-    """A repository in a temporary folder. `expected` is the sample picture's pair fused: `(H, W, 3)` in [0, 1]."""
+    """A repository in a temporary folder.
+
+    Attributes:
+        expected: the pair of the sample picture, fused: `(H, W, 3)` in [0, 1].
+        trained_on: sets whose numbers are on the card although the model was trained on their pairs.
+    """
 
     folder: Path
     name: str
     sample: GeneratedPair
     expected: np.ndarray
+    trained_on: Sequence[str] = ()
 
 
 def publish_model(
@@ -87,7 +93,8 @@ def publish_model(
         private: create a private repository.
         tag: name of this version, such as `v1`.
         token: Hub token; by default that of the login or of `HF_TOKEN`.
-        evaluation: `summary.json` of `fusion-hub evaluate`; by default `metrics.json` in the folder, if it exists.
+        evaluation: folder or `summary.json` of `fusion-hub evaluate --output`; by default `metrics.json` in the folder
+            of the checkpoint, if it exists.
         summary, licence, base_model, data_terms: see `fusion_hub.hub.cards.render_model_card`.
 
     Raises:
@@ -157,7 +164,7 @@ def staged_model(
             raise PublishError(f"{checkpoint} cannot be published: {error}") from error
         if problems := check_model(folder):
             raise PublishError(f"{checkpoint} cannot be published: " + "; ".join(problems))
-        yield StagedModel(folder, name, sample, expected)
+        yield StagedModel(folder, name, sample, expected, find_trained(folder, name, data_terms or {}))
 
 
 def upload_model(staged: StagedModel, repo_id: str, *, token: str | None = None, **options: Any) -> Published:
@@ -203,8 +210,10 @@ def _stage_reports(source: Path, folder: Path, evaluation: Path | None) -> None:
     for name in ("config.yaml", REPORTS[0]):
         if not (source / name).is_file():
             raise FileNotFoundError(f"{source / name} is missing: give the pipeline folder that training wrote")
-    if evaluation is not None and not evaluation.is_file():
-        raise FileNotFoundError(f"{evaluation} is not a file: give the summary.json of an evaluation")
+    if evaluation is not None:
+        evaluation = evaluation / "summary.json" if evaluation.is_dir() else evaluation
+        if not evaluation.is_file():
+            raise FileNotFoundError(f"there is no {evaluation}: give the folder that `fusion-hub evaluate` wrote")
     config = yaml.safe_dump(without_local_paths(read_config(source)), sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(config, encoding="utf-8")
     for name in REPORTS:

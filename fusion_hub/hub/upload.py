@@ -26,7 +26,7 @@ from huggingface_hub.utils import (
 )
 from huggingface_hub.utils.sha import git_hash
 
-from fusion_hub.pipelines import checkpoints
+from fusion_hub.pipelines import checkpoints, run_note
 
 RepoType = Literal["model", "dataset", "space"]
 T = TypeVar("T")
@@ -120,8 +120,8 @@ def find_checkpoint(checkpoint: str | os.PathLike[str]) -> tuple[Path, checkpoin
     folder = Path(name)
     if (folder / "model_index.json").is_file():
         return folder, None
-    if (folder / "pipeline" / "model_index.json").is_file():
-        raise PublishError(f"{name} is the folder of a run: give the pipeline in it, {folder / 'pipeline'}")
+    if note := run_note(folder):
+        raise PublishError(note)
     raise PublishError(
         f"{name} is not a checkpoint, it has no model_index.json: give the pipeline folder of a finished run, or a "
         f"bundled name ({', '.join(checkpoints.PRETRAINED)})"

@@ -38,7 +38,7 @@ def find_subject(
         visible, infrared: `(H, W)` luminance in [0, 1].
         colored: whether the visible picture has colors.
     """
-    words = [_words(name) for name in names]
+    words = [name_words(name) for name in names]
     if all(found & scans for found, scans in zip(words, SCANS, strict=True)):
         said = [repr(min(found & scans)) for found, scans in zip(words, SCANS, strict=True)]
         return Finding("medical", f"the names say {' and '.join(said)}")
@@ -53,7 +53,7 @@ def find_subject(
     return None
 
 
-def _words(name: str | None) -> set[str]:
+def name_words(name: str | None) -> set[str]:
     """The first and last word of the stem, and those of the two folders above."""
     if name is None:
         return set()

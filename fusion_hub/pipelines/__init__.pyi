@@ -1,6 +1,6 @@
 from .checkpoints import PretrainedInfo, SegmenterInfo, list_models, locate
 from .difffusenet import DiffFuseNetPipeline
-from .file_checks import check_model_folder, hash_checkpoint
+from .file_checks import check_model_folder, hash_checkpoint, run_note
 from .fusion_pipeline import FusionOutput, FusionPipeline
 from .limits import check_stored
 from .red import REDPipeline
@@ -17,4 +17,5 @@ __all__ = [
     "hash_checkpoint",
     "list_models",
     "locate",
+    "run_note",
 ]

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from safetensors import safe_open
 
 from fusion_hub.image.subject import SCANS, Subject
+from fusion_hub.pipelines.file_checks import run_note
 from fusion_hub.repositories import Unavailable, check_hub_id, download
 
 ROOT = Path(__file__).parents[1] / "pretrained"
@@ -254,6 +255,8 @@ def locate(name: str | os.PathLike[str], variant: str | None = None, **hub: Any)
     if (bundled := resolve(text)) is not None:
         return bundled
     if text and (folder := Path(text).expanduser()).is_dir():
+        if note := run_note(folder):
+            raise ValueError(note)
         return folder
     other = f"a bundled name ({', '.join(PRETRAINED)})"
     check_hub_id(text, "pipeline", f"{other}, an existing folder, or a Hub id 'owner/name'", ValueError)

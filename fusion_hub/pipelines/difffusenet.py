@@ -34,7 +34,7 @@ class DiffFuseNetPipeline(FusionPipeline):
         self,
         model: DiffFuseNetModel,
         scheduler: DDIMScheduler,
-        infrared_range: str | tuple[float, float] | list[float] = "auto",  # diffusers cannot check a Literal
+        infrared_range: str | tuple[float, float] | list[Any] = "auto",  # a form that diffusers can check
     ) -> None:
         super().__init__()
         self.register_modules(model=model, scheduler=scheduler)

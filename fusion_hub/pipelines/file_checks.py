@@ -128,6 +128,18 @@ def weight_files(folder: Path, variant: str | None) -> list[Path]:
     )
 
 
+def run_note(folder: Path) -> str | None:
+    """What to give in place of the folder of a training run; None for every other folder."""
+    pipeline = folder / "pipeline"
+    if (folder / "model_index.json").is_file():
+        return None
+    if (pipeline / "model_index.json").is_file():
+        return f"{folder} is the folder of a run: give the pipeline in it, {pipeline}"
+    if (folder / "config.yaml").is_file() and any(folder.glob("step_*")):
+        return f"{folder} is the folder of a run that has not ended: resume the training, which then writes {pipeline}"
+    return None
+
+
 def remove_weights(folder: Path, variant: str | None) -> None:
     """Delete the weights of one variant, whole or in shards: a later load must not find parts of two checkpoints."""
     ending = f".{variant}" if variant else ""

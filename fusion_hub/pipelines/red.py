@@ -45,7 +45,7 @@ class REDPipeline(FusionPipeline):
     def __init__(
         self,
         model: REDModel,
-        infrared_range: str | tuple[float, float] | list[float] = "auto",  # diffusers cannot check a Literal
+        infrared_range: str | tuple[float, float] | list[Any] = "auto",  # a form that diffusers can check
         tile_size: int = 128,
     ) -> None:
         super().__init__()

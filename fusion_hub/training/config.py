@@ -13,6 +13,7 @@ import difflib
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from fusion_hub.image.luminance import ValueRange, parse_range
 
 DATA_ROOT_VARIABLE = "FUSION_HUB_DATA"
 DATA_ROOT_DEFAULT = "../shared"
+
+_RANGES = ("infrared_range", "visible_range")  # flags that set a key of all sources
 
 # Fields that a resumed run may change: where and how it runs, what it reports. All others change what is learned.
 NEUTRAL_FIELDS = {
@@ -136,11 +139,13 @@ def _range(text: str | None, name: str) -> ValueRange | None:
 
 
 @contextlib.contextmanager
-def missing_data_explained() -> Iterator[None]:
-    """Turn a missing file or folder of a source into a `ConfigError` that says how to get data."""
+def missing_data_explained(*sources: Source) -> Iterator[None]:
+    """Turn a missing file or folder of sources into a `ConfigError`; those of the configurations need more words."""
     try:
         yield
     except FileNotFoundError as error:
+        if not any("${" in source.path for source in sources):
+            raise ConfigError(f"{error}, or generated") from error
         raise ConfigError(
             f"training data is missing ({error}): set {DATA_ROOT_VARIABLE} to the folder whose data/ has the sets of "
             "the configuration, or give a folder with vis/ and ir/ or a Hub dataset id with --data, or train on "
@@ -336,6 +341,10 @@ def _build_parser(
     parser.add_argument("--config", metavar="NAME", help=f"{text}{': ' * bool(names)}{names}")
     text = "one paired set instead of all sources: a folder, a Hub dataset id, or generated (synthetic scenes)"
     parser.add_argument("--data", metavar="SET", help=text)
+    text = "black and white of the {} images of all sets: auto, dtype, minmax, percentile or LOW,HIGH (default: {})"
+    for name in _RANGES:
+        about = text.format(name.removesuffix("_range"), "that of each set")
+        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}", metavar="RANGE", help=about)
     group: Any = parser
     for name, item in fields.items():
         if item.metadata.get("group"):
@@ -365,6 +374,7 @@ def parse_config(
     Values in the file are converted as flags are, so `1e-4`, which YAML takes for text, is a number here. A list
     replaces the list in the file as a whole. `--data SET` is short for `--sources SET --validation_sources SET`; it
     also adds the set's name to the file's `output_dir`, so that trainings on different sets have different folders.
+    `--infrared_range` and `--visible_range` are those of every set.
 
     Args:
         dataclass_types: such as `(TrainingConfig, MyTaskConfig)`; they share one set of names.
@@ -385,12 +395,16 @@ def parse_config(
     from_file = {} if file is None else _read_config(file, list(fields))
 
     parser = _build_parser(fields, kinds, from_file, "the code" if file is None else file.stem, prog, prefix)
-    arguments, unknown = parser.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    for index, word in enumerate(words[:-1]):  # argparse would take -40,120 for a flag
+        if word.lstrip("-").replace("-", "_") in _RANGES and re.match(r"-[\d.]", words[index + 1]):
+            words[index : index + 2] = [f"{word}={words[index + 1]}"]
+    arguments, unknown = parser.parse_known_args(words)
     for word in unknown[:1]:
         if not word.startswith("--"):
             raise ConfigError(f"{word!r} belongs to no flag: flags are written --name value")
         flag = word.split("=")[0].lstrip("-").replace("-", "_")
-        _reject_unknown([flag], [*fields, "config", "data"], "flag")
+        _reject_unknown([flag], [*fields, *_RANGES, "config", "data"], "flag")
     given = vars(arguments)
     given.pop("config", None)
     source = given.pop("data", None)
@@ -398,8 +412,11 @@ def parse_config(
         folder = from_file.get("output_dir", fields["output_dir"].default)
         name = re.sub(r"[^\w.-]+", "-", Path(os.path.abspath(source)).name)
         given = {"output_dir": f"{folder}-{name}", "sources": [source], "validation_sources": [source]} | given
+    ranges = {name: given.pop(name) for name in _RANGES if name in given}
     given = from_file | given
     values = {name: _convert(name, kinds[name], value) for name, value in given.items()}
+    for name in [name for name in values if ranges and kinds[name] == list[Source]]:
+        values[name] = [Source.parse(dataclasses.asdict(source) | ranges) for source in values[name]]
     return tuple(
         one(**{item.name: values[item.name] for item in dataclasses.fields(one) if item.name in values})
         for one in dataclass_types

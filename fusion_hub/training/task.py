@@ -67,7 +67,7 @@ class FusionTask:
                 )
         if not config.sources:
             raise ConfigError("sources is empty: name at least one paired set to train on")
-        with missing_data_explained():
+        with missing_data_explained(*config.sources):
             crops = PairCrops(
                 [source.resolve() for source in config.sources],
                 config.crop_size,

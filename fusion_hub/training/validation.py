@@ -44,7 +44,7 @@ def open_validation_pairs(sources: Sequence[Source], count: int) -> list[Validat
     processor = FusionImageProcessor()
     chosen = []
     for source in sources if count else ():
-        with missing_data_explained():
+        with missing_data_explained(source):
             resolved = source.resolve()
             pairs, ranges = resolved.open(), (resolved.infrared_range, resolved.visible_range)
         for index in np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int)):

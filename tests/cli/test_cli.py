@@ -6,8 +6,10 @@ import glob
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +241,7 @@ def test_what_is_done_is_skipped(pairs: Path, tmp_path: Path, model: str) -> Non
     arguments = ("fuse", pairs, "--output", out, "--model", model)
     (pairs / "vis" / "alone.gif").write_bytes(b"GIF89a")
     first = run(*arguments, "--limit", 2).stdout
-    assert "2 fused, 1 files left out" in first and stems(out) == ["a", "b.1"]
+    assert "2 fused, 1 file left out;" in first and stems(out) == ["a", "b.1"]
     assert "missing infrared (1): alone.gif" in first
     before = (out / "b.1.png").stat().st_mtime_ns
     (out / "a.png").write_bytes(b"no picture")  # not what is called done
@@ -620,3 +622,57 @@ def test_a_wrong_word_is_answered_with_the_right_one(
     monkeypatch.chdir(tmp_path)
     result = run(*(word.format(data="data") for word in arguments))
     assert result.exit_code in (1, 2) and found in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_warnings_are_lines_without_paths(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        common.show_warnings_in_words()
+        warnings.warn("the driver is too old,\n the CPU is used", UserWarning, stacklevel=1)
+        warnings.warn("for programmers", FutureWarning, stacklevel=1)
+    assert capsys.readouterr().err == "fusion-hub: warning: the driver is too old, the CPU is used\n"
+
+
+def test_an_option_does_not_take_the_next_one_as_its_value(tmp_path: Path) -> None:
+    result = run("fuse", "a.png", "b.png", "-o", tmp_path / "o.png", "--infrared-range", "--model", "x")
+    assert result.exit_code == 2 and "Error: --infrared-range needs a value, but --model follows it." in result.output
+
+
+def test_the_folder_of_a_run_names_its_pipeline(pairs: Path, tmp_path: Path, model: str) -> None:
+    shutil.copytree(model, tmp_path / "mine" / "pipeline")
+    result = run("fuse", pairs, "-o", tmp_path / "out", "-m", tmp_path / "mine")
+    advice = f"is the folder of a run: give the pipeline in it, {tmp_path / 'mine' / 'pipeline'}"
+    assert result.exit_code == 1 and advice in result.output
+    (tmp_path / "mine" / "pipeline").rename(tmp_path / "mine" / "step_000010")
+    (tmp_path / "mine" / "config.yaml").touch()
+    assert "a run that has not ended" in run("fuse", pairs, "-o", tmp_path / "out", "-m", tmp_path / "mine").output
+
+
+def test_a_sequence_of_counts_gets_one_hint(tmp_path: Path, model: str) -> None:
+    random = np.random.default_rng(0)
+    for folder, kind in (("vis", np.uint8), ("ir", np.uint16)):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        for name in "ab":
+            Image.fromarray(random.integers(0, 200, (40, 56), dtype=kind)).save(
+                tmp_path / "set" / folder / f"{name}.png"
+            )
+    words = ("fuse", tmp_path / "set", "-m", model, "-o")
+    hint = "16 bits, and each is stretched by itself: give --infrared-range LOW,HIGH"
+    assert run(*words, tmp_path / "one").output.count(hint) == 1
+    assert hint not in run(*words, tmp_path / "two", "--infrared-range", "0,200").output
+    assert hint not in run(*words, tmp_path / "three", "--limit", 1).output
+    (tmp_path / "set" / "ir").rename(tmp_path / "set" / "mri")
+    assert hint not in run(*words, tmp_path / "four").output
+
+
+def test_an_overlay_is_of_uptake(tmp_path: Path, model: str) -> None:
+    for name in ("ct", "pet", "scan", "mri"):
+        Image.fromarray(np.arange(1600, dtype=np.uint8).reshape(40, 40)).save(tmp_path / f"{name}.png")
+    results = {
+        name: run("fuse", tmp_path / f"{name}.png", tmp_path / "mri.png", "-m", model, *overlay, tmp_path / "o.png")
+        for name, overlay in dict.fromkeys(("ct", "pet", "scan"), ("--colors", "overlay", "-o")).items()
+    }
+    assert [result.exit_code for result in results.values()] == [2, 0, 0]
+    assert "shows the uptake in PET and SPECT, but the name of" in results["ct"].output
+    gray = "scan.png is gray: --colors overlay is for PET and SPECT"
+    assert [gray in result.output for result in results.values()] == [False, False, True]

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -50,3 +51,16 @@ def test_without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     result = CliRunner().invoke(cli.app, ["demo"])
     assert result.exit_code == 1 and "pip install 'fusion-hub[demo]'" in result.stderr
+
+
+def test_it_prints_one_line_and_ends_with_control_c() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "fusion_hub", "demo", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == f"Fusion Hub is at http://127.0.0.1:{port}/ (Ctrl-C stops it)\n"
+        server.send_signal(signal.SIGINT)
+        rest = server.stdout.read()
+    assert (server.returncode, rest) == (0, "")

@@ -104,6 +104,16 @@ def test_mistakes_are_reported_in_one_sentence(folder: Path, words: list[str], m
     assert message in result.output.replace("\n", " ") and "Traceback" not in result.output
 
 
+def test_a_run_or_a_missing_folder_as_model_is_named(folder: Path, tmp_path: Path) -> None:
+    tiny_pipeline().save_pretrained(tmp_path / "mine" / "pipeline")
+    data = ("--data", folder / "set" / "test")
+    found = run("evaluate", *data, "-m", f"a={tmp_path / 'mine'}")
+    assert found.exit_code == 1 and f"give the pipeline in it, {tmp_path / 'mine' / 'pipeline'}" in found.output
+    for model in ("mine=nofolder/", "nofolder/", "mine=nofolder"):
+        found = run("evaluate", *data, "-m", model)
+        assert found.exit_code == 1 and f"--model {model}: there is no folder 'nofolder" in found.output
+
+
 def test_names_of_sets_and_columns(folder: Path) -> None:
     assert set_name(str(folder / "set" / "test"), None) == "set/test"
     assert set_name(str(folder / "set"), "test") == "set/test"

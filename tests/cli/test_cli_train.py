@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fusion_hub.downstream import train_detector, train_segformer
 from fusion_hub.downstream.options import DetectorConfig, SegFormerConfig
@@ -46,7 +48,12 @@ def run(folder: Path, *arguments: str, code: str | None = None) -> subprocess.Co
         ("red --max_step 3", "unknown flag 'max_step': did you mean max_steps"),
         ("difffusenet --max_steps", "--max_steps needs a value"),
         ("difffusenet", "training data is missing"),
-        ("segformer --data ./here", "training data is missing"),
+        ("segformer --data ./here", "no data set named './here': give an existing folder, or the id of a Hub dataset"),
+        ("difffusenet --data typo", "no data set named 'typo': give an existing folder, or the id of a Hub dataset"),
+        (
+            "difffusenet --data generated --infrared_range 3,2",
+            "infrared-range 3,2: give auto, dtype, minmax",
+        ),
         ("detector --no_preload 3", "--no_preload takes no value"),
     ],
 )
@@ -137,3 +144,41 @@ def test_several_processes_start_by_themselves_and_fail_quietly(tmp_path: Path) 
     found = run(tmp_path, "red", *flags, "--crop_size", "30")  # known only where the network is built
     assert found.stderr == "fusion-hub: error: crop_size = 30 is not a multiple of 4, which this model needs\n"
     assert (found.returncode, found.stdout) == (2, "")
+
+
+def test_a_range_is_that_of_every_set() -> None:
+    """Flags for counts and temperatures, which may be below zero; those of a set alone stay in its mapping."""
+    words = ["--data", "counts", "--infrared-range", "-40,120", "--max_steps", "3"]
+    (config,) = parse_config((TrainingConfig,), words)
+    assert [source.infrared_range for source in (*config.sources, *config.validation_sources)] == ["-40,120"] * 2
+    assert config.sources[0].resolve().infrared_range == (-40.0, 120.0) and config.max_steps == 3
+    (config,) = parse_config((TrainingConfig,), ["--sources", "{path: a, infrared_range: dtype}", "b"])
+    assert [source.infrared_range for source in config.sources] == ["dtype", None]
+
+
+def test_the_network_must_be_named(tmp_path: Path) -> None:
+    found = run(tmp_path, "--data", "my")
+    assert found.returncode == 2 and "fusion-hub train difffusenet --data my" in found.stderr
+
+
+def test_what_a_training_uses_is_said_before_it_starts(tmp_path: Path) -> None:
+    """Files without a partner, counts without a range, validation on training pairs; a resumed run with new values."""
+    random = np.random.default_rng(0)
+    for band, kind in (("vis", np.uint8), ("ir", np.uint16)):
+        (tmp_path / "my" / band).mkdir(parents=True)
+        for name in "ab":
+            pixels = random.integers(0, 255, (48, 48), dtype=kind)
+            Image.fromarray(pixels).save(tmp_path / "my" / band / f"{name}.png")
+    Image.new("L", (48, 48)).save(tmp_path / "my" / "vis" / "lonely.png")
+    options = "--variant tiny --batch_size 1 --crop_size 48 --late_fraction 0 --warmup_steps 0 --validation_pairs 1"
+    words = ["difffusenet", "--data", "my", "--output_dir", "run", "--tracker", "none", *options.split(), "--max_steps"]
+    first = run(tmp_path, *words, "1")
+    assert first.returncode == 0, first.stderr
+    assert "my: files that are in no pair (1): lonely.png (no infrared partner)" in first.stderr
+    assert "each is stretched by itself: give --infrared_range LOW,HIGH" in first.stderr
+    assert first.stderr.count("the validation uses training pairs") == 1
+    again = run(tmp_path, *words, "2", "--resume", "latest", "--validation_pairs", "0")
+    changed = "fusion-hub: warning: run/step_000001 was trained with other values: max_steps was 1 and is now 2"
+    assert changed in again.stderr.splitlines()
+    assert again.returncode == 0 and "UserWarning" not in again.stderr and "site-packages" not in again.stderr
+    assert "the validation uses" not in again.stderr

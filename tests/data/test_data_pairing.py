@@ -140,6 +140,8 @@ def test_two_files_by_tuple(tmp_path: Path) -> None:
     assert dataset[0].visible_source == visible and "other order" in dataset.check().notes[0]
     with pytest.raises(ValueError, match="was given as both images"):
         PairedDataset.open((infrared, infrared))
+    other = save(tmp_path / "gray.png", 3)
+    assert "exchange the two" in PairedDataset.open((other, visible)).check().notes[0]
     both = save(tmp_path / "rgbt.png", 2, 4)
     assert "fourth channel" in PairedDataset.open((both, both)).check().notes[0]
 
@@ -257,3 +259,32 @@ def test_damaged_tables_are_named(tmp_path: Path, name: str, content: bytes, mes
     with pytest.raises(ValueError, match=rf"{name}.*{message}") as caught:
         read_rows(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("visible", "infrared", "warned"),
+    [
+        ("img_01_vis", "img_02_ir", True),
+        ("img_01_vis", "img_1_ir", False),
+        ("FLIR0011", "FLIR0012", True),
+        ("cam1_0005", "cam2_0005", False),
+        ("a_vis8", "a_ir16", False),
+        ("street", "street_ir", False),
+    ],
+)
+def test_two_files_with_different_numbers(tmp_path: Path, visible: str, infrared: str, warned: bool) -> None:
+    files = save(tmp_path / f"{visible}.png", 0, 3), save(tmp_path / f"{infrared}.png", 1)
+    notes = PairedDataset.open(files).check().notes
+    assert [("have the numbers" in note) for note in notes] == [True] * warned
+
+
+def test_a_folder_with_both_images_is_no_side(tmp_path: Path) -> None:
+    for seed, name in enumerate(("1_vis", "1_ir", "2_vis", "2_ir")):
+        save(tmp_path / "both" / f"{name}.png", seed)
+        save(tmp_path / "mean" / f"{name[0]}.png", seed)
+    for folders in (("both", "mean"), ("mean", "both")):
+        with pytest.raises(
+            ValueError, match=r"both images of each pair \(1_vis.png, 1_ir.png\): give this folder"
+        ):
+            PairedDataset.open(tuple(tmp_path / folder for folder in folders))
+    assert len(PairedDataset.open(tmp_path / "both")) == 2

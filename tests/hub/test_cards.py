@@ -23,6 +23,7 @@ from fusion_hub.hub.cards import (
     count_parameters,
     describe_set,
     find_origin,
+    find_trained,
     render_dataset_card,
     render_model_card,
     render_predictor_card,
@@ -162,6 +163,9 @@ def test_numbers_on_training_pairs_are_marked(card: str, folder: Path) -> None:
     for split in ("test", None):
         trained_on(folder, "${FUSION_HUB_DATA}/data/tno", split)
         assert "trained on pairs of this dataset" in render(folder)
+        assert find_trained(folder, NAME, {}) == ["tno/test"]
+    trained_on(folder, "${FUSION_HUB_DATA}/data/tno/train", None)  # the split as a part of the path
+    assert "trained on pairs of this dataset" not in render(folder) and find_trained(folder, NAME, {}) == []
 
 
 def test_without_numbers_none_are_claimed(folder: Path) -> None:
@@ -293,7 +297,7 @@ def test_training_sets_and_their_terms(folder: Path) -> None:
     with pytest.raises(ValueError, match="terms of the training set 'roads'"):
         render(folder)
     text = render(folder, data_terms={"roads": "own pictures, CC-BY-4.0"})
-    assert "| roads | all | 135 | own pictures, CC-BY-4.0 |" in text and "/home" not in text
+    assert "| roads | train | 135 | own pictures, CC-BY-4.0 |" in text and "/home" not in text
     trained_on(folder, "someone/pairs")
     text = render(folder)
     assert ModelCard(text).data.datasets == ["someone/pairs"]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import constants
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -239,6 +240,19 @@ def test_dry_run(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None
     assert "dry run: nothing was uploaded to https://huggingface.co/me/red" in result.stdout
 
 
+def test_the_folder_of_an_evaluation_on_training_pairs(runs: dict[str, Path], tmp_path: Path) -> None:
+    for band, image in pair().items():
+        (tmp_path / "msrs" / "train" / band).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "msrs" / "train" / band / "a.png")
+    results = str(tmp_path / "results")
+    words = ["evaluate", "-m", str(runs["dfn"]), "--data", str(tmp_path / "msrs" / "train"), "-o", results]
+    assert CliRunner().invoke(app, [*words, "--metrics", "EN"]).exit_code == 0
+    words = ["publish", str(runs["dfn"]), "--repo-id", "me/dfn", "--evaluation", results, "--dry-run"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "warning: the numbers on msrs/train come from the training set, and the card says so" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -251,7 +265,7 @@ def test_dry_run(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None
         ),
         (("{red}", "--repo-id", "me/x", "--licence", "GPL"), 1, "LICENSE"),
         (("{red}", "--repo-id", "me/x", "--data-terms", "mine"), 2, "--data-terms mine: give a name and terms"),
-        (("{red}", "--repo-id", "me/x", "--evaluation", "no.json"), 1, "no.json is not a file"),
+        (("{red}", "--repo-id", "me/x", "--evaluation", "no.json"), 1, "there is no no.json: give the folder that"),
         (("{red}", "--repo-id", "x", "--dry-run"), 1, "'x' lacks the owner"),
     ],
 )

@@ -75,13 +75,22 @@ def test_no_local_path_is_published(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
 
 
-def test_settings_travel_with_the_weights(tmp_path: Path, pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_settings_travel_with_the_weights(
+    tmp_path: Path,
+    pair: tuple[np.ndarray, np.ndarray],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     pipe = tiny_pipeline()
     stored = DiffFuseNetPipeline(pipe.model, pipe.scheduler, infrared_range=(50.0, 200.0))
     stored.save_pretrained(tmp_path / "ranged")
     loaded = FusionPipeline.from_pretrained(tmp_path / "ranged")
     assert np.array_equal(fuse(loaded, pair), fuse(stored, pair))
     assert not np.array_equal(fuse(loaded, pair), fuse(pipe, pair))
+    pipe.register_to_config(infrared_range=[50, 200])  # whole numbers are as good, and no reason for a warning
+    pipe.save_pretrained(tmp_path / "whole")
+    assert np.array_equal(fuse(FusionPipeline.from_pretrained(tmp_path / "whole"), pair), fuse(stored, pair))
+    assert "Expected types" not in caplog.text + capsys.readouterr().err
     overridden = FusionPipeline.from_pretrained(tmp_path / "ranged", infrared_range="auto")
     assert np.array_equal(fuse(overridden, pair), fuse(pipe, pair))
 
