@@ -42,7 +42,7 @@ from fusion_hub.cli.common import (
     wrong_use,
 )
 from fusion_hub.cli.fuse_record import Done, FolderRecord, Row
-from fusion_hub.cli.input_notes import check_overlay, warn_of_stretch
+from fusion_hub.cli.input_notes import warn_of_overlay, warn_of_stretch
 
 if TYPE_CHECKING:
     from fusion_hub import FusionPipeline
@@ -190,7 +190,7 @@ def fuse(
             with wrong_use():
                 pipelines.check_stored(checkpoint, options["num_inference_steps"], noise_strength, tile)
             if colors == "overlay":
-                check_overlay(dataset)
+                warn_of_overlay(dataset)
             if state.is_main_process and not single:
                 typer.echo(_describe(dataset))
             if infrared_range is None:

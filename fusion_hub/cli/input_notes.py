@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fusion_hub import data, image
-from fusion_hub.cli.common import WRONG_USE, CommandError, print_message
+from fusion_hub.cli.common import print_message
 from fusion_hub.image.subject import SCANS, name_words
 
 
@@ -38,26 +38,23 @@ def _has_own_range(pipeline: Path) -> bool:
         return False
 
 
-def check_overlay(dataset: "data.PairedDataset") -> None:
-    """Refuse an overlay of a CT, by its name; warn of a gray scan whose name does not tell what it is."""
-    warned = False
+def warn_of_overlay(dataset: "data.PairedDataset") -> None:
+    """Say, of the first CT by its name or gray scan of unknown kind, that an overlay shows what PET and SPECT measure.
+
+    Not an error, as a folder may hold both, and PET without colors is common.
+    """
     for pair in dataset if dataset.length is not None else ():
         file, words = data.source_file(pair.visible_source), _words(pair.visible_source) & SCANS[0]
-        if words == {"ct"}:
-            raise CommandError(
-                f"--colors overlay shows the uptake in PET and SPECT, but the name of {file} says CT: leave it out",
-                WRONG_USE,
-            )
-        if file is None or words or warned:
-            continue
         try:
-            warned = image.read_header(file).channels < 3
+            if file is None or (words and words != {"ct"}) or (not words and image.read_header(file).channels >= 3):
+                continue
         except (ValueError, OSError):  # reported when it is fused
             continue
-        if warned:
-            print_message(
-                f"warning: {file} is gray: --colors overlay is for PET and SPECT, and colors each value as uptake"
-            )
+        what = "a CT by its name" if words else "gray"
+        print_message(
+            f"warning: {file} is {what}: --colors overlay is for PET and SPECT, and colors each value as uptake"
+        )
+        return
 
 
 def _words(source: "data.ImageSource") -> set[str]:

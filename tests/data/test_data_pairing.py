@@ -283,8 +283,6 @@ def test_a_folder_with_both_images_is_no_side(tmp_path: Path) -> None:
         save(tmp_path / "both" / f"{name}.png", seed)
         save(tmp_path / "mean" / f"{name[0]}.png", seed)
     for folders in (("both", "mean"), ("mean", "both")):
-        with pytest.raises(
-            ValueError, match=r"both images of each pair \(1_vis.png, 1_ir.png\): give this folder"
-        ):
+        with pytest.raises(ValueError, match=r"both images of each pair \(1_vis.png, 1_ir.png\): give this folder"):
             PairedDataset.open(tuple(tmp_path / folder for folder in folders))
     assert len(PairedDataset.open(tmp_path / "both")) == 2
