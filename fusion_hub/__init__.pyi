@@ -8,6 +8,7 @@ from .pipelines.difffusenet import DiffFuseNetPipeline
 from .pipelines.fusion_pipeline import FusionOutput, FusionPipeline
 from .pipelines.red import REDPipeline
 from .pretrained import PretrainedInfo, list_models
+from .rigs import Rig, RigCalibrator
 
 __version__: str
 
@@ -22,6 +23,8 @@ __all__ = [
     "PretrainedInfo",
     "REDModel",
     "REDPipeline",
+    "Rig",
+    "RigCalibrator",
     "evaluate_pair",
     "evaluation",
     "leaderboard",

@@ -15,10 +15,11 @@ from PIL import Image
 from fusion_hub.data.pairing import find_mark
 from fusion_hub.data.pairs import ImageSource, Pair, load_picture
 from fusion_hub.evaluation.baselines import BASELINES, fuse_levels
+from fusion_hub.image.inputs import from_array
 from fusion_hub.image.io import EXTENSIONS, DeepImage, from_pil, read_picture, to_image
 from fusion_hub.image.luminance import Role, luma, quantize
 from fusion_hub.image.picture import Picture, full_scale
-from fusion_hub.image.processor import FusionImageProcessor, InputWarning, from_array
+from fusion_hub.image.processor import FusionImageProcessor, InputWarning
 
 if TYPE_CHECKING:
     from fusion_hub.pipelines import FusionPipeline

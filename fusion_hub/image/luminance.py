@@ -14,6 +14,7 @@ from fusion_hub.image.picture import Picture, full_scale
 
 ValueRange: TypeAlias = Literal["auto", "dtype", "minmax", "percentile"] | tuple[float, float]
 Role: TypeAlias = Literal["visible", "infrared"]
+DEFAULT_PERCENTILE = (0.5, 99.5)
 
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])  # BT.601
 STRIP_PIXELS = 2**17  # float temporaries are made for this many pixels at a time, so they stay in the cache

@@ -89,8 +89,8 @@ def check_equal_sizes(picture: Picture, name: str, other: Picture, other_name: s
     if picture.size != other.size:
         sizes = [f"{named} is {part.size[1]}x{part.size[0]}" for named, part in ((name, picture), (other_name, other))]
         raise ValueError(
-            f"{sizes[0]} but {sizes[1]} (width x height): register the pair first, that is align and resample one onto "
-            "the grid of the other; nothing is resized silently"
+            f"{sizes[0]} but {sizes[1]} (width x height): nothing is resized silently, so let the pair be aligned "
+            "(rig='auto'), or calibrate the two cameras once (fusion-hub calibrate) and give the rig"
         )
 
 

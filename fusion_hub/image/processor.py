@@ -12,10 +12,9 @@ That is the form used here: the same numbers as through YCbCr, without storing c
 Colors that leave the gamut are clipped.
 """
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -23,8 +22,10 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from PIL import Image
 from torch import Tensor
 
-from fusion_hub.image.io import DeepImage, from_pil, read_picture, save_image
+from fusion_hub.image.inputs import ImageInput, to_picture
+from fusion_hub.image.io import DeepImage, save_image
 from fusion_hub.image.luminance import (
+    DEFAULT_PERCENTILE,
     Plane,
     Role,
     ValueRange,
@@ -36,8 +37,8 @@ from fusion_hub.image.luminance import (
     strips,
     to_plane,
 )
-from fusion_hub.image.picture import Depth, InputWarning, Metadata, Picture, check_equal_sizes, depth_of, full_scale
-from fusion_hub.image.sources import MAX_PIXELS, check_size
+from fusion_hub.image.picture import Depth, InputWarning, Metadata, check_equal_sizes
+from fusion_hub.image.sources import MAX_PIXELS
 from fusion_hub.image.tiling import crop_to, pad_to_multiple
 
 __all__ = [
@@ -53,9 +54,6 @@ __all__ = [
     "save_image",
 ]
 
-ImageInput: TypeAlias = (
-    str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Mapping[str, Any] | Callable[[], np.ndarray] | Picture
-)
 ImageInputs: TypeAlias = ImageInput | Sequence[ImageInput]
 InfraredRange: TypeAlias = ValueRange
 
@@ -74,6 +72,8 @@ class PairContext:
         white: the sample value of `alpha` that is opaque.
         replacement: `(H, W)` float32 luminance of the other image where one of the two has no data, NaN elsewhere; None
             where both have data everywhere.
+        outside: weight of the fused image and the visible luminance that takes the rest, `(H, W)` float32 each, where
+            the infrared camera sees only a part; None where it sees all.
         notes: warnings about the pair, one sentence each, without a full stop.
     """
 
@@ -85,6 +85,7 @@ class PairContext:
     limits: tuple[float, float] = (0.0, 255.0)
     white: float = 255.0
     replacement: np.ndarray | None = None
+    outside: tuple[np.ndarray, np.ndarray] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -96,6 +97,23 @@ class PairContext:
     def icc_profile(self) -> bytes | None:
         """Color profile of the visible image."""
         return self.metadata.icc_profile
+
+
+class Registration(Protocol):
+    """How an infrared picture lies in the visible one; [`fusion_hub.rigs.Warp`] is one."""
+
+    @property
+    def share(self) -> np.ndarray:
+        """Weight of the infrared at each visible pixel, `(H, W)` float32: 0 outside of its view, soft at the border."""
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Infrared values `(h, w)` on the visible grid `(H, W)`, those of the border repeated outside."""
+
+    def apply_mask(self, valid: np.ndarray) -> np.ndarray:
+        """Visible pixels `(H, W)` bool whose value comes from valid infrared pixels `(h, w)`."""
+
+
+Register: TypeAlias = Callable[[np.ndarray, np.ndarray], Registration]
 
 
 class FusionImageProcessor(ConfigMixin):
@@ -149,7 +167,7 @@ class FusionImageProcessor(ConfigMixin):
     def __init__(
         self,
         infrared_range: InfraredRange = "auto",
-        percentile: tuple[float, float] = (0.5, 99.5),
+        percentile: tuple[float, float] = DEFAULT_PERCENTILE,
         max_pixels: int = MAX_PIXELS,
         visible_range: ValueRange = "auto",
     ) -> None:
@@ -173,6 +191,7 @@ class FusionImageProcessor(ConfigMixin):
         *,
         infrared_range: InfraredRange | None = None,
         visible_range: ValueRange | None = None,
+        register: Register | None = None,
     ) -> tuple[Tensor, Tensor, list[PairContext]]:
         """Luminance of pairs of one size.
 
@@ -180,6 +199,8 @@ class FusionImageProcessor(ConfigMixin):
             visible: the image whose colors and kind the result gets, or several.
             infrared: the other image (infrared, MRI), registered and of the same size, or as many.
             infrared_range, visible_range: override the processor's own for this call.
+            register: for pairs that are not registered: called with the luminance of both, `(H, W)` and `(h, w)`, it
+                returns the [`Registration`]. The infrared is scaled before it is resampled, by its own pixels only.
 
         Returns:
             visible `(B, 1, H, W)`, infrared `(B, 1, H, W)`, both float32 in [0, 1] on the CPU, and B contexts. Where
@@ -204,10 +225,11 @@ class FusionImageProcessor(ConfigMixin):
         contexts: list[PairContext] = []
         for index, pair in enumerate(pair_up(visible, infrared)):
             place = f"[{index}]" if _is_batch(visible) else ""
-            picture, name = self._load(pair[0], f"visible{place}", "visible")
+            picture, name = to_picture(pair[0], f"visible{place}", "visible", self.max_pixels)
             place = f"[{index}]" if _is_batch(infrared) else ""
-            other, other_name = self._load(pair[1], f"infrared{place}", "infrared")
-            check_equal_sizes(picture, name, other, other_name)
+            other, other_name = to_picture(pair[1], f"infrared{place}", "infrared", self.max_pixels)
+            if register is None:
+                check_equal_sizes(picture, name, other, other_name)
             if contexts and picture.size != contexts[0].size:
                 raise ValueError(
                     f"images of one batch must share one size: visible[0] is {_text(contexts[0].size)}, {name} is "
@@ -215,6 +237,9 @@ class FusionImageProcessor(ConfigMixin):
                 )
             seen = to_plane(picture, name, rules[0], self.percentile, "visible")
             warm = to_plane(other, other_name, rules[1], self.percentile, "infrared")
+            registration = None
+            if register is not None:
+                warm, registration = _resample(register, seen, warm)
             context = PairContext(
                 size=picture.size,
                 rgb=picture.pixels if picture.pixels.ndim == 3 else None,
@@ -224,6 +249,7 @@ class FusionImageProcessor(ConfigMixin):
                 limits=seen.limits,
                 white=picture.white or seen.limits[1],
                 replacement=_exchange_missing(seen, warm),
+                outside=None if registration is None else (registration.share, seen.values),
                 notes=(*seen.notes, *warm.notes),
             )
             visible_planes.append(seen.values)
@@ -291,7 +317,7 @@ class FusionImageProcessor(ConfigMixin):
             ValueError, TypeError: as [`preprocess`].
         """
         rule = self._rule(role, value_range)
-        picture, name = self._load(image, name or role, role)
+        picture, name = to_picture(image, name or role, role, self.max_pixels)
         plane = to_plane(picture, name, rule, self.percentile, role)
         if plane.valid is not None:
             fill_missing(plane.values, plane.valid)
@@ -313,7 +339,7 @@ class FusionImageProcessor(ConfigMixin):
             ValueError, TypeError: as [`preprocess`].
         """
         rule = self._rule("infrared", value_range, "value_range")
-        picture, name = self._load(image, "image")
+        picture, name = to_picture(image, "image", max_pixels=self.max_pixels)
         plane = to_plane(picture, name, rule, self.percentile, "infrared", "value_range")
         rgb = np.empty((*picture.size, 3), dtype=np.uint8)
         plain = picture.pixels.dtype == np.uint8 and plane.limits == (0.0, 255.0)
@@ -326,66 +352,6 @@ class FusionImageProcessor(ConfigMixin):
         rule = given if given is not None else self.visible_range if role == "visible" else self.infrared_range
         check_range(rule, argument or f"{role}_range")
         return rule
-
-    def _load(self, image: ImageInput, name: str, role: Role | None = None) -> tuple[Picture, str]:
-        """The picture, and its name for messages, with the path where it has one."""
-        if isinstance(image, Picture):
-            return image, name
-        if isinstance(image, str | os.PathLike | Mapping):
-            path = image.get("path") if isinstance(image, Mapping) else os.fsdecode(image)
-            return read_picture(image, name, self.max_pixels, role), f"{name} ({str(path)!r})" if path else name
-        if isinstance(image, Image.Image):
-            check_size((image.height, image.width), name, self.max_pixels)
-            return from_pil(image, name), name
-        if callable(image) and not isinstance(image, Tensor):
-            return self._load(image(), name, role)
-        array: Any = image
-        if isinstance(image, Tensor):
-            image = image.detach().cpu()
-            if image.ndim == 3 and image.shape[0] not in (1, 3, 4):
-                raise ValueError(
-                    f"{name} is a tensor of shape {tuple(image.shape)}: it must be (H, W) or (C, H, W) with 1, 3 or 4 "
-                    "channels; of gray frames (N, H, W) give a list, or tensor[:, None] of shape (N, 1, H, W), of "
-                    "(H, W, C) permute(2, 0, 1)"
-                )
-            image = image.float() if image.dtype is torch.bfloat16 else image
-            array = (image.permute(1, 2, 0) if image.ndim == 3 else image).numpy()
-        if not isinstance(array, np.ndarray):
-            raise TypeError(
-                f"{name} is of type {type(image).__name__}: give a path, a PIL image, an array (H, W[, C]) or a tensor "
-                "([C,] H, W)"
-            )
-        if array.ndim >= 2:
-            check_size((array.shape[0], array.shape[1]), name, self.max_pixels)
-        return from_array(array, name), name
-
-
-def from_array(array: np.ndarray, name: str) -> Picture:
-    """An array `(H, W)`, `(H, W, 1|3|4)` as a picture. Raises `ValueError`, `TypeError` for other shapes and dtypes."""
-    channels = array.shape[2] if array.ndim == 3 else 1
-    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
-        raise ValueError(
-            f"{name} has the shape {array.shape}: an array must be (H, W) or (H, W, C) with 1, 3 or 4 channels; of "
-            "gray frames (N, H, W) give a list, or array[..., None], (N, H, W, 1); of (C, H, W) transpose(1, 2, 0)"
-        )
-    kind = array.dtype.kind
-    if kind not in "buif":
-        raise TypeError(f"{name} has the dtype {array.dtype}: give uint8, uint16, bool or a float dtype")
-    if kind == "b":
-        array = array.astype(np.uint8) * np.uint8(255)
-    elif array.dtype == np.float16:
-        array = array.astype(np.float32)
-    valid: np.ndarray | None = None
-    if isinstance(array, np.ma.MaskedArray):
-        valid = np.asarray(~np.ma.getmaskarray(array).reshape(*array.shape[:2], -1).any(axis=2))
-    array = np.asarray(array).astype(array.dtype.newbyteorder("="), copy=False)
-    # Colors of float arrays are scaled photographs as a rule: their result is an 8-bit image, as it is for uint8.
-    depth: Depth = "uint8" if kind == "f" else depth_of(array.dtype)
-    white = full_scale(array.dtype)
-    if channels == 1:
-        return Picture(array.reshape(array.shape[:2]), valid=valid, white=white, depth=depth)
-    array = array.copy()  # colors are kept for the result: changes by the caller must not reach them
-    return Picture(array[..., :3], array[..., 3] if channels == 4 else None, valid, white, depth)
 
 
 def pair_up(visible: ImageInputs, infrared: ImageInputs) -> list[tuple[Any, Any]]:
@@ -418,6 +384,20 @@ def _text(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]} (width x height)"
 
 
+def _resample(register: Register, visible: Plane, infrared: Plane) -> tuple[Plane, Registration]:
+    """The infrared on the visible grid; where it lacks data the nearest data, and `valid` says so."""
+    seen = visible.values
+    if visible.valid is not None:
+        fill_missing(seen := seen.copy(), visible.valid)
+    if infrared.valid is not None:
+        fill_missing(infrared.values, infrared.valid)
+    registration = register(seen, infrared.values)
+    valid = infrared.valid
+    if valid is not None:
+        valid = registration.apply_mask(valid) | (registration.share == 0)
+    return replace(infrared, values=registration.apply(infrared.values), valid=valid), registration
+
+
 def _exchange_missing(visible: Plane, infrared: Plane) -> np.ndarray | None:
     """Luminance of the other image where one has no data, NaN elsewhere; the planes get their nearest data there."""
     if visible.valid is None and infrared.valid is None:
@@ -448,6 +428,9 @@ def _color(plane: np.ndarray, context: PairContext, stretch: bool, dtype: np.dty
         if context.replacement is not None:
             other = context.replacement[rows]
             y = np.where(np.isnan(other), y, other)
+        if context.outside is not None:
+            share, seen = (plane[rows] for plane in context.outside)
+            y = share * y + (1 - share) * seen
         if context.rgb is None:
             out[rows, :, 0] = level(y)
         else:

@@ -22,7 +22,7 @@ from torch import Tensor
 from fusion_hub import __version__
 from fusion_hub.image.luminance import ValueRange, check_range
 from fusion_hub.image.picture import InputWarning
-from fusion_hub.image.processor import FusionImageProcessor, PairContext, check_output, pair_up
+from fusion_hub.image.processor import FusionImageProcessor, PairContext, Register, check_output, pair_up
 from fusion_hub.image.subject import Subject, find_subject
 from fusion_hub.image.tiling import Window, crop_to, pad_to_multiple, run_tiled, tile_windows
 from fusion_hub.models.geometry import Geometry
@@ -37,6 +37,8 @@ from fusion_hub.pipelines.limits import (
     round_up,
 )
 from fusion_hub.pipelines.loading import PortablePipeline
+from fusion_hub.rigs.calibrator import align_pair
+from fusion_hub.rigs.rig import Rig
 
 WHOLE_IMAGE_LIMIT = 1536 * 1536  # pixels up to which images are fused whole by default
 AUTOMATIC_TILE = 768  # an 8192 x 8192 pair stays below 3 GiB of memory in all
@@ -233,6 +235,7 @@ class FusionPipeline(PortablePipeline):
         batch_size: int | None = None,
         infrared_range: ValueRange | None = None,
         visible_range: ValueRange | None = None,
+        rig: Rig | str | os.PathLike[str] | None = None,
         rescale: Literal["none", "minmax"] = "none",
         output_type: Literal["pil", "np", "pt"] = "pil",
         return_intermediates: bool = False,
@@ -261,6 +264,10 @@ class FusionPipeline(PortablePipeline):
                 `(low, high)`, see [`FusionImageProcessor`]; None: the pipeline's own.
             visible_range: the same for the visible image; None: its full scale, and 10, 12 or 14 bits recognized in
                 16-bit samples.
+            rig: for pairs that are not registered and may differ in size: the [`fusion_hub.rigs.Rig`] of two fixed
+                cameras or its file, or `"auto"`, which aligns each pair by itself. The result has the size of the
+                visible image; pixels that the infrared camera does not see are those of the visible image, joined
+                softly. None: the pairs are registered.
             rescale: `"none"` or `"minmax"`, which stretches each fused luminance to [0, 1].
             output_type: `"pil"`, `"np"` or `"pt"`.
             return_intermediates: also return the intermediate results of the network, for one pair that is fused whole;
@@ -272,7 +279,8 @@ class FusionPipeline(PortablePipeline):
 
         Raises:
             TypeError, ValueError: for arguments or images that cannot be used; the message names the argument, its
-                value and the fix.
+                value and the fix. [`fusion_hub.rigs.RigError`], a ValueError: for a rig that does not fit the images,
+                and pairs that `rig="auto"` cannot align with confidence.
 
         Warns:
             InputWarning: an image that looks wrong: nearly constant, clipped, in false colors; a pair that shows
@@ -300,6 +308,7 @@ class FusionPipeline(PortablePipeline):
             output_type,
             return_intermediates,
         )
+        register = registration_by(rig)
         seeds = draw_seeds(generator, len(pairs)) if noise_strength > 0 else [0] * len(pairs)
 
         images: list[Any] = [None] * len(pairs)
@@ -307,7 +316,7 @@ class FusionPipeline(PortablePipeline):
         steps = self.count_steps(num_inference_steps)
         with StepCounter(self.step_network, self.progress_bar, len(pairs)) as counter:
             # 2. Read pairs as luminance in [0, 1] and collect those of one size: 2 x [N, 1, H, W].
-            for batch in self._batches(pairs, seeds, batch_size, infrared_range, visible_range):
+            for batch in self._batches(pairs, seeds, batch_size, infrared_range, visible_range, register):
                 sampling = Sampling(num_inference_steps, noise_strength, batch.seeds)
                 positions, contexts = batch.positions, batch.contexts
 
@@ -455,6 +464,7 @@ class FusionPipeline(PortablePipeline):
         batch_size: int | None,
         infrared_range: ValueRange | None = None,
         visible_range: ValueRange | None = None,
+        register: Register | None = None,
     ) -> Iterator[Batch]:
         """Preprocess pair by pair and yield batches of one size, so that few pairs are in memory at a time."""
         waiting: dict[tuple[int, ...], list[tuple[int, Tensor, Tensor, PairContext]]] = defaultdict(list)
@@ -467,7 +477,7 @@ class FusionPipeline(PortablePipeline):
         for position, pair in enumerate(pairs):
             try:
                 visible, infrared, contexts = self.image_processor.preprocess(
-                    *pair, infrared_range=infrared_range, visible_range=visible_range
+                    *pair, infrared_range=infrared_range, visible_range=visible_range, register=register
                 )
             except (TypeError, ValueError, OSError) as error:
                 if len(pairs) > 1:
@@ -488,6 +498,23 @@ class FusionPipeline(PortablePipeline):
                 yield batch(max(waiting, key=lambda kind: len(waiting[kind])))
         for kind in list(waiting):
             yield batch(kind)
+
+
+def registration_by(rig: Rig | str | os.PathLike[str] | None) -> Register | None:
+    """What turns a pair into its registration, for the argument `rig` of the call; None for registered pairs."""
+    if rig is None:
+        return None
+    if rig == "auto":
+        return align_pair
+    if isinstance(rig, str | os.PathLike):
+        rig = Rig.load(rig)
+    if not isinstance(rig, Rig):
+        raise TypeError(f'rig is of type {type(rig).__name__}: give a Rig, the path of its file, "auto" or None')
+    return lambda visible, infrared: rig.at(_size(visible), _size(infrared))
+
+
+def _size(plane: np.ndarray) -> tuple[int, int]:
+    return plane.shape[0], plane.shape[1]
 
 
 def draw_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:

@@ -1,12 +1,14 @@
-"""Two cameras that are not registered: the homography from the infrared to the visible picture.
+"""Two cameras that are not registered: how the infrared one looks into the picture of the visible one.
 
-    from fusion_hub.rigs import align
+    from fusion_hub.rigs import Rig, RigCalibrator
 
-    alignment = align([(visible, infrared)])    # luminance in [0, 1], (H, W) and (h, w)
-    if alignment.sure:
-        print(alignment.homography)
-    else:
-        print(alignment.why)
+    calibrator = RigCalibrator()
+    for visible, infrared in pairs:            # of one fixed rig: paths, PIL images, arrays
+        calibrator.add(visible, infrared)
+    calibrator.estimate().save("rig.json")     # RigError where it is not sure
+
+    values, mask = Rig.load("rig.json").warp(infrared_array)
+    fused = pipe(visible, infrared, rig="rig.json").images[0]
 
 OpenCV is needed: `pip install 'fusion-hub[rigs]'`.
 """

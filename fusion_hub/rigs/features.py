@@ -5,6 +5,8 @@ of the gradient at double angle, so that opposite gradients agree (Bigün and Gr
 linear symmetry", ICCV 1987), divided by the local strength of the edges.
 """
 
+from importlib.util import find_spec
+
 import lazy_loader
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,12 @@ cv2 = lazy_loader.load("cv2")
 
 Array = NDArray[np.float32]
 Matrix = NDArray[np.float64]
+
+
+def require_opencv() -> None:
+    """Raise an ImportError that names the extra where OpenCV is missing."""
+    if find_spec("cv2") is None:
+        raise ImportError("aligning two cameras needs OpenCV: pip install 'fusion-hub[rigs]'")
 
 
 def scaling(width: float, height: float | None = None) -> Matrix:

@@ -112,7 +112,7 @@ def test_refusals_load_no_heavy_library(pairs: Path, tmp_path: Path, model: str)
         f"{pairs} -o {out} -m {pairs}": "model_index.json is missing",
         f"{pairs}/nowhere -o {out} -m {model}": "no data set named",
         f"{pairs}/vis {pairs}/nowhere -o {out} -m {model}": "there is no file or folder",
-        f"{pairs}/vis/a.jpg {pairs}/ir/c.png -o {tmp_path}/c.png -m {model}": "register the pair first",
+        f"{pairs}/vis/a.jpg {pairs}/ir/c.png -o {tmp_path}/c.png -m {model}": "nothing is resized silently",
         f"{pairs}/vis/a.jpg {model}/model_index.json -o {tmp_path}/c.png -m {model}": "is not an image",
         f"{pairs} -o {out} -m {model} --device warp": "--device warp cannot be used here",
     }
@@ -495,7 +495,7 @@ def test_real_pairs(data_root: Path, tmp_path: Path, model: str) -> None:
         ("{set} -o out --model nowhere", 1, "no pipeline named 'nowhere'"),
         ("{set}/ir -o out", 1, "do not distinguish visible from infrared"),
         ("nowhere/at/all -o out", 1, "no data set named"),
-        ("{set}/vis/a.jpg {set}/ir/c.png -o out.png", 1, "register the pair first"),
+        ("{set}/vis/a.jpg {set}/ir/c.png -o out.png", 1, "nothing is resized silently"),
     ],
 )
 def test_mistakes_give_one_line(
