@@ -25,8 +25,9 @@ from fusion_hub.image.flir import FFF_STARTS, Block
 from fusion_hub.image.luminance import Role, quantize
 from fusion_hub.image.picture import Header, Metadata, Picture, depth_of, exif_block, has_exif, metadata_of, upright
 from fusion_hub.image.pnm import is_pnm, read_pnm, read_pnm_header
-from fusion_hub.image.radiometric import ThermalSettings, find_block, read_block, shown_picture_notes
+from fusion_hub.image.radiometric import ThermalSettings, find_block, read_block
 from fusion_hub.image.sources import MAX_PIXELS, TOO_LARGE, EncodedImage, check_size, opened
+from fusion_hub.image.thermal_makers import is_fluke, shown_picture_notes
 from fusion_hub.image.tiff import is_tiff, kelvins_of_count, read_tiff, read_tiff_header, write_tiff
 
 EXTENSIONS = frozenset(
@@ -147,7 +148,7 @@ def _decode(stream: BinaryIO, name: str, start: bytes, max_pixels: int, role: Ro
         few_bits = image.format == "PNG" and image.mode == "L" and "transparency" in image.info
         if header.format == "deep" or (image.format == "PNG" and header.dtype == "uint16") or few_bits:
             return _by_imagecodecs(image, stream, name)
-        return from_pil(image, name, shown_picture_notes(image, name))
+        return from_pil(image, name, shown_picture_notes(image, stream, name))
 
 
 def _flir_block(stream: BinaryIO, name: str, start: bytes, role: Role | None) -> Block | None:
@@ -190,6 +191,8 @@ def _pillow(stream: BinaryIO, name: str, start: bytes, max_pixels: int) -> Image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name} has more pixels than the limit of {max_pixels}: {TOO_LARGE}") from error
     except UnidentifiedImageError as error:
+        if start[:2] == b"PK" and is_fluke(stream):
+            raise ValueError(f"{name} is a Fluke file (IS2): export the temperatures as float TIFF") from error
         for magic, advice in _KNOWN_OTHERS:
             if re.match(magic, start, re.DOTALL):
                 raise ValueError(f"{name} is {advice}") from error

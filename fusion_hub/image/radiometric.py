@@ -35,11 +35,6 @@ from fusion_hub.image.sources import MAX_PIXELS, EncodedImage, check_size, opene
 
 ZERO = 273.15  # K, of degrees C
 _DAMAGED = "{name} has a damaged FLIR block ({what}): copy or export the file again"
-_DJI_BYTES = 2 * 160 * 120  # of its smallest sensor
-_DJI = (
-    "{name} is a radiometric DJI file, whose data only DJI's Thermal SDK decodes, so the picture that the camera shows "
-    "is used: convert it with the SDK (dji_irp -a measure) and save the temperatures as float TIFF to fuse them"
-)
 _RANGES = {  # of conditions: lower and upper limit, the unit, and a hint for the usual slip
     "emissivity": (0.01, 1.0, "a share", ""),
     "distance": (0.0, 10_000.0, "meters", ""),
@@ -326,7 +321,7 @@ def read_radiometric(source: EncodedImage, name: str = "image", max_pixels: int 
         if block is None:
             raise ValueError(
                 f"{name} holds no radiometric data of FLIR: give the original file of the camera, as programs that "
-                "edit or send pictures leave the data out"
+                "edit or send pictures leave the data out, or of other makers export the temperatures as float TIFF"
             )
         return read_block(block, stream, name, max_pixels)
 
@@ -357,21 +352,6 @@ def read_block(
     except flir.Damage as damage:
         raise ValueError(_DAMAGED.format(name=name, what=damage)) from damage
     return Thermogram(counts, calibration, conditions, block.camera.text(0xD4, 32), visible, overlay)
-
-
-def shown_picture_notes(image: Image.Image, name: str) -> tuple[str, ...]:
-    """A warning for the picture that a thermal camera shows, with its palette and its texts, in place of the data."""
-    segments = getattr(image, "applist", [])
-    if any(marker == "APP1" and data.startswith(b"FLIR\0") for marker, data in segments):
-        return (
-            f"{name} is a radiometric FLIR file, of which the picture that the camera shows is used here: give it as "
-            "the infrared image for its temperatures, or alone for both of its pictures",
-        )
-    # DJI keeps the counts in APP3, of some cameras in APP4, without a signature.
-    counts = sum(len(data) for marker, data in segments if marker in ("APP3", "APP4"))
-    if counts >= _DJI_BYTES and "DJI" in str(image.getexif().get(ExifTags.Base.Make, "")):
-        return (_DJI.format(name=name),)
-    return ()
 
 
 def _constants(camera: flir.Record) -> tuple[Calibration, Conditions]:

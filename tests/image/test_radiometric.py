@@ -4,6 +4,7 @@ import io
 import math
 import re
 import struct
+import zipfile
 from pathlib import Path
 
 import imagecodecs
@@ -243,6 +244,59 @@ def test_temperatures_near_zero_are_stretched_too() -> None:
     degrees = np.linspace(0.1, 0.9, 24, dtype=np.float32).reshape(4, 6)
     plane = to_plane(Picture(degrees, unit="C"), "infrared", "auto", (0, 100), "infrared")
     assert plane.values.min() == 0 and plane.values.max() == 1
+
+
+# --- other makers -------------------------------------------------------------
+
+
+def made_by(make: str, *segments: bytes, after: bytes = b"") -> bytes:
+    exif, stream = Image.Exif(), io.BytesIO()
+    exif[271] = make
+    Image.new("L", (32, 24)).save(stream, "JPEG", exif=exif)
+    return stream.getvalue()[:2] + b"".join(segments) + stream.getvalue()[2:] + after
+
+
+def bitmap(width: int, height: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height), (200, 40, 0)).save(stream, "BMP")
+    return stream.getvalue()
+
+
+COUNTS_3, COUNTS_4 = (ff.segment(bytes(30000), marker) for marker in (0xE3, 0xE4))
+
+
+@pytest.mark.parametrize(
+    ("data", "maker", "advice"),
+    [
+        (made_by("DJI", COUNTS_3), "DJI", "DJI's Thermal SDK"),
+        (made_by("DJI", COUNTS_4), "DJI", "DJI's Thermal SDK"),
+        (made_by("", ff.segment(b"IJPEG\0\0\0", 0xE2), COUNTS_3), "InfiRay", "as float TIFF"),
+        (made_by("", after=b"HDRI" + bytes(200) + b"HIPT" + bytes(200)), "Hikmicro", "as float TIFF"),
+        (bitmap(30, 20) + bitmap(60, 40), "Testo", "as float TIFF"),
+        (made_by("DJI"), "", ""),  # a drone's photograph
+        (made_by("Canon", COUNTS_3), "", ""),
+        (bitmap(30, 20), "", ""),
+    ],
+)
+def test_files_of_other_makers_are_named(data: bytes, maker: str, advice: str) -> None:
+    for role in ("visible", "infrared"):
+        notes = read_picture({"bytes": data, "path": None}, role, role=role).notes
+        assert len(notes) == bool(maker)
+        for note in notes:
+            assert f"{role} is a radiometric {maker} file" in note and advice in note
+    assert "holds no radiometric data of FLIR" in outcome(data)
+
+
+def test_a_fluke_file_is_named(tmp_path: Path) -> None:
+    for names, message in (
+        (["Images/Main/IR.data"], "is a Fluke file .IS2.: export"),
+        (["a.png"], "is a zip archive: unpack"),
+    ):
+        with zipfile.ZipFile(tmp_path / "a.is2", "w") as archive:
+            for name in names:
+                archive.writestr(name, "x")
+        with pytest.raises(ValueError, match=message):
+            read_picture(tmp_path / "a.is2", "infrared", role="infrared")
 
 
 # --- damage -------------------------------------------------------------------
