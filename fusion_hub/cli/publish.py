@@ -1,5 +1,6 @@
 """`fusion-hub publish`, `publish-dataset`, `publish-space`: a model, a dataset or the demo page on the Hub."""
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fusion_hub import hub
+from fusion_hub import files, hub
 from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, print_message
 
 MODEL_EXAMPLES = """
@@ -91,6 +92,10 @@ def publish(
             show_default="required for unknown sets",
         ),
     ] = None,
+    card_file: Annotated[
+        Path | None,
+        typer.Option("--save-card", metavar="FILE", help="Write the model card here too.", show_default="none"),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Publish a checkpoint in one commit: full and half weights, card, license, configuration, numbers, a sample.
@@ -102,9 +107,15 @@ def publish(
         terms = parse_terms(data_terms or [])
         hub.upload.check_repo_id(repo_id)  # these two before torch is imported, which takes seconds
         hub.upload.find_checkpoint(checkpoint)
+        if card_file is not None and card_file.is_dir():
+            raise CommandError(f"--save-card {card_file} is a folder: give a file, such as card.md", WRONG_USE)
         card: dict[str, Any] = {"licence": licence, "base_model": base_model, "data_terms": terms}
         with hub.model.staged_model(checkpoint, repo_id, evaluation=evaluation, summary=summary, **card) as staged:
             show_files(staged.folder, f"model {repo_id}")
+            if card_file is not None:
+                with files.write_aside(card_file) as aside:
+                    shutil.copyfile(staged.folder / "README.md", aside)
+                typer.echo(f"{card_file}: the model card")
             if not (staged.folder / "metrics.json").is_file():
                 typer.echo("the card says that nothing was measured: --evaluation adds numbers")
             for trained in staged.trained_on:
