@@ -1,5 +1,5 @@
-"""The command line: `fusion-hub sample`, `fuse`, `evaluate`, `leaderboard`, `downstream`, `export-yolo`, `models`,
-`demo`, `train`, `publish`, `publish-dataset` and `publish-space`, each a module here.
+"""The command line: `fusion-hub sample`, `fuse`, `fuse-video`, `evaluate`, `leaderboard`, `downstream`, `export-yolo`,
+`models`, `demo`, `train`, `publish`, `publish-dataset` and `publish-space`, each a module here.
 
 Exit codes: 0 success; 1 a pair or the whole run failed; 2 wrong use of the command; 130 stopped by the user. Heavy
 libraries are loaded on first use, so that `--help` answers at once.
@@ -19,6 +19,7 @@ from fusion_hub.cli import (
     evaluate,
     export_yolo,
     fuse,
+    fuse_video,
     leaderboard,
     models,
     publish,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command(short_help="Write drawn pairs to try the commands on.", epilog=sample.EXAMPLES)(sample.sample)
 app.command(short_help="Fuse a pair of images, folders or a dataset.", epilog=fuse.EXAMPLES)(fuse.fuse)
+app.command(short_help="Fuse two videos or streams.", epilog=fuse_video.EXAMPLES)(fuse_video.fuse_video)
 app.command(short_help="Measure fused images, with 95% intervals.", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(short_help="Merge evaluations into one page.", epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
 app.command(short_help="Compare detection and segmentation runs.", epilog=downstream.EXAMPLES)(downstream.downstream)

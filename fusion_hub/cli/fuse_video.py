@@ -1,0 +1,379 @@
+"""`fusion-hub fuse-video`: two recordings or streams into a video, or into a folder of pictures that can be resumed."""
+
+import warnings
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fusion_hub import __version__, data, files, image, pipelines, rigs, video
+from fusion_hub.cli.common import (
+    FAILED,
+    MODEL_HELP,
+    STOPPED,
+    WRONG_USE,
+    CommandError,
+    Device,
+    DtypeName,
+    InfraredRange,
+    OneProcess,
+    VisibleRange,
+    check_device,
+    choose_device,
+    exit_codes,
+    fail_together,
+    load_pipeline,
+    parse_ranges,
+    parse_steps,
+    print_message,
+    progress_bar,
+    terminate_as_interrupt,
+    with_option_names,
+    wrong_use,
+)
+from fusion_hub.cli.fuse_record import FolderRecord, Row
+
+if TYPE_CHECKING:
+    import torch
+
+EXAMPLES = """
+\b
+Examples:
+  fusion-hub fuse-video visible.mp4 infrared.mp4 --output fused.mp4
+  fusion-hub fuse-video visible.mp4 infrared.mkv --rig rig.json --time-offset 0.12 --output fused.mp4
+  fusion-hub fuse-video frames/visible frames/infrared --frame-rate 9 --output fused.mkv
+  fusion-hub fuse-video visible.mp4 infrared.mp4 --output frames/
+  fusion-hub fuse-video rtsp://camera/visible rtsp://camera/infrared --output fused.mkv
+"""
+
+
+def fuse_video(
+    visible: Annotated[
+        str,
+        typer.Argument(
+            metavar="VISIBLE",
+            help="Video file, folder or quoted pattern of pictures, rtsp:// stream, or camera (/dev/video0).",
+            show_default=False,
+        ),
+    ],
+    infrared: Annotated[
+        str,
+        typer.Argument(metavar="INFRARED", help="The same of the infrared; 16-bit gray is kept.", show_default=False),
+    ],
+    *,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="An .mp4 file (8 bits, plays everywhere), an .mkv file (bits and chroma of the visible video; lossless "
+            "for 16-bit gray), or a folder for one picture a frame.",
+            show_default=False,
+        ),
+    ],
+    rig: Annotated[
+        Path | None,
+        typer.Option(help="rig.json of `fusion-hub calibrate`, for cameras that do not see the same.", show_default="none"),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)] = "difffusenet-msrs",
+    device: Device = "auto",
+    dtype: Annotated[
+        DtypeName,
+        typer.Option(
+            help="Precision of the network. auto is bfloat16 where the processor computes in it, which differs by up to "
+            "3 gray levels, and float32 elsewhere and for a visible video of more than 8 bits."
+        ),
+    ] = "auto",
+    infrared_range: InfraredRange = None,
+    visible_range: VisibleRange = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Largest difference in time of the two frames of a pair, seconds. Visible frames without an infrared "
+            "frame so near are left out.",
+            show_default="half of the shorter frame interval",
+        ),
+    ] = None,
+    time_offset: Annotated[
+        float | None,
+        typer.Option(help="Seconds to add to the times of the infrared.", show_default="that of the rig, else 0"),
+    ] = None,
+    frame_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, max=1000, help="Of folders of pictures.", show_default="that of the other source, else 25"
+        ),
+    ] = None,
+    audio: Annotated[bool, typer.Option(help="Copy the sound of the visible video.")] = True,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Side of the tiles in pixels; 0 turns tiling off.", show_default="auto, for large frames"
+        ),
+    ] = None,
+    num_inference_steps: Annotated[
+        str | None, typer.Option(help="Steps of the diffusion model, a number or auto.", show_default="the model's own")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Fuse at most this many frames.", show_default="all")] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds without data after which a stream counts as stopped.")
+    ] = 10,
+    metadata: Annotated[
+        bool, typer.Option(help="In a folder: write camera, date and position of the visible pictures.")
+    ] = True,
+    overwrite: Annotated[
+        bool | None,
+        typer.Option(
+            "--overwrite/--no-overwrite",
+            help="Overwrite existing outputs, or keep them.",
+            show_default="overwrite a file, resume a folder",
+        ),
+    ] = None,
+) -> None:
+    """Fuse a visible with an infrared video, frame by frame.
+
+    Each visible frame is fused with the infrared frame nearest in time. Time stamps, colors and sound are those of the
+    visible video. With --infrared-range auto, black and white of 16-bit infrared follow the scene so slowly that
+    nothing flickers; LOW,HIGH fixes them, and percentile and minmax set them frame by frame. Ctrl-C ends the video
+    early; it is complete up to there. A folder is resumed by the same command. The exit code is 1 if a source was
+    damaged or a stream stopped; what had arrived by then is fused.
+    """
+    with exit_codes("nothing was written"), terminate_as_interrupt():
+        is_file = output.suffix.lower() in video.VIDEO_SUFFIXES
+        if is_file and overwrite is False and output.exists():
+            typer.echo(f"{output}: kept because of --no-overwrite")
+            raise typer.Exit(0)
+        options = parse_ranges(infrared_range, visible_range)
+        options |= {"tile": tile, "num_inference_steps": parse_steps(num_inference_steps)}
+        check_device(device)
+        _check_output(output, is_file)
+        sources = _open_sources(visible, infrared, frame_rate, timeout)
+        calibrated = _load_rig(rig, *sources)
+        if calibrated is not None:
+            options["rig"] = calibrated
+        if time_offset is None:
+            time_offset = (calibrated.time_offset or 0.0) if calibrated is not None else 0.0
+        _check_inputs_stay(output, sources)
+        checkpoint = fail_together(lambda: pipelines.locate(model))
+        with wrong_use():
+            pipelines.check_stored(checkpoint, options["num_inference_steps"], 0, tile)
+            if is_file:  # a first time before torch is imported
+                video.VideoWriter(output, sources[0], audio)
+
+        chosen = choose_device(device, OneProcess(device))
+        precision = _choose_precision(dtype, chosen, sources[0].deep)
+        comment = f"Fusion Hub {__version__} ({Path(model).name}, {precision})"
+        writer: video.VideoWriter | video.FolderWriter
+        folder = None
+        if is_file:
+            writer = video.VideoWriter(output, sources[0], audio, comment)
+        else:
+            settings = {"model": model, "weights": pipelines.hash_checkpoint(checkpoint), "dtype": precision}
+            settings |= {name: value for name, value in options.items() if name != "rig"}
+            settings |= {"rig": None if rig is None else rig.read_text(encoding="utf-8"), "metadata": metadata}
+            settings |= {"tolerance": tolerance, "time_offset": time_offset, "frame_rate": frame_rate}
+            folder = _Folder(output, settings, sources, bool(overwrite))
+            writer = video.FolderWriter(output, comment, metadata, folder.add)
+        pipeline = fail_together(lambda: load_pipeline(checkpoint, chosen, precision))
+        if folder is not None:
+            folder.open(bool(overwrite))
+        report = _run(sources, writer, pipeline, folder, limit, tolerance, time_offset, options)
+        code = _summarize(report, writer, output, folder)
+    raise typer.Exit(code)
+
+
+def _check_output(output: Path, is_file: bool) -> None:
+    with wrong_use():
+        if is_file and output.is_dir():
+            raise ValueError(f"--output {output} is a folder: give another name for the video")
+        if not is_file and output.suffix and not output.is_dir():
+            raise ValueError(f"--output {output}: end it with .mp4 or .mkv, or give a folder")
+        if not is_file and output.exists() and not output.is_dir():
+            raise ValueError(f"--output {output} is a file: give a folder, or a name that ends with .mp4 or .mkv")
+        try:
+            files.check_writable(output.parent if is_file else output)
+        except OSError as error:
+            raise ValueError(str(error)) from error
+
+
+def _open_sources(
+    visible: str, infrared: str, frame_rate: float | None, timeout: float
+) -> "tuple[video.Source, video.Source]":
+    try:
+        return video.open_sources(visible, infrared, frame_rate, timeout)
+    except FileNotFoundError as error:
+        raise CommandError(str(error), WRONG_USE) from error
+    except (ValueError, OSError, ImportError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _load_rig(path: Path | None, visible: "video.Source", infrared: "video.Source") -> Any:
+    """The rig, if it fits the sources; without one they must have one size."""
+    sizes = [f"{source.size[1]}x{source.size[0]}" for source in (visible, infrared)]
+    if path is None:
+        if visible.size != infrared.size:
+            raise CommandError(
+                f"{visible.label} is {sizes[0]} but {infrared.label} is {sizes[1]} (width x height): align the cameras "
+                "with fusion-hub calibrate and add --rig rig.json",
+                WRONG_USE,
+            )
+        return None
+    with wrong_use():
+        rig = rigs.Rig.load(path)
+        if (rig.visible_size, rig.infrared_size) != (visible.size, infrared.size):
+            made = [f"{width}x{height}" for height, width in (rig.visible_size, rig.infrared_size)]
+            raise ValueError(
+                f"--rig {path} was made for {made[0]} and {made[1]} pixels, but VISIBLE is {sizes[0]} and INFRARED "
+                f"{sizes[1]} (width x height): calibrate with frames of these cameras"
+            )
+    return rig
+
+
+def _check_inputs_stay(output: Path, sources: "tuple[video.Source, video.Source]") -> None:
+    place = output.resolve()
+    inputs = {file.resolve() for source in sources for file in source.files}
+    if place in inputs:
+        raise CommandError(f"--output {output} is one of the inputs: give another name", WRONG_USE)
+    if place in {file.parent for file in inputs if file.suffix.lower() in image.EXTENSIONS}:
+        raise CommandError(f"--output {output} holds the inputs: give another folder", WRONG_USE)
+
+
+def _choose_precision(dtype: DtypeName, device: "torch.device", deep: bool) -> DtypeName:
+    """bfloat16 for `auto` where the hardware computes in it and 8 bits are wanted."""
+    if dtype != "auto":
+        return dtype
+    import torch
+
+    if deep:
+        fast = False
+    elif device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+        fast = any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+    return "bfloat16" if fast else "float32"
+
+
+class _Folder:
+    """The record of a folder of results, and what is done there."""
+
+    def __init__(
+        self,
+        output: Path,
+        settings: dict[str, Any],
+        sources: "tuple[video.Source, video.Source]",
+        overwrite: bool,
+    ) -> None:
+        self.record = FolderRecord(output, {**settings, "version": __version__}, 0)
+        self.rows: list[Row] = []
+        self._files = [{file.stem: file for file in source.files} for source in sources]
+        self._infrared: dict[str, str] = {}  # names of the frames that the frames under way are fused with
+        if repeated := [name for name, n in Counter(f.stem for f in sources[0].files).items() if n > 1]:
+            raise CommandError(f"several pictures of VISIBLE have the name {repeated[0]!r}: give them different names")
+        if sources[0].live and output.is_dir() and any(output.iterdir()):
+            raise CommandError(f"--output {output} is not empty: give a new folder for a live stream", WRONG_USE)
+        if not overwrite:
+            with wrong_use():
+                self.record.check(file.stem for file in sources[0].files)
+            self.record.read()
+
+    def open(self, overwrite: bool) -> None:
+        try:
+            if overwrite:
+                self.record.forget()
+            self.record.open()
+        except OSError as error:
+            raise CommandError(files.disk_trouble(error, self.record.output) or str(error)) from error
+
+    def is_done(self, visible: "video.Frame", infrared: "video.Frame") -> bool:
+        self._infrared[visible.name] = infrared.name
+        done = self.record.find(self._pair(visible.name))
+        if done is not None:
+            self.rows.append(Row(visible.name, "already there", done.output))
+            self._infrared.pop(visible.name)
+        return done is not None
+
+    def add(self, frame: "video.Frame", target: Path) -> None:
+        self.record.add(self._pair(frame.name), target, [])
+        self.rows.append(Row(frame.name, "fused", target.name))
+        self._infrared.pop(frame.name)
+
+    def _pair(self, name: str) -> "data.Pair":
+        """Of files: those of the pair, or the two videos."""
+        names = (name, self._infrared[name])
+        found = [
+            by_stem.get(one) or next(iter(by_stem.values()), None)
+            for by_stem, one in zip(self._files, names, strict=True)
+        ]
+        return data.Pair(name, *found)  # type: ignore[arg-type]
+
+
+def _run(
+    sources: "tuple[video.Source, video.Source]",
+    writer: "video.VideoWriter | video.FolderWriter",
+    pipeline: Any,
+    folder: _Folder | None,
+    limit: int | None,
+    tolerance: float | None,
+    time_offset: float,
+    options: dict[str, Any],
+) -> "video.Report":
+    counts = [count for count in (sources[0].count, limit) if count is not None]
+    with progress_bar("fusing", min(counts, default=None), shown=True, unit="frame") as bar, warnings.catch_warnings():
+        warnings.simplefilter("always", image.InputWarning)
+        warnings.showwarning = lambda message, *_: bar.write(f"fusion-hub: warning: {with_option_names(str(message))}")
+        try:
+            return video.fuse_video(
+                *sources,
+                writer,
+                pipeline,
+                tolerance=None if tolerance is None else Fraction(tolerance),
+                time_offset=Fraction(time_offset),
+                limit=limit,
+                is_done=None if folder is None else folder.is_done,
+                on_frame=lambda report: bar.update(report.visible_read - bar.n),
+                **options,
+            )
+        except OSError as error:  # the disk
+            place = writer.target if isinstance(writer, video.VideoWriter) else writer.folder
+            raise CommandError(files.disk_trouble(error, place) or str(error)) from error
+
+
+def _summarize(
+    report: "video.Report", writer: "video.VideoWriter | video.FolderWriter", output: Path, folder: _Folder | None
+) -> int:
+    """Print what was done; returns the exit code."""
+    for note in writer.notes:
+        print_message(f"warning: {note}")
+    pairing = report.pairing
+    within = f"within {float(report.tolerance):.3g} s (--tolerance)"
+    counts = [f"{report.fused} frames fused"]
+    if folder is None:
+        counts[0] += f", {float(report.end):.1f} s"
+    others = {
+        "already there": report.kept,
+        "failed": len(report.failed),
+        f"visible frames left out without an infrared frame {within}": pairing.visible_alone,
+        "infrared frames not used": pairing.infrared_alone,
+        "frames dropped because they came faster than they can be fused": report.dropped,
+    }
+    text = "; ".join(counts + [f"{count} {what}" for what, count in others.items() if count])
+    if folder is not None:
+        rows = folder.rows + [Row(name, "failed", notes=(why,)) for name, why in report.failed]
+        text += f"; see {folder.record.write_report(sorted(rows, key=lambda row: row.name))}"
+    problems = [*report.problems, *(f"frame {name}: {why}" for name, why in report.failed[:3])]
+    if not report.fused and not report.kept:
+        if report.stopped:
+            raise KeyboardInterrupt
+        why = problems[0] if problems else f"no visible frame has an infrared frame {within}: set --time-offset"
+        raise CommandError(f"{why}; nothing was written")
+    if report.stopped:
+        print_message(f"stopped: {output}: {text}; it is complete up to there")
+        return STOPPED
+    typer.echo(f"{output}: {text}")
+    for problem in problems:
+        print_message(f"error: {with_option_names(problem)}")
+    return FAILED if problems else 0
