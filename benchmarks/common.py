@@ -73,6 +73,11 @@ def peak_memory(device: str = "cpu") -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def resident_memory() -> int:
+    """Resident size of this process now, bytes; Linux only."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def measure_apart(script: str, task: Any) -> dict[str, Any]:
     """The JSON line that a benchmark prints for the dataclass `task` with `--row`, in a new process of `task.threads`.
 

@@ -68,22 +68,24 @@ def fuse_video(
         typer.Option(
             "--output",
             "-o",
-            help="An .mp4 file (8 bits, plays everywhere), an .mkv file (bits and chroma of the visible video; lossless "
-            "for 16-bit gray), or a folder for one picture a frame.",
+            help="An .mp4 file (8 bits, plays everywhere), an .mkv file (bits and chroma of the visible video; "
+            "lossless for 16-bit gray), or a folder for one picture a frame.",
             show_default=False,
         ),
     ],
     rig: Annotated[
         Path | None,
-        typer.Option(help="rig.json of `fusion-hub calibrate`, for cameras that do not see the same.", show_default="none"),
+        typer.Option(
+            help="rig.json of `fusion-hub calibrate`, for two cameras that are not aligned.", show_default="none"
+        ),
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)] = "difffusenet-msrs",
     device: Device = "auto",
     dtype: Annotated[
         DtypeName,
         typer.Option(
-            help="Precision of the network. auto is bfloat16 where the processor computes in it, which differs by up to "
-            "3 gray levels, and float32 elsewhere and for a visible video of more than 8 bits."
+            help="Precision of the network. auto is bfloat16 where the processor computes in it, which differs by up "
+            "to 3 gray levels, and float32 elsewhere and for a visible video of more than 8 bits."
         ),
     ] = "auto",
     infrared_range: InfraredRange = None,
@@ -171,7 +173,11 @@ def fuse_video(
         if is_file:
             writer = video.VideoWriter(output, sources[0], audio, comment)
         else:
-            settings = {"model": model, "weights": pipelines.hash_checkpoint(checkpoint), "dtype": precision}
+            settings: dict[str, Any] = {
+                "model": model,
+                "weights": pipelines.hash_checkpoint(checkpoint),
+                "dtype": precision,
+            }
             settings |= {name: value for name, value in options.items() if name != "rig"}
             settings |= {"rig": None if rig is None else rig.read_text(encoding="utf-8"), "metadata": metadata}
             settings |= {"tolerance": tolerance, "time_offset": time_offset, "frame_rate": frame_rate}
@@ -222,7 +228,7 @@ def _load_rig(path: Path | None, visible: "video.Source", infrared: "video.Sourc
             )
         return None
     with wrong_use():
-        rig = rigs.Rig.load(path)
+        rig = rigs.Rig.load(path)  # type: ignore[attr-defined]
         if (rig.visible_size, rig.infrared_size) != (visible.size, infrared.size):
             made = [f"{width}x{height}" for height, width in (rig.visible_size, rig.infrared_size)]
             raise ValueError(
@@ -252,7 +258,7 @@ def _choose_precision(dtype: DtypeName, device: "torch.device", deep: bool) -> D
     elif device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        able = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+        able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
         fast = any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
     return "bfloat16" if fast else "float32"
 

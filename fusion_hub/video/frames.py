@@ -5,6 +5,7 @@ that colors pass without a conversion. Limited luma, 16..235 of 8 bits, is expan
 compressed on writing; a level that the fusion leaves alone comes back exactly.
 """
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -102,7 +103,8 @@ def to_video_frame(frame: Frame, layout: str) -> "VideoFrame":
 
     Args:
         frame: with its luma as float32 in [0, 1] where it has colors.
-        layout: the pixel format; with halved chroma an odd side grows by one, a copy of the last row or column.
+        layout: the pixel format, of 8 or 10 bits for YUV; with halved chroma an odd side grows by one, a copy of the
+            last row or column.
     """
     import av
 
@@ -120,13 +122,14 @@ def to_video_frame(frame: Frame, layout: str) -> "VideoFrame":
     else:
         made = av.VideoFrame.from_ndarray(quantize(pixels), format="rgb24")
         return _even(made.reformat(format="yuv444p", dst_colorspace=_BT601, dst_color_range=FULL), layout)
-    out = av.VideoFrame(pixels.shape[1], pixels.shape[0], colors.layout)
-    for index, plane in enumerate((pixels, *colors.chroma)):
-        target = _plane(out, index)
-        if index == 0 and pixels.dtype.kind == "f":
-            black, span = _luma_scale(colors.bits, colors.full)
-            plane = plane * np.float32(span) + np.float32(black + 0.5)
-        target[...] = plane
+    bits = 10 if layout.endswith("10le") else 8
+    kind = re.sub(r"\d+le$", "", colors.layout) + ("10le" if bits == 10 else "")
+    out = av.VideoFrame(pixels.shape[1], pixels.shape[0], kind)
+    black, span = _luma_scale(bits, colors.full)
+    _plane(out, 0)[...] = pixels * np.float32(span) + np.float32(black + 0.5) if pixels.dtype.kind == "f" else pixels
+    for index, plane in enumerate(colors.chroma, 1):
+        fewer = colors.bits - bits
+        _plane(out, index)[...] = plane if fewer <= 0 else np.minimum((plane + (1 << fewer >> 1)) >> fewer, 2**bits - 1)
     out.color_range = FULL if colors.full else LIMITED
     out.colorspace, out.color_primaries, out.color_trc = colors.tags
     return _even(out, layout)
@@ -167,7 +170,9 @@ def _plane(frame: "VideoFrame", index: int) -> np.ndarray:
     packed = 3 if kind.name == "rgb24" else 1
     bits = kind.components[0].bits
     dtype = np.dtype(np.uint8 if bits <= 8 else np.float32 if bits == 32 else np.uint16)
-    rows = np.frombuffer(plane, dtype)[: plane.height * plane.line_size // dtype.itemsize].reshape(plane.height, -1)
+    rows = np.frombuffer(memoryview(plane), dtype)[: plane.height * plane.line_size // dtype.itemsize].reshape(
+        plane.height, -1
+    )
     view = rows[:, : plane.width * packed]
     return view.reshape(plane.height, plane.width, 3) if packed == 3 else view
 

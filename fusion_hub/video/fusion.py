@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fusion_hub.image.luminance import ValueRange
-from fusion_hub.image.picture import InputWarning, Picture
+from fusion_hub.image.picture import InputWarning
 from fusion_hub.video.display_range import RangeTracker
 from fusion_hub.video.frames import Frame
 from fusion_hub.video.pairing import PairCount, default_tolerance, pair_frames
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from fusion_hub.video.writers import Writer
 
 _FALSE_COLORS = (
-    "the infrared holds colors, as a false-color map does, whose luma need not rise with temperature: record it in white-hot "
-    "gray or as raw counts"
+    "the infrared holds colors, as a false-color map does, whose luma need not rise with temperature: record it in "
+    "white-hot gray or as raw counts"
 )
 
 
@@ -92,7 +92,7 @@ class _Fuser:
         self.is_first, self.warned = True, set[str]()
 
     def __call__(self, visible: Any, infrared: Any) -> Frame | None:
-        """The fused frame: its luma as float32 in [0, 1] where it has colors, else all of it as the pipeline gives it."""
+        """The fused frame: where it has colors its luma as float32 in [0, 1], else what the pipeline gives."""
         warm = infrared.picture if isinstance(infrared, Frame) else self.processor._load(infrared, "infrared")[0]
         if self.tracker is not None:
             self.options["infrared_range"] = self.tracker.update(warm)
@@ -104,7 +104,7 @@ class _Fuser:
         if self.is_first and isinstance(infrared, Frame) and infrared.colors is not None and infrared.colors.are_strong:
             self._warn(_FALSE_COLORS)
         self.is_first = False
-        kind = "pil" if frame.colors is None else "np"
+        kind: Literal["pil", "np"] = "pil" if frame.colors is None else "np"
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InputWarning)
             fused = self.pipeline(frame.picture, warm, output_type=kind, **self.options).images[0]
@@ -166,7 +166,7 @@ def fuse_video(
     time_offset: Fraction = Fraction(0),
     limit: int | None = None,
     is_done: Callable[[Frame, Frame], bool] | None = None,
-    on_frame: Callable[[Report], None] | None = None,
+    on_frame: Callable[[Report], object] | None = None,
     **options: Any,
 ) -> Report:
     """Fuse two sources into a file or folder. Reading, fusing and encoding overlap, and few frames are held.
@@ -188,17 +188,15 @@ def fuse_video(
         tolerance = default_tolerance(visible.interval, infrared.interval)
     report = Report(tolerance=tolerance)
 
-    def drop() -> None:
-        report.dropped += 1
-
-    if visible.live:
-        streams = [in_background(source.frames(), 2, drop) for source in (visible, infrared)]
-        pairs = pair_frames(*streams, tolerance, time_offset, report.pairing)
-    else:
-        pairs = pair_frames(visible.frames(), infrared.frames(), tolerance, time_offset, report.pairing)
+    pairs = pair_frames(visible.frames(), infrared.frames(), tolerance, time_offset, report.pairing)
+    if not visible.live:  # those are read in the background anyway
         pairs = in_background(pairs)
     fuse = _Fuser(
-        pipeline, options.pop("rig", None), options.pop("infrared_range", None), options.pop("visible_range", None), options
+        pipeline,
+        options.pop("rig", None),
+        options.pop("infrared_range", None),
+        options.pop("visible_range", None),
+        options,
     )
     with writer, ThreadPoolExecutor(1, "encoder") as encoder:
         written: Future[None] | None = None
@@ -224,6 +222,6 @@ def fuse_video(
             report.stopped = True
         if written is not None:
             written.result()
-    pairs.close()
+    report.dropped = visible.dropped
     report.problems = [*visible.problems, *infrared.problems]
     return report

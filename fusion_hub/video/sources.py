@@ -19,6 +19,7 @@ from fusion_hub.video.frames import Frame, from_video_frame
 
 if TYPE_CHECKING:
     from av import AudioStream, Packet
+    from av.container import InputContainer
 
 INSTALL = "video needs PyAV: pip install 'fusion-hub[video]'"
 MAX_PIXELS = 8192 * 4352  # 8K; a decoder holds up to 17 frames
@@ -30,6 +31,7 @@ _CONTAINERS = (
     "h264,hevc,mjpeg,m4v,yuv4mpegpipe"
 )
 _NETWORK = "rtsp,rtp,srtp,tcp,udp,tls,crypto"
+_EPOCH = time.monotonic()
 
 
 class Source:
@@ -42,6 +44,7 @@ class Source:
         count: number of frames as the file states it; None where it does not.
         live: whether frames arrive as they happen, and wait for nobody.
         deep: whether it is gray of more than 8 bits.
+        dropped: frames of a live source that nobody took in time.
         problems: what was wrong with it, one sentence each; complete when the frames have ended.
     """
 
@@ -50,6 +53,7 @@ class Source:
     def __init__(self, label: str, size: tuple[int, int], interval: Fraction, count: int | None, deep: bool) -> None:
         self.label, self.size, self.interval, self.count, self.deep = label, size, interval, count, deep
         self.problems: list[str] = []
+        self.dropped = 0
         self.time_base = Fraction(1, 90000)
         self.aspect: Fraction | None = None
         self.files: list[Path] = []
@@ -131,18 +135,21 @@ class StreamSource(Source):
         except ImportError as error:
             raise ImportError(INSTALL) from error
         self._av, self._stall, self._keep_rgb = av, stall, keep_rgb
+        self._input: InputContainer
         self.live = isinstance(place, str)
         options = {"max_pixels": str(MAX_PIXELS)}
         container: dict[str, str] = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
         try:
             if device:
-                self._input = av.open(str(place), format="v4l2", options=options, timeout=stall)
+                self._input = av.open(str(place), "r", format="v4l2", options=options, timeout=stall)
             elif self.live:
                 container = {"protocol_whitelist": _NETWORK, "rtsp_transport": "tcp"}
-                self._input = av.open(str(place), format="rtsp", options=options, container_options=container, timeout=stall)
+                self._input = av.open(
+                    str(place), "r", format="rtsp", options=options, container_options=container, timeout=stall
+                )
             else:
                 file = open(place, "rb")  # noqa: SIM115  # closed with the container
-                self._input = av.open(file, options=options, container_options=container)
+                self._input = av.open(file, "r", options=options, container_options=container)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise ValueError(_refusal(label, error, self.live, stall)) from error
         videos = [stream for stream in self._input.streams.video if not _is_cover(stream)]
@@ -152,20 +159,22 @@ class StreamSource(Source):
         context = stream.codec_context
         _check_size(context.height, context.width, label)
         context.thread_count = 1  # decoding is quick beside the fusion; threads hold more frames
-        rate = stream.average_rate or stream.guessed_rate or Fraction(DEFAULT_RATE)
-        super().__init__(label, (0, 0), 1 / Fraction(rate), None, False)
+        rate = stream.average_rate or stream.guessed_rate
+        rate = rate if rate is not None and 0.01 <= rate <= 1000 else Fraction(DEFAULT_RATE)
+        super().__init__(label, (0, 0), 1 / rate, None, False)
         self.files = [] if isinstance(place, str) else [place]
         self.time_base = stream.time_base or self.time_base
         if not self.live:
             self.start = Fraction(self._input.start_time or 0, av.time_base)
             self.count = stream.frames or None
             self.audio = next(iter(self._input.streams.audio), None)
-        self._decoded = self._decode()
+        # A live stream is read at once and all the time, so that nothing old waits in the network.
+        self._decoded = in_background(self._decode(), on_drop=self._count_drop) if self.live else self._decode()
         first = next(self._decoded, None)
         if first is None:
             why = self.problems[0] if self.problems else f"{label} holds no frame that can be decoded: export it again"
             raise ValueError(why)
-        self._first: Frame | None = first
+        self._first: Frame | None = None if self.live else first
         self.size = first.picture.size
         self.deep = first.colors is None and first.picture.depth != "uint8"
         aspect = context.sample_aspect_ratio
@@ -173,25 +182,28 @@ class StreamSource(Source):
             self.aspect = 1 / aspect if self._turns % 2 else aspect
 
     def frames(self) -> Iterator[Frame]:
+        self.dropped = 0
         if self._first is not None:
             first, self._first = self._first, None
             yield first
         yield from self._decoded
 
+    def _count_drop(self) -> None:
+        self.dropped += 1
+
     def _decode(self) -> Iterator[Frame]:
         """Upright frames with rising times; what is wrong with the file goes to `problems`."""
-        last, number, damaged, zero = None, 0, 0, time.monotonic()
+        last: Fraction | None = None
         size: tuple[int, int] | None = None
+        number = damaged = 0
         for frame in self._read():
             if frame is None or frame.is_corrupt:
                 damaged += 1
                 continue
-            if self.live:
-                seconds = Fraction(time.monotonic()).limit_denominator(10**6)
-            elif frame.pts is None or frame.time_base is None:
-                seconds = Fraction(-1)
-            else:
-                seconds = frame.pts * frame.time_base - self.start
+            seconds = Fraction(-1) if frame.pts is None else frame.pts * frame.time_base - self.start
+            if self.live and last is None:  # two streams have no common clock: the first frames tell the difference
+                arrival = Fraction(time.monotonic() - _EPOCH).limit_denominator(10**6)
+                self.start, seconds = self.start + seconds - arrival, arrival
             if last is not None and seconds <= last:  # no time stamp, or one that runs back
                 seconds = last + self.interval
             seconds = max(seconds, Fraction(0))
@@ -211,7 +223,7 @@ class StreamSource(Source):
         if not self.live and last is not None and (missing := self._missing(number, damaged, last + self.interval)):
             self.problems.append(f"{self.label} is cut off: {missing} could be read")
         elif damaged:
-            self.problems.append(f"{self.label} is damaged: {damaged} of its frames could not be decoded and are left out")
+            self.problems.append(f"{self.label} is damaged: {damaged} of its frames cannot be decoded and are left out")
 
     def _read(self) -> Iterator[Any]:
         """Decoded frames, None for a packet that cannot be decoded. Audio packets are put aside."""
@@ -232,7 +244,7 @@ class StreamSource(Source):
                     self.problems.append(f"{self.label} has ended: what had arrived by then is fused")
                 return
             if self.audio is not None and packet.stream is self.audio:
-                if packet.dts is not None:
+                if packet.dts is not None and packet.time_base is not None:
                     self.audio_packets.append(packet)
                 continue
             try:
@@ -243,15 +255,15 @@ class StreamSource(Source):
     def _missing(self, number: int, damaged: int, end: Fraction) -> str | None:
         """What was read of a file that stops before the end that its header states."""
         stream, length = self._stream, None
-        if self.count is not None and number + damaged < self.count:
-            return f"{number} of its {self.count} frames"
-        if stream.duration:
+        if stream.duration and stream.time_base:
             length = stream.duration * stream.time_base
         elif found := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d{0,6})\d*", stream.metadata.get("DURATION", "")):
             length = int(found[1]) * 3600 + int(found[2]) * 60 + Fraction(found[3])
-        if length is not None and end + max(Fraction(1, 2), 3 * self.interval) < length:
-            return f"{float(end):.2f} of its {float(length):.2f} s"
-        return None
+        if length is None or end + 2 * self.interval >= length:
+            return None
+        if self.count is not None and number + damaged < self.count:
+            return f"{number} of its {self.count} frames"
+        return None if end + Fraction(1, 2) >= length else f"{float(end):.2f} of its {float(length):.2f} s"
 
 
 class PictureSource(Source):
@@ -339,8 +351,8 @@ def _align_numbers(first: PictureSource, second: PictureSource) -> None:
             source.positions = [number - zero for number in each]  # type: ignore[operator]
     elif len(first.files) != len(second.files):
         raise ValueError(
-            f"{first.label} holds {len(first.files)} pictures and {second.label} {len(second.files)}, and their names do "
-            "not tell which belong together: give those of one moment the same number"
+            f"{first.label} holds {len(first.files)} pictures and {second.label} {len(second.files)}, and their names "
+            "do not tell which belong together: give those of one moment the same number"
         )
 
 
@@ -372,7 +384,9 @@ def _refusal(label: str, error: Exception, live: bool, stall: float) -> str:
     if isinstance(error, av.error.TimeoutError | av.error.ExitError):
         return f"{label} does not answer within {stall:g} s: check address and network"
     if live:
-        return f"{label} cannot be opened ({getattr(error, 'strerror', None) or error}): check the address and the device"
+        return (
+            f"{label} cannot be opened ({getattr(error, 'strerror', None) or error}): check the address and the device"
+        )
     if isinstance(error, PermissionError):
         return f"{label} cannot be opened: check its permissions"
     return f"{label} is not a video that can be read: it is damaged, cut off, or of an unknown kind"

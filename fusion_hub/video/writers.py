@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,9 @@ from fusion_hub.files import write_aside
 from fusion_hub.image.io import save_image, to_image
 from fusion_hub.video.frames import Frame, to_rgb, to_video_frame
 from fusion_hub.video.sources import INSTALL, Source
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
 _FORMATS = {".mp4": "mp4", ".mkv": "matroska"}
@@ -70,20 +73,22 @@ class VideoWriter:
                 held = codec in probe.supported_codecs
             if not held:
                 other = "" if self._kind == "matroska" else "give an .mkv file, or "
-                raise ValueError(f"the audio of {visible.label} is {codec}, which {target.name} cannot hold: {other}add --no-audio")
-        self._stack, self._output, self._last = ExitStack(), None, -1
+                raise ValueError(
+                    f"the audio of {visible.label} is {codec}, which {target.name} cannot hold: {other}add --no-audio"
+                )
+        self._stack, self._last = ExitStack(), -1
+        self._output: OutputContainer | None = None
 
     def __enter__(self) -> "VideoWriter":
         return self
 
     def write(self, frame: Frame) -> None:
-        if self._output is None:
-            self._open(frame)
+        output = self._output or self._open(frame)
         made = to_video_frame(frame, self._layout)
         made.time_base = self._time_base
-        made.pts = self._last = max(round(frame.time / self._time_base), self._last + 1)
+        made.pts = self._last = max(round((frame.time - self._zero) / self._time_base), self._last + 1)
         self._copy_sound(frame.time)
-        self._output.mux(self._stream.encode(made))
+        output.mux(self._stream.encode(made))
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self._output is None:
@@ -98,7 +103,7 @@ class VideoWriter:
             if error is not None:
                 raise error
 
-    def _open(self, frame: Frame) -> None:
+    def _open(self, frame: Frame) -> "OutputContainer":
         import av
 
         aside = self._stack.enter_context(write_aside(self.target))
@@ -120,12 +125,14 @@ class VideoWriter:
         if self.visible.aspect is not None:
             context.sample_aspect_ratio = self.visible.aspect
         self._stream, self._output = stream, output
+        self._zero = frame.time if self.visible.live else Fraction(0)
         self._track = None if self._sound is None else output.add_stream_from_template(self._sound)
         if (made.height, made.width) != frame.picture.size:
             self.notes.append(
                 f"{self.target.name} is {made.width}x{made.height}, the last row or column twice: H.264 with halved "
                 "chroma has even sides"
             )
+        return output
 
     def _choose_layout(self, frame: Frame) -> str:
         pixels, colors = frame.picture.pixels, frame.colors
@@ -143,9 +150,10 @@ class VideoWriter:
 
     def _copy_sound(self, until: Fraction) -> None:
         """Pass on the audio up to a time; it was read with the frames."""
-        waiting = self.visible.audio_packets
-        while self._track is not None and waiting:
-            packet, start = waiting[0], self.visible.start
+        waiting, start = self.visible.audio_packets, self.visible.start
+        while self._output is not None and self._track is not None and waiting:
+            packet = waiting[0]
+            assert packet.dts is not None and packet.time_base is not None  # the source looks
             if packet.dts * packet.time_base - start > until:
                 return
             waiting.popleft()
