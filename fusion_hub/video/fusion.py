@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fusion_hub.image.luminance import ValueRange
-from fusion_hub.image.picture import InputWarning
+from fusion_hub.image.luminance import Role, ValueRange
+from fusion_hub.image.picture import InputWarning, Picture
 from fusion_hub.video.display_range import RangeTracker
 from fusion_hub.video.frames import Frame
 from fusion_hub.video.pairing import PairCount, default_tolerance, pair_frames
@@ -93,14 +93,16 @@ class _Fuser:
 
     def __call__(self, visible: Any, infrared: Any) -> Frame | None:
         """The fused frame: where it has colors its luma as float32 in [0, 1], else what the pipeline gives."""
-        warm = infrared.picture if isinstance(infrared, Frame) else self.processor._load(infrared, "infrared")[0]
+        warm = (
+            infrared.picture
+            if isinstance(infrared, Frame)
+            else self.processor._load(infrared, "infrared", "infrared")[0]
+        )
         if self.tracker is not None:
             self.options["infrared_range"] = self.tracker.update(warm)
         if visible is None:
             return None
-        frame = visible
-        if not isinstance(visible, Frame):
-            frame = Frame(self.processor._load(visible, "visible")[0], Fraction(0), "")
+        frame = visible if isinstance(visible, Frame) else Frame(self._load(visible, "visible"), Fraction(0), "")
         if self.is_first and isinstance(infrared, Frame) and infrared.colors is not None and infrared.colors.are_strong:
             self._warn(_FALSE_COLORS)
         self.is_first = False
@@ -115,6 +117,9 @@ class _Fuser:
         pixels = getattr(fused, "samples", None)
         pixels = np.asarray(fused) if pixels is None else pixels
         return replace(frame, picture=replace(frame.picture, pixels=pixels, alpha=None, valid=None))
+
+    def _load(self, source: Any, role: Role) -> Picture:
+        return source.picture if isinstance(source, Frame) else self.processor._load(source, role, role)[0]
 
     def _warn(self, text: str, category: type[Warning] = InputWarning) -> None:
         """Warn once for each kind, whatever numbers and names are in the text."""

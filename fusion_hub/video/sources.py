@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from fusion_hub.image.io import EXTENSIONS, read_header, read_picture
+from fusion_hub.image.io import EXTENSIONS, read_picture
+from fusion_hub.image.luminance import Role
+from fusion_hub.image.picture import Picture
 from fusion_hub.video.frames import Frame, from_video_frame
 
 if TYPE_CHECKING:
@@ -165,15 +167,17 @@ class StreamSource(Source):
         self.files = [] if isinstance(place, str) else [place]
         self.time_base = stream.time_base or self.time_base
         if not self.live:
-            self.start = Fraction(self._input.start_time or 0, av.time_base)
+            self.start = (stream.start_time or 0) * self.time_base
             self.count = stream.frames or None
             self.audio = next(iter(self._input.streams.audio), None)
         # A live stream is read at once and all the time, so that nothing old waits in the network.
         self._decoded = in_background(self._decode(), on_drop=self._count_drop) if self.live else self._decode()
         first = next(self._decoded, None)
         if first is None:
-            why = self.problems[0] if self.problems else f"{label} holds no frame that can be decoded: export it again"
-            raise ValueError(why)
+            if self.live and self.problems:
+                raise ValueError(self.problems[0])
+            limit = f"the limit of {MAX_PIXELS} pixels"
+            raise ValueError(f"{label} holds no frame that can be decoded: it is damaged, or larger than {limit}")
         self._first: Frame | None = None if self.live else first
         self.size = first.picture.size
         self.deep = first.colors is None and first.picture.depth != "uint8"
@@ -273,19 +277,30 @@ class PictureSource(Source):
         if not found:
             raise ValueError(f"{role}: {text} holds no pictures: give a video, a folder of pictures, or a pattern")
         files = sorted(found, key=_natural)
-        header = read_header(files[0], role)
-        _check_size(*header.size, f"{role} ({files[0]})")
-        deep = header.channels < 3 and header.dtype != "uint8"
-        super().__init__(f"{role} ({text})", header.size, 1 / (frame_rate or Fraction(DEFAULT_RATE)), len(files), deep)
-        self.files, self.positions, self._role = files, list(range(len(files))), role
+        self._name, self._role = role, cast(Role, role.lower())
+        first = None
+        for file in files:  # damaged ones are reported when their turn comes
+            try:
+                first = self._read(file)
+                break
+            except ValueError as error:
+                trouble = error
+        if first is None:
+            raise trouble
+        deep = first.pixels.ndim == 2 and first.depth != "uint8"
+        super().__init__(f"{role} ({text})", first.size, 1 / (frame_rate or Fraction(DEFAULT_RATE)), len(files), deep)
+        self.files, self.positions = files, list(range(len(files)))
+
+    def _read(self, file: Path) -> Picture:
+        return read_picture(file, self._name, MAX_PIXELS, self._role)
 
     def frames(self) -> Iterator[Frame]:
         for file, position in zip(self.files, self.positions, strict=True):
             try:
-                picture = read_picture(file, self._role, MAX_PIXELS)
+                picture = self._read(file)
                 if picture.size != self.size:
                     sizes = [f"{width}x{height}" for height, width in (picture.size, self.size)]
-                    raise ValueError(f"{self._role} ({str(file)!r}) is {sizes[0]}, the first picture {sizes[1]}")
+                    raise ValueError(f"{self._name} ({str(file)!r}) is {sizes[0]}, the first picture {sizes[1]}")
             except ValueError as error:
                 self.problems.append(str(error))
                 continue

@@ -1,5 +1,6 @@
 """What is read, in which order and with which times; and what is refused."""
 
+import itertools
 import os
 import time
 from fractions import Fraction
@@ -42,7 +43,7 @@ def test_times_are_kept_where_the_rate_varies(tmp_path: Path) -> None:
     [
         "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nclip.mp4\n#EXT-X-ENDLIST\n",
         "ffconcat version 1.0\nfile 'clip.mp4'\n",
-        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
         "rtsp://127.0.0.1:1/x\n",
     ],
 )
@@ -122,12 +123,15 @@ def test_damage_in_the_middle_is_counted(tmp_path: Path) -> None:
 
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_clip(tmp_path / "wide.mkv", [np.zeros((48, 8192), np.uint8)], "ffv1", "gray")
-    data = bytearray(path.read_bytes())
-    place = data.index(b"\xba\x81\x30")  # PixelHeight 48, in one byte
-    data[place + 2] = 250
-    monkeypatch.setattr(sources, "MAX_PIXELS", 8192 * 100)
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match="8192x250 .* more than the limit"):
+    monkeypatch.setattr(sources, "MAX_PIXELS", 8192 * 40)
+    with pytest.raises(ValueError, match="larger than the limit of 327680 pixels"):
+        video.open_source(str(path), "VISIBLE")
+    # The header of the container may lie: what counts is what the decoder finds.
+    path = write_clip(tmp_path / "wide.mp4", [np.zeros((48, 8192), np.uint8)])
+    data = path.read_bytes()
+    assert data.count(b"\x20\0\0\x30") == 1
+    path.write_bytes(data.replace(b"\x20\0\0\x30", b"\0\x40\0\x30"))
+    with pytest.raises(ValueError, match="than the limit"):
         video.open_source(str(path), "VISIBLE")
 
 
@@ -153,7 +157,7 @@ def test_folders_are_paired_by_the_numbers_in_their_names(tmp_path: Path) -> Non
     for file in (tmp_path / "ir").glob("*"):
         file.rename(file.with_name(f"x{file.stem[-1]}x{abs(hash(file.stem)) % 10**6}.png"))
     (tmp_path / "vis" / "vis_12.png").unlink()
-    with pytest.raises(ValueError, match="holds 3 pictures and INFRARED .* 4"):
+    with pytest.raises(ValueError, match=r"holds 3 pictures and INFRARED .* 4"):
         video.open_sources(str(tmp_path / "vis"), str(tmp_path / "ir"))
 
 
@@ -165,7 +169,7 @@ def test_a_stream_that_stops_ends_after_the_timeout(tmp_path: Path) -> None:
         frames = list(source.frames())
     assert 15 <= len(frames) + source.dropped <= 20
     times = [frame.time for frame in frames]
-    assert all(b - a > 0 for a, b in zip(times, times[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(times))
     assert "sent no data for 1 s" in source.problems[0]
     with pytest.raises(ValueError, match=r"cannot be opened \(Connection refused\)"):
         video.open_source("rtsp://127.0.0.1:9/x", "VISIBLE")
