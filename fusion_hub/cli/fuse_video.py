@@ -101,7 +101,7 @@ def fuse_video(
     ] = None,
     time_offset: Annotated[
         float | None,
-        typer.Option(help="Seconds to add to the times of the infrared.", show_default="that of the rig, else 0"),
+        typer.Option(help="Seconds by which the infrared recording is late.", show_default="that of the rig, else 0"),
     ] = None,
     frame_rate: Annotated[
         float | None,
@@ -157,7 +157,7 @@ def fuse_video(
         if calibrated is not None:
             options["rig"] = calibrated
         if time_offset is None:
-            time_offset = (calibrated.time_offset or 0.0) if calibrated is not None else 0.0
+            time_offset = 0.0 if calibrated is None else calibrated.time_offset
         _check_inputs_stay(output, sources)
         checkpoint = fail_together(lambda: pipelines.locate(model))
         with wrong_use():
@@ -228,13 +228,11 @@ def _load_rig(path: Path | None, visible: "video.Source", infrared: "video.Sourc
             )
         return None
     with wrong_use():
-        rig = rigs.Rig.load(path)  # type: ignore[attr-defined]
-        if (rig.visible_size, rig.infrared_size) != (visible.size, infrared.size):
-            made = [f"{width}x{height}" for height, width in (rig.visible_size, rig.infrared_size)]
-            raise ValueError(
-                f"--rig {path} was made for {made[0]} and {made[1]} pixels, but VISIBLE is {sizes[0]} and INFRARED "
-                f"{sizes[1]} (width x height): calibrate with frames of these cameras"
-            )
+        try:
+            rig = rigs.Rig.load(path)
+        except OSError as error:
+            raise ValueError(f"--rig {path} cannot be read: {error.strerror}") from error
+        rig.at(visible.size, infrared.size)
     return rig
 
 
@@ -336,8 +334,8 @@ def _run(
                 *sources,
                 writer,
                 pipeline,
-                tolerance=None if tolerance is None else Fraction(tolerance),
-                time_offset=Fraction(time_offset),
+                tolerance=None if tolerance is None else Fraction(str(tolerance)),
+                time_offset=Fraction(str(time_offset)),
                 limit=limit,
                 is_done=None if folder is None else folder.is_done,
                 on_frame=lambda report: bar.update(report.visible_read - bar.n),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from fusion_hub.image.inputs import to_picture
 from fusion_hub.image.luminance import Role, ValueRange
 from fusion_hub.image.picture import InputWarning, Picture
 from fusion_hub.video.display_range import RangeTracker
@@ -83,9 +84,10 @@ class _Fuser:
         visible_range: ValueRange | None,
         options: dict[str, Any],
     ) -> None:
-        self.pipeline, self.processor = pipeline, pipeline.image_processor
-        rule = self.processor.infrared_range if infrared_range is None else infrared_range
-        self.tracker = RangeTracker(self.processor.percentile) if rule == "auto" else None
+        processor = pipeline.image_processor
+        self.pipeline, self.max_pixels = pipeline, processor.max_pixels
+        rule = processor.infrared_range if infrared_range is None else infrared_range
+        self.tracker = RangeTracker(processor.percentile) if rule == "auto" else None
         self.options = {**options, "visible_range": visible_range, "infrared_range": rule}
         if rig is not None:
             self.options["rig"] = rig
@@ -93,11 +95,7 @@ class _Fuser:
 
     def __call__(self, visible: Any, infrared: Any) -> Frame | None:
         """The fused frame: where it has colors its luma as float32 in [0, 1], else what the pipeline gives."""
-        warm = (
-            infrared.picture
-            if isinstance(infrared, Frame)
-            else self.processor._load(infrared, "infrared", "infrared")[0]
-        )
+        warm = self._load(infrared, "infrared")
         if self.tracker is not None:
             self.options["infrared_range"] = self.tracker.update(warm)
         if visible is None:
@@ -119,7 +117,7 @@ class _Fuser:
         return replace(frame, picture=replace(frame.picture, pixels=pixels, alpha=None, valid=None))
 
     def _load(self, source: Any, role: Role) -> Picture:
-        return source.picture if isinstance(source, Frame) else self.processor._load(source, role, role)[0]
+        return source.picture if isinstance(source, Frame) else to_picture(source, role, role, self.max_pixels)[0]
 
     def _warn(self, text: str, category: type[Warning] = InputWarning) -> None:
         """Warn once for each kind, whatever numbers and names are in the text."""
@@ -183,7 +181,7 @@ def fuse_video(
         writer: a [`VideoWriter`] or [`FolderWriter`]; it is finished here.
         pipeline: any fusion pipeline.
         tolerance: largest difference in time of a pair, seconds; by default half of the shorter frame interval.
-        time_offset: seconds that are added to the times of the infrared.
+        time_offset: seconds by which the infrared is late.
         limit: number of pairs.
         is_done: tells of a pair whether its result is there already.
         on_frame: called with the report after each frame.

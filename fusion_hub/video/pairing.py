@@ -36,7 +36,7 @@ def pair_frames(
     Args:
         visible, infrared: frames with rising times.
         tolerance: largest difference, seconds.
-        time_offset: seconds that are added to the times of the infrared.
+        time_offset: seconds by which the infrared is late: its frame of t + offset belongs to the visible one of t.
         count: is updated.
 
     Yields:
@@ -47,7 +47,7 @@ def pair_frames(
     used = False  # `before`
 
     def distance(frame: Frame | None) -> Fraction:
-        return Fraction(10**9) if frame is None else abs(frame.time + time_offset - seen.time)
+        return Fraction(10**9) if frame is None else abs(frame.time - time_offset - seen.time)
 
     after = next(infrared, None)
     for seen in visible:

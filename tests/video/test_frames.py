@@ -63,6 +63,7 @@ def test_every_level_comes_back(layout: str, turns: int) -> None:
         ("yuv420p10le", {"color_range": LIMITED, "colorspace": BT709}),
     ],
 )
+@pytest.mark.filterwarnings("ignore:the infrared holds colors")
 def test_a_gray_ramp_and_colors_survive_a_file(tmp_path: Path, suffix: str, layout: str, tags: dict[str, int]) -> None:
     colors = np.dstack([RAMP, np.full_like(RAMP, 90), RAMP[:, ::-1]])
     for name, picture in (("gray", RAMP), ("colors", colors)):
@@ -85,6 +86,7 @@ def test_a_gray_ramp_and_colors_survive_a_file(tmp_path: Path, suffix: str, layo
             assert str(context.pix_fmt).replace("yuvj", "yuv") == kept and ("10" in str(context.pix_fmt)) == deep
 
 
+@pytest.mark.filterwarnings("ignore:the infrared holds colors")
 def test_pictures_of_a_folder_become_a_video_with_their_levels(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fusion_hub import cli, video
+from fusion_hub import cli, rigs, video
 from fusion_hub.video import writers
 from tests.support.clips import identity_pipeline, moving_square, read_clip, write_clip
 from tests.support.rtsp import serve_rtsp
@@ -84,7 +84,7 @@ def test_a_video_keeps_times_colors_and_sound(folder: Path, tmp_path: Path, suff
 
 def test_another_rate_leaves_frames_out_and_says_so(folder: Path, tmp_path: Path) -> None:
     code, printed, _ = run(folder, "visible.mp4", "slow.mkv", "--output", tmp_path / "out.mp4")
-    assert code == 0 and "12 frames fused" in printed  # two visible frames are equally far from every other infrared one
+    assert code == 0 and "12 frames fused" in printed  # ties: two of them take one infrared frame
     assert "8 visible frames left out without an infrared frame within 0.02 s (--tolerance)" in printed
     _, times = read_clip(tmp_path / "out.mp4")
     assert [round(float(time) * 25) for time in times] == [0, 2, 3, 5, 7, 8, 10, 12, 13, 15, 17, 18]
@@ -103,6 +103,21 @@ def test_16_bits_go_in_and_out(folder: Path, tmp_path: Path) -> None:
         context = clip.streams.video[0].codec_context
         assert (context.name, context.pix_fmt) == ("ffv1", "gray16le")
     assert len(np.unique(read_clip(tmp_path / "out.mkv", "gray16le")[0][3])) > 256
+
+
+def test_two_cameras_are_joined_by_their_rig(folder: Path, tmp_path: Path) -> None:
+    rig = rigs.Rig([[1.25, 0, 14.0], [0, 1.25, 6.0], [0, 0, 1]], (48, 64), (32, 32), time_offset=0.04)
+    rig.save(tmp_path / "rig.json")
+    words = ("visible.mp4", "small.mp4", "--rig", tmp_path / "rig.json", "--output", tmp_path / "out.mkv")
+    code, printed, _ = run(folder, *words)
+    assert code == 0 and "4 frames fused" in printed and "1 infrared frames not used" in printed  # the first came early
+    seen, warm = (read_clip(folder / name, "gray")[0] for name in ("visible.mp4", "small.mp4"))
+    wanted = np.asarray(tiny_pipeline()(seen[2], warm[3], rig=rig).images[0]).astype(int)
+    assert np.abs(read_clip(tmp_path / "out.mkv")[0][2].astype(int) - wanted).mean() < 2
+    code, _, told = run(folder, "visible.mp4", "infrared.mp4", *words[2:])
+    assert code == 2 and "the rig is for infrared pictures of 32x32" in told
+    code, _, told = run(folder, *words[:2], "--rig", "none.json", *words[4:])
+    assert code == 2 and "--rig none.json cannot be read" in told
 
 
 def test_what_a_container_cannot_hold_is_refused_first(folder: Path, tmp_path: Path) -> None:

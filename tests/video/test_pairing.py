@@ -25,9 +25,9 @@ def test_each_visible_frame_gets_the_nearest(visible: list[int], infrared: list[
     count = PairCount()
     found = video.pair_frames(frames(visible), frames(infrared), Fraction(most, 1000), Fraction(offset, 1000), count)
     pairs = [(int(seen.name), int(warm.name)) for seen, warm in found]
-    distances = {one: min((abs(other + offset - one) for other in infrared), default=1000) for one in visible}
+    distances = {one: min((abs(other - offset - one) for other in infrared), default=1000) for one in visible}
     assert [one for one, _ in pairs] == [one for one in visible if distances[one] <= most]
-    assert all(abs(other + offset - one) == distances[one] for one, other in pairs)
+    assert all(abs(other - offset - one) == distances[one] for one, other in pairs)
     assert (count.pairs, count.visible_alone) == (len(pairs), len(visible) - len(pairs))
     assert count.infrared_alone == count.infrared_read - len({other for _, other in pairs})
 
