@@ -1,5 +1,5 @@
-"""The command line: `fusion-hub sample`, `fuse`, `fuse-video`, `evaluate`, `leaderboard`, `downstream`, `export-yolo`,
-`models`, `demo`, `train`, `publish`, `publish-dataset` and `publish-space`, each a module here.
+"""The command line: `fusion-hub sample`, `fuse`, `calibrate`, `fuse-video`, `evaluate`, `leaderboard`, `downstream`,
+`export-yolo`, `models`, `demo`, `train`, `publish`, `publish-dataset` and `publish-space`, each a module here.
 
 Exit codes: 0 success; 1 a pair or the whole run failed; 2 wrong use of the command; 130 stopped by the user. Heavy
 libraries are loaded on first use, so that `--help` answers at once.
@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from fusion_hub import __version__
 from fusion_hub.cli import (
+    calibrate,
     common,
     demo,
     downstream,
@@ -38,6 +39,9 @@ app = typer.Typer(
 )
 app.command(short_help="Write drawn pairs to try the commands on.", epilog=sample.EXAMPLES)(sample.sample)
 app.command(short_help="Fuse a pair of images, folders or a dataset.", epilog=fuse.EXAMPLES)(fuse.fuse)
+app.command(short_help="Align two cameras that are fixed to each other.", epilog=calibrate.EXAMPLES)(
+    calibrate.calibrate
+)
 app.command(short_help="Fuse two videos or streams.", epilog=fuse_video.EXAMPLES)(fuse_video.fuse_video)
 app.command(short_help="Measure fused images, with 95% intervals.", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(short_help="Merge evaluations into one page.", epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)

@@ -1,5 +1,7 @@
 """Shared by the commands: exit codes, processes, devices, the pipeline, the progress bar."""
 
+import hashlib
+import json
 import os
 import re
 import signal
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, c
 import typer
 
 import fusion_hub
-from fusion_hub import image
+from fusion_hub import image, rigs
 from fusion_hub.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -37,6 +39,22 @@ InfraredRange = Annotated[
     ),
 ]
 VisibleRange = Annotated[str | None, typer.Option(help="The same for the visible image.", show_default="auto")]
+RigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--rig",
+        metavar="FILE",
+        help="Two fixed cameras, a file from `fusion-hub calibrate`: the infrared is brought onto the visible image.",
+        show_default="the pairs are registered",
+    ),
+]
+Align = Annotated[
+    Literal["auto"] | None,
+    typer.Option(
+        help="auto aligns each pair by itself; for fixed cameras, --rig is quicker and more certain.",
+        show_default="off",
+    ),
+]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 
 
@@ -90,10 +108,28 @@ def message_of(error: BaseException) -> str:
 
 def with_option_names(text: str) -> str:
     """A message of the library with the names of options, `--tile 3` for `tile=3`."""
+    text = text.replace("rig='auto'", "--align auto")
     always = "infrared_range|visible_range|num_inference_steps|noise_strength|batch_size"
     names = rf"\b({always}|(?:tile|rescale|split|streaming)(?==))(=?)(?=([^\s:,;.)])?)"
     text = re.sub(names, lambda m: f"--{m[1].replace('_', '-')}{' ' if m[2] and m[3] else ''}", text)
     return text.replace("(low, high)", "LOW,HIGH")
+
+
+def parse_rig(file: Path | None, align: str | None) -> "tuple[rigs.Rig | str | None, str | None]":
+    """`--rig` and `--align` as a pipeline takes them, and a text that stands for them; None where not given."""
+    if file is None:
+        return align, align
+    if align is not None:
+        raise CommandError("--rig and --align exclude each other: the rig aligns all pairs", WRONG_USE)
+    with wrong_use():
+        try:
+            rig = rigs.Rig.load(file)
+        except OSError as error:
+            raise CommandError(
+                f"--rig {file} cannot be read: {error.strerror or message_of(error)}", WRONG_USE
+            ) from error
+    digest = hashlib.blake2b(json.dumps(rig.to_dict()).encode(), digest_size=4).hexdigest()
+    return rig, f"{file.name} ({digest})"
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """`fusion-hub fuse`: a pair of files, two folders or a dataset; resumable, on any number of processes."""
 
 import errno
-import glob
 import hashlib
 import itertools
 import re
@@ -19,10 +18,12 @@ from fusion_hub.cli.common import (
     FAILED,
     MODEL_HELP,
     WRONG_USE,
+    Align,
     CommandError,
     Device,
     DtypeName,
     InfraredRange,
+    RigFile,
     State,
     VisibleRange,
     check_device,
@@ -33,6 +34,7 @@ from fusion_hub.cli.common import (
     load_pipeline,
     message_of,
     parse_ranges,
+    parse_rig,
     parse_steps,
     print_message,
     processes,
@@ -41,6 +43,7 @@ from fusion_hub.cli.common import (
     with_option_names,
     wrong_use,
 )
+from fusion_hub.cli.fuse_inputs import check_output, describe, find_source, open_dataset
 from fusion_hub.cli.fuse_record import Done, FolderRecord, Row
 from fusion_hub.cli.input_notes import warn_of_overlay, warn_of_stretch
 
@@ -57,6 +60,8 @@ Examples:
   fusion-hub fuse 'night/*_vis.png' 'night/*_ir.png' --output fused/
   fusion-hub fuse ct/ mri/ --model difffusenet-medical --output fused/
   fusion-hub fuse pet.png mri.png --model difffusenet-medical --colors overlay --output overlay.png
+  fusion-hub fuse photo.jpg photo_ir.png --align auto --output fused.png
+  fusion-hub fuse visible/ infrared/ --rig rig.json --output fused/
   fusion-hub fuse data/msrs --split test --output fused/
   fusion-hub fuse owner/dataset --split test --streaming --output fused/
   torchrun --nproc_per_node 2 -m fusion_hub.cli fuse visible/ infrared/ --output fused/
@@ -137,6 +142,8 @@ def fuse(
     ] = "fused",
     infrared_range: InfraredRange = None,
     visible_range: VisibleRange = None,
+    rig: RigFile = None,
+    align: Align = None,
     num_inference_steps: Annotated[
         str | None, typer.Option(help="Steps of the diffusion model, a number or auto.", show_default="the model's own")
     ] = None,
@@ -170,7 +177,9 @@ def fuse(
     if infrared is not None and not more and Path(visible).is_file() and Path(infrared).is_file():
         stopped = "nothing was written"
     with exit_codes(stopped):
-        source, single = _choose_source([visible, *filter(None, [infrared]), *(more or [])], output, streaming)
+        words = [visible, *filter(None, [infrared]), *(more or [])]
+        source, single = find_source(words, streaming)
+        check_output(output, single, words)
         if single and overwrite is False and output.exists():
             typer.echo(f"{output}: kept because of --no-overwrite")
             raise typer.Exit(0)
@@ -182,17 +191,22 @@ def fuse(
             raise CommandError(
                 "--colors overlay is for PET or SPECT with MRI: add --model difffusenet-medical", WRONG_USE
             )
+        registration, registered_by = parse_rig(rig, align)
+        if registration is not None:
+            options["rig"] = registration
         check_device(device)
         with terminate_as_interrupt(), processes(device) as state:
             # What can be refused without torch comes first: it takes seconds to import.
-            dataset = fail_together(lambda: _open_dataset(source, split, streaming, limit, None if single else output))
+            dataset = fail_together(
+                lambda: open_dataset(source, split, streaming, limit, None if single else output, registration)
+            )
             checkpoint, weights = fail_together(lambda: _find_checkpoint(model))
             with wrong_use():
                 pipelines.check_stored(checkpoint, options["num_inference_steps"], noise_strength, tile)
             if colors == "overlay":
                 warn_of_overlay(dataset)
             if state.is_main_process and not single:
-                typer.echo(_describe(dataset))
+                describe(dataset, registered=registration is None)
             if infrared_range is None:
                 warn_of_stretch(dataset, "--infrared-range", pipeline=checkpoint)
             share = dataset.shard(state.process_index, state.num_processes) if state.num_processes > 1 else dataset
@@ -205,6 +219,7 @@ def fuse(
                     **options,
                     "colors": colors,
                 }
+                settings |= {} if registered_by is None else {"rig": registered_by}
                 record = FolderRecord(output, settings | {"version": __version__}, state.process_index)
                 done = fail_together(lambda: _find_done(record, dataset, share, bool(overwrite), state))
             to_do = done is None or any(pair.name not in done for pair in share)
@@ -232,62 +247,6 @@ def fuse(
 
 
 @wrong_use()
-def _choose_source(words: Sequence[str], output: Path, streaming: bool) -> tuple[Any, bool]:
-    """The argument of `PairedDataset.open`, and whether it is one pair of files."""
-    try:
-        files.check_writable(output if output.is_dir() else output.parent)
-    except OSError as error:
-        raise CommandError(str(error)) from error
-    if streaming and len(words) > 1:
-        raise ValueError("--streaming is for a Hub dataset: give its id alone")
-    found = [_expand(word) for word in words]
-    paths = [Path(word) for word in words]
-    if len(words) == 1 and found[0] is None:
-        if paths[0].is_file():
-            raise ValueError(f"{words[0]} is a single image: give the INFRARED image too")
-        return _several(words[0], output)
-    for name, path, matches in zip(("VISIBLE", "INFRARED", *words[2:]), paths, found, strict=False):
-        if matches is None and not path.exists():
-            raise ValueError(f"{name}: there is no file or folder {str(path)!r}")
-    if len(words) == 2 and found[0] is not None and found[1] is not None:
-        return _several((found[0], found[1]), output)
-    if len(words) != 2 or found != [None, None]:
-        return _several(
-            [file for path, matches in zip(paths, found, strict=True) for file in matches or [path]], output
-        )
-    if paths[0].is_dir() != paths[1].is_dir():
-        raise ValueError(f"{words[0]} and {words[1]}: give two files or two folders, not one of each")
-    if paths[0].is_dir():
-        return _several(tuple(paths), output)
-
-    if output.is_dir():
-        raise ValueError(f"--output {output} is a folder: give a file, for example {output / 'fused.png'}")
-    if output.suffix.lower() not in image.SAVE_SUFFIXES:
-        raise ValueError(f"--output {output}: end it with one of {', '.join(image.SAVE_SUFFIXES)}")
-    if output.resolve() in [path.resolve() for path in paths]:
-        raise ValueError(f"--output {output} is one of the inputs: give another name")
-    pairs, notes = data.file_pair(*paths)
-    for note in notes:
-        print_message(f"warning: {note}")
-    return pairs, True
-
-
-def _several(source: Any, output: Path) -> tuple[Any, bool]:
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output {output} is a file: give a folder for several pairs")
-    return source, False
-
-
-def _expand(word: str) -> list[Path] | None:
-    """The files that a quoted pattern matches; None for a plain path."""
-    if Path(word).exists() or not glob.has_magic(word):
-        return None
-    if not (matches := sorted(glob.glob(word, recursive=True))):
-        raise ValueError(f"no file matches {word}: check the pattern")
-    return [Path(match) for match in matches]
-
-
-@wrong_use()
 def _check_options(pipeline: "FusionPipeline", options: dict[str, Any], batch_size: int) -> None:
     """Report options that the model refuses for every pair once, before any work."""
     checked = {name: options[name] for name in ("num_inference_steps", "noise_strength", "tile", "rescale")}
@@ -303,37 +262,6 @@ def _find_checkpoint(model: str) -> tuple[Path, str]:
     """Its folder, and a hash of all that the pictures depend on in it."""
     folder = pipelines.locate(model)
     return folder, pipelines.hash_checkpoint(folder)
-
-
-def _open_dataset(
-    source: Any, split: str | None, streaming: bool, limit: int | None, folder: Path | None
-) -> "data.PairedDataset":
-    """Open the set and refuse what would destroy files, or cannot be fused."""
-    dataset = data.PairedDataset.open(source, split=split if folder else None, streaming=streaming)
-    if dataset.length is None:
-        return dataset
-    dataset = dataset if limit is None else dataset[:limit]
-    names = Counter(pair.name for pair in dataset)
-    inputs = [data.source_file(source) for pair in dataset for source in (pair.visible_source, pair.infrared_source)]
-    if folder and folder.resolve() in {file.parent.resolve() for file in inputs if file is not None}:
-        raise CommandError(f"--output {folder} holds the inputs: give another folder", WRONG_USE)
-    if repeated := [name for name, count in names.items() if count > 1]:
-        raise CommandError(
-            f"several pairs have the name {repeated[0]!r} ({len(repeated)} such names), so that one picture would "
-            "replace the other: give the pairs different names"
-        )
-    if folder is None:  # one pair: what cannot be read is known before torch is imported
-        named = [(band, file) for band, file in dataset[0].bands() if isinstance(file, Path)]
-        pictures = [(image.read_picture(file, band, role=band), f"{band} ({str(file)!r})") for band, file in named]
-        if len(pictures) == 2:
-            image.check_equal_sizes(*pictures[0], *pictures[1])
-    return dataset
-
-
-def _describe(dataset: "data.PairedDataset") -> str:
-    if dataset.length is None:
-        return f"{dataset.description}: streamed, so it is not checked beforehand"
-    return str(dataset.check())
 
 
 def _fuse_share(

@@ -253,16 +253,17 @@ class PairedDataset:
         features = Features({"name": Value("string"), "visible": ImageFeature(), "infrared": ImageFeature()})
         return Dataset.from_dict(columns, features=features)
 
-    def check(self, *, decode: bool = False) -> PairReport:
+    def check(self, *, decode: bool = False, registered: bool = True) -> PairReport:
         """Look for missing partners, ambiguous stems, unequal sizes, unreadable files and duplicates.
 
         Args:
             decode: False reads headers for the sizes and compares file contents. True decodes every picture: it also
                 finds truncated files, and equal pixels in different formats.
+            registered: whether the two pictures of a pair must have one size.
 
         A streamed set is read to its end.
         """
-        return self._report(**inspect_pairs(self, decode), notes=tuple(self.notes))
+        return self._report(**inspect_pairs(self, decode, registered), notes=tuple(self.notes))
 
     @property
     def notes(self) -> list[str]:

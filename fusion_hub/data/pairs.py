@@ -176,7 +176,7 @@ class PairReport:
         return "\n".join(lines if len(lines) > 1 else [*lines, "  no problems found"])
 
 
-def inspect_pairs(pairs: Iterable[Pair], decode: bool) -> dict[str, Any]:
+def inspect_pairs(pairs: Iterable[Pair], decode: bool, registered: bool = True) -> dict[str, Any]:
     """The fields of `PairReport` that come from looking at the pictures."""
     names, unequal, unreadable, bad = [], [], [], set()
     digests: dict[str, list[str]] = {}
@@ -190,7 +190,7 @@ def inspect_pairs(pairs: Iterable[Pair], decode: bool) -> dict[str, Any]:
             except READ_ERRORS as error:
                 unreadable.append(f"{pair.name} ({band}): {error}")
                 bad.add(pair.name)
-        if len(set(sizes.values())) > 1:
+        if registered and len(set(sizes.values())) > 1:
             unequal.append(f"{pair.name}: " + ", ".join(f"{band} {w}x{h}" for band, (w, h) in sizes.items()))
             bad.add(pair.name)
     return {

@@ -1,6 +1,19 @@
 from .alignment import Alignment, align
 from .calibrator import RigCalibrator, align_pair
+from .check_picture import draw_check, edges_over
 from .rig import Confidence, Rig, RigError
 from .warp import Lens, Warp
 
-__all__ = ["Alignment", "Confidence", "Lens", "Rig", "RigCalibrator", "RigError", "Warp", "align", "align_pair"]
+__all__ = [
+    "Alignment",
+    "Confidence",
+    "Lens",
+    "Rig",
+    "RigCalibrator",
+    "RigError",
+    "Warp",
+    "align",
+    "align_pair",
+    "draw_check",
+    "edges_over",
+]

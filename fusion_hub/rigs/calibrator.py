@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from fusion_hub.image.inputs import read_luminance
 from fusion_hub.rigs.alignment import Alignment, align
+from fusion_hub.rigs.check_picture import draw_check
 from fusion_hub.rigs.features import Array, Matrix, require_opencv, scaling, shrink
 from fusion_hub.rigs.rig import Confidence, Rig, RigError
 from fusion_hub.rigs.warp import Warp, check_sides
@@ -110,6 +112,10 @@ class RigCalibrator:
         margin, agreement = (float(value) if np.isfinite(value) else None for value in (found.margin, found.agreement))
         confidence = Confidence(found.score, margin, agreement, found.overlap, found.sure)
         return Rig(found.homography, *self.sizes, self.added, confidence)
+
+    def draw_check(self, rig: Rig) -> Image.Image:
+        """The picture to check a rig by, of a pair in the middle of those that were added; see `draw_check`."""
+        return draw_check(*self._frames[len(self._frames) // 2], rig)
 
 
 def unsure(found: Alignment, frames: int) -> str:

@@ -29,6 +29,15 @@ def scaling(width: float, height: float | None = None) -> Matrix:
     return np.array([[width, 0, 0.5 * width - 0.5], [0, height, 0.5 * height - 0.5], [0, 0, 1]])
 
 
+def center_fit(visible_size: tuple[int, int], infrared_size: tuple[int, int]) -> Matrix:
+    """The infrared picture as large as fits into the visible one, in its middle: a homography, sizes (H, W)."""
+    factor = min(seen / warm for seen, warm in zip(visible_size, infrared_size, strict=True))
+    x, y = (
+        (seen - 1 - factor * (warm - 1)) / 2 for seen, warm in zip(visible_size[::-1], infrared_size[::-1], strict=True)
+    )
+    return np.array([[factor, 0, x], [0, factor, y], [0, 0, 1]])
+
+
 def transform(points: Matrix, homography: Matrix) -> Matrix:
     """Points (N, 2) after a homography."""
     moved = np.column_stack([points, np.ones(len(points))]) @ homography.T
