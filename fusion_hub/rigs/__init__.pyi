@@ -1,6 +1,7 @@
 from .alignment import Alignment, align
 from .calibrator import RigCalibrator, align_pair
 from .check_picture import draw_check, edges_over
+from .depth import focal_in_pixels, parallax
 from .rig import Confidence, Rig, RigError
 from .warp import Lens, Warp
 
@@ -16,4 +17,6 @@ __all__ = [
     "align_pair",
     "draw_check",
     "edges_over",
+    "focal_in_pixels",
+    "parallax",
 ]

@@ -397,7 +397,7 @@ def test_the_index_in_a_list_is_named() -> None:
 
 
 def test_sizes_that_differ() -> None:
-    with pytest.raises(ValueError, match=r"visible is 17x12 .* infrared is 12x17 .*nothing is resized silently.*calibrate"):
+    with pytest.raises(ValueError, match=r"visible is 17x12 .* infrared is 12x17 .*nothing is resized .*calibrate"):
         processor.preprocess(GREY, GREY.T)
     with pytest.raises(ValueError, match=r"visible\[0\] is 17x12 .*visible\[1\] is 12x17.*once for each size"):
         processor.preprocess([GREY, GREY.T], [GREY, GREY.T])
