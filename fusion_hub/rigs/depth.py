@@ -6,8 +6,8 @@ import math
 def parallax(baseline: float, focal: float, distance: float, calibrated: float = math.inf) -> float:
     """Displacement between two parallel cameras, in visible pixels.
 
-    d = f B |1 / Z - 1 / Z0|, from the disparity f B / Z of a point at the depth Z (Hartley and Zisserman, "Multiple View
-    Geometry in Computer Vision", 2004, chapter 9), less that of the depth Z0 which the rig was calibrated at.
+    d = f B |1 / Z - 1 / Z0|: the disparity f B / Z of a point at the depth Z (Hartley and Zisserman, "Multiple View
+    Geometry in Computer Vision", 2004) less that of the depth Z0 which the rig was calibrated at.
 
     Args:
         baseline: distance B of the two lenses, in meters.

@@ -11,7 +11,7 @@ from fusion_hub.rigs.features import Matrix, transform
 
 cv2 = lazy_loader.load("cv2")
 
-FADE = 0.04  # width of the soft border inside the infrared picture, as a share of its shorter side
+FADE = 0.08  # width of the soft border inside the infrared picture, as a share of its shorter side
 MAX_SIDE = 32_766  # of pictures that OpenCV can resample
 _ROWS = 256  # of the visible grid that are computed at a time
 _NOWHERE = -1e4  # position of a pixel that the infrared camera does not see
