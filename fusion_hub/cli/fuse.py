@@ -46,6 +46,25 @@ from fusion_hub.cli.common import (
 from fusion_hub.cli.fuse_inputs import check_output, describe, find_source, open_dataset
 from fusion_hub.cli.fuse_record import Done, FolderRecord, Row
 from fusion_hub.cli.input_notes import warn_of_overlay, warn_of_stretch
+from fusion_hub.cli.photos import find_photos
+from fusion_hub.cli.thermal_options import (
+    AtmosphericTemperature,
+    Counts,
+    Distance,
+    Emissivity,
+    Highlight,
+    Humidity,
+    Palette,
+    ReflectedTemperature,
+    SaveTemperatures,
+    Thermal,
+    alone,
+    check_thermal,
+    describe_temperatures,
+    draw_alone,
+    store_temperatures,
+    temperatures_file,
+)
 
 if TYPE_CHECKING:
     from fusion_hub import FusionPipeline
@@ -62,6 +81,7 @@ Examples:
   fusion-hub fuse pet.png mri.png --model difffusenet-medical --colors overlay --output overlay.png
   fusion-hub fuse photo.jpg photo_ir.png --align auto --output fused.png
   fusion-hub fuse visible/ infrared/ --rig rig.json --output fused/
+  fusion-hub fuse photo.jpg --palette iron --highlight '>60C' --output fused.png
   fusion-hub fuse data/msrs --split test --output fused/
   fusion-hub fuse owner/dataset --split test --streaming --output fused/
   torchrun --nproc_per_node 2 -m fusion_hub.cli fuse visible/ infrared/ --output fused/
@@ -82,6 +102,7 @@ class Work:
     metadata: bool
     overlaid: bool
     done: Mapping[str, Done] | None  # pictures of earlier runs; None for a stream, which is looked up pair by pair
+    thermal: Thermal
 
     def find(self, pair: "data.Pair") -> Done | None:
         """The picture of an earlier run."""
@@ -96,8 +117,8 @@ def fuse(
         typer.Argument(
             metavar="VISIBLE",
             help="Visible (CT, PET, SPECT) image, folder, or quoted pattern such as 'night/*_vis.png'. Without "
-            "INFRARED: a dataset: a folder with vis/ and ir/, with metadata.csv, or with both images of each pair, "
-            "or a Hub id owner/name.",
+            "INFRARED: a radiometric photo of FLIR that holds both; or a dataset: a folder with vis/ and ir/, with "
+            "metadata.csv, or with both images of each pair, or a Hub id owner/name.",
             show_default=False,
         ),
     ],
@@ -144,6 +165,15 @@ def fuse(
     visible_range: VisibleRange = None,
     rig: RigFile = None,
     align: Align = None,
+    emissivity: Emissivity = None,
+    distance: Distance = None,
+    reflected_temperature: ReflectedTemperature = None,
+    atmospheric_temperature: AtmosphericTemperature = None,
+    humidity: Humidity = None,
+    counts: Counts = "auto",
+    palette: Palette = None,
+    highlight: Highlight = None,
+    save_temperatures: SaveTemperatures = False,
     num_inference_steps: Annotated[
         str | None, typer.Option(help="Steps of the diffusion model, a number or auto.", show_default="the model's own")
     ] = None,
@@ -178,14 +208,19 @@ def fuse(
         stopped = "nothing was written"
     with exit_codes(stopped):
         words = [visible, *filter(None, [infrared]), *(more or [])]
-        source, single = find_source(words, streaming)
-        check_output(output, single, words)
+        source, single = find_photos(words, palette is not None) or find_source(words, streaming)
+        check_output(output, single, words, [temperatures_file(output)] if save_temperatures else [])
         if single and overwrite is False and output.exists():
             typer.echo(f"{output}: kept because of --no-overwrite")
             raise typer.Exit(0)
         options: dict[str, Any] = {"tile": tile, "rescale": rescale}
         options |= parse_ranges(infrared_range, visible_range)
         options |= {"num_inference_steps": parse_steps(num_inference_steps), "noise_strength": noise_strength}
+        conditions = {"emissivity": emissivity, "distance": distance, "reflected_temperature": reflected_temperature}
+        conditions |= {"atmospheric_temperature": atmospheric_temperature, "humidity": humidity}
+        thermal = check_thermal(
+            conditions, counts, palette, highlight, save_temperatures, options["infrared_range"], colors
+        )
         info = pretrained.PRETRAINED.get(model)
         if colors == "overlay" and info is not None and "MRI" not in info.modality:
             raise CommandError(
@@ -195,10 +230,13 @@ def fuse(
         if registration is not None:
             options["rig"] = registration
         check_device(device)
+        if single and palette is not None and (file := alone(source)) is not None:
+            draw_alone(thermal, file, output, metadata)
+            raise typer.Exit(0)
         with terminate_as_interrupt(), processes(device) as state:
             # What can be refused without torch comes first: it takes seconds to import.
             dataset = fail_together(
-                lambda: open_dataset(source, split, streaming, limit, None if single else output, registration)
+                lambda: open_dataset(source, split, streaming, limit, None if single else output, registration, thermal)
             )
             checkpoint, weights = fail_together(lambda: _find_checkpoint(model))
             with wrong_use():
@@ -213,7 +251,7 @@ def fuse(
             record, done = None, None if dataset.length is None else dict[str, Done]()
             if not single:
                 settings = {"model": model, "weights": weights, "seed": seed}
-                settings |= {
+                settings |= thermal.recorded() | {
                     "dtype": "float32" if dtype == "auto" else dtype,
                     "metadata": metadata,
                     **options,
@@ -239,7 +277,17 @@ def fuse(
                 fail_together(lambda: _open_record(record, bool(overwrite), state))
             state.wait_for_everyone()
             work = Work(
-                pipeline, options, output, single, batch_size, seed, record, metadata, colors == "overlay", done
+                pipeline,
+                options,
+                output,
+                single,
+                batch_size,
+                seed,
+                record,
+                metadata,
+                colors == "overlay",
+                done,
+                thermal,
             )
             rows, failures = _fuse_share(work, share, limit, state)
             code = _summarize(rows, failures, work, dataset, state)
@@ -313,8 +361,14 @@ def _fuse_group(work: Work, pairs: "Sequence[data.Pair]") -> list[Row]:
         visible, infrared = [pair.visible_source for pair in pairs], [pair.infrared_source for pair in pairs]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", image.InputWarning)  # each picture carries its own in `info["notes"]`
-            output = work.pipeline(visible, infrared, generator=generators, batch_size=len(pairs), **work.options)
-        images = output.images
+            if any(work.thermal.concerns(pair) for pair in pairs):
+                images = [
+                    work.thermal.fuse(work.pipeline, pair, generator=generator, batch_size=1, **work.options)
+                    for pair, generator in zip(pairs, generators, strict=True)
+                ]
+            else:
+                output = work.pipeline(visible, infrared, generator=generators, batch_size=len(pairs), **work.options)
+                images = output.images
         if work.overlaid:
             images = [_lay_over(*parts) for parts in zip(images, visible, infrared, strict=True)]
     except Exception as error:  # decoders, memory: whatever fails must not cost the other pairs
@@ -341,6 +395,7 @@ def _save(work: Work, pair: "data.Pair", fused: Any) -> Row:
     if work.pipeline.model.dtype.itemsize < 4 and (fused.mode in ("I;16", "F") or samples is not None):
         notes.append(f"bfloat16 leaves about {BFLOAT16_LEVELS} gray levels of a result of 16 bits: use --dtype float32")
     try:
+        store_temperatures(fused, target, work.metadata)
         image.save_image(fused, target, metadata=work.metadata)
         if work.record is not None:
             work.record.add(pair, target, notes)
@@ -405,6 +460,8 @@ def _summarize(
         if failures:
             print_message(f"error: {with_option_names(failures[0][1])}")
         else:
+            if text := describe_temperatures(dataset[0], work.thermal):
+                typer.echo(text)
             typer.echo(f"{work.output}: 1 fused")
         return code
     kinds: dict[str, list[str]] = {}  # one line for each kind of warning, however many pairs have it

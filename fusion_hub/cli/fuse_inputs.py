@@ -10,6 +10,8 @@ import typer
 
 from fusion_hub import data, files, image
 from fusion_hub.cli.common import WRONG_USE, CommandError, print_message, wrong_use
+from fusion_hub.cli.photos import VisiblePart
+from fusion_hub.cli.thermal_options import Thermal
 
 if TYPE_CHECKING:
     from fusion_hub.rigs import Rig
@@ -53,8 +55,8 @@ def _expand(word: str) -> list[Path] | None:
 
 
 @wrong_use()
-def check_output(output: Path, single: bool, inputs: Sequence[str]) -> None:
-    """Refuse an `--output` that is no place for one fused image, or for several."""
+def check_output(output: Path, single: bool, inputs: Sequence[str], beside: Sequence[Path] = ()) -> None:
+    """Refuse an `--output` that is no place for one fused image and the files beside it, or for several images."""
     try:
         files.check_writable(output if output.is_dir() else output.parent)
     except OSError as error:
@@ -67,8 +69,11 @@ def check_output(output: Path, single: bool, inputs: Sequence[str]) -> None:
         raise ValueError(f"--output {output} is a folder: give a file, for example {output / 'fused.png'}")
     if output.suffix.lower() not in image.SAVE_SUFFIXES:
         raise ValueError(f"--output {output}: end it with one of {', '.join(image.SAVE_SUFFIXES)}")
-    if output.resolve() in [Path(word).resolve() for word in inputs]:
-        raise ValueError(f"--output {output} is one of the inputs: give another name")
+    given = [Path(word).resolve() for word in inputs]
+    for file in (output, *beside):
+        if file.resolve() in given:
+            what = "is one of the inputs" if file == output else f"would replace the input {file}"
+            raise ValueError(f"--output {output} {what}: give another name")
 
 
 def open_dataset(
@@ -78,6 +83,7 @@ def open_dataset(
     limit: int | None,
     folder: Path | None,
     rig: "Rig | str | None" = None,
+    thermal: Thermal | None = None,
 ) -> "data.PairedDataset":
     """Open the set and refuse what would destroy files, or cannot be fused."""
     dataset = data.PairedDataset.open(source, split=split if folder else None, streaming=streaming)
@@ -95,7 +101,15 @@ def open_dataset(
         )
     if folder is None:  # one pair: what cannot be read is known before torch is imported
         named = [(band, file) for band, file in dataset[0].bands() if isinstance(file, Path)]
-        pictures = [(image.read_picture(file, band, role=band), f"{band} ({str(file)!r})") for band, file in named]
+        pictures = [
+            (
+                thermal.read(file) if band == "infrared" and thermal else image.read_picture(file, band, role=band),
+                f"{band} ({str(file)!r})",
+            )
+            for band, file in named
+        ]
+        if isinstance(dataset[0].visible_source, VisiblePart):
+            dataset[0].visible_source()
         if len(pictures) == 2 and rig is None:
             image.check_equal_sizes(*pictures[0], *pictures[1])
         elif len(pictures) == 2 and rig is not None and not isinstance(rig, str):
@@ -107,5 +121,7 @@ def describe(dataset: "data.PairedDataset", registered: bool) -> None:
     """Print what the check of a set finds."""
     if dataset.length is None:
         typer.echo(f"{dataset.description}: streamed, so it is not checked beforehand")
+    elif all(isinstance(pair.visible_source, VisiblePart) for pair in dataset):
+        typer.echo(f"{dataset.length} radiometric photos")
     else:
         typer.echo(str(dataset.check(registered=registered)))

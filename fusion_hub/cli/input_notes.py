@@ -21,13 +21,15 @@ def warn_of_stretch(dataset: "data.PairedDataset", option: str, name: str = "", 
     if not isinstance(source, Path | Mapping) or _words(source) & SCANS[1]:
         return
     try:
-        kind = image.read_header(source).dtype
+        header = image.read_header(source, role="infrared")
     except (ValueError, OSError):  # reported when it is fused
         return
-    if kind.startswith(("uint", "int")) and kind != "uint8":
+    kind, degrees = header.dtype, header.format == "FLIR"
+    if degrees or (kind.startswith(("uint", "int")) and kind != "uint8"):
+        what = "hold temperatures" if degrees else f"have {kind.lstrip('uint')} bits"
         print_message(
-            f"warning: {name}{': ' * bool(name)}the infrared images have {kind.lstrip('uint')} bits, and each is "
-            f"stretched by itself: give {option} LOW,HIGH for the same black and white in all of them"
+            f"warning: {name}{': ' * bool(name)}the infrared images {what}, and each is stretched by itself: give "
+            f"{option} LOW,HIGH{' in degrees C' * degrees} for the same black and white in all of them"
         )
 
 

@@ -1,5 +1,6 @@
 from .color_scale import ColorScale, with_legend
 from .colors import overlay, overlay_pair
+from .inputs import read_infrared
 from .io import (
     EXTENSIONS,
     READ_FORMATS,
@@ -13,7 +14,7 @@ from .io import (
     to_image,
 )
 from .luminance import ValueRange, luma, parse_range, quantize
-from .palettes import PALETTES, Isotherm, draw_temperatures, parse_isotherm
+from .palettes import PALETTES, Isotherm, draw_temperatures, palette_scale, parse_isotherm
 from .picture import Header, InputWarning, Metadata, Picture, check_equal_sizes
 from .processor import FusionImageProcessor, ImageInput, PairContext
 from .radiometric import Calibration, Conditions, ThermalSettings, Thermogram, read_radiometric
@@ -50,10 +51,12 @@ __all__ = [
     "overlay_pair",
     "pad_reflect",
     "pad_to_multiple",
+    "palette_scale",
     "parse_isotherm",
     "parse_range",
     "quantize",
     "read_header",
+    "read_infrared",
     "read_picture",
     "read_radiometric",
     "run_tiled",

@@ -46,7 +46,7 @@ class Record:
     def text(self, offset: int, length: int) -> str:
         """Printable text that ends with a zero byte."""
         stored = bytes(self.data[offset : offset + length]).split(b"\0")[0].decode("latin-1")
-        return "".join(letter for letter in stored if letter.isprintable()).strip()
+        return "".join(letter for letter in stored if letter.isprintable()).strip(" *")
 
 
 @dataclass(frozen=True)

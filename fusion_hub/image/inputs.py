@@ -13,6 +13,7 @@ from PIL import Image
 from fusion_hub.image.io import from_pil, read_picture
 from fusion_hub.image.luminance import DEFAULT_PERCENTILE, Role, ValueRange, fill_missing, to_plane
 from fusion_hub.image.picture import Depth, Picture, depth_of, full_scale
+from fusion_hub.image.radiometric import ThermalSettings
 from fusion_hub.image.sources import MAX_PIXELS, check_size
 
 if TYPE_CHECKING:
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 ImageInput: TypeAlias = Union[
     str, os.PathLike[str], Image.Image, np.ndarray, "Tensor", Mapping[str, Any], Callable[[], np.ndarray], Picture
 ]
+
+
+def read_infrared(image: ImageInput, thermal: ThermalSettings, max_pixels: int = MAX_PIXELS) -> Picture:
+    """The infrared image of a pair, with temperatures as the settings say.
+
+    Raises a `ValueError` for settings that do not fit what the file, array or tensor holds.
+    """
+    if isinstance(image, str | os.PathLike | Mapping):
+        return read_picture(image, "infrared", max_pixels, "infrared", thermal)
+    picture, name = to_picture(image, "infrared", "infrared", max_pixels)
+    return thermal.in_degrees(picture, None, name)
 
 
 def to_picture(image: Any, name: str, role: Role | None = None, max_pixels: int = MAX_PIXELS) -> tuple[Picture, str]:

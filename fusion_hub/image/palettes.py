@@ -145,7 +145,7 @@ def draw_temperatures(
     bar = scale.at(np.linspace(0, 1, 1024))
     for isotherm in isotherms:
         inside = isotherm.covers(temperatures)
-        shade = 1.0 if picture is None else _TINT + (1 - _TINT) * luma(colors[inside][None])[0][:, None]
+        shade = 1.0 if picture is None else _TINT + (1 - _TINT) * luma(colors)[inside][:, None]
         colors[inside] = shade * np.array(isotherm.color) / 255
         bar[isotherm.covers(column)] = isotherm.color
     legend = ColorScale(bar, np.linspace(0, 1, 1024), scale.limits, scale.unit)

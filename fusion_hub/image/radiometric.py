@@ -32,6 +32,7 @@ from PIL import ExifTags, Image
 from fusion_hub.image import flir
 from fusion_hub.image.picture import Picture
 from fusion_hub.image.sources import MAX_PIXELS, EncodedImage, check_size, opened
+from fusion_hub.image.thermal_makers import other_maker
 
 ZERO = 273.15  # K, of degrees C
 _DAMAGED = "{name} has a damaged FLIR block ({what}): copy or export the file again"
@@ -271,8 +272,8 @@ class ThermalSettings:
         """The temperatures in a picture whose metadata say that a count has so many kelvins, or None."""
         if self.conditions:
             raise ValueError(
-                f"{name} holds no radiometric data of FLIR, so {' and '.join(self.conditions)} cannot be set: leave "
-                "them out, or give the original file of the camera"
+                f"{name} holds no radiometric data of FLIR, so {' and '.join(self.conditions)} cannot be set: "
+                "give the original file of the camera, or no such value"
             )
         are_counts = picture.pixels.dtype == np.uint16 and picture.pixels.ndim == 2
         if isinstance(self.counts, str):
@@ -320,8 +321,9 @@ def read_radiometric(source: EncodedImage, name: str = "image", max_pixels: int 
         block = find_block(stream, name)
         if block is None:
             raise ValueError(
-                f"{name} holds no radiometric data of FLIR: give the original file of the camera, as programs that "
-                "edit or send pictures leave the data out, or of other makers export the temperatures as float TIFF"
+                other_maker(stream, name)
+                or f"{name} holds no radiometric data of FLIR: give the original file of the camera, as programs that "
+                "edit or send pictures leave the data out"
             )
         return read_block(block, stream, name, max_pixels)
 

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 _SDK = "convert it with DJI's Thermal SDK (dji_irp -a measure) and save the temperatures as float TIFF"
 _EXPORT = "export the temperatures as float TIFF, or the counts as 16-bit TIFF or PNG, from the maker's program"
-_SHOWN = "{name} is a radiometric {maker} file, whose data are not read, so the picture that the camera shows is used: "
+_SHOWN = ", so the picture that the camera shows is used"
 _LEAST_SAMPLES = 80 * 60  # of the smallest sensors
 _TAIL = 2**16  # bytes at the end of a zip archive with its names
 
@@ -32,7 +32,22 @@ def shown_picture_notes(image: Image.Image, stream: BinaryIO, name: str) -> tupl
             f"{name} is a radiometric FLIR file, of which the picture that the camera shows is used here: give it as "
             "the infrared image for its temperatures, or alone for both of its pictures",
         )
-    return () if maker is None else (_SHOWN.format(name=name, maker=maker) + (_SDK if maker == "DJI" else _EXPORT),)
+    return () if maker is None else (_sentence(name, maker, _SHOWN),)
+
+
+def other_maker(stream: BinaryIO, name: str) -> str | None:
+    """The sentence for a file whose radiometric data are not read; None for other files."""
+    stream.seek(0)
+    try:
+        with Image.open(stream, formats=("JPEG", "BMP")) as image:
+            maker = maker_of(image, stream)
+    except Exception:  # no picture, or damage
+        return None
+    return None if maker in (None, "FLIR") else _sentence(name, maker)
+
+
+def _sentence(name: str, maker: str | None, more: str = "") -> str:
+    return f"{name} is a radiometric {maker} file, whose data are not read{more}: {_SDK if maker == 'DJI' else _EXPORT}"
 
 
 def maker_of(image: Image.Image, stream: BinaryIO) -> str | None:

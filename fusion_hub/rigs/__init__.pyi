@@ -2,6 +2,7 @@ from .alignment import Alignment, align
 from .calibrator import RigCalibrator, align_pair
 from .check_picture import draw_check, edges_over
 from .depth import focal_in_pixels, parallax
+from .photo import photo_rig
 from .rig import Confidence, Rig, RigError
 from .warp import Lens, Warp
 
@@ -19,4 +20,5 @@ __all__ = [
     "edges_over",
     "focal_in_pixels",
     "parallax",
+    "photo_rig",
 ]

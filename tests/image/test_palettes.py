@@ -50,6 +50,8 @@ def test_isotherms_on_the_pictures_own_colors() -> None:
     temperatures = np.where(RAMP < 30, np.nan, RAMP)
     image = drawn(temperatures, None, picture=picture, highlight=[">40C"])[:, :500]
     np.testing.assert_array_equal(image[RAMP < 40], picture[RAMP < 40])
+    none = drawn(temperatures, None, picture=picture, highlight=[">80C"])[:, :500]
+    np.testing.assert_array_equal(none, picture)
     assert (image[RAMP > 40][:, 0] > image[RAMP > 40][:, 2]).all()  # reddish, with the brightness of the picture
     assert image[RAMP > 40][:, 0].std() > 10
 
