@@ -1,10 +1,10 @@
 """Alignment of an infrared with a visible camera: the homography between their pictures, and how sure it is.
 
-Three steps, all of them sums over the frames, so that one pair and many frames of a rig take the same way:
+1. `search`: every rotation and scale of a grid, every shift.
+2. `refine`: block matching and a robust homography, from the best candidates.
+3. `verify`: how far the result stands out among all shifts. If it does not, the search is repeated on a finer grid.
 
-1. `search`: every rotation and scale of a grid, every shift;
-2. `refine`: block matching and a robust homography, for the best candidates;
-3. the checks of `Alignment.sure`.
+Each step adds scores over the frames, so one pair and many frames of a rig take the same way.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .features import Array, Matrix, corners, transform
-from .refine import refine, score
-from .search import Candidate, search
+from .refine import fit_halves, refine, score
+from .search import Candidate, best_shift, search, verify
 from .views import Views
 
-COARSE = ((320, 64, 16), (320, 48, 10))
+COARSE = ((320, 64, 16), (320, 48, 10))  # rounds of `refine`: side of the canvas, block, radius, in pixels
 FINE = ((480, 56, 8), (640, 64, 6))
-UNKNOWN = (0.4, 1.7)  # range of the fields of view that are searched when the ratio is not known
-SEARCHED = 6  # frames in the exhaustive search
+GRIDS = ((160, 4.0), (240, 3.0))  # of the searches: side of the canvas, degrees
+NARROW_GRIDS = ((160, 4.0), (320, 2.0))  # where the field of view is known
+UNKNOWN = (0.4, 1.7)  # limits of the ratio of the fields of view where it is not known
+TOLERANCE = 1.17  # of a given ratio: the 10 % and what turned or cropped pictures need
+CANDIDATES = 6  # that are refined
+SEARCHED = 6  # frames in the search
+REFINED = 40  # frames in the refinement
+
+LEAD = 6.0
+MARGIN = 2.0
+AGREEMENT = 12.0
+OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,8 @@ class Alignment:
     Attributes:
         homography: infrared -> visible, (3, 3), between pixel centers, with a last element of 1.
         score: normalized correlation of edge directions over the overlap, -1 to 1.
-        margin: lead of the score over that of the best other candidate.
+        lead: of the score over the mean of all shifts, in their standard deviations; 4 to 5 by chance.
+        margin: lead over the best other shift, in the same unit.
         agreement: largest difference of the corners of the infrared picture between the estimates from two halves of
             the material, in pixels of a visible picture of 640 pixels.
         overlap: share of the infrared picture that lies in the visible one, 0 to 1.
@@ -41,6 +52,7 @@ class Alignment:
 
     homography: NDArray[np.float64]
     score: float
+    lead: float
     margin: float
     agreement: float
     overlap: float
@@ -58,48 +70,60 @@ def align(
     """Estimates the homography from the infrared to the visible camera.
 
     Args:
-        frames: pairs of visible (H, W) and infrared (h, w) luminance in [0, 1], float32, of one fixed rig. All visible
-            frames have one size, and all infrared frames.
-        start: a homography infrared -> visible to refine, in place of the search.
+        frames: pairs of visible (H, W) and infrared (h, w) luminance in [0, 1], float32, of one fixed rig, in the order
+            of time. All visible frames have one size, and all infrared frames.
+        start: a homography infrared -> visible to refine, in place of the search; wrong by up to 5 % of the width.
         fov_ratio: width of the infrared camera's field of view divided by the visible's, known to about 10 %.
         progress: is called with the share that is done, 0 to 1.
 
     Raises:
         ValueError: no frames, or frames of different sizes.
     """
-    if not len(frames):
-        raise ValueError("there are no frames: give at least one pair of a visible and an infrared picture")
-    sizes = {(visible.shape, infrared.shape) for visible, infrared in frames}
-    if len(sizes) > 1:
-        raise ValueError(f"frames of one rig have one size, and these differ: {sorted(sizes)[:2]}")
     report = progress or (lambda share: None)
-    views = Views(frames)
-    few = views.subset(spread(len(frames), SEARCHED))
-    to_visible = np.linalg.inv(views.visible_scaling)
+    views = Views([frames[number] for number in spread(len(frames), REFINED)])
+    few = views.subset(spread(len(views), SEARCHED))
     if start is not None:
-        candidates = [views.visible_scaling @ start @ np.linalg.inv(views.infrared_scaling)]
-        margin = np.inf
+        places = [views.to_canvas(start)]
+        best, _, _ = best_of(few, [places[0], best_shift(few, places[0]) @ places[0]])
     else:
-        limits = UNKNOWN if fov_ratio is None else (fov_ratio * 0.85, fov_ratio * 1.18)
-        found = search(few, np.exp(np.arange(np.log(limits[0]), np.log(limits[1]) + 0.03, 0.055)).tolist())
-        distinct = distinct_candidates(found, 3)
-        candidates = [candidate.homography for candidate in distinct]
-        margin = distinct[0].score - distinct[1].score if len(distinct) > 1 else np.inf
-    report(0.5)
-    refined = [refine(few, candidate, COARSE) for candidate in candidates]
-    best = max(refined, key=lambda homography: score(few, homography))
+        limits = UNKNOWN if fov_ratio is None else (fov_ratio / TOLERANCE, fov_ratio * TOLERANCE)
+        results = []
+        for number, (side, step) in enumerate(GRIDS if fov_ratio is None else NARROW_GRIDS):
+            found = distinct_candidates(search(few, limits, side, step), CANDIDATES, few)
+            results.append(best_of(few, [candidate.homography for candidate in found]))
+            report(0.3 + 0.3 * number)
+            if results[-1][1] > LEAD and results[-1][2] > MARGIN:
+                break
+        best, _, _ = max(results, key=lambda result: result[1])
     report(0.7)
     homography = refine(views, best, FINE)
-    value = score(views, homography)
     report(0.9)
-    halves = [
-        refine(views.subset(half), best, FINE) for half in (range(0, len(frames), 2), range(1, len(frames), 2)) if half
-    ]
-    agreement = corner_distance(halves[0], halves[-1], views) if len(halves) > 1 else np.inf
-    why = "" if value > 0.4 else f"edges of the two pictures hardly coincide (score {value:.2f})"
+    lead, margin = verify(few, homography)
+    agreement = corner_distance(*fit_halves(views, homography), views)
+    share = overlap(homography, views)
+    value = score(few, homography)
+    why = doubt(lead, margin, agreement, share)
     report(1.0)
-    result = to_visible @ homography @ views.infrared_scaling
-    return Alignment(result / result[2, 2], value, float(margin), agreement, overlap(homography, views), not why, why)
+    return Alignment(views.from_canvas(homography), value, lead, margin, agreement, share, not why, why)
+
+
+def best_of(views: Views, places: Sequence[Matrix]) -> tuple[Matrix, float, float]:
+    """The one of several homographies that stands out most after a refinement, with its lead and margin."""
+    refined = [refine(views, place, COARSE) for place in places]
+    return max(((place, *verify(views, place)) for place in refined), key=lambda result: result[1])
+
+
+def doubt(lead: float, margin: float, agreement: float, share: float) -> str:
+    """Why an alignment is not sure; empty if it is."""
+    if lead < LEAD:
+        return f"the edges of the two pictures coincide hardly better than by chance ({lead:.1f} deviations)"
+    if margin < MARGIN:
+        return f"another place fits almost as well ({margin:.1f} deviations behind)"
+    if agreement > AGREEMENT:
+        return f"two halves of the material disagree by {agreement:.0f} pixels"
+    if share < OVERLAP:
+        return f"only {share:.0%} of the infrared picture lie in the visible one"
+    return ""
 
 
 def spread(count: int, wanted: int) -> list[int]:
@@ -107,11 +131,11 @@ def spread(count: int, wanted: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(count, wanted)).round().astype(int).tolist()))
 
 
-def distinct_candidates(found: Sequence[Candidate], count: int) -> list[Candidate]:
-    """The best candidates that differ by more than 8 % in scale or 4 degrees in rotation."""
+def distinct_candidates(found: Sequence[Candidate], count: int, views: Views) -> list[Candidate]:
+    """The best candidates that lie at least 30 pixels apart."""
     kept: list[Candidate] = []
     for candidate in found:
-        if all(abs(candidate.scale / k.scale - 1) > 0.08 or abs(candidate.rotation - k.rotation) > 4 for k in kept):
+        if all(corner_distance(candidate.homography, other.homography, views) > 30 for other in kept):
             kept.append(candidate)
             if len(kept) == count:
                 break

@@ -16,6 +16,8 @@ cv2 = lazy_loader.load("cv2")
 Array = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 
+FLOOR = 1.5  # strength of an edge that counts half, in medians of the picture
+
 
 def require_opencv() -> None:
     """Raise an ImportError that names the extra where OpenCV is missing."""
@@ -87,8 +89,15 @@ def valid_pixels(picture: Array) -> NDArray[np.uint8]:
     return mask if margin < 0.995 else np.full(picture.shape, 255, np.uint8)
 
 
-def orientation_field(picture: Array, sigma: float = 1.0, smooth: float = 1.5) -> Array:
-    """Local direction of edges, (H, W, 2): cosine and sine of twice its angle, times a strength of 0 to 1."""
+def orientation_field(picture: Array, sigma: float = 1.0, smooth: float = 1.5, detail: float = 0.0) -> Array:
+    """Local direction of edges, (H, W, 2): cosine and sine of twice its angle, times a strength of 0 to 1.
+
+    Args:
+        picture: luminance, (H, W).
+        sigma: blur before the gradient, in pixels.
+        smooth: blur of the field, in pixels.
+        detail: subtract the field blurred by this many pixels; 0 keeps it.
+    """
     blurred = cv2.GaussianBlur(picture, (0, 0), sigma)
     x = cv2.Sobel(blurred, cv2.CV_32F, 1, 0)
     y = cv2.Sobel(blurred, cv2.CV_32F, 0, 1)
@@ -96,5 +105,5 @@ def orientation_field(picture: Array, sigma: float = 1.0, smooth: float = 1.5) -
     divisor = strength + 1e-9
     parts = cv2.GaussianBlur(cv2.merge([(x * x - y * y) / divisor, 2 * x * y / divisor, strength]), (0, 0), smooth)
     strength = parts[..., 2]
-    floor = 0.5 * np.median(strength[::2, ::2]) + 1e-5
-    return parts[..., :2] / (strength + floor)[..., None]
+    result = parts[..., :2] / (strength + FLOOR * np.median(strength) + 1e-5)[..., None]
+    return result - cv2.GaussianBlur(result, (0, 0), detail) if detail else result

@@ -1,5 +1,6 @@
 """Refinement of a homography by block matching and a robust fit; scores of a homography."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import lazy_loader
@@ -9,6 +10,9 @@ from .features import Array, Matrix, orientation_field, shrink, warp, warped_mas
 from .views import Views
 
 cv2 = lazy_loader.load("cv2")
+
+
+HALVES = ((320, 64, 16), (480, 56, 8))  # rounds of `fit_halves`
 
 
 @dataclass(frozen=True)
@@ -21,15 +25,15 @@ class Matches:
 
 
 def score(views: Views, homography: Matrix, side: int = 320) -> float:
-    """Normalized correlation of the orientation fields over the overlap, averaged over the frames."""
+    """Normalized correlation of the orientation fields over the overlap, of all frames together."""
     to_level, size = views.level(side)
-    mask = overlap_mask(views, homography, side)
-    total = 0.0
+    mask = overlap_mask(views, homography, side)[..., None]
+    sums = np.zeros(3)
     for visible, infrared in zip(views.visible, views.infrared, strict=True):
-        first = orientation_field(shrink(visible, size)) * mask[..., None]
-        second = orientation_field(warp(infrared, to_level @ homography, size)) * mask[..., None]
-        total += float((first * second).sum() / np.sqrt((first**2).sum() * (second**2).sum() + 1e-6))
-    return total / len(views.visible)
+        first = orientation_field(shrink(visible, size)) * mask
+        second = orientation_field(warp(infrared, to_level @ homography, size)) * mask
+        sums += [(first * second).sum(), (first**2).sum(), (second**2).sum()]
+    return float(sums[0] / np.sqrt(sums[1] * sums[2] + 1e-6))
 
 
 def overlap_mask(views: Views, homography: Matrix, side: int, erode: int = 3) -> Array:
@@ -145,12 +149,34 @@ def fit(matches: Matches, width: int, threshold: float = 1.5) -> Matrix:
     return np.linalg.inv(norm) @ fitted @ norm
 
 
-def refine(views: Views, homography: Matrix, rounds: tuple[tuple[int, int, int], ...]) -> Matrix:
+def refine(views: Views, homography: Matrix, rounds: Sequence[tuple[int, int, int]]) -> Matrix:
     """Rounds of block matching and fitting, each with a canvas side, a block and a radius in pixels of it."""
     for side, block, radius in rounds:
-        to_level, (_, width) = views.level(side)
-        matches = match_blocks(views, homography, side, block, radius)
-        if matches is not None:
-            homography = np.linalg.inv(to_level) @ fit(matches, width) @ to_level @ homography
-            homography = homography / homography[2, 2]
+        homography = refine_round(views, homography, side, block, radius)
     return homography
+
+
+def refine_round(
+    views: Views, homography: Matrix, side: int, block: int, radius: int, used: slice = slice(None)
+) -> Matrix:
+    """One round, from the blocks `used`; the homography itself if there are too few of them."""
+    to_level, (_, width) = views.level(side)
+    matches = match_blocks(views, homography, side, block, radius)
+    if matches is None:
+        return homography
+    matches = Matches(matches.points[used], matches.found[used], matches.weights[used])
+    result = np.linalg.inv(to_level) @ fit(matches, width) @ to_level @ homography
+    return result / result[2, 2]
+
+
+def fit_halves(views: Views, homography: Matrix) -> tuple[Matrix, Matrix]:
+    """Two estimates near a homography: from the first and second half of the frames, or of one pair's blocks."""
+    half = len(views) // 2
+    if half:
+        parts = views.subset(range(half)), views.subset(range(half, len(views)))
+        return refine(parts[0], homography, HALVES), refine(parts[1], homography, HALVES)
+    first = second = homography
+    for side, block, radius in HALVES:
+        first = refine_round(views, first, side, block, radius, slice(0, None, 2))
+        second = refine_round(views, second, side, block, radius, slice(1, None, 2))
+    return first, second

@@ -20,6 +20,11 @@ class Views:
     """
 
     def __init__(self, frames: Sequence[tuple[Array, Array]]) -> None:
+        if not frames:
+            raise ValueError("there are no frames: give at least one pair of a visible and an infrared picture")
+        sizes = {(visible.shape, infrared.shape) for visible, infrared in frames}
+        if len(sizes) > 1:
+            raise ValueError(f"the frames of a rig must have one size, and these differ: {sorted(sizes)[:2]}")
         visible, infrared = frames[0]
         self.visible_size = resized(visible.shape, CANVAS)
         self.infrared_size = resized(infrared.shape, min(CANVAS, max(infrared.shape)))
@@ -29,6 +34,17 @@ class Views:
         self.infrared_scaling = resize_homography(infrared.shape, self.infrared_size)
         self.visible_mask = common_mask(self.visible)
         self.infrared_mask = common_mask(self.infrared)
+
+    def __len__(self) -> int:
+        return len(self.visible)
+
+    def to_canvas(self, homography: Matrix) -> Matrix:
+        """A homography between the original pictures as one between the resized pictures."""
+        return self.visible_scaling @ homography @ np.linalg.inv(self.infrared_scaling)
+
+    def from_canvas(self, homography: Matrix) -> Matrix:
+        original = np.linalg.inv(self.visible_scaling) @ homography @ self.infrared_scaling
+        return original / original[2, 2]
 
     def level(self, side: int) -> tuple[Matrix, tuple[int, int]]:
         """Homography from the canvas to the same canvas with a longer side of `side` pixels, and its size (H, W)."""
