@@ -30,7 +30,7 @@ def read(path: Path) -> Picture:
     picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if picture is None:
         raise SystemExit(f"{path} cannot be read")
-    return np.float32(picture) / np.float32(255)
+    return np.asarray(picture, np.float32) / np.float32(255)
 
 
 def registered_pairs(data: Path) -> dict[str, list[list[tuple[str, Path, Path]]]]:
@@ -65,7 +65,7 @@ def random_warp(
     columns = int(random.integers(160, 641))
     small = (max(8, round(columns * window[1] / window[0])), columns)
     target = (box + center).astype(np.float32)
-    truth = np.float64(cv2.getPerspectiveTransform(corners(small).astype(np.float32), target))
+    truth = np.asarray(cv2.getPerspectiveTransform(corners(small).astype(np.float32), target), np.float64)
     return truth, small, share
 
 
@@ -79,7 +79,7 @@ def generated_rigs(data: Path, count: int, seed: int = 0) -> Iterator[Rig]:
         name, visible_file, infrared_file = choices[random.integers(len(choices))]
         visible, infrared = read(visible_file), read(infrared_file)
         if infrared.shape != visible.shape:
-            infrared = np.float32(cv2.resize(infrared, visible.shape[::-1]))
+            infrared = np.asarray(cv2.resize(infrared, visible.shape[::-1]), np.float32)
         truth, small, share = random_warp(random, visible.shape)
         yield Rig(name, visible, warp(infrared, np.linalg.inv(truth), small), truth, share)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .features import Array, Matrix, corners, transform
 from .refine import fit_halves, refine, score
@@ -50,7 +49,7 @@ class Alignment:
         why: what failed, a sentence; empty if sure.
     """
 
-    homography: NDArray[np.float64]
+    homography: Matrix
     score: float
     lead: float
     margin: float
@@ -63,7 +62,7 @@ class Alignment:
 def align(
     frames: Sequence[tuple[Array, Array]],
     *,
-    start: NDArray[np.float64] | None = None,
+    start: Matrix | None = None,
     fov_ratio: float | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Alignment:

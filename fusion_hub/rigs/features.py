@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 cv2 = lazy_loader.load("cv2")
 
 Array = NDArray[np.float32]
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.floating]
 
 FLOOR = 1.5  # strength of an edge that counts half, in medians of the picture
 
