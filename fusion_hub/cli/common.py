@@ -34,7 +34,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...; aut
 InfraredRange = Annotated[
     str | None,
     typer.Option(
-        help="Values that become black and white in the infrared: auto, dtype, minmax, percentile or LOW,HIGH.",
+        help="Values that become black and white in the infrared: auto, dtype, minmax, percentile or LOW,HIGH, in "
+        "degrees C for radiometric files.",
         show_default="the model's own",
     ),
 ]

@@ -18,17 +18,25 @@ if TYPE_CHECKING:
 
 KELVINS = {"centikelvin": 0.01, "decikelvin": 0.1}
 
+_OWN = "the file's own"
 Emissivity = Annotated[
     float | None,
-    typer.Option(help="Of the surface, 0.01 to 1; 0.95 fits most that are not metal."),
+    typer.Option(
+        help="Emissivity of the surface in a radiometric file, 0.01 to 1; 0.95 fits most that are not metal.",
+        show_default=_OWN,
+    ),
 ]
-Distance = Annotated[float | None, typer.Option(help="To the surface, in meters.")]
+Distance = Annotated[float | None, typer.Option(help="Distance to that surface, in meters.", show_default=_OWN)]
 ReflectedTemperature = Annotated[
     float | None,
-    typer.Option(help="Apparent temperature of what the surface reflects, in degrees C."),
+    typer.Option(help="Apparent temperature of what the surface reflects, in degrees C.", show_default=_OWN),
 ]
-AtmosphericTemperature = Annotated[float | None, typer.Option(help="Of the air, in degrees C.")]
-Humidity = Annotated[float | None, typer.Option(help="Relative humidity of the air as a share: 0.5 is 50 %.")]
+AtmosphericTemperature = Annotated[
+    float | None, typer.Option(help="Temperature of the air, in degrees C.", show_default=_OWN)
+]
+Humidity = Annotated[
+    float | None, typer.Option(help="Relative humidity of the air as a share: 0.5 is 50 %.", show_default=_OWN)
+]
 Counts = Annotated[
     str,
     typer.Option(

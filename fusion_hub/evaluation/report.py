@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from fusion_hub.data.pairs import ImageSource, load_picture
 from fusion_hub.evaluation.methods import luminance
 from fusion_hub.evaluation.records import BANDS, GUARD_METRICS, EvaluationSet, Row, slug
 from fusion_hub.evaluation.statistics import Interval, arrow, format_value
 from fusion_hub.files import write_aside
+from fusion_hub.image.inputs import read_luminance
 from fusion_hub.image.io import read_picture, to_image
+from fusion_hub.image.luminance import Role, quantize
 from fusion_hub.metrics import find_metric
 
 if TYPE_CHECKING:
@@ -267,6 +270,14 @@ def image_path(images: Path, method: str, pair: str, dataset: str) -> Path:
     return images / slug(dataset) / slug(method) / f"{pair}.png"
 
 
+def _shown(source: ImageSource, role: Role) -> Image.Image:
+    """A picture as it is, or of one that is deeper the luminance that is fused."""
+    picture = load_picture(source, role)
+    if isinstance(picture, Image.Image) and picture.mode in ("L", "RGB"):
+        return picture
+    return Image.fromarray(quantize(read_luminance(source, role)))
+
+
 def draw_examples(rows: Sequence[Row], datasets: Sequence[EvaluationSet], images: Path) -> "Figure":
     """A contact sheet: a few pairs of every set, sources and all methods side by side, from the saved pictures.
 
@@ -280,7 +291,7 @@ def draw_examples(rows: Sequence[Row], datasets: Sequence[EvaluationSet], images
         own = [row for row in rows if row.dataset == dataset.name]
         pairs = [pair for pair in dataset.pairs if any(pair.name in row.names for row in own)]  # others may be damaged
         for pair in pairs[:: max(1, len(pairs) // EXAMPLES)][:EXAMPLES]:
-            pictures: list[tuple[str, Any]] = [("visible", pair.visible), ("infrared", pair.infrared)]
+            pictures: list[tuple[str, Any]] = [(band, _shown(source, band)) for band, source in pair.bands()]
             for row in own:
                 path = image_path(images, row.method, pair.name, dataset.name)
                 pictures.append((row.method, to_image(read_picture(path)) if path.exists() else None))
@@ -293,7 +304,6 @@ def draw_examples(rows: Sequence[Row], datasets: Sequence[EvaluationSet], images
         for axis, (title, picture) in zip(axes, pictures, strict=False):
             axis.set_title(title, fontsize=7)
             if picture is not None:
-                picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
                 picture = picture if picture.mode in ("L", "RGB") else Image.fromarray(luminance(picture))
                 size = THUMBNAIL, max(1, round(picture.height * THUMBNAIL / picture.width))
                 axis.imshow(np.asarray(picture.resize(size)), cmap="gray", vmin=0, vmax=255)

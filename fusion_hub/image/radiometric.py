@@ -363,6 +363,7 @@ def _constants(camera: flir.Record) -> tuple[Calibration, Conditions]:
     emissivity, distance, reflected, air, window, through = (read(0x20 + 4 * index) for index in range(6))
     humidity = read(0x3C)
     humidity = humidity / 100 if humidity > 1 else humidity  # some cameras write percent
+    window = air if through == 1 else window  # there is none
     scene = Conditions(emissivity, distance, reflected - ZERO, air - ZERO, humidity, window - ZERO, through)
     values = [*vars(planck).values(), *vars(scene).values()]
     kelvin = (reflected, air, window)
@@ -374,16 +375,17 @@ def _constants(camera: flir.Record) -> tuple[Calibration, Conditions]:
 
 
 def _visible(embedded: flir.Record | None, name: str, max_pixels: int) -> tuple[bytes | None, tuple[int, int] | None]:
-    """The embedded picture and its size `(H, W)`. Some cameras store a PNG of Y, Cb and Cr."""
-    if embedded is None:
+    """The embedded picture and its size `(H, W)`; None for kinds other than JPEG and PNG of 8-bit colors."""
+    if embedded is None or len(embedded.data) <= 32:
         return None, None
     size = embedded.read("H", 4), embedded.read("H", 2)
     data = bytes(embedded.data[32:])
     check_size(size, f"the visible picture in {name}", max_pixels)
     if data.startswith(b"\xff\xd8\xff"):
         return data, size
-    if not data.startswith(b"\x89PNG"):
-        raise flir.Damage("its visible picture is of an unknown kind")
+    if not data.startswith(b"\x89PNG") or data[24:26] != b"\x08\x02":
+        return None, None
+    # Cameras store Y, Cb and Cr in it.
     planes = flir.decode_png(data, size, 3, 8)
     stream = io.BytesIO()
     Image.frombytes("YCbCr", size[::-1], planes.tobytes()).convert("RGB").save(stream, "PNG", compress_level=1)

@@ -9,7 +9,9 @@ import tifffile
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from fusion_hub import cli
+from fusion_hub import PairedDataset, cli
+from fusion_hub.data.crops import luminance as crop_luminance
+from fusion_hub.evaluation.methods import source_luminance
 from fusion_hub.image import PALETTES, read_radiometric
 from fusion_hub.rigs import Rig, photo_rig
 from tests.support import flir_file as ff
@@ -185,6 +187,27 @@ def test_photo_rig_keeps_to_the_camera(photo: Path) -> None:
     found = read_radiometric(photo).overlay_homography()
     if rig.frames == 0:
         np.testing.assert_allclose(rig.homography, found)
+
+
+def test_a_set_of_radiometric_files_is_checked_evaluated_and_trained_on(tmp_path: Path) -> None:
+    for band in ("vis", "ir"):
+        (tmp_path / "set" / band).mkdir(parents=True)
+    for index in range(2):
+        pixels = np.random.default_rng(index).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "set" / "vis" / f"{index}.png")
+        (tmp_path / "set" / "ir" / f"{index}.jpg").write_bytes(ff.jpeg(ff.block(ff.scene_counts() + np.uint16(index))))
+    dataset = PairedDataset.open(tmp_path / "set")
+    assert dataset.check().usable == 2
+    degrees = read_radiometric(tmp_path / "set" / "ir" / "0.jpg").temperatures()
+    np.testing.assert_array_equal(dataset[0].infrared, degrees)
+    low, high = 100.0, 180.0
+    seen = source_luminance(dataset[0], infrared_range=(low, high))[1]
+    np.testing.assert_allclose(seen, np.clip((degrees - low) / (high - low), 0, 1) * 255, atol=0.51)
+    np.testing.assert_array_equal(crop_luminance(dataset[0].infrared, True, (low, high)), seen)
+    command = ["evaluate", "-d", str(tmp_path / "set"), "-m", "average", "-o", str(tmp_path / "out"), "--save-images"]
+    result = CliRunner().invoke(cli.app, [*command, "--metrics", "EN"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "hold temperatures" in result.stderr and "in degrees C" in result.stderr
 
 
 def test_real_photos(data_root: Path, model: str, tmp_path: Path) -> None:

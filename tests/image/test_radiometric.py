@@ -174,6 +174,14 @@ def test_a_visible_picture_of_luma_and_chroma_becomes_rgb() -> None:
     np.testing.assert_allclose(visible.pixels.astype(int), rgb, atol=2)
 
 
+@pytest.mark.parametrize("data", [b"", b"unknown", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x0a\0\0\0\x0c\x08\0\0\0\0"])
+def test_a_visible_picture_of_an_unknown_kind_is_left_out(data: bytes) -> None:
+    records = [(1, ff.raw_record(ff.scene_counts())), (0x20, ff.camera_record(window=0.0))]
+    records.append((14, ff.image_record(3, (12, 10), data)))
+    found = read(ff.fff(records))
+    assert found.visible is None and found.conditions.window_temperature == found.conditions.atmospheric_temperature
+
+
 # --- counts of other files ----------------------------------------------------
 
 
