@@ -3,7 +3,7 @@
 An FFF block is a header, a directory and records, of which four matter here: raw counts, camera constants, the visible
 picture, and the place of the infrared in it. Header and directory are big-endian in JPEG files and little-endian in FFF
 files; each record has a byte order of its own. Positions of the fields: https://exiftool.org/TagNames/FLIR.html and the
-files of 25 cameras.
+files of 24 cameras.
 """
 
 import io

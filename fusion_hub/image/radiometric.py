@@ -406,7 +406,7 @@ def _zoom(stream: BinaryIO) -> float:
     """
     stream.seek(0)
     try:
-        with Image.open(stream, formats=("JPEG", "MPO")) as image:
+        with Image.open(stream, formats=("JPEG",)) as image:
             zoom = float(image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DigitalZoomRatio, 1))
     except Exception:  # no JPEG, or damaged metadata
         return 1.0
