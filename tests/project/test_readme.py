@@ -18,7 +18,12 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = {"fusion_hub": "fusion_hub", "space": "fusion_hub/space", "train/configs": "fusion_hub/training/configs"}
 FILES = ("pyproject.toml", "README.md", "LICENSE")
-NOT_RUN = {"installs packages", "installs packages, or needs Docker", "needs an account on the Hub"}
+NOT_RUN = {
+    "installs packages",
+    "installs packages, or needs Docker",
+    "needs an account on the Hub",
+    "needs a radiometric photo",
+}
 """The reasons that the README may give, in a comment before a block, for what cannot run here."""
 
 
