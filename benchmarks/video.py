@@ -4,11 +4,11 @@
     python benchmarks/video.py speed        # fusion-hub fuse-video on the clip of data/rigs/video
     python benchmarks/video.py memory       # resident memory over 2,000 frames, and CPU time without the network
 
-The sequences of `flicker` are made from one real 16-bit frame and its visible picture (data/thermal16): 28 frames in
-which the counts rise by 4 % of the scene's span, with the noise of a sensor, while an object twice as hot as the scene
-passes. Static areas are all pixels that it never comes near. Numbers are luminance, 0..255: the largest change of their
-mean from frame to frame, and between any two frames; the standard deviation of a pixel over time; the contrast is the
-standard deviation over the static areas, relative to the first row. "corner": how far the pixels away from a corner
+The sequences of `flicker` are made from one real frame, of 16 bits (data/thermal16) or 8 (data/m3svd_video): 28 frames
+in which the counts rise by 4 % of the scene's span, with the noise of a sensor, while an object twice as hot as the
+scene passes. Static areas are all pixels that it never comes near. Numbers are luminance, 0..255: the largest change of
+their mean from frame to frame, and between any two frames; the standard deviation of a pixel over time; the contrast is
+the standard deviation over the static areas, relative to the first row. "corner": how far the pixels away from a corner
 move, on average, in the frame in which a hot patch appears in that corner of the infrared, and in the 27th after it.
 """
 
@@ -36,7 +36,7 @@ from fusion_hub.evaluation.report import markdown_table
 
 FRAMES = 28
 ROOT = Path(os.environ.get("FUSION_HUB_DATA", "../shared")) / "data"
-SCENES = ("FLIR_T640", "FLIR", "FLIR_B60")
+SCENES = ("FLIR_T640", "FLIR", "0111_1716")
 RULES: dict[str, Any] = {
     "auto by frame": "by frame",
     "minmax": "minmax",
@@ -48,6 +48,10 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 def load_scene(data: Path, name: str) -> Pair:
     """The visible picture as `(H, W, 3)` uint8 on the grid of the infrared, and the counts `(H, W)`."""
+    if name[0] == "0":  # a registered pair of 8 bits, taken as counts
+        clip = data / "m3svd_video" / name
+        warm = image.read_picture(clip / "ir" / "0000.png").pixels.astype(np.uint16)
+        return np.asarray(Image.open(clip / "vis" / "0000.webp").convert("RGB")), 7000 + 8 * warm
     folder = data / "thermal16" / "radiometric"
     counts = image.read_picture(folder / "ir" / f"{name}.png").pixels
     file = next((folder / "vis").glob(f"{name}.*"))

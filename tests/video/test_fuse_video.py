@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from fusion_hub import cli, rigs, video
 from fusion_hub.video import writers
+from tests.support.browser import chromium
 from tests.support.clips import identity_pipeline, moving_square, read_clip, write_clip
 from tests.support.rtsp import serve_rtsp
 from tests.support.tiny import tiny_pipeline
@@ -274,3 +275,23 @@ def test_any_length_takes_the_memory_of_a_few_frames() -> None:
             next(fused)
     gc.collect()
     assert most <= 6 and len(caught) == 2  # one warning for each kind, not for each frame
+
+
+def test_an_mp4_plays_in_a_browser(folder: Path, tmp_path: Path) -> None:
+    assert run(folder, "visible.mp4", "infrared.mp4", "--output", tmp_path / "out.mp4")[0] == 0
+    (tmp_path / "page.html").write_text('<video id="v" src="out.mp4" muted></video>')
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto((tmp_path / "page.html").as_uri())
+        played = page.evaluate(
+            """async () => {
+                const video = document.getElementById("v");
+                if (!video.canPlayType('video/mp4; codecs="avc1.64000A"')) return null;
+                await video.play();
+                await new Promise(done => video.addEventListener("ended", done));
+                return [video.videoWidth, video.videoHeight, video.currentTime, video.error];
+            }"""
+        )
+    if played is None:
+        pytest.skip("this Chromium has no decoder for H.264")
+    assert played[:2] == [64, 48] and played[2] == pytest.approx(0.8, abs=0.1) and played[3] is None
