@@ -13,7 +13,7 @@ from fusion_hub import PairedDataset, cli
 from fusion_hub.data.crops import luminance as crop_luminance
 from fusion_hub.evaluation.methods import source_luminance
 from fusion_hub.image import PALETTES, read_radiometric
-from fusion_hub.rigs import Rig, photo_rig
+from fusion_hub.rigs import photo_rig
 from tests.support import flir_file as ff
 from tests.support.tiny import tiny_pipeline
 
@@ -179,14 +179,6 @@ def test_temperatures_never_replace_an_input(pair: tuple[Path, Path], model: str
     before = infrared.read_bytes()
     result = fuse(pair[0], infrared, "-o", tmp_path / "fused.png", "-m", model, "--save-temperatures")
     assert result.exit_code == 2 and "would replace the input" in result.stderr and infrared.read_bytes() == before
-
-
-def test_photo_rig_keeps_to_the_camera(photo: Path) -> None:
-    rig = photo_rig(read_radiometric(photo))
-    assert isinstance(rig, Rig) and rig.visible_size == (60, 80) and rig.infrared_size == (24, 32)
-    found = read_radiometric(photo).overlay_homography()
-    if rig.frames == 0:
-        np.testing.assert_allclose(rig.homography, found)
 
 
 def test_a_set_of_radiometric_files_is_checked_evaluated_and_trained_on(tmp_path: Path) -> None:

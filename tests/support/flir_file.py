@@ -100,11 +100,18 @@ def segment(content: bytes, marker: int = 0xE1) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
 
 
-def photo(size: tuple[int, int] = (60, 80), **more: Any) -> bytes:
-    """A radiometric JPEG with a visible picture of `(H, W)`, over whose center the infrared lies."""
-    rng = np.random.default_rng(0)
+def photo(
+    size: tuple[int, int] = (60, 80),
+    visible: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
+    overlay: tuple[float, int, int] = (1.25, 3, -2),
+    **more: Any,
+) -> bytes:
+    """A radiometric JPEG with a visible picture, by default noise of `(H, W)`, over which the infrared lies."""
+    if visible is None:
+        visible = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(stream, "JPEG", quality=95)
-    records = [(1, raw_record(scene_counts(), "png")), (0x20, camera_record())]
-    records += [(14, image_record(3, size, stream.getvalue())), (0x2A, overlay_record(1.25, 3, -2))]
+    Image.fromarray(visible).save(stream, "JPEG", quality=95)
+    records = [(1, raw_record(scene_counts() if counts is None else counts, "png")), (0x20, camera_record())]
+    records += [(14, image_record(3, visible.shape[:2], stream.getvalue())), (0x2A, overlay_record(*overlay))]
     return jpeg(fff(records), **more)
