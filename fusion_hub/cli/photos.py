@@ -74,7 +74,9 @@ def find_photos(words: Sequence[str], alone: bool) -> "tuple[list[data.Pair], bo
 
     Raises a `ValueError` for one file that is no photo.
     """
-    paths = [Path(word) for word in words]
+    paths = [Path(word) for word in dict.fromkeys(words)]  # one photo may be given as both of its pictures
+    if len(words) == 2 and len(paths) == 1 and not is_photo(paths[0]):
+        return None
     if len(paths) == 1 and paths[0].is_file():
         if not alone and not is_photo(paths[0]):
             raise ValueError(why_alone(paths[0]))

@@ -128,6 +128,13 @@ class Thermogram:
         camera: its model, "" where the file does not say.
         visible: the visible picture as an encoded JPEG or PNG; None where the file has none.
         overlay: how the camera lays the infrared over it; None where the file does not say.
+
+    Examples:
+        >>> planck = Calibration(r1=17096.453, r2=0.046642, b=1428.0, f=1.0, o=-342)
+        >>> scene = Conditions(0.95, 2.0, reflected_temperature=22.0, atmospheric_temperature=20.0, humidity=0.4)
+        >>> photo = Thermogram(np.array([[3400, 3500]], np.uint16), planck, scene)
+        >>> photo.temperatures().round(1), photo.temperatures(emissivity=0.8).round(1)
+        (array([[24.8, 26.9]], dtype=float32), array([[25.3, 27.8]], dtype=float32))
     """
 
     counts: np.ndarray

@@ -65,6 +65,12 @@ def test_one_photo_is_fused_in_the_size_of_its_visible_picture(photo: Path, mode
     np.testing.assert_allclose(temperatures[seen], expected[seen], atol=1e-5)
 
 
+def test_a_photo_given_twice_is_one_photo(photo: Path, model: str, tmp_path: Path) -> None:
+    for words in ((photo,), (photo, photo)):
+        assert fuse(*words, "-o", tmp_path / f"{len(words)}.png", "-m", model).exit_code == 0
+    assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
+
+
 def test_palette_scale_and_isotherms(photo: Path, model: str, tmp_path: Path) -> None:
     result = fuse(photo, "-o", tmp_path / "a.png", "-m", model, "--palette", "iron", "--highlight", ">500C")
     assert result.exit_code == 0 and "warning: nothing is >500C: the temperatures are" in result.stderr

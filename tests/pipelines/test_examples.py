@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 MODULES = (
-    *("image.io", "image.luminance", "image.processor", "image.tiling"),
+    *("image.io", "image.luminance", "image.palettes", "image.processor", "image.radiometric", "image.tiling"),
     *("pipelines.checkpoints", "pipelines.difffusenet", "pipelines.fusion_pipeline", "pipelines.red"),
 )
 
