@@ -88,7 +88,8 @@ class Rig:
             RigError: pictures of other proportions, which these cameras did not take with the same settings.
         """
         sizes = _pair(visible_size), _pair(infrared_size)
-        if sizes not in self._warps:
+        warp = self._warps.get(sizes)
+        if warp is None:
             require_opencv()
             check_sides(*sizes)
             factors = []
@@ -107,9 +108,10 @@ class Rig:
                 None if lens is None else lens.resized(*factor)
                 for lens, factor in ((self.visible_lens, seen), (self.infrared_lens, warm))
             ]
+            warp = Warp(homography / homography[2, 2], *sizes, *lenses)
             self._warps.clear()  # tables are large, and a run has one pair of sizes
-            self._warps[sizes] = Warp(homography / homography[2, 2], *sizes, *lenses)
-        return self._warps[sizes]
+            self._warps[sizes] = warp
+        return warp
 
     def warp(self, infrared: np.ndarray, visible_size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """An infrared picture on the grid of the visible one.

@@ -3,11 +3,13 @@
 import itertools
 import re
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from fusion_hub import FusionPipeline
     from fusion_hub.video.writers import Writer
 
+MOST_WORKERS = 8  # frames in work at a time, each of which takes memory
 _FALSE_COLORS = (
     "the infrared holds colors, as a false-color map does, whose luma need not rise with temperature: record it in "
     "white-hot gray or as raw counts"
@@ -67,14 +70,19 @@ def fuse_frames(
         >>> [fused.shape for fused in fuse_frames(clip, pipe)]
         [(32, 32, 3), (32, 32, 3)]
     """
-    fuse = _Fuser(pipeline, rig, infrared_range, visible_range, options)
+    fuser = _Fuser(pipeline, rig, infrared_range, visible_range, options)
     for visible, infrared in pairs:
-        if (fused := fuse(visible, infrared)) is not None:
-            yield fused if isinstance(visible, Frame) else fused.picture.pixels
+        fuser.follow(infrared)
+        if visible is None:
+            continue
+        with fuser.warnings() as report:
+            fused = fuser.fuse(fuser.prepare(visible, infrared))
+            report()
+        yield fused if isinstance(visible, Frame) else fused.picture.pixels
 
 
 class _Fuser:
-    """Fuses one pair after the other, with what they share: the display range, and the warnings that were given."""
+    """Fuses pairs with what they share: the display range, and the warnings that were given."""
 
     def __init__(
         self,
@@ -91,40 +99,72 @@ class _Fuser:
         self.options = {**options, "visible_range": visible_range, "infrared_range": rule}
         if rig is not None:
             self.options["rig"] = rig
-        self.is_first, self.warned = True, set[str]()
+        self.is_first, self.seen = True, set[str]()
+        self.notes: deque[tuple[str, type[Warning]]] = deque()
 
-    def __call__(self, visible: Any, infrared: Any) -> Frame | None:
-        """The fused frame: where it has colors its luma as float32 in [0, 1], else what the pipeline gives."""
-        warm = self._load(infrared, "infrared")
+    def follow(self, infrared: Any) -> None:
+        """Move the display range by the next infrared frame, whether it is fused or not."""
         if self.tracker is not None:
-            self.options["infrared_range"] = self.tracker.update(warm)
-        if visible is None:
-            return None
+            self.options["infrared_range"] = self.tracker.update(self._load(infrared, "infrared"))
+
+    def prepare(self, visible: Any, infrared: Any) -> "_Task":
+        """A pair with the display range of now, to be fused now or later."""
         frame = visible if isinstance(visible, Frame) else Frame(self._load(visible, "visible"), Fraction(0), "")
         if self.is_first and isinstance(infrared, Frame) and infrared.colors is not None and infrared.colors.are_strong:
-            self._warn(_FALSE_COLORS)
+            self._note(_FALSE_COLORS)
         self.is_first = False
+        return _Task(frame, self._load(infrared, "infrared"), dict(self.options))
+
+    def fuse(self, task: "_Task") -> Frame:
+        """The fused frame: where it has colors its luma as float32 in [0, 1], else what the pipeline gives.
+
+        May run in several threads.
+        """
+        frame = task.visible
         kind: Literal["pil", "np"] = "pil" if frame.colors is None else "np"
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", InputWarning)
-            fused = self.pipeline(frame.picture, warm, output_type=kind, **self.options).images[0]
-        for warning in caught:
-            self._warn(str(warning.message), warning.category)
+        fused = self.pipeline(frame.picture, task.infrared, output_type=kind, **task.options).images[0]
         if frame.colors is not None:
             return replace(frame, picture=replace(frame.picture, pixels=fused[..., 0], white=1.0))
         pixels = getattr(fused, "samples", None)
         pixels = np.asarray(fused) if pixels is None else pixels
         return replace(frame, picture=replace(frame.picture, pixels=pixels, alpha=None, valid=None))
 
+    @contextmanager
+    def warnings(self) -> Iterator[Callable[[], None]]:
+        """Hold back the warnings of all threads; the function that it gives shows those of kinds not seen before."""
+        show = warnings.showwarning
+
+        def collect(message: Any, category: Any, filename: str, lineno: int, *rest: Any, **named: Any) -> None:
+            if issubclass(category, InputWarning):
+                self._note(str(message), category)
+            else:
+                show(message, category, filename, lineno, *rest, **named)
+
+        def report() -> None:
+            while self.notes:
+                text, category = self.notes.popleft()
+                show(category(text), category, __file__, 0)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", InputWarning)
+            warnings.showwarning = collect
+            yield report
+
     def _load(self, source: Any, role: Role) -> Picture:
         return source.picture if isinstance(source, Frame) else to_picture(source, role, role, self.max_pixels)[0]
 
-    def _warn(self, text: str, category: type[Warning] = InputWarning) -> None:
-        """Warn once for each kind, whatever numbers and names are in the text."""
+    def _note(self, text: str, category: type[Warning] = InputWarning) -> None:
+        """Keep a warning, once for each kind, whatever numbers and names are in the text."""
         kind = re.sub(r"'[^']*'|[\d.]+", "", text)
-        if kind not in self.warned:
-            self.warned.add(kind)
-            warnings.warn(text, category, stacklevel=4)
+        if kind not in self.seen:
+            self.seen.add(kind)
+            self.notes.append((text, category))
+
+
+class _Task(NamedTuple):
+    visible: Frame
+    infrared: Picture
+    options: dict[str, Any]
 
 
 @dataclass
@@ -157,6 +197,21 @@ class Report:
     def visible_read(self) -> int:
         """Visible frames that are done, one way or another."""
         return self.fused + self.kept + len(self.failed) + self.pairing.visible_alone
+
+
+@contextmanager
+def _workers(pipeline: "FusionPipeline") -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Threads that fuse frames, and their number.
+
+    On a CPU one for each core, each with one frame: quicker than all cores on one frame after the other.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    count = min(threads, MOST_WORKERS) if pipeline.device.type == "cpu" else 1
+    with ThreadPoolExecutor(count, "fusion", torch.set_num_threads, (threads // count,)) as workers:
+        yield workers, count
+    torch.set_num_threads(threads)  # the number of a thread becomes that of threads that start later
 
 
 def fuse_video(
@@ -194,35 +249,61 @@ def fuse_video(
     pairs = pair_frames(visible.frames(), infrared.frames(), tolerance, time_offset, report.pairing)
     if not visible.live:  # those are read in the background anyway
         pairs = in_background(pairs)
-    fuse = _Fuser(
+    fuser = _Fuser(
         pipeline,
         options.pop("rig", None),
         options.pop("infrared_range", None),
         options.pop("visible_range", None),
         options,
     )
-    with writer, ThreadPoolExecutor(1, "encoder") as encoder:
+    waiting: deque[tuple[Frame, Future[Frame]]] = deque()
+    with (
+        writer,
+        _workers(pipeline) as (workers, count),
+        ThreadPoolExecutor(1, "encoder") as encoder,
+        fuser.warnings() as warn,
+    ):
         written: Future[None] | None = None
+
+        def finish_first() -> None:
+            """Hand the oldest frame in work to the encoder; one frame waits there at most."""
+            nonlocal written
+            seen, fusing = waiting.popleft()
+            try:
+                fused = fusing.result()
+            except ValueError as error:  # one bad frame must not cost the others
+                report.failed.append((seen.name, str(error)))
+            else:
+                if written is not None:
+                    written.result()
+                written = encoder.submit(writer.write, fused)
+                report.fused += 1
+                report.end = seen.time
+            warn()
+            if on_frame is not None:
+                on_frame(report)
+
         try:
             for seen, warm in itertools.islice(pairs, limit):
-                done = is_done is not None and is_done(seen, warm)
                 try:
-                    fused = fuse(None if done else seen, warm)
-                except ValueError as error:  # one bad frame must not cost the others
+                    fuser.follow(warm)
+                except ValueError as error:
                     report.failed.append((seen.name, str(error)))
                     continue
-                if fused is None:
+                if is_done is not None and is_done(seen, warm):
                     report.kept += 1
-                else:
-                    if written is not None:
-                        written.result()  # one frame waits at most
-                    written = encoder.submit(writer.write, fused)
-                    report.fused += 1
-                    report.end = seen.time
-                if on_frame is not None:
-                    on_frame(report)
+                    if on_frame is not None:
+                        on_frame(report)
+                    continue
+                waiting.append((seen, workers.submit(fuser.fuse, fuser.prepare(seen, warm))))
+                if len(waiting) > count:
+                    finish_first()
+            while waiting:
+                finish_first()
         except KeyboardInterrupt:
             report.stopped = True
+            for _, fusing in waiting:
+                fusing.cancel()
         if written is not None:
             written.result()
     report.dropped = visible.dropped
