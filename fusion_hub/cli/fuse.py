@@ -245,6 +245,8 @@ def fuse(
                 warn_of_overlay(dataset)
             if state.is_main_process and not single:
                 describe(dataset, registered=registration is None)
+                if dataset.length and (text := describe_temperatures(dataset[0], thermal)):
+                    typer.echo(f"temperatures by the constants of each file, such as {text}")
             if infrared_range is None:
                 warn_of_stretch(dataset, "--infrared-range", pipeline=checkpoint)
             share = dataset.shard(state.process_index, state.num_processes) if state.num_processes > 1 else dataset

@@ -128,6 +128,7 @@ class Thermogram:
         camera: its model, "" where the file does not say.
         visible: the visible picture as an encoded JPEG or PNG; None where the file has none.
         overlay: how the camera lays the infrared over it; None where the file does not say.
+        shown_counts: counts of the first and the last color of the picture that the camera shows; None if unknown.
 
     Examples:
         >>> planck = Calibration(r1=17096.453, r2=0.046642, b=1428.0, f=1.0, o=-342)
@@ -143,6 +144,7 @@ class Thermogram:
     camera: str = ""
     visible: bytes | None = None
     overlay: Overlay | None = None
+    shown_counts: tuple[float, float] | None = None
 
     def picture(self, name: str = "the image", **given: float) -> Picture:
         """The temperatures under given conditions, with [`notes`], as the infrared image of a pair."""
@@ -183,6 +185,13 @@ class Thermogram:
             ),
             name,
         )
+
+    def shown_limits(self) -> tuple[float, float] | None:
+        """Temperatures of the first and the last color that the camera shows, in degrees C; None if unknown."""
+        if self.shown_counts is None:
+            return None
+        low, high = replace(self, counts=np.array([self.shown_counts])).temperatures()[0]
+        return float(low), float(high)
 
     def _solve(self, scene: Conditions, name: str) -> np.ndarray:
         planck = self.calibration
@@ -360,7 +369,9 @@ def read_block(
         overlay = None if block.overlay is None or size is None else _overlay(block.overlay, size, _zoom(stream))
     except flir.Damage as damage:
         raise ValueError(_DAMAGED.format(name=name, what=damage)) from damage
-    return Thermogram(counts, calibration, conditions, block.camera.text(0xD4, 32), visible, overlay)
+    return Thermogram(
+        counts, calibration, conditions, block.camera.text(0xD4, 32), visible, overlay, _shown_counts(block.camera)
+    )
 
 
 def _constants(camera: flir.Record) -> tuple[Calibration, Conditions]:
@@ -379,6 +390,14 @@ def _constants(camera: flir.Record) -> tuple[Calibration, Conditions]:
     if not (0 < emissivity <= 1 and distance >= 0 and 0 <= humidity <= 1 and 0 < through <= 1):
         raise flir.Damage(f"its constants are impossible: {scene}")
     return planck, scene
+
+
+def _shown_counts(camera: flir.Record) -> tuple[float, float] | None:
+    """From the middle and the width of the range, which older cameras do not store."""
+    if len(camera.data) < 0x33E:
+        return None
+    middle, width = camera.read("H", 0x338), camera.read("H", 0x33C)
+    return (middle - width / 2, middle + width / 2) if 0 < width <= 2 * middle else None
 
 
 def _visible(embedded: flir.Record | None, name: str, max_pixels: int) -> tuple[bytes | None, tuple[int, int] | None]:

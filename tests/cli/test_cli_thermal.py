@@ -110,6 +110,7 @@ def test_a_folder_of_photos(photo: Path, model: str, tmp_path: Path) -> None:
     (folder / "three.jpg").write_bytes(ff.jpeg(ff.block()))  # infrared only
     result = fuse(folder, "-o", out, "-m", model)
     assert result.exit_code == 1 and "2 fused, 1 failed" in result.stdout
+    assert "temperatures by the constants of each file, such as one.jpg: Synthetic, emissivity 0.95" in result.stdout
     assert "three.jpg holds no visible picture" in result.stderr
     again = fuse(folder, "-o", out, "-m", model)
     assert "0 fused, 2 already there" in again.stdout

@@ -83,6 +83,15 @@ def test_counts_of_real_files_are_exact(data_root: Path, name: str) -> None:
     np.testing.assert_array_equal(read_radiometric(path).counts, expected)
 
 
+SHOWN = {"FLIR_AX8": (22.9, 27.0), "FLIR_B60": (-12.8, 0.6)}  # read from the pictures that the cameras show
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_limits_of_the_picture_that_the_camera_shows(data_root: Path, name: str) -> None:
+    found = read_radiometric(data_root / "data" / "rigs" / "radiometric" / f"{name}.jpg").shown_limits()
+    np.testing.assert_allclose(found, SHOWN[name], atol=0.3)
+
+
 CHANGES = [
     {},
     {"emissivity": 1.0, "distance": 0.0},
