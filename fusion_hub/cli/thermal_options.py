@@ -149,6 +149,8 @@ class Thermal:
                 degrees, self.palette, limits=self.limits, highlight=self.isotherms, picture=under
             )
             drawn.info.update({} if fused is None else fused.info)
+            if self.palette:
+                drawn.info.pop("icc_profile", None)  # of the visible image, for other colors
         for isotherm in self.isotherms:
             if not isotherm.covers(degrees).any():
                 low, high = np.nanmin(degrees), np.nanmax(degrees)
@@ -183,7 +185,7 @@ def store_temperatures(drawn: "Image.Image", target: Path, metadata: bool) -> No
     """Save the temperatures that a picture carries, in degrees C, beside it; nothing where it has none."""
     if (degrees := drawn.info.pop("temperatures", None)) is not None:
         stored = image.to_image(image.Picture(degrees))
-        stored.info.update(drawn.info)
+        stored.info.update({key: value for key, value in drawn.info.items() if key != "icc_profile"})
         image.save_image(stored, temperatures_file(target), metadata=metadata)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms
 from typer.testing import CliRunner, Result
 
 from fusion_hub import PairedDataset, cli
@@ -79,6 +79,22 @@ def test_palette_scale_and_isotherms(photo: Path, model: str, tmp_path: Path) ->
     fuse(photo, "-o", tmp_path / "b.png", "-m", model, "--palette", "iron", "--infrared-range", "20,400")
     with Image.open(tmp_path / "a.png") as a, Image.open(tmp_path / "b.png") as b:
         assert a.tobytes() != b.tobytes()
+
+
+def test_the_color_profile_of_the_visible_image_is_for_its_colors(
+    pair: tuple[Path, Path], model: str, tmp_path: Path
+) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with Image.open(pair[0]) as image:
+        image.save(tmp_path / "tagged.png", icc_profile=profile)
+    for name, options in (("a", ("--highlight", "<0C")), ("b", ("--palette", "iron"))):
+        words = (tmp_path / "tagged.png", pair[1], "-o", tmp_path / f"{name}.png", "-m", model, "--save-temperatures")
+        assert fuse(*words, *options).exit_code == 0
+        with (
+            Image.open(tmp_path / f"{name}.png") as image,
+            Image.open(tmp_path / f"{name}_temperatures.tif") as degrees,
+        ):
+            assert ("icc_profile" in image.info) == (name == "a") and "icc_profile" not in degrees.info
 
 
 def test_an_infrared_file_alone_is_drawn(pair: tuple[Path, Path], tmp_path: Path) -> None:
