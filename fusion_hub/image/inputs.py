@@ -4,6 +4,7 @@ Nothing here imports torch: commands that only read pictures start quickly.
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -45,7 +46,8 @@ def to_picture(image: Any, name: str, role: Role | None = None, max_pixels: int 
     if isinstance(image, Image.Image):
         check_size((image.height, image.width), name, max_pixels)
         return from_pil(image, name), name
-    is_tensor = hasattr(image, "detach")
+    torch = sys.modules.get("torch")  # who gives a tensor has imported it
+    is_tensor = torch is not None and isinstance(image, torch.Tensor)
     if callable(image) and not is_tensor:
         return to_picture(image(), name, role, max_pixels)
     array: Any = image
