@@ -378,7 +378,8 @@ def _summarize(
         why = problems[0] if problems else f"no visible frame has an infrared frame {within}: set --time-offset"
         raise CommandError(f"{why}; nothing was written")
     if report.stopped:
-        print_message(f"stopped: {output}: {text}; it is complete up to there")
+        rest = "it is complete up to there" if folder is None else "run the same command to fuse the rest"
+        print_message(f"stopped: {output}: {text}; {rest}")
         return STOPPED
     typer.echo(f"{output}: {text}")
     for problem in problems:

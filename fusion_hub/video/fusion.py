@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from fusion_hub.image.inputs import to_picture
-from fusion_hub.image.luminance import Role, ValueRange
+from fusion_hub.image.luminance import Role, ValueRange, to_plane
 from fusion_hub.image.picture import InputWarning, Picture
 from fusion_hub.video.display_range import RangeTracker
 from fusion_hub.video.frames import Frame
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fusion_hub import FusionPipeline
     from fusion_hub.video.writers import Writer
 
+LARGE_FRAME = 1920 * 1088  # pixels above which one frame is fused at a time
 MOST_WORKERS = 8  # frames in work at a time, each of which takes memory
 _FALSE_COLORS = (
     "the infrared holds colors, as a false-color map does, whose luma need not rise with temperature: record it in "
@@ -97,6 +98,8 @@ class _Fuser:
         rule = processor.infrared_range if infrared_range is None else infrared_range
         self.tracker = RangeTracker(processor.percentile) if rule == "auto" else None
         self.options = {**options, "visible_range": visible_range, "infrared_range": rule}
+        self.guesses_bits = (processor.visible_range if visible_range is None else visible_range) == "auto"
+        self.white = 0.0
         if rig is not None:
             self.options["rig"] = rig
         self.is_first, self.seen = True, set[str]()
@@ -110,6 +113,8 @@ class _Fuser:
     def prepare(self, visible: Any, infrared: Any) -> "_Task":
         """A pair with the display range of now, to be fused now or later."""
         frame = visible if isinstance(visible, Frame) else Frame(self._load(visible, "visible"), Fraction(0), "")
+        if self.guesses_bits and frame.picture.white == 65535:
+            self.options["visible_range"] = 0.0, self._steady_white(frame.picture)
         if self.is_first and isinstance(infrared, Frame) and infrared.colors is not None and infrared.colors.are_strong:
             self._note(_FALSE_COLORS)
         self.is_first = False
@@ -153,6 +158,14 @@ class _Fuser:
     def _load(self, source: Any, role: Role) -> Picture:
         return source.picture if isinstance(source, Frame) else to_picture(source, role, role, self.max_pixels)[0]
 
+    def _steady_white(self, picture: Picture) -> float:
+        """White of a visible frame that holds the 10, 12 or 14 bits of a camera in 16; it never falls."""
+        plane = to_plane(picture, "visible", "auto", (0, 100), "visible")
+        for note in plane.notes:
+            self._note(note)
+        self.white = max(self.white, plane.limits[1])
+        return self.white
+
     def _note(self, text: str, category: type[Warning] = InputWarning) -> None:
         """Keep a warning, once for each kind, whatever numbers and names are in the text."""
         kind = re.sub(r"'[^']*'|[\d.]+", "", text)
@@ -177,7 +190,7 @@ class Report:
         dropped: frames of live sources that came faster than they could be fused.
         pairing: the counts of [`pair_frames`].
         tolerance: seconds, of the pairing.
-        end: time of the last frame, seconds.
+        end: of the last frame, seconds.
         failed: names of frames that could not be fused, with the reason.
         problems: what was wrong with the sources, one sentence each.
         stopped: whether the user stopped it.
@@ -200,18 +213,22 @@ class Report:
 
 
 @contextmanager
-def _workers(pipeline: "FusionPipeline") -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Threads that fuse frames, and their number.
+def _workers(pipeline: "FusionPipeline", size: tuple[int, int]) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Threads that fuse frames of a size `(H, W)`, and their number.
 
-    On a CPU one for each core, each with one frame: quicker than all cores on one frame after the other.
+    On a CPU one for each core, each with one frame: quicker than all cores on one frame after the other. Large frames
+    keep all cores busy by themselves, and several would take too much memory.
     """
     import torch
 
     threads = torch.get_num_threads()
-    count = min(threads, MOST_WORKERS) if pipeline.device.type == "cpu" else 1
-    with ThreadPoolExecutor(count, "fusion", torch.set_num_threads, (threads // count,)) as workers:
-        yield workers, count
-    torch.set_num_threads(threads)  # the number of a thread becomes that of threads that start later
+    several = pipeline.device.type == "cpu" and size[0] * size[1] <= LARGE_FRAME
+    count = min(threads, MOST_WORKERS) if several else 1
+    try:
+        with ThreadPoolExecutor(count, "fusion", torch.set_num_threads, (threads // count,)) as workers:
+            yield workers, count
+    finally:
+        torch.set_num_threads(threads)  # the number of a thread becomes that of threads that start later
 
 
 def fuse_video(
@@ -259,7 +276,7 @@ def fuse_video(
     waiting: deque[tuple[Frame, Future[Frame]]] = deque()
     with (
         writer,
-        _workers(pipeline) as (workers, count),
+        _workers(pipeline, visible.size) as (workers, count),
         ThreadPoolExecutor(1, "encoder") as encoder,
         fuser.warnings() as warn,
     ):
@@ -278,7 +295,7 @@ def fuse_video(
                     written.result()
                 written = encoder.submit(writer.write, fused)
                 report.fused += 1
-                report.end = seen.time
+                report.end = seen.time + visible.interval
             warn()
             if on_frame is not None:
                 on_frame(report)

@@ -154,7 +154,8 @@ class StreamSource(Source):
                 self._input = av.open(file, "r", options=options, container_options=container)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise ValueError(_refusal(label, error, self.live, stall)) from error
-        videos = [stream for stream in self._input.streams.video if not _is_cover(stream)]
+        cover = av.stream.Disposition.attached_pic  # a picture that belongs to music
+        videos = [stream for stream in self._input.streams.video if not stream.disposition & cover]
         if not videos:
             raise ValueError(f"{label} holds no video: give a file with a video track")
         self._stream = stream = videos[0]
@@ -378,11 +379,6 @@ def _number(file: Path) -> int | None:
 
 def _natural(file: Path) -> list[Any]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
-
-
-def _is_cover(stream: Any) -> bool:
-    """Whether a video track is the picture on the cover of music."""
-    return "attached_pic" in str(stream.disposition).lower()
 
 
 def _check_size(height: int, width: int, label: str) -> None:

@@ -239,6 +239,13 @@ def test_two_streams_end_when_one_stops(folder: Path, tmp_path: Path) -> None:
         )
     assert code == 1 and "sent no data for 2 s" in told and "frames fused" in printed
     assert len(read_clip(tmp_path / "out.mkv")[0]) >= 1
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for name, wanted in (("new", 1), ("full", 2)):
+        with serve_rtsp(clip, stalls=False, speed=4) as first, serve_rtsp(clip, stalls=False, speed=4) as second:
+            code, _, told = run(folder, first, second, "--output", tmp_path / name, "--timeout", 2, "--tolerance", 0.5)
+        assert code == wanted and len(told.splitlines()) == (2 if wanted == 1 else 1)
+    assert [*(tmp_path / "new").glob("*.png")] and "is not empty: give a new folder" in told
 
 
 def test_python_form_gives_what_the_pipeline_gives() -> None:
@@ -253,6 +260,9 @@ def test_python_form_gives_what_the_pipeline_gives() -> None:
     fused = [*video.fuse_frames(counts, pipeline, infrared_range="percentile", visible_range="dtype")]
     wanted = pipeline(*counts[2], infrared_range="percentile", visible_range="dtype").images[0]
     assert fused[2].dtype == np.uint16 and np.array_equal(fused[2], np.asarray(wanted))
+    bright = [(frame * np.uint16(2 if index == 1 else 1), frame) for index, frame in enumerate([counts[0][0] // 4] * 3)]
+    before, _, after = video.fuse_frames(bright, identity_pipeline())  # 14 bits, then 16: white does not come back
+    assert before.max() > 3.9 * after.max()
     tracked = [*video.fuse_frames([*counts[:2], (None, counts[2][1]), counts[2]], pipeline, visible_range="dtype")]
     assert len(tracked) == 3
 

@@ -82,6 +82,11 @@ def test_what_is_no_video_is_refused(tmp_path: Path, clip: Path) -> None:
             video.open_source(str(tmp_path / f"{name}.mp4"), "VISIBLE")
     with av.open(str(tmp_path / "sound.mp4"), "w") as out:
         track = out.add_stream("aac", rate=48000, layout="mono")
+        cover = out.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        out.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        out.mux(cover.encode())
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         frame.sample_rate = 48000
         out.mux(track.encode(frame))
