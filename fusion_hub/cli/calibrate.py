@@ -121,6 +121,7 @@ def _read(calibrator: "rigs.RigCalibrator", dataset: "data.PairedDataset") -> No
     """Add all pairs; a file that cannot be read is named and left out, pairs of another size end the command."""
     for name, why in dataset.left_out():
         print_message(f"warning: {name} is left out: {why}")
+    unread = []
     with progress_bar("reading", dataset.length, shown=(dataset.length or 2) > 1) as bar:
         for pair in dataset:
             try:
@@ -128,8 +129,12 @@ def _read(calibrator: "rigs.RigCalibrator", dataset: "data.PairedDataset") -> No
             except rigs.RigError as error:
                 raise CommandError(f"{pair.name}: {error}") from error
             except (ValueError, OSError) as error:
-                print_message(f"warning: {pair.name} is left out: {message_of(error)}")
+                unread.append((pair.name, message_of(error)))
             bar.update()
+    if unread and not calibrator.added:
+        raise CommandError(unread[0][1] if len(unread) == 1 else f"no pair can be read; {unread[0][0]}: {unread[0][1]}")
+    for name, why in unread:
+        print_message(f"warning: {name} is left out: {why}")
 
 
 @contextmanager
@@ -155,8 +160,8 @@ def _summary(output: Path, rig: "rigs.Rig") -> str:
         lines.append("  NOT SURE: a check failed and --accept-unsure was given; look at the picture")
     parts = [f"edges agree by {sure.score:.2f}"]
     if sure.margin is not None:
-        parts.append(f"{sure.margin:.2f} more than in the second-best place")
+        parts.append(f"{sure.margin:.1f} standard deviations more than in the second-best place")
     if sure.agreement is not None:
         parts.append(f"two halves differ by {sure.agreement:.1f} px (of 640)")
-    parts.append(f"{100 * sure.overlap:.0f} % of the infrared lies in the visible image")
+    parts.append(f"{100 * sure.overlap:.0f} % of the smaller view lies in the other one")
     return "\n".join([*lines, "  " + ", ".join(parts)])

@@ -110,7 +110,7 @@ def message_of(error: BaseException) -> str:
 def with_option_names(text: str) -> str:
     """A message of the library with the names of options, `--tile 3` for `tile=3`."""
     text = text.replace("rig='auto'", "--align auto")
-    always = "infrared_range|visible_range|num_inference_steps|noise_strength|batch_size"
+    always = "fov_ratio|infrared_range|visible_range|num_inference_steps|noise_strength|batch_size"
     thermal = "emissivity|distance|humidity|reflected_temperature|atmospheric_temperature|counts"
     names = rf"\b({always}|(?:tile|rescale|split|streaming|{thermal})(?==))(=?)(?=([^\s:,;.)])?)"
     text = re.sub(names, lambda m: f"--{m[1].replace('_', '-')}{' ' if m[2] and m[3] else ''}", text)

@@ -44,7 +44,7 @@ class Alignment:
         margin: lead over the best other shift, in the same unit.
         agreement: largest difference of the corners of the infrared picture between the estimates from two halves of
             the material, in pixels of a visible picture of 640 pixels.
-        overlap: share of the infrared picture that lies in the visible one, 0 to 1.
+        overlap: share of the picture with the smaller view that lies in the other one, 0 to 1.
         sure: whether all checks passed.
         why: what failed, a sentence; empty if sure.
     """
@@ -148,9 +148,15 @@ def corner_distance(first: Matrix, second: Matrix, views: Views) -> float:
 
 
 def overlap(homography: Matrix, views: Views) -> float:
-    """Share of the infrared picture that lies in the visible one."""
-    height, width = views.infrared_size
+    """Share of the infrared picture that lies in the visible one, or the reverse, whichever is larger."""
+    forward = share_inside(homography, views.infrared_size, views.visible_size)
+    return max(forward, share_inside(np.linalg.inv(homography), views.visible_size, views.infrared_size))
+
+
+def share_inside(homography: Matrix, source: tuple[int, int], target: tuple[int, int]) -> float:
+    """Share of a picture of size `source` (H, W) that a homography maps into one of size `target`."""
+    height, width = source
     x, y = np.meshgrid(np.linspace(0, width - 1, 41), np.linspace(0, height - 1, 41))
-    points = transform(np.column_stack([x.ravel(), y.ravel()]), homography)
-    limit = np.array(views.visible_size[::-1]) - 1
-    return float(((points >= 0) & (points <= limit)).all(1).mean())
+    moved = np.column_stack([x.ravel(), y.ravel(), np.ones(x.size)]) @ (homography / homography[2, 2]).T
+    points, limit = moved[:, :2] / moved[:, 2:], np.array(target[::-1]) - 1
+    return float(((points >= 0) & (points <= limit) & (moved[:, 2:] > 0)).all(1).mean())

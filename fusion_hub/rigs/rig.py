@@ -30,10 +30,11 @@ class Confidence:
 
     Attributes:
         score: normalized correlation of edge directions over the overlap, -1 to 1.
-        margin: lead of the score over that of the best other candidate; None without a search.
+        margin: lead over the best other place, in standard deviations of the scores of all places; None where it could
+            not be measured.
         agreement: largest difference of the corners between estimates from two halves of the material, in pixels at a
             visible width of 640; None where it could not be measured.
-        overlap: share of the infrared picture that lies in the visible one.
+        overlap: share of the picture with the smaller view that lies in the other one.
         sure: whether all checks passed.
     """
 
