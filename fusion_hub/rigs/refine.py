@@ -12,12 +12,28 @@ from .views import Views
 cv2 = lazy_loader.load("cv2")
 
 
-HALVES = ((320, 64, 16), (480, 56, 8))  # rounds of `fit_halves`
+@dataclass(frozen=True)
+class Round:
+    """One round of block matching, in pixels of a canvas."""
+
+    side: int  # longer side of the canvas
+    block: int
+    radius: int  # of the search
+    grid: tuple[int, int] = (11, 9)  # columns and rows of blocks
+    sigma: float = 1.0  # of the orientation field, as `smooth`
+    smooth: float = 1.5
+
+
+COARSE = (Round(320, 64, 16), Round(320, 48, 10))
+FINE = (Round(480, 56, 8), Round(640, 64, 6))
+EXACT = (Round(640, 64, 3, (25, 19), 0.7, 1.0),) * 2
+HALVES = (Round(320, 64, 16), Round(480, 56, 8))
+ONE_CAMERA = 0.5 / 640  # median residual as a share of the canvas
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Where blocks of the warped infrared picture lie in the visible one, in pixels of one level."""
+    """Where blocks of the warped infrared picture lie in the visible one, in pixels of one canvas."""
 
     points: Matrix  # (N, 2), centers of the blocks
     found: Matrix  # (N, 2)
@@ -41,25 +57,27 @@ def overlap_mask(views: Views, homography: Matrix, side: int, erode: int = 3) ->
     return warped_mask(views.infrared_mask, to_level @ homography, size, erode) * views.small_mask(side)
 
 
-def match_blocks(
-    views: Views, homography: Matrix, side: int, block: int, radius: int, grid: tuple[int, int] = (11, 9)
-) -> Matches | None:
-    """Searches each block within `radius`; correlation surfaces are added over the frames. None: too few blocks."""
-    to_level, size = views.level(side)
+def match_blocks(views: Views, homography: Matrix, one: Round) -> Matches | None:
+    """Searches each block; correlation surfaces are added over the frames. None: fewer than 6 blocks in the overlap."""
+    to_level, size = views.level(one.side)
     height, width = size
-    block = min(block, height // 2 * 2 - 2, width // 2 * 2 - 2)
+    radius = one.radius
+    block = min(one.block, height // 2 * 2 - 2, width // 2 * 2 - 2)
     half = block // 2
-    mask = overlap_mask(views, homography, side)
-    columns = np.linspace(half, width - 1 - half, grid[0]).round().astype(int)
-    rows = np.linspace(half, height - 1 - half, grid[1]).round().astype(int)
+    mask = overlap_mask(views, homography, one.side)
+    columns = np.linspace(half, width - 1 - half, one.grid[0]).round().astype(int)
+    rows = np.linspace(half, height - 1 - half, one.grid[1]).round().astype(int)
     points = [(x, y) for y in rows for x in columns if mask[y - half : y + half, x - half : x + half].mean() > 0.6]
     if len(points) < 6:
         return None
     window = 2 * radius + 1
     surfaces = np.zeros((len(points), window, window), np.float32)
     for visible, infrared in zip(views.visible, views.infrared, strict=True):
-        field = np.pad(orientation_field(shrink(visible, size)), ((radius, radius), (radius, radius), (0, 0)))
-        moving = orientation_field(warp(infrared, to_level @ homography, size)) * mask[..., None]
+        field = np.pad(
+            orientation_field(shrink(visible, size), one.sigma, one.smooth),
+            ((radius, radius), (radius, radius), (0, 0)),
+        )
+        moving = orientation_field(warp(infrared, to_level @ homography, size), one.sigma, one.smooth) * mask[..., None]
         energy = cv2.boxFilter((field**2).sum(-1), -1, (block, block), normalize=False, anchor=(0, 0))
         for surface, (x, y) in zip(surfaces, points, strict=True):
             template = moving[y - half : y + half, x - half : x + half]
@@ -95,11 +113,15 @@ def parabola(before: float, top: float, after: float) -> float:
     return float(np.clip(0.5 * (before - after) / (before - 2 * top + after - 1e-9), -0.5, 0.5))
 
 
-def fit(matches: Matches, width: int, threshold: float = 1.5) -> Matrix:
+def fit(matches: Matches, width: int, threshold: float = 1.5) -> tuple[Matrix, float]:
     """Homography from matches by iteratively reweighted least squares (Geman and McClure), graduated.
 
     Priors keep it near a pair of cameras with square pixels and roughly parallel axes. Their standard deviations are
-    relative to half the width: perspective 0.02, shear and aspect 0.01, scale 0.25, rotation 0.15.
+    relative to half the width: perspective 0.02, shear and aspect 0.01, scale 0.25, rotation 0.15. The scale of the
+    residuals is `threshold` pixels, or less where most matches fit better, as two pictures of one camera do.
+
+    Returns:
+        The homography, and the median residual in pixels.
     """
     unit = width / 2
     center = np.array([width / 2, width * 0.4])
@@ -128,17 +150,19 @@ def fit(matches: Matches, width: int, threshold: float = 1.5) -> Matrix:
     right = np.concatenate([u, v, [value for _, value, _ in priors]])
     shift = moves[votes.argmax()]
     solution = np.array([1, 0, shift[0], 0, 1, shift[1], 0, 0], float)
-    for step in range(8):
-        spread = max(threshold, 10 * 0.65**step) / unit
+    for step in range(10):
         divisor = 1 + points @ solution[6:8]
         predicted = np.stack(
             [(points @ solution[:2] + solution[2]) / divisor, (points @ solution[3:5] + solution[5]) / divisor], 1
         )
-        robust = weights / (1 + ((predicted - found) ** 2).sum(1) / spread**2) ** 2
-        share = robust / divisor**2 / max(2.0 / unit, spread / 2) ** 2
+        residuals = np.linalg.norm(predicted - found, axis=1)
+        spread = max(threshold, 10 * 0.65**step) / unit
+        if step >= 6:
+            spread = float(np.clip(2 * np.median(residuals), 0.2 / unit, threshold / unit))
+        share = weights / (1 + residuals**2 / spread**2) ** 2 / divisor**2 / (1.3 * spread) ** 2
         tight = 1 if step >= 4 else (0.3 if step >= 2 else 0.03)
         stiffness = [
-            1 / (deviation * (tight if number < 6 else 1)) ** 2 for number, (_, _, deviation) in enumerate(priors)
+            1 / (deviation * (tight if number < 6 else 1)) ** 2 for number, (*_, deviation) in enumerate(priors)
         ]
         factors = np.concatenate([share, share, stiffness])
         solution = np.linalg.solve(
@@ -146,27 +170,31 @@ def fit(matches: Matches, width: int, threshold: float = 1.5) -> Matrix:
         )
     fitted = np.append(solution, 1).reshape(3, 3)
     norm = np.array([[1 / unit, 0, -center[0] / unit], [0, 1 / unit, -center[1] / unit], [0, 0, 1]])
-    return np.linalg.inv(norm) @ fitted @ norm
+    return np.linalg.inv(norm) @ fitted @ norm, float(np.median(residuals) * unit)
 
 
-def refine(views: Views, homography: Matrix, rounds: Sequence[tuple[int, int, int]]) -> Matrix:
-    """Rounds of block matching and fitting, each with a canvas side, a block and a radius in pixels of it."""
-    for side, block, radius in rounds:
-        homography = refine_round(views, homography, side, block, radius)
+def refine(views: Views, homography: Matrix, rounds: Sequence[Round]) -> Matrix:
+    for one in rounds:
+        homography, _ = refine_round(views, homography, one)
     return homography
 
 
-def refine_round(
-    views: Views, homography: Matrix, side: int, block: int, radius: int, used: slice = slice(None)
-) -> Matrix:
-    """One round, from the blocks `used`; the homography itself if there are too few of them."""
-    to_level, (_, width) = views.level(side)
-    matches = match_blocks(views, homography, side, block, radius)
+def refine_round(views: Views, homography: Matrix, one: Round, used: slice = slice(None)) -> tuple[Matrix, float]:
+    """The homography after a round, from the blocks `used`, and the median residual as a share of the canvas."""
+    to_level, (_, width) = views.level(one.side)
+    matches = match_blocks(views, homography, one)
     if matches is None:
-        return homography
-    matches = Matches(matches.points[used], matches.found[used], matches.weights[used])
-    result = np.linalg.inv(to_level) @ fit(matches, width) @ to_level @ homography
-    return result / result[2, 2]
+        return homography, np.inf
+    change, residual = fit(Matches(matches.points[used], matches.found[used], matches.weights[used]), width)
+    result = np.linalg.inv(to_level) @ change @ to_level @ homography
+    return result / result[2, 2], residual / one.side
+
+
+def refine_fully(views: Views, few: Views, homography: Matrix) -> Matrix:
+    """Fine rounds on all frames, then exact ones on a few, if blocks match as well as those of one camera do."""
+    for one in FINE:
+        homography, residual = refine_round(views, homography, one)
+    return refine(few, homography, EXACT) if residual < ONE_CAMERA else homography
 
 
 def fit_halves(views: Views, homography: Matrix) -> tuple[Matrix, Matrix]:
@@ -176,7 +204,7 @@ def fit_halves(views: Views, homography: Matrix) -> tuple[Matrix, Matrix]:
         parts = views.subset(range(half)), views.subset(range(half, len(views)))
         return refine(parts[0], homography, HALVES), refine(parts[1], homography, HALVES)
     first = second = homography
-    for side, block, radius in HALVES:
-        first = refine_round(views, first, side, block, radius, slice(0, None, 2))
-        second = refine_round(views, second, side, block, radius, slice(1, None, 2))
+    for one in HALVES:
+        first, _ = refine_round(views, first, one, slice(0, None, 2))
+        second, _ = refine_round(views, second, one, slice(1, None, 2))
     return first, second
