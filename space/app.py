@@ -32,7 +32,8 @@ import gradio as gr
 import style
 import tabs
 import views
-from examples import write_examples
+from camera_tabs import cameras_tab
+from examples import write_camera_examples, write_examples
 from fuse import MEDICAL, available_models
 from network import BodyLimit, fill_in, log_refusals_in_one_line
 from pairs import pair_tab
@@ -67,7 +68,9 @@ def build_app(examples_folder: Path) -> gr.Blocks:
                 pairs = [pair_tab([row for row in rows if row.model != MEDICAL])]
             if MEDICAL in names:
                 with gr.Tab("Medical", elem_id="tab_medical"):
-                    pairs += [pair_tab([row for row in rows if row.model == MEDICAL], medical=True)]
+                    pairs += [pair_tab([row for row in rows if row.model == MEDICAL], "medical")]
+            with gr.Tab("Two cameras", elem_id="tab_cameras"):
+                cameras_tab(*write_camera_examples(examples_folder))
             views.follow_last(last, pairs)
             views.follow_last(last_street, pairs[:1])
             with gr.Tab("Detect and segment", elem_id="tab_detect"):

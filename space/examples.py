@@ -4,18 +4,20 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+import av
 import gradio as gr
 import numpy as np
-from fuse import Shown, fuse_into
+from fuse import Shown, fuse_into, quick_model
 from gpu import ON_ZERO_GPU
 from PIL import Image, ImageDraw, ImageOps
 from uploads import LOG
 
 from fusion_hub.data import SamplePair
+from fusion_hub.data.samples import sample_clip, unregistered_pair
 
 FOLDER = "fusion_hub_pairs"  # page.js knows the pictures of examples by it
 THUMBNAIL = 192, 144  # pixels
@@ -33,6 +35,35 @@ def write_examples(folder: Path, pairs: Iterable[SamplePair]) -> list[SamplePair
         written.append(SamplePair(*pair[:4], *files))
         draw_thumbnail(written[-1])
     return written
+
+
+def write_camera_examples(folder: Path) -> tuple[SamplePair, SamplePair]:
+    """An example of a pair that does not match, and one of a clip, with the paths of their files."""
+    place, (visible, infrared) = folder.resolve() / FOLDER, unregistered_pair().items()
+    for name, content in (visible, infrared):
+        (place / name).write_bytes(content)
+    text = "The infrared camera sees 75 % of the width, on half of the pixels."
+    pair = SamplePair("cameras", "Two cameras", text, quick_model(), place / visible[0], place / infrared[0])
+    draw_thumbnail(pair)
+    bands, text = sample_clip(), "Ten frames of two cameras whose views match: people walk in the dark."
+    files = [place / f"clip_{band}.mp4" for band in ("visible", "infrared")]
+    for file, frames in zip(files, bands, strict=True):
+        write_clip(file, frames)
+        frames[0].save(file.with_suffix(".png"))
+    clip = SamplePair("clip", "Street by night", text, quick_model(), *files)
+    draw_thumbnail(clip._replace(visible=files[0].with_suffix(".png"), infrared=files[1].with_suffix(".png")))
+    return pair, clip
+
+
+def write_clip(file: Path, frames: Sequence[Image.Image], rate: int = 10) -> None:
+    """Frames as an H.264 file."""
+    with av.open(str(file), "w", format="mp4") as output:
+        stream = output.add_stream("libx264", rate=rate, options={"crf": "18"})
+        stream.width, stream.height = frames[0].size
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            output.mux(stream.encode(av.VideoFrame.from_image(frame.convert("RGB"))))
+        output.mux(stream.encode())
 
 
 def thumbnail(pair: SamplePair) -> Path:

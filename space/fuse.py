@@ -6,6 +6,7 @@ import re
 import threading
 import time
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -23,10 +24,12 @@ from uploads import MAX_PIXELS, Refusal, error_messages, open_upload, sentence
 
 from fusion_hub import FusionPipeline, InputWarning, PretrainedInfo, list_models
 from fusion_hub.data.layouts import safe_name
-from fusion_hub.image import ColorScale, luminance, overlay, with_legend
+from fusion_hub.image import ColorScale, Picture, luminance, overlay, with_legend
 from fusion_hub.image.colors import scan_values
 from fusion_hub.image.io import read_picture, save_image
 from fusion_hub.image.luminance import ValueRange, quantize
+from fusion_hub.pipelines.fusion_pipeline import registration_by
+from fusion_hub.rigs import Rig
 
 MEDICAL = "difffusenet-medical"
 RED_MAX_PIXELS = 4_000_000  # a larger pair would keep all other visitors waiting for minutes
@@ -34,7 +37,7 @@ PREVIEW_SIDE = 1280
 TOO_LONG_AGO = "Too long ago", "The result was deleted after an hour: fuse the pair again."
 LANE = threading.Lock()  # held while a network runs, so that memory holds one fusion however many visitors wait
 _loading = threading.Lock()
-Left = Literal["Visible", "Infrared"]
+Left = Literal["Visible", "Infrared", "Edges"]
 Colors = Literal["fused", "overlay"]
 
 
@@ -65,9 +68,13 @@ class Shown(NamedTuple):
     colors: Colors = "fused"
     other: "Shown | None" = None  # a medical pair in the other colors
     opening: bool = False  # the example with which the page opens
+    edges: tuple[str, str] | None = None  # of a pair that was aligned, before and after
+    rig: str = ""  # the file of its alignment
 
     def slider(self, left: Left) -> tuple[str, str]:
-        """The left picture of the slider, and the fused one."""
+        """The left picture of the slider, and the fused one; or the edges before and after the alignment."""
+        if left == "Edges" and self.edges:
+            return self.edges
         return (self.visible if left == "Visible" else self.infrared), self.fused
 
     def introduced(self, sentence: str) -> "Shown":
@@ -90,6 +97,12 @@ def available_models() -> list[PretrainedInfo]:
 def has_steps(model: str) -> bool:
     """Whether visitors can choose the number of steps: of RED models."""
     return any(info.name == model and info.pipeline_class == "REDPipeline" for info in list_models())
+
+
+def quick_model() -> str:
+    """The checkpoint for videos and radiometric files: the first one for streets that needs no steps."""
+    names = [info.name for info in available_models()]
+    return next((name for name in names if name != MEDICAL and not has_steps(name)), names[0])
 
 
 def step_choices() -> list[tuple[str, str]]:
@@ -136,13 +149,9 @@ def fuse_pair(
 
     Args:
         max_pixels: limit of each image; RED models have a lower one.
-        options: more arguments of the pipeline's call.
+        options: of `fuse_pictures`.
 
-    Returns:
-        The fusion, and the intermediates where `options` ask for them.
-
-    Raises:
-        Refusal: the images cannot be fused.
+    Returns, raises: as `fuse_pictures`.
     """
     check_model(model)
     limit = min(max_pixels, RED_MAX_PIXELS) if has_steps(model) else max_pixels
@@ -152,26 +161,64 @@ def fuse_pair(
     }
     count = parse_steps(model, steps)
     sources = open_upload(visible, "visible", limit), open_upload(infrared, "infrared", limit)
+
+    def read() -> Iterator[Picture]:
+        yield read_picture(sources[0], "visible", role="visible")
+        yield read_picture(sources[1], "infrared", role="infrared")
+
+    return fuse_pictures(model, read, num_inference_steps=count, **ranges, **options)
+
+
+def fuse_pictures(
+    model: str,
+    read: Callable[[], Iterable[Picture]],
+    *,
+    rig: Rig | None = None,
+    infrared_range: ValueRange = "auto",
+    visible_range: ValueRange = "auto",
+    **options: Any,
+) -> tuple[Fusion, Any]:
+    """Fuse the visible and the infrared picture that `read` gives; it is called as soon as the network is free.
+
+    Args:
+        rig: how the infrared looks into the visible one; None for pictures that match.
+        options: more arguments of the pipeline's call.
+
+    Returns:
+        The fusion, and the intermediates where `options` ask for them.
+
+    Raises:
+        Refusal: the images cannot be fused.
+    """
+    ranges: dict[str, Any] = {"infrared_range": infrared_range, "visible_range": visible_range}
     pipeline = load_pipeline(model)
     with LANE:
         stopping.check()
         try:
-            first = read_picture(sources[0], "visible", role="visible")
-            second = read_picture(sources[1], "infrared", role="infrared")
-            visible_plane, infrared_plane, contexts = pipeline.image_processor.preprocess(first, second, **ranges)
+            first, second = read()
+            if rig is None and first.size != second.size:
+                sizes = ["{1}x{0}".format(*picture.size) for picture in (first, second)]
+                advice = "resample one of them" if model == MEDICAL else "align them on the tab Two cameras"
+                text = f"Visible is {sizes[0]} but infrared is {sizes[1]} (width x height): {advice}."
+                raise Refusal("Not the same size", text)
+            register, processor = registration_by(rig), pipeline.image_processor
+            visible_plane, infrared_plane, contexts = processor.preprocess(first, second, register=register, **ranges)
             start = time.perf_counter()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", InputWarning)  # the page shows them itself
-                output = pipeline(first, second, num_inference_steps=count, **ranges, **options)
+                output = pipeline(first, second, rig=rig, **ranges, **options)
             seconds = time.perf_counter() - start
         except (TypeError, ValueError, OSError, SyntaxError) as error:
             raise Refusal("These images cannot be fused", sentence(error)) from error
         # The visible image as it was read: upright, of a plain mode.
-        shown: Any = pipeline.image_processor.postprocess(visible_plane, contexts)[0]
+        shown: Any = processor.postprocess(visible_plane, contexts)[0]
     planes = quantize(visible_plane[0, 0].numpy()), quantize(infrared_plane[0, 0].numpy())
     scan = scan_values(visible_plane[0, 0].numpy(), contexts[0]) if model == MEDICAL else None
     image, notes = output.images[0], tuple(sentence(note) for note in contexts[0].notes)
-    previews = preview(shown), preview(Image.fromarray(planes[1])), preview(image)
+    warm = planes[1]
+    if rig is not None:  # black where the infrared camera sees nothing
+        warm = np.where(rig.at(first.size, second.size).mask, warm, np.uint8(0))
+    previews = preview(shown), preview(Image.fromarray(warm)), preview(image)
     return Fusion(image, *previews, seconds, planes, scan, notes), output.intermediates
 
 
@@ -253,11 +300,12 @@ def fuse_into(
     visible_range: str | None = "auto",
     keep_metadata: bool = False,
     colors: Colors = "fused",
+    rig: Rig | None = None,
 ) -> Shown:
     """Fuse a pair into files of the given folder, a medical one in both colors."""
     if colors not in ("fused", "overlay") or (colors == "overlay" and model != MEDICAL):
         raise Refusal("Unknown colors", f"Colors are fused or, with {MEDICAL}, overlay, not {colors!r}.")
-    fusion, _ = fuse_pair(visible, infrared, model, infrared_range, visible_range, steps=steps)
+    fusion, _ = fuse_pair(visible, infrared, model, infrared_range, visible_range, steps=steps, rig=rig)
     names = [Path(str(path)).name for path in (visible, infrared)]
     stem, title = safe_name(Path(names[0]).stem)[:80], f"{names[0]} and {names[1]}, fused by {model}"
     call = (str(visible), str(infrared), model, str(infrared_range), str(visible_range), steps)

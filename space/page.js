@@ -1,9 +1,13 @@
 () => {
   // Accessibility that Gradio's components lack: names for screen readers, and keys.
-  const SLIDERS = ["slider", "medical_slider"];
-  const INPUTS = ["visible", "infrared", "medical_visible", "medical_infrared"];
+  const PREFIXES = ["", "medical_", "rig_"];
+  const SLIDERS = PREFIXES.map((prefix) => `${prefix}slider`);
+  const INPUTS = PREFIXES.flatMap((prefix) => [`${prefix}visible`, `${prefix}infrared`]);
 
-  const LIVE = ["time", "message", "medical_time", "medical_message", "batch_message"];
+  const LIVE = [
+    ...PREFIXES.flatMap((prefix) => [`${prefix}time`, `${prefix}message`]),
+    ...["batch_message", "flir_message", "flir_text", "clip_message", "clip_text"],
+  ];
 
   const labelOf = (block) => block.querySelector("[data-testid=block-label]")?.innerText.trim() ?? "";
 
@@ -32,7 +36,10 @@
       const block = document.getElementById(id);
       if (!block) continue;
       const left = document.querySelector(`#${id.replace("slider", "left")} label.selected`)?.innerText.trim();
-      const names = [`Before: ${left || "source"}`, "After: fused"];
+      const edges = left?.startsWith("Edges");
+      const names = edges
+        ? ["Edges before alignment", "Edges after alignment"]
+        : [`Before: ${left?.replace(" and fused", "") || "source"}`, "After: fused"];
       block.querySelectorAll("img[data-testid=imageslider-image]").forEach((image, i) => {
         if (image.alt !== names[i]) image.alt = names[i];
       });
@@ -98,12 +105,31 @@
 
   // On a phone the result is above the buttons: scroll to it.
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("#fuse, #medical_fuse, .examples button");
+    const button = event.target.closest("#fuse, #medical_fuse, #rig_fuse, .examples button");
     if (!button || window.innerWidth > 640) return;
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const slider = button.closest(".tabitem")?.querySelector("#slider, #medical_slider");
+    const slider = button.closest(".tabitem")?.querySelector("#slider, #medical_slider, #rig_slider");
     slider?.scrollIntoView({ block: "center", behavior: calm ? "auto" : "smooth" });
   });
+
+  // Both videos of a clip show the same moment.
+  const twin = (video) => {
+    const videos = document.querySelectorAll("#clip_videos video");
+    return [...videos].find((other) => videos.length === 2 && other !== video);
+  };
+  for (const kind of ["play", "pause", "seeked"]) {
+    document.addEventListener(
+      kind,
+      (event) => {
+        const other = event.target.closest?.("#clip_videos") && twin(event.target);
+        if (!other) return;
+        if (Math.abs(other.currentTime - event.target.currentTime) > 0.05) other.currentTime = event.target.currentTime;
+        if (kind === "play" && other.paused) other.play();
+        if (kind === "pause" && !other.paused) other.pause();
+      },
+      true,
+    );
+  }
 
   mend();
   new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });

@@ -1,4 +1,4 @@
-"""The tabs Fuse and Medical: two images in, one out.
+"""The tabs Fuse and Medical, and the pairs of Two cameras: two images in, one out.
 
 A pair is an example or the visitor's own, never a mixture: the first file that a visitor chooses takes the example out
 of both boxes and away from the result. The paths of files tell examples from uploads, so the server needs no memory of
@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gradio as gr
 import style
+from cameras import align, align_and_show
 from examples import FOLDER, fuse_in_background, introduce, thumbnail
 from fuse import (
     MEDICAL,
@@ -36,6 +37,13 @@ from uploads import FORMATS, MAX_BYTES, MAX_PIXELS, Refusal, error_messages, ope
 
 from fusion_hub.data import SamplePair
 
+Kind = Literal["street", "medical", "cameras"]
+PREFIXES: dict[Kind, str] = {"street": "", "medical": "medical_", "cameras": "rig_"}
+COMPARED = [
+    ("Edges before and after alignment", "Edges"),
+    ("Visible and fused", "Visible"),
+    ("Infrared and fused", "Infrared"),
+]
 COLORS = [("Fused by the network", "fused"), ("Overlay with a scale", "overlay")]
 STREET_NAMES, MEDICAL_NAMES = ("Visible", "Infrared"), ("CT, PET, SPECT", "MRI")
 NOW: dict[str, Any] = {"queue": False, **QUIET}  # for what takes no time
@@ -69,11 +77,17 @@ class PairTab(NamedTuple):
     fused: Sequence[Callable[..., Any]]  # `.success` of each event that changes `shown`
 
 
-def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
-    """A slider with a result, the inputs and options, all three pictures and the download."""
-    prefix, names = "", STREET_NAMES
+def pair_tab(rows: Sequence[SamplePair], kind: Kind = "street") -> PairTab:
+    """A slider with a result, the inputs and options, all three pictures and the download.
+
+    Args:
+        rows: the examples.
+        kind: "cameras": the images need not match, they are aligned first.
+    """
+    medical, unmatched, prefix = kind == "medical", kind == "cameras", PREFIXES[kind]
+    names = MEDICAL_NAMES if medical else STREET_NAMES
+    compute = align_and_show if unmatched else fuse_and_show
     if medical:
-        prefix, names = "medical_", MEDICAL_NAMES
         gr.Markdown(style.MEDICAL)
     clicks = example_buttons(rows)
     with gr.Row():
@@ -85,29 +99,39 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
             message = gr.HTML("", label="Message", padding=False, elem_id=f"{prefix}message")
             time = gr.Markdown("", label="Seconds", elem_id=f"{prefix}time")
             sides, label = [(names[0], "Visible"), (names[1], "Infrared")], "Drag the line. Left picture:"
-            left = gr.Radio(sides, value="Visible", label=label, elem_id=f"{prefix}left")
+            if unmatched:
+                sides, label = COMPARED, "Drag the line. Pictures:"
+            left = gr.Radio(sides, value=sides[0][1], label=label, elem_id=f"{prefix}left")
             download = gr.DownloadButton("Download the fused PNG", elem_id=f"{prefix}download")
+            alignment = gr.DownloadButton("Download rig.json", visible=unmatched, elem_id=f"{prefix}json")
         with gr.Column(scale=5, min_width=300):
-            gr.Markdown(style.OWN_PAIR, elem_classes="hint")
+            name = "Align and fuse" if unmatched else "Fuse"
+            gr.Markdown(style.OWN_PAIR.format(button=name), elem_classes="hint")
             with gr.Row():
                 visible = picture_input(names[0], f"{prefix}visible")
                 infrared = picture_input(names[1], f"{prefix}infrared")
             chosen = gr.Button("A file was chosen", visible="hidden", elem_id=f"{prefix}chosen")  # page.js clicks it
-            model: Any = gr.State(MEDICAL) if medical else model_choice("model")
-            steps: Any = gr.State("all") if medical else step_choice(model)
+            model: Any = gr.State(MEDICAL) if medical else model_choice(f"{prefix}model", streets=unmatched)
+            steps: Any = gr.State("all") if medical else step_choice(model, f"{prefix}steps")
             look = {"visible": medical, "elem_id": f"{prefix}colors"}
             colors = gr.Radio(COLORS, value="fused", label="Colors", info=style.COLORS, **look)
             *ranges, metadata = advanced(prefix, names)
-            button = gr.Button("Fuse", variant="primary", size="lg", elem_id=f"{prefix}fuse")
+            look = {"visible": unmatched, "elem_id": f"{prefix}fov", "info": style.FIELD_OF_VIEW}
+            fov_ratio = gr.Textbox("", label="Field of view, infrared / visible", max_lines=1, **look)
+            button = gr.Button(name, variant="primary", size="lg", elem_id=f"{prefix}fuse")
     gallery = pictures(f"{prefix}gallery", "The scan, the MRI, fused" if medical else "Visible, infrared, fused")
-    if not medical:
+    if unmatched:
+        gr.Markdown(style.CAMERA_NOTES)
+    elif not medical:
         gr.Markdown(style.NOTES.format(formats=FORMATS, megapixels=MAX_PIXELS / 1e6, red=RED_MAX_PIXELS / 1e6))
     shown = gr.State(None, time_to_live=LIFETIME)
 
     boxes, outcome = [visible, infrared], [slider, time, download, gallery, message, shown]
-    inputs = [*boxes, model, steps, left, *ranges, metadata, colors]
-    if not medical:
-        # For programs, without the state: Gradio fails when an assistant calls an event that has one.
+    inputs = [*boxes, model, steps, left, *ranges, metadata, fov_ratio if unmatched else colors]
+    # For programs, without the state: Gradio fails when an assistant calls an event that has one.
+    if unmatched:
+        gr.on([], stoppable(align), inputs, [download, alignment, slider, time], api_name="align", **GPU)
+    elif not medical:
         gr.on([], stoppable(fuse), inputs, [download, slider, time], api_name="fuse", **GPU)
 
     def present(shown: Shown, left: Left) -> list[Any]:
@@ -122,7 +146,7 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
     def fuse_here(progress: gr.Progress = gr.Progress(track_tqdm=True), *values: Any) -> list[Any]:  # noqa: B008
         try:
             example = find_example(rows, *values[:2])
-            shown = fuse_and_show(*values)
+            shown = compute(*values)
         except gr.Error as error:
             return refused(error)
         return present(shown.introduced(introduce(example)) if example else shown, values[4])
@@ -144,11 +168,13 @@ def pair_tab(rows: Sequence[SamplePair], medical: bool = False) -> PairTab:
     for event in fusions:
         event.success(None, [*boxes, *outcome[:-1]], outcome[:-1], js=SETTLE, **QUIET)
         settled.append(event.success(settle, [*boxes, shown], shown, **QUIET))
+        if unmatched:
+            event.success(lambda shown: shown and shown.rig, shown, alignment, **QUIET)
         event.failure(None, outcome[:-1], outcome[:-1], **failed)
         event.failure(lambda: None, None, shown, **NOW)
 
     opened = []
-    if rows:
+    if rows and not unmatched:
         # Not as values of the components: the server would start later, and values of the inputs would be defaults of
         # the API, so that a program that forgets an image would get the example fused.
         future = fuse_in_background(rows[0])
@@ -259,9 +285,9 @@ def picture_input(label: str, elem_id: str) -> gr.Image:
     return image
 
 
-def step_choice(model: gr.Radio) -> gr.Radio:
+def step_choice(model: gr.Radio, elem_id: str) -> gr.Radio:
     """The steps of the chosen model, shown where it has a choice."""
     label, visible = "Diffusion steps: fewer is faster", has_steps(str(model.value))
-    steps = gr.Radio(step_choices(), value="all", label=label, visible=visible, elem_id="steps")
+    steps = gr.Radio(step_choices(), value="all", label=label, visible=visible, elem_id=elem_id)
     model.change(lambda name: gr.update(visible=has_steps(name)), model, steps, **QUIET)
     return steps

@@ -50,7 +50,7 @@ images, type two fixed values such as `2600,2800` and press Enter. Because resul
 camera metadata of the visible image are removed unless you keep them.
 """
 
-OWN_PAIR = "**Your own pair:** add an image to each box, then click Fuse."
+OWN_PAIR = "**Your own pair:** add an image to each box, then click {button}."
 
 HINT = "Fuse a pair first, on **Fuse** or **Medical**."
 DETECT_HINT = "Fuse a pair first, on **Fuse**."
@@ -94,4 +94,32 @@ COLORS = "In the overlay, a color of a PET or SPECT means what it means in the s
 BATCH = """
 Up to {pairs} pairs at once: one zip file with the folders `vis` and `ir`, or images named `street.png` and
 `street_ir.png`. You get a zip file with the fused images at full quality and a report.
+"""
+
+TWO_CAMERAS = """
+### Two cameras that do not match
+
+Two cameras side by side see different views, at different sizes. This page **aligns** them by their edges, shows how
+well they fit, and fuses them. A pair that cannot be aligned with confidence is refused.
+"""
+
+RADIOMETRIC = """
+A **FLIR camera** stores temperatures in its JPEG files, and often a visible picture too. Upload the file as the camera
+wrote it: apps that edit or send pictures remove the temperatures. You get them in degrees C with a scale, and both
+pictures fused where the file has both.
+"""
+
+CLIP = """
+A **short clip** of both cameras, recorded at the same time: at most {frames} frames and {megapixels:.0f} megapixels in
+all, {width} x {height} pixels a frame. The alignment is estimated once, from all frames. For longer recordings there is
+`fusion-hub fuse-video`.
+"""
+
+FIELD_OF_VIEW = "Ratio of the widths that both cameras see, such as 0.6, if you know it. It makes aligning safer."
+
+CAMERA_NOTES = """
+Both images show the same scene at the same moment; they may differ in size and in field of view. One alignment fits one
+distance: things much nearer than the rest keep a double contour. `rig.json` holds the alignment: with
+`fusion-hub fuse --rig rig.json`, every further pair of the same two cameras is fused without aligning it again. Formats
+and limits are those of the tab Fuse.
 """

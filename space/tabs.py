@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 import style
 from batch import MAX_PAIRS, batch, fuse_all
-from fuse import available_models, has_steps
+from fuse import MEDICAL, available_models, has_steps
 from network import fetch_bounded
 from stopping import stoppable
 
@@ -56,9 +56,9 @@ def batch_tab() -> None:
     stop.click(lambda: (None, ""), None, [result, message], cancels=event, **QUIET)
 
 
-def model_choice(elem_id: str) -> gr.Radio:
-    """All installed checkpoints."""
-    models = available_models()
+def model_choice(elem_id: str, streets: bool = False) -> gr.Radio:
+    """All installed checkpoints, or those for streets."""
+    models = [info for info in available_models() if not streets or info.name != MEDICAL]
     paces = ["slower" if has_steps(info.name) else "fast" for info in models]
     choices = [(f"{info.name}: {info.modality}, {pace}", info.name) for info, pace in zip(models, paces, strict=True)]
     return gr.Radio(choices, value=models[0].name, label="Model", elem_id=elem_id)

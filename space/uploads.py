@@ -65,13 +65,7 @@ def open_upload(path: str | Path | None, what: str, max_pixels: int = MAX_PIXELS
     Raises:
         Refusal: the file cannot be fused. The message says why and never names a path of the server.
     """
-    if path is None:
-        raise Refusal("An image is missing", f"Add the {what} image first.")
-    try:
-        source = {"bytes": Path(path).read_bytes(), "path": Path(path).name}
-    except FileNotFoundError as error:
-        text = f"The {what} image was deleted after an hour: upload it again."
-        raise Refusal("Too long ago", text) from error
+    source = read_upload(path, f"{what} image")
     try:
         header = read_header(source, what, NO_LIMIT, "infrared" if what == "infrared" else None)
     except ValueError as error:
@@ -87,6 +81,16 @@ def open_upload(path: str | Path | None, what: str, max_pixels: int = MAX_PIXELS
         text = f"The {what} file holds {header.pages} pictures: save the one to fuse by itself."
         raise Refusal("Several pictures", text)
     return source
+
+
+def read_upload(path: str | Path | None, what: str) -> dict[str, Any]:
+    """An uploaded file as `{"bytes", "path"}`; the path is the name alone. `what` is its name in messages."""
+    if path is None:
+        raise Refusal("Nothing to read yet", f"Add the {what} first.")
+    try:
+        return {"bytes": Path(path).read_bytes(), "path": Path(path).name}
+    except FileNotFoundError as error:
+        raise Refusal("Too long ago", f"The {what} was deleted after an hour: upload it again.") from error
 
 
 def sentence(error: BaseException | str) -> str:

@@ -66,6 +66,22 @@ SAMPLE_FOLDERS = {
 """What `write_samples` writes."""
 
 
+def sample_clip() -> tuple[list[Image.Image], list[Image.Image]]:
+    """The ten frames of the clip, visible (RGB) and infrared (gray), of one size."""
+    bands = []
+    for name, mode in (("clip", "RGB"), ("clip_ir", "L")):
+        with Image.open(_FOLDER / f"{name}.webp") as clip:
+            bands.append([frame.convert(mode) for frame in ImageSequence.Iterator(clip)])
+    return bands[0], bands[1]
+
+
+def unregistered_pair() -> dict[str, bytes]:
+    """The files of the pair that must be aligned, by name, visible first: the infrared has a narrower view."""
+    with Image.open(_FOLDER / "day_ir.png") as infrared:
+        narrow = infrared.resize((320, 256), Image.Resampling.BICUBIC, box=(70, 84, 550, 468))
+    return {"visible.jpg": (_FOLDER / "day.jpg").read_bytes(), "infrared.png": _png(narrow)}
+
+
 def write_samples(folder: Path) -> None:
     """Write the samples into a folder: pairs, a clip, an unregistered pair and a small data set, 4 MB in all.
 
@@ -88,14 +104,10 @@ def _sample_files() -> Iterator[tuple[str, bytes]]:
     for pair in sample_pairs():
         for file in (pair.visible, pair.infrared):
             yield f"{'street' if pair.model == _STREET else 'medical'}/{file.name}", file.read_bytes()
-    for name, band, mode in (("clip", "visible", "RGB"), ("clip_ir", "infrared", "L")):
-        with Image.open(_FOLDER / f"{name}.webp") as clip:
-            for number, frame in enumerate(ImageSequence.Iterator(clip)):
-                yield f"clip/{band}/{number:04d}.png", _png(frame.convert(mode))
-    yield "unregistered/visible.jpg", (_FOLDER / "day.jpg").read_bytes()
-    with Image.open(_FOLDER / "day_ir.png") as infrared:  # a narrower view, on fewer pixels
-        narrow = infrared.resize((320, 256), Image.Resampling.BICUBIC, box=(70, 84, 550, 468))
-    yield "unregistered/infrared.png", _png(narrow)
+    for band, frames in zip(("visible", "infrared"), sample_clip(), strict=True):
+        yield from ((f"clip/{band}/{number:04d}.png", _png(frame)) for number, frame in enumerate(frames))
+    for name, content in unregistered_pair().items():
+        yield f"unregistered/{name}", content
     # Scenes of even seeds share no picture with those of odd seeds.
     for split, count, seed in (("train", 9, 0), ("val", 6, 1)):
         yield from _dataset_files(f"dataset/{split}", generated_pairs(count, seed, 240, 320))

@@ -97,8 +97,10 @@ def open_sources(
     return first, second
 
 
-def open_source(text: str, role: str, frame_rate: Fraction | None = None, stall: float = STALL) -> Source:
-    """One source, see [`open_sources`]. `role` is how messages call it."""
+def open_source(
+    text: str, role: str, frame_rate: Fraction | None = None, stall: float = STALL, max_pixels: int | None = None
+) -> Source:
+    """One source, see [`open_sources`]. `role` is how messages call it; larger frames of a video file are refused."""
     path = Path(text)
     if re.match(r"(?i)rtsps?://", text):
         shown = re.sub(r"//[^/@]*@", "//", text)  # without a password
@@ -123,14 +125,20 @@ def open_source(text: str, role: str, frame_rate: Fraction | None = None, stall:
         raise ValueError(f"{role}: {text!r} is not a regular file: give a video file")
     if path.suffix.lower() in EXTENSIONS - {".gif"}:
         raise ValueError(f"{role}: {text} is one picture: give a video or a folder of pictures, or use fusion-hub fuse")
-    return StreamSource(f"{role} ({text})", path, stall=stall, keep_rgb=role == "INFRARED")
+    return StreamSource(f"{role} ({text})", path, stall=stall, keep_rgb=role == "INFRARED", max_pixels=max_pixels)
 
 
 class StreamSource(Source):
     """A video file, or a live stream or camera, decoded by FFmpeg."""
 
     def __init__(
-        self, label: str, place: str | Path, device: bool = False, stall: float = STALL, keep_rgb: bool = False
+        self,
+        label: str,
+        place: str | Path,
+        device: bool = False,
+        stall: float = STALL,
+        keep_rgb: bool = False,
+        max_pixels: int | None = None,
     ) -> None:
         try:
             import av
@@ -160,7 +168,7 @@ class StreamSource(Source):
             raise ValueError(f"{label} holds no video: give a file with a video track")
         self._stream = stream = videos[0]
         context = stream.codec_context
-        _check_size(context.height, context.width, label)
+        _check_size(context.height, context.width, label, max_pixels)
         context.thread_count = 1  # decoding is quick beside the fusion; threads hold more frames
         rate = stream.average_rate or stream.guessed_rate
         rate = rate if rate is not None and 0.01 <= rate <= 1000 else Fraction(DEFAULT_RATE)
@@ -181,6 +189,7 @@ class StreamSource(Source):
             raise ValueError(f"{label} holds no frame that can be decoded: it is damaged, or larger than {limit}")
         self._first: Frame | None = None if self.live else first
         self.size = first.picture.size
+        _check_size(*self.size, label, max_pixels)  # headers may state another size
         self.deep = first.colors is None and first.picture.depth != "uint8"
         aspect = context.sample_aspect_ratio
         if aspect:
@@ -381,10 +390,11 @@ def _natural(file: Path) -> list[Any]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
 
 
-def _check_size(height: int, width: int, label: str) -> None:
-    if height * width > MAX_PIXELS:
+def _check_size(height: int, width: int, label: str, max_pixels: int | None = None) -> None:
+    max_pixels = max_pixels or MAX_PIXELS
+    if height * width > max_pixels:
         raise ValueError(
-            f"{label} is {width}x{height} (width x height), more than the limit of {MAX_PIXELS} pixels for video: "
+            f"{label} is {width}x{height} (width x height), more than the limit of {max_pixels} pixels for video: "
             "export it smaller"
         )
 

@@ -85,7 +85,7 @@ from PIL import Image
 gradio_page = app.build_app(Path(work))
 brain = fusion_hub.data.sample_pairs()[-1]
 fused, *_ = fuse.fuse(brain.visible, brain.infrared, "difffusenet-medical")
-modules = {name: module.__file__ for name, module in sys.modules.items() if getattr(module, "__file__", None)}
+modules = {name: module.__file__ for name, module in list(sys.modules.items()) if getattr(module, "__file__", None)}
 page = {path.stem for path in Path(tree).glob("*.py")}
 ours = {name: file for name, file in modules.items() if name in page or name.split(".")[0] == "fusion_hub"}
 print(json.dumps({"ours": ours, "path": sys.path, "size": Image.open(fused).size, "editable": "site" in sys.modules}))

@@ -40,10 +40,13 @@ from PIL import ExifTags, Image
 
 from fusion_hub import FusionPipeline, evaluate_pair, evaluation, pretrained
 from fusion_hub.data import Pair, SamplePair, generate_scene, sample_pairs
+from fusion_hub.data.samples import sample_clip, unregistered_pair
 from fusion_hub.downstream.protocols import COCO_CLASSES, MSRS_CLASSES, MSRS_PALETTE, color_of
 from fusion_hub.image import overlay, with_legend
 from fusion_hub.image.io import READ_FORMATS
 from fusion_hub.pipelines import checkpoints
+from fusion_hub.rigs import Rig
+from tests.support import flir_file
 from tests.support.space_page import black_png, encoded, noise, zipped
 from tests.support.tiny import tiny_pipeline
 from tests.support.tiny_onnx import write_yolo
@@ -55,6 +58,9 @@ BUNDLED = checkpoints.ROOT
 RANGES = ["infrared_range", "visible_range"]
 ENDPOINTS = {
     "/fuse": ["visible", "infrared", "model", "steps", "left", *RANGES, "keep_metadata", "colors"],
+    "/align": ["visible", "infrared", "model", "steps", "left", *RANGES, "keep_metadata", "fov_ratio"],
+    "/temperatures": ["file", "palette", "emissivity", "distance", "highlight"],
+    "/fuse_clip": ["visible", "infrared", "align"],
     "/detect": ["visible", "infrared", "model", "threshold", *RANGES, "steps"],
     "/measure": ["visible", "infrared", "model", *RANGES, "steps"],
     "/explain": ["visible", "infrared", "model", *RANGES, "steps"],
@@ -491,7 +497,7 @@ def test_other_colors_need_no_network(tmp_path: Path, monkeypatch: pytest.Monkey
     scene = generate_scene(0, 48, 64, "brain")
     pair = save(tmp_path / "pet.png", scene.visible), save(tmp_path / "mri.png", scene.infrared)
     with gr.Blocks() as page:
-        pairs.pair_tab([], medical=True)
+        pairs.pair_tab([], "medical")
     shown = fuse.fuse_and_show(*pair, fuse.MEDICAL)
     monkeypatch.setattr(fuse, "fuse_pair", None)
     recolor = one_named(page, "recolor")
@@ -622,6 +628,12 @@ def test_the_lines_of_the_readme_run(
     with zipfile.ZipFile("pairs.zip", "w") as archive:
         for name in ("street.png", "street_ir.png"):
             archive.write(name)
+    for name, content in unregistered_pair().items():
+        Path(name).write_bytes(content)
+    visible, infrared = sample_clip()
+    examples.write_clip(Path("visible.mp4"), visible)
+    examples.write_clip(Path("infrared.mp4"), [frame.crop((40, 30, 280, 210)) for frame in infrared])
+    Path("FLIR0042.jpg").write_bytes(flir_file.photo())
     names: dict[str, Any] = {}
     exec(program.replace("http://127.0.0.1:7860", client.src), names)
     expected = fuse.fuse(example.visible, example.infrared, MODEL)[0]
@@ -634,6 +646,11 @@ def test_the_lines_of_the_readme_run(
     assert len(names["story"]) == 6 and Path(names["story"][0]["image"]).is_file() and len(names["steps"]) > 10
     with zipfile.ZipFile(names["archive"]) as archive:
         assert archive.namelist() == ["street.png", "report.csv"]
+    assert Rig.load(names["rig"]).infrared_size == (256, 320) and "Aligned" in names["confidence"]
+    assert Image.open(names["aligned"]).size == (640, 480) and len(names["edges"]) == 2
+    assert "10 frames" in names["report"] and "Aligned" in names["report"] and str(names["after"]).endswith("fused.mp4")
+    assert Path(names["degrees"]).suffix == ".tif" and Image.open(names["photo"]).size == (80, 60)
+    assert len(names["pictures"]) == 3 and "emissivity 0.95" in names["summary"] and Path(names["drawn"]).is_file()
 
 
 def test_api_keeps_sixteen_bits(client: Client, tmp_path: Path) -> None:

@@ -9,22 +9,29 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 from space_load import Page as Server
 
 from fusion_hub.data import generate_scene
+from fusion_hub.data.samples import unregistered_pair
 from fusion_hub.image import overlay_pair
+from fusion_hub.rigs import Rig
+from tests.support import flir_file
 from tests.support.browser import chromium
+from tests.support.clips import moving_square, write_clip
 
 TABS = {
     "fuse": "Fuse",
     "medical": "Medical",
+    "cameras": "Two cameras",
     "detect": "Detect and segment",
     "measure": "Measure",
     "how": "How it works",
     "batch": "Batch",
 }
+KINDS = ("pictures", "flir", "clip")  # the tabs in Two cameras
 PATIENCE = 60_000  # milliseconds; a loaded machine is slow
 LOCAL_SCHEMES = ("blob", "data", "about")  # of addresses that send no request
 PALE = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
@@ -275,7 +282,7 @@ def test_bad_inputs_give_messages(page: Page, small_pair: tuple[Path, Path], tmp
     fuse(page, EXAMPLE)
     put(page, "visible", visible)
     page.locator("#fuse").click()
-    expect_refusal(page, "An image is missing.*Add the infrared image first")
+    expect_refusal(page, "Add the infrared image first")
     put(page, "infrared", turned)
     page.locator("#fuse").click()
     expect_refusal(page, "160x128.*128x160")
@@ -534,6 +541,131 @@ def unpacked(server: Server) -> list[Path]:
     return [*server.files.rglob("fusion_hub_batch_*")]
 
 
+def open_kind(page: Page, kind: str) -> None:
+    """One of the tabs in Two cameras."""
+    open_tab(page, "cameras")
+    page.locator(f"#tab_{kind}-button").click()
+    expect(page.locator(f"#tab_{kind}")).to_be_visible()
+
+
+def test_a_pair_of_two_cameras_is_aligned_and_fused(page: Page, small_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    open_kind(page, "pictures")
+    fuse(page, "#tab_pictures button.example", "rig_slider")
+    names = [picture.get_attribute("alt") for picture in page.locator("#rig_slider img").all()]
+    assert names == ["Edges before alignment", "Edges after alignment"]
+    expect(page.locator("#rig_time")).to_contain_text(
+        re.compile(r"Aligned: .* score of 0\.\d\d.*640 x 480 pixels fused", re.S)
+    )
+    with page.expect_download() as answer:
+        page.locator("#rig_json").click()
+    answer.value.save_as(tmp_path / "rig.json")
+    rig = Rig.load(tmp_path / "rig.json")
+    files = [tmp_path / name for name in unregistered_pair()]
+    for file, content in zip(files, unregistered_pair().values(), strict=True):
+        file.write_bytes(content)
+    result = download(page, tmp_path, "rig_download")
+    np.testing.assert_array_equal(result, expected(*files, "difffusenet-msrs", rig=rig))
+    before = fused_source(page, "rig_slider")
+    page.locator("#rig_left").get_by_label("Infrared and fused").check()
+    wait_for_new_picture(page, before, "rig_slider")
+    np.testing.assert_array_equal(fetched(page, page.locator("#rig_slider img").last), result)
+    expect(page.locator("#rig_slider img").first).to_have_attribute("alt", "Before: Infrared")
+
+    put(page, "rig_infrared", small_pair[1])  # the first own file empties both boxes
+    assert shown_parts(page, "rig_") == [0, 1, 0, 0]
+    flat = io.BytesIO()
+    Image.new("L", (160, 120), 90).save(flat, "PNG")
+    put(page, "rig_visible", small_pair[0])
+    put(page, "rig_infrared", flat.getvalue())
+    page.locator("#rig_fuse").click()
+    expect_refusal(page, "could not be aligned with confidence|cannot be aligned", "rig_")
+    expect(page.locator("#rig_json")).not_to_be_visible()
+
+
+def test_temperatures_of_a_flir_file(page: Page, tmp_path: Path) -> None:
+    open_kind(page, "flir")
+    photo, scan, plain = tmp_path / "photo.jpg", tmp_path / "scan.jpg", tmp_path / "plain.jpg"
+    photo.write_bytes(flir_file.photo())
+    scan.write_bytes(flir_file.jpeg(flir_file.block()))
+    Image.new("RGB", (64, 48)).save(plain)
+    for file, fused in ((photo, True), (scan, False)):
+        put_file(page, "flir_file", file)
+        expect(page.locator("#flir_text")).to_contain_text("32 x 24 pixels")
+        wait_until_drawn(page.locator("#flir_picture"), 1)
+        expect(page.locator("#flir_gallery img")).to_have_count(3 if fused else 0)
+        assert page.locator("#flir_fused").is_visible() == fused
+        with page.expect_download() as answer:
+            page.locator("#flir_values").click()
+        answer.value.save_as(tmp_path / "temperatures.tif")
+        degrees = tifffile.imread(tmp_path / "temperatures.tif")
+        assert degrees.shape == ((60, 80) if fused else (24, 32)) and degrees.dtype == np.float32
+    before = page.locator("#flir_picture img").get_attribute("src") or ""
+    page.locator("#flir_palette").get_by_label("rainbow").check()  # without another click
+    expect(page.locator("#flir_picture img")).not_to_have_attribute("src", before)
+    page.locator("#flir_emissivity input").fill("7")
+    page.locator("#flir_run").click()
+    message = page.locator("#flir_message [role=alert]")
+    expect(message).to_contain_text("The emissivity is a number from 0.01 to 1, or empty, not '7'.")
+    expect(page.locator("#flir_picture img")).to_have_count(0)  # nothing of the result before
+    expect(page.locator("#flir_values")).not_to_be_visible()
+    page.locator("#flir_emissivity input").fill("")
+    put_file(page, "flir_file", plain)
+    expect(message).to_contain_text("holds no radiometric data of FLIR")
+
+
+def put_file(page: Page, place: str, file: Path) -> None:
+    """Choose a file for a file input, in place of what it holds."""
+    box = page.locator(f"#{place}")
+    if box.get_by_label("Clear").count():
+        box.get_by_label("Clear").click()
+    box.locator("input[type=file]").first.set_input_files(file)
+    expect(box).to_contain_text(file.stem)
+
+
+# Of both videos of a clip: whether they can be played, their length in seconds, their width, their time.
+VIDEOS = """all => all.map(video => [video.readyState, video.duration, video.videoWidth, video.currentTime])"""
+
+
+def test_a_clip_plays_beside_what_was_visible(page: Page, tmp_path: Path) -> None:
+    open_kind(page, "clip")
+    page.locator("#tab_clip button.example").click()
+    videos = page.locator("#clip_videos video")
+    expect(videos).to_have_count(2)
+    page.wait_for_function("document.querySelectorAll('#clip_videos video').length == 2")
+    page.wait_for_function("[...document.querySelectorAll('#clip_videos video')].every(video => video.readyState == 4)")
+    assert [state[:3] for state in videos.evaluate_all(VIDEOS)] == [[4, 1, 320]] * 2, "the browser plays H.264"
+    expect(page.locator("#clip_text")).to_contain_text("10 frames of 320 x 240 pixels fused in")
+    videos.first.evaluate("video => { video.currentTime = 0.5 }")
+    page.wait_for_function("document.querySelector('#clip_after video').currentTime == 0.5")  # both show one moment
+
+    own = write_clip(tmp_path / "own.mp4", moving_square(3))
+    put_file(page, "clip_visible", own)
+    expect(page.locator("#clip_infrared")).not_to_contain_text("clip_infrared")  # the example is gone, and its result
+    expect(videos).to_have_count(0)
+    page.locator("#clip_run").click()
+    expect(page.locator("#clip_message [role=alert]")).to_contain_text("Add the infrared clip first")
+    (tmp_path / "text.mp4").write_text("no video")
+    put_file(page, "clip_infrared", tmp_path / "text.mp4")
+    page.locator("#clip_run").click()
+    message = page.locator("#clip_message [role=alert]")
+    expect(message).to_contain_text("The infrared clip (text.mp4) is not a video that can be read")
+    assert "/tmp" not in message.inner_text()
+
+
+def test_a_canceled_clip_stops(page: Page, tmp_path: Path) -> None:
+    open_kind(page, "clip")
+    long = write_clip(tmp_path / "long.mp4", moving_square(250, 240, 320))
+    put_file(page, "clip_visible", long)
+    put_file(page, "clip_infrared", long)
+    page.locator("#clip_align input").uncheck()
+    page.locator("#clip_run").click()
+    expect(page.locator("#clip_after")).to_contain_text(re.compile(r"Fusing, about \d+ s left"))
+    page.locator("#clip_cancel").click()
+    expect(page.locator("#clip_after")).not_to_contain_text("Fusing")
+    expect(page.locator("#clip_message [role=alert]")).to_have_count(0)
+    assert not page.locator("#clip_videos video").count()
+
+
 def test_a_keyboard_is_enough(page: Page) -> None:
     wait_until_drawn(page.locator("#slider"), 2)
     before = fused_source(page)
@@ -560,8 +692,8 @@ def test_a_keyboard_is_enough(page: Page) -> None:
 
 def test_names_can_be_heard_and_texts_read(page: Page) -> None:
     wait_until_drawn(page.locator("#gallery"), 3)
-    for tab in TABS:
-        open_tab(page, tab)
+    for tab in (*TABS, *KINDS):
+        open_tab(page, tab) if tab in TABS else open_kind(page, tab)
         nameless = page.evaluate(
             """() => [...document.querySelectorAll("img, button, input:not([type=hidden]), textarea")]
                 .filter(e => e.checkVisibility() && e.type !== "file")
@@ -581,8 +713,8 @@ def test_a_phone_in_the_dark(browser: Browser, space_page: Server) -> None:
         wait_until_drawn(phone.locator("#slider"), 2)
         place = phone.locator("#slider img").last.bounding_box()
         assert place is not None and place["y"] + place["height"] < 844, "a result is seen without a click"
-        for tab in TABS:
-            open_tab(phone, tab)
+        for tab in (*TABS, *KINDS):
+            open_tab(phone, tab) if tab in TABS else open_kind(phone, tab)
             pale = phone.locator(f"#tab_{tab}").evaluate(PALE)
             assert not pale, f"in tab {tab}"
             assert phone.evaluate("document.documentElement.scrollWidth") <= 390, f"tab {tab} is wider than the screen"

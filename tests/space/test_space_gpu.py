@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import flir_file
+
 SPACE = Path(__file__).parents[2] / "space"
 
 STAND_IN = """
@@ -57,12 +59,13 @@ def work(task, duration, arguments, options):
                 results.put(pickle.dumps(one))
         except Exception as error:
             results.put(pickle.dumps(error))
+        results.put(b"")  # the end
 
     process = context.Process(target=run, daemon=True)
     process.start()
     process.join(120)
     assert process.exitcode == 0, process.exitcode
-    return [pickle.loads(results.get()) for _ in range(1 if not inspect.isgeneratorfunction(task) else 2)]
+    return [pickle.loads(one) for one in iter(results.get, b"")]
 """
 
 RUN = """
@@ -71,7 +74,7 @@ from pathlib import Path
 space, work = sys.argv[1:]
 sys.path.insert(0, space)
 
-import analysis, batch, examples, fuse, gpu
+import analysis, batch, cameras, clips, examples, fuse, gpu
 import gradio as gr
 import numpy as np
 from PIL import Image
@@ -87,6 +90,10 @@ small = SamplePair("street", "Street", "", "difffusenet-msrs", *map(Path, pair))
 begun = examples.fuse_in_background(examples.write_examples(Path(work), [small])[0])  # in the server, as when it starts
 assert begun.done() and "Street" in begun.result().text
 
+def files(pair):
+    return pair.visible, pair.infrared
+
+unmatched, clip = map(files, examples.write_camera_examples(Path(work)))
 model = "difffusenet-msrs"
 fused = np.asarray(Image.open(fuse.fuse(*pair, model)[0]))
 alone = np.asarray(fuse.fuse_pair(*pair, model)[0].image)
@@ -103,6 +110,9 @@ results = {
     "metrics": len(table),
     "panels": len(analysis.explain(*pair, model)[1]),
     "batch": Path(list(batch.batch(pair, model))[-1]).name,
+    "aligned": cameras.align(*map(str, unmatched), model)[3],
+    "temperatures": cameras.temperatures(f"{work}/photo.jpg")[4],
+    "clip": list(clips.fuse_clip(*map(str, clip), False))[-1][2],
     "device": gpu.current_device(),
 }
 results["calls"] = sys.modules["spaces"].calls
@@ -113,6 +123,7 @@ print(json.dumps(results))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="ZeroGPU forks, which this system cannot")
 def test_each_function_that_runs_networks_gets_its_gpu(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "photo.jpg").write_bytes(flir_file.photo())
     (tmp_path / "spaces.py").write_text(STAND_IN)
     variables = {"GRADIO_TEMP_DIR": str(tmp_path / "gradio"), "HF_HUB_OFFLINE": "1", "SPACES_ZERO_GPU": "true"}
     variables["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -121,9 +132,12 @@ def test_each_function_that_runs_networks_gets_its_gpu(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["same"], "another process, the same pixels"
-    assert found["refused"] == ["An image is missing", "Add the infrared image first."]
+    assert found["refused"] == ["Nothing to read yet", "Add the infrared image first."]
     assert found["metrics"] > 9 and found["panels"] > 10 and found["batch"] == "fused.zip" and found["previews"]
+    assert "Aligned" in found["aligned"] and "32 x 24 pixels" in found["temperatures"]
+    assert found["clip"].startswith("10 frames of 320 x 240")
     names = ["fuse_and_show", "fuse_and_show", "measure", "detect", "explain", "fuse_all"]
+    names += ["align_and_show", "read_thermal", "fuse_all"]
     assert [name for name, _ in found["calls"]] == names
     assert all(0 < seconds <= 120 for _, seconds in found["calls"])
     assert found["device"] == "cpu", "in the server itself there is no GPU"

@@ -4,11 +4,13 @@ import io
 import json
 import re
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import httpx
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from space_load import Page
 
+from tests.support import flir_file
+from tests.support.clips import moving_square, write_clip
 from tests.support.space_page import black_png, encoded, noise, png_chunk, wait_for_examples, zipped
 
 MODEL = "difffusenet-msrs"
@@ -150,6 +154,118 @@ def upload(page: Page, path: Path) -> dict[str, object]:
     """A picture on the server, as the page itself names it in calls."""
     answer = HTTP.post(f"{page.url}/gradio_api/upload", files={"files": (path.name, path.read_bytes())})
     return {"path": answer.json()[0], "meta": {"_type": "gradio.FileData"}}
+
+
+def pictures_of(count: int, height: int, width: int) -> list[np.ndarray]:
+    return [np.full((height, width), 80 + index, np.uint8) for index in range(count)]
+
+
+def clip_bytes(suffix: str, frames: list[np.ndarray], codec: str = "libx264", **options: object) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return write_clip(Path(folder) / f"clip{suffix}", frames, codec, **options).read_bytes()  # type: ignore[arg-type]
+
+
+def many_frames(suffix: str, count: int) -> bytes:
+    """One tiny picture, so many times."""
+    stream = io.BytesIO()
+    with av.open(io.BytesIO(clip_bytes(".avi", pictures_of(1, 48, 64), "mpeg4"))) as source:
+        [packet, *_] = source.demux(video=0)
+        with av.open(stream, "w", format={".mp4": "mp4", ".mkv": "matroska"}[suffix]) as target:
+            track = target.add_stream_from_template(source.streams.video[0])
+            for number in range(count):
+                packet.stream, packet.pts, packet.dts = track, number, number
+                target.mux(packet)
+    return stream.getvalue()
+
+
+def wide_gif() -> bytes:
+    """A few bytes that state a picture of 65535 x 65535 pixels."""
+    head = b"GIF89a" + struct.pack("<2H", 65535, 65535) + b"\xf0\0\0" + bytes(6)
+    frame = b"!\xf9\x04\0\x0a\0\0\0," + struct.pack("<4H", 0, 0, 2, 2) + b"\0\x02\x03\x84\x51\x05\0"
+    return head + 3 * frame + b";"
+
+
+NO_VIDEO = "not a video that can be read|holds no frame|holds no video|is one picture"
+CLIPS: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "100000 frames, stated": ("many.mp4", lambda: many_frames(".mp4", 100_000), "has 100000 frames of 64 x 48"),
+    "100000 frames, not stated": ("many.mkv", lambda: many_frames(".mkv", 100_000), "more than 300 frames"),
+    "65535 pixels each way": ("wide.gif", wide_gif, f"more than the limit|{NO_VIDEO}"),
+    "frames of 8K": ("8k.mp4", lambda: clip_bytes(".mp4", pictures_of(1, 4320, 7680)), "7680x4320"),
+    "frames of 4K": ("4k.mkv", lambda: clip_bytes(".mkv", pictures_of(1, 2160, 3840)), "3840x2160"),
+    "cut off": ("half.mp4", lambda: half(clip_bytes(".mp4", pictures_of(20, 48, 64))), NO_VIDEO),
+    "0 bytes": ("nothing.mp4", lambda: b"", NO_VIDEO),
+    "a picture": ("picture.mp4", lambda: encoded(noise()), NO_VIDEO),
+    "named as a picture": ("clip.png", lambda: clip_bytes(".mp4", pictures_of(2, 48, 64)), NO_VIDEO),
+    "noise": ("noise.mp4", lambda: np.random.default_rng(0).bytes(100_000), NO_VIDEO),
+    "a program": ("program.avi", lambda: b"\x7fELF" + bytes(4096), NO_VIDEO),
+    "a list of files": ("list.mp4", lambda: b"ffconcat version 1.0\nfile /etc/passwd\n", NO_VIDEO),
+    "a list of addresses": ("list.m3u8", lambda: b"#EXTM3U\n#EXTINF:1\nhttp://127.0.0.1:1/a.ts\n", NO_VIDEO),
+    "without a feature": ("flat.mp4", lambda: clip_bytes(".mp4", pictures_of(4, 48, 64)), "could not be aligned"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_clips_are_refused_with_a_message(client: Client, space_page: Page, tmp_path: Path, name: str) -> None:
+    file, content, message = CLIPS[name]
+    path, good = tmp_path / file, write_clip(tmp_path / "good.mp4", moving_square(4))
+    path.write_bytes(content())
+    # Infrared frames after the last visible one are not read.
+    for visible, infrared in ((path, good), (good, path))[: 1 if "not stated" in name else 2]:
+        files = handle_file(visible), handle_file(infrared)
+        with pytest.raises(AppError) as refusal:
+            client.predict(*files, name == "without a feature", api_name="/fuse_clip")
+        check_message(str(refusal.value), message)
+        assert str(refusal.value).count("\n") == 0
+    assert not [*space_page.files.rglob("*_fused.mp4"), *space_page.files.rglob("*partial*")]
+
+
+def test_a_clip_that_is_cut_off_later_is_fused_so_far(client: Client, tmp_path: Path) -> None:
+    whole = clip_bytes(".mkv", moving_square(50))
+    path = tmp_path / "half.mkv"
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    good = write_clip(tmp_path / "good.mp4", moving_square(50))
+    _, after, text = client.predict(handle_file(path), handle_file(good), False, api_name="/fuse_clip")
+    assert "The visible clip (half.mkv) is cut off" in text and not LEAKS.search(text)
+    file = after["video"] if isinstance(after, dict) else after
+    with av.open(str(file)) as opened:
+        assert 15 < sum(1 for _ in opened.decode(video=0)) < 50
+
+
+BLOCK = flir_file.block()
+WIDE = [(1, flir_file.image_record(2, (60_000, 60_000), b"x")), (32, flir_file.camera_record())]
+THERMAL: dict[str, tuple[bytes, str]] = {
+    "half of a block": (flir_file.jpeg(BLOCK[: len(BLOCK) // 2]), "damaged FLIR block"),
+    "a block of zeros": (flir_file.jpeg(bytes(500)), "damaged|holds no radiometric data"),
+    "an ordinary JPEG": (encoded(noise(), "JPEG"), "holds no radiometric data of FLIR"),
+    "half of a file": (half(flir_file.photo()), "damaged|cut off|holds no radiometric data"),
+    "a program": (b"\x7fELF" + bytes(4096), "holds no radiometric data|not an image"),
+    "nothing": (b"", "holds no radiometric data|empty"),
+    "a large size": (
+        flir_file.jpeg(flir_file.fff(WIDE)),
+        "damaged|more than|too large|limit",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", THERMAL)
+def test_radiometric_files_are_refused_with_a_message(client: Client, tmp_path: Path, name: str) -> None:
+    content, message = THERMAL[name]
+    path = tmp_path / "scan.jpg"
+    path.write_bytes(content)
+    with pytest.raises(AppError) as refusal:
+        client.predict(handle_file(path), api_name="/temperatures")
+    check_message(str(refusal.value), message)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_that_cannot_be_aligned_are_refused(client: Client, good: Path, tmp_path: Path, name: str) -> None:
+    file, content, message = PICTURES[name]
+    path = tmp_path / file
+    path.write_bytes(content())
+    for visible, infrared in ((path, good), (good, path)):
+        with pytest.raises(AppError) as refusal:
+            client.predict(handle_file(visible), handle_file(infrared), api_name="/align")
+        check_message(str(refusal.value), f"{message}|aligned")
 
 
 FORGED: dict[str, object] = {
