@@ -249,7 +249,7 @@ def fuse_video(
     Ctrl-C, a stream that stops, and a damaged file end the video early: what was fused until then is complete.
 
     Args:
-        visible, infrared: from [`open_sources`], of one size, or of the rig's sizes.
+        visible, infrared: from [`open_sources`], of one size, or of the rig's sizes; they are closed at the end.
         writer: a [`VideoWriter`] or [`FolderWriter`]; it is finished here.
         pipeline: any fusion pipeline.
         tolerance: largest difference in time of a pair, seconds; by default half of the shorter frame interval.
@@ -323,6 +323,9 @@ def fuse_video(
                 fusing.cancel()
         if written is not None:
             written.result()
+    pairs.close()
+    for source in (visible, infrared):
+        source.close()
     report.dropped = visible.dropped
     report.problems = [*visible.problems, *infrared.problems]
     return report

@@ -1,6 +1,6 @@
 """The infrared frame of each visible one, by time."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -28,7 +28,7 @@ def pair_frames(
     tolerance: Fraction,
     time_offset: Fraction = Fraction(0),
     count: PairCount | None = None,
-) -> Iterator[tuple[Frame, Frame]]:
+) -> Generator[tuple[Frame, Frame], None, None]:
     """Pair each visible frame with the infrared frame nearest in time, where one is near enough.
 
     An infrared frame serves several visible frames where the tolerance allows. At most two are held.

@@ -9,7 +9,7 @@ import re
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -65,6 +65,9 @@ class Source:
 
     def frames(self) -> Iterator[Frame]:
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Release the file. Not while another thread reads from it."""
 
 
 def open_sources(
@@ -202,6 +205,10 @@ class StreamSource(Source):
             yield first
         yield from self._decoded
 
+    def close(self) -> None:
+        if not self.live:  # its thread may wait for data
+            self._input.close()
+
     def _count_drop(self) -> None:
         self.dropped += 1
 
@@ -317,7 +324,9 @@ class PictureSource(Source):
             yield Frame(picture, position * self.interval, file.stem)
 
 
-def in_background(frames: Iterator[Any], depth: int = 4, on_drop: Callable[[], None] | None = None) -> Iterator[Any]:
+def in_background(
+    frames: Iterator[Any], depth: int = 4, on_drop: Callable[[], None] | None = None
+) -> Generator[Any, None, None]:
     """The same items, made by a thread that is up to `depth` ahead; with `on_drop` old ones give way to new ones."""
     import threading
 
@@ -363,6 +372,8 @@ def in_background(frames: Iterator[Any], depth: int = 4, on_drop: Callable[[], N
         with ready:
             ended = True
             ready.notify_all()
+        if on_drop is None:
+            thread.join()
 
 
 def _align_numbers(first: PictureSource, second: PictureSource) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
 _FORMATS = {".mp4": "mp4", ".mkv": "matroska"}
+LARGEST_SIDE = 16384
 _H264 = {"preset": "veryfast", "crf": "18"}  # visually lossless; slower presets save a third of the size
 _FFV1 = {"level": "3", "slicecrc": "1", "slices": "4"}
 
@@ -50,7 +51,7 @@ class VideoWriter:
         comment: is written into the file.
 
     Raises:
-        ValueError: the container cannot hold the bits or the audio of the visible video.
+        ValueError: the file cannot hold the bits, the size or the audio of the visible video.
     """
 
     def __init__(self, target: Path, visible: Source, audio: bool = True, comment: str = "") -> None:
@@ -64,6 +65,11 @@ class VideoWriter:
         if visible.deep and self._kind == "mp4":
             raise ValueError(
                 f"{visible.label} holds more than 8 bits, which {target.name} cannot: give an .mkv file or a folder"
+            )
+        if max(visible.size) > LARGEST_SIDE and not visible.deep:
+            raise ValueError(
+                f"{visible.label} is {visible.size[1]}x{visible.size[0]} (width x height), and H.264 holds sides of "
+                f"{LARGEST_SIDE} pixels at most: give a folder"
             )
         if self._sound is not None:
             import io
