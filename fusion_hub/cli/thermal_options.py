@@ -140,8 +140,7 @@ class Thermal:
         if picture.valid is not None:
             degrees[~picture.valid] = np.nan
         if rig is not None and fused is not None:
-            degrees, seen = rig.warp(degrees, fused.size[::-1])
-            degrees = np.where(seen, degrees, np.float32(np.nan))
+            degrees = rig.warp(degrees, fused.size[::-1]).filled(np.nan)
         drawn = fused
         if drawn is None or self.palette or self.isotherms:
             under = None if fused is None else image.from_pil(fused, "the result").pixels

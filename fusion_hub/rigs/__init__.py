@@ -7,7 +7,7 @@
         calibrator.add(visible, infrared)
     calibrator.estimate().save("rig.json")     # RigError where it is not sure
 
-    values, mask = Rig.load("rig.json").warp(infrared_array)
+    aligned = Rig.load("rig.json").warp(infrared_array)    # a masked array on the visible grid
     fused = pipe(visible, infrared, rig="rig.json").images[0]
 
 OpenCV is needed: `pip install 'fusion-hub[rigs]'`.

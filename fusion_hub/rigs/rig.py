@@ -61,8 +61,8 @@ class Rig:
 
     Examples:
         >>> rig = Rig([[2, 0, 100.5], [0, 2, 60.5], [0, 0, 1]], visible_size=(360, 480), infrared_size=(120, 140))
-        >>> values, mask = rig.warp(np.full((120, 140), 7300, np.uint16))
-        >>> values.shape, values.dtype, int(values[180, 240])
+        >>> aligned = rig.warp(np.full((120, 140), 7300, np.uint16))
+        >>> aligned.shape, aligned.dtype, int(aligned[180, 240])
         ((360, 480), dtype('uint16'), 7300)
     """
 
@@ -114,7 +114,7 @@ class Rig:
             self._warps[sizes] = warp
         return warp
 
-    def warp(self, infrared: np.ndarray, visible_size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def warp(self, infrared: np.ndarray, visible_size: tuple[int, int] | None = None) -> np.ma.MaskedArray:
         """An infrared picture on the grid of the visible one.
 
         Args:
@@ -122,8 +122,8 @@ class Rig:
             visible_size: `(H, W)`; that of the rig by default.
 
         Returns:
-            `(H, W)` of the same dtype and units, and a mask `(H, W)`, True where the infrared camera has data.
-            Elsewhere the picture's nearest value is repeated.
+            `(H, W)` of the same dtype and units, masked where the infrared camera has no data; below the mask the
+            nearest value of the picture is repeated. Pipelines take it as a registered infrared image.
 
         Raises:
             RigError: sizes that do not fit; ValueError: an array that is not `(h, w)`.
@@ -134,12 +134,10 @@ class Rig:
         warp = self.at(visible_size or self.visible_size, (infrared.shape[0], infrared.shape[1]))
         missing = ~np.isfinite(infrared) if infrared.dtype.kind == "f" else None
         if missing is None or not missing.any():
-            return warp.apply(infrared), warp.mask.copy()
+            return np.ma.MaskedArray(warp.apply(infrared), ~warp.mask)
         filled = infrared.copy()
         fill_missing(filled, ~missing)
-        values = warp.apply(filled)
-        valid = warp.mask & warp.apply_mask(~missing)
-        return np.where(valid, values, infrared.dtype.type(np.nan)), valid
+        return np.ma.MaskedArray(warp.apply(filled), ~(warp.mask & warp.apply_mask(~missing)))
 
     def to_dict(self) -> dict[str, Any]:
         """The content of the file; docs/rigs.md describes it."""
