@@ -200,8 +200,7 @@ def read_thermal(
                 yield thermogram.picture("the file", **given)
 
             fusion, _ = fuse_pictures(quick_model(), read, rig=rig)
-            degrees, seen = rig.warp(degrees)
-            degrees = np.where(seen, degrees, np.float32(np.nan))
+            degrees = rig.warp(degrees).filled(np.nan)
     except RigError:
         pass  # the text says so
     except (TypeError, ValueError, OSError, SyntaxError) as error:
