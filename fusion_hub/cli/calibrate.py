@@ -63,6 +63,15 @@ def calibrate(
         Path | None,
         typer.Option(metavar="FILE", help="A rig file close to the truth, which is refined.", show_default="none"),
     ] = None,
+    matcher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A keypoint matching network that makes the first estimate: a folder or a Hub id owner/name of "
+            "EfficientLoFTR, LightGlue or SuperGlue.",
+            show_default="none",
+        ),
+    ] = None,
     time_offset: Annotated[
         float, typer.Option(help="Seconds by which the infrared recording is late, for videos; stored in the file.")
     ] = 0,
@@ -81,21 +90,32 @@ def calibrate(
     with exit_codes(f"{output} was not written"), terminate_as_interrupt():
         source, _ = find_source([visible, *filter(None, [infrared]), *(more or [])])
         _check_output(output)
-        with wrong_use():
-            calibrator = rigs.RigCalibrator(fov_ratio, None if start is None else _load(start))
-        dataset = data.PairedDataset.open(source)
         try:
+            with wrong_use():
+                dataset = data.PairedDataset.open(source)
+                if check:
+                    _check_picture(output.with_suffix(".png"), dataset)
+                calibrator = rigs.RigCalibrator(fov_ratio, None if start is None else _load(start), matcher)
             _read(calibrator, dataset)
             with _estimating() as show:
-                rig = calibrator.estimate(show, accept_unsure)
-        except rigs.RigError as error:
-            raise CommandError(str(error)) from error
-        rig = replace(rig, time_offset=time_offset)
-        rig.save(output)
-        typer.echo(_summary(output, rig))
-        if check:
-            picture = image.save_image(calibrator.draw_check(rig), output.with_suffix(".png"))
-            typer.echo(f"{picture}: look at it; the orange edges should lie on the edges below them")
+                rig = replace(calibrator.estimate(show, accept_unsure), time_offset=time_offset)
+            rig.save(output)
+            typer.echo(_summary(output, rig))
+            if check:
+                picture = image.save_image(calibrator.draw_check(rig), output.with_suffix(".png"))
+                typer.echo(f"{picture}: look at it; the orange edges should lie on the edges below them")
+        except (rigs.RigError, OSError, ImportError) as error:
+            raise CommandError(files.disk_trouble(error, output.parent) or message_of(error)) from error
+
+
+@wrong_use()
+def _check_picture(picture: Path, dataset: "data.PairedDataset") -> None:
+    """Refuse a name under which the picture to check by would replace an input."""
+    inputs = [data.source_file(source) for pair in dataset for _, source in pair.bands()]
+    if picture.resolve() in {file.resolve() for file in inputs if file is not None}:
+        raise ValueError(
+            f"the picture to check by, {picture}, would replace an input: give another --output, or --no-check"
+        )
 
 
 @wrong_use()

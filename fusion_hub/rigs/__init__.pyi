@@ -2,6 +2,7 @@ from .alignment import Alignment, align
 from .calibrator import RigCalibrator, align_pair
 from .check_picture import draw_check, edges_over
 from .depth import focal_in_pixels, parallax
+from .matcher import KeypointMatcher
 from .photo import photo_rig
 from .rig import Confidence, Rig, RigError
 from .warp import Lens, Warp
@@ -9,6 +10,7 @@ from .warp import Lens, Warp
 __all__ = [
     "Alignment",
     "Confidence",
+    "KeypointMatcher",
     "Lens",
     "Rig",
     "RigCalibrator",

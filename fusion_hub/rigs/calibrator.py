@@ -1,5 +1,6 @@
 """From pictures of a rig to the rig."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from fusion_hub.image.inputs import read_luminance
 from fusion_hub.rigs.alignment import Alignment, align
 from fusion_hub.rigs.check_picture import draw_check
 from fusion_hub.rigs.features import Array, Matrix, require_opencv, scaling, shrink
+from fusion_hub.rigs.matcher import KeypointMatcher
 from fusion_hub.rigs.rig import Confidence, Rig, RigError
 from fusion_hub.rigs.warp import Warp, check_sides
 
@@ -27,6 +29,8 @@ class RigCalibrator:
         fov_ratio: width of the infrared camera's field of view divided by the visible's, for example 0.6 where it sees
             60 % of the visible picture's width; known to about 10 %. None: unknown, the search covers 0.4 to 1.7.
         start: a rig or a homography (infrared -> visible) close to the true one, which is refined instead of a search.
+        matcher: a keypoint matching network of `transformers`, which finds the first estimate instead of a search: a
+            folder or a Hub id, see [`KeypointMatcher`].
 
     Examples:
         >>> calibrator = RigCalibrator(fov_ratio=0.8)
@@ -35,14 +39,22 @@ class RigCalibrator:
         >>> calibrator.estimate().save("rig.json")  # doctest: +SKIP
     """
 
-    def __init__(self, fov_ratio: float | None = None, start: Rig | Matrix | None = None) -> None:
+    def __init__(
+        self,
+        fov_ratio: float | None = None,
+        start: Rig | Matrix | None = None,
+        matcher: str | os.PathLike[str] | None = None,
+    ) -> None:
         require_opencv()
         if fov_ratio is not None and not 0.05 <= fov_ratio <= 20:
             raise ValueError(
                 f"fov_ratio={fov_ratio} must be between 0.05 and 20, such as 0.6 for an infrared camera "
                 "that sees 60 % of the width of the visible picture"
             )
+        if matcher is not None and (fov_ratio is not None or start is not None):
+            raise ValueError("a matcher needs no fov_ratio and no start: give either the matcher or these")
         self.fov_ratio, self.start = fov_ratio, start
+        self._align = align if matcher is None else KeypointMatcher(matcher)
         self.sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
         self.added = 0
         self._frames: list[tuple[Array, Array]] = []
@@ -91,7 +103,7 @@ class RigCalibrator:
             rig = self.start
             full = rig.at(*self.sizes).homography if isinstance(rig, Rig) else np.asarray(rig, dtype=np.float64)
             start = seen @ full @ np.linalg.inv(warm)
-        found = align(self._frames, start=start, fov_ratio=self.fov_ratio, progress=progress)
+        found = self._align(self._frames, start=start, fov_ratio=self.fov_ratio, progress=progress)
         homography = np.linalg.inv(seen) @ found.homography @ warm
         return Alignment(**vars(found) | {"homography": homography / homography[2, 2]})
 

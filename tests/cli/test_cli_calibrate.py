@@ -96,6 +96,7 @@ def test_what_is_refused(rig_pictures: Path, tmp_path: Path) -> None:
     visible, infrared = rig_pictures / "vis" / names[0], rig_pictures / "ir" / names[0]
     Image.new("L", (300, 220), 90).save(tmp_path / "flat.png")
     Image.new("L", (310, 220), 90).save(tmp_path / "other.png")
+    (tmp_path / "cut.png").write_bytes(infrared.read_bytes()[:3000])
     Rig(HOMOGRAPHY, (480, 640), (220, 300)).save(tmp_path / "good.json")
     (tmp_path / "bad.json").write_text(json.dumps({"format": "fusion-hub rig", "version": 9}))
     out, rig = tmp_path / "out.png", tmp_path / "rig.json"
@@ -104,7 +105,10 @@ def test_what_is_refused(rig_pictures: Path, tmp_path: Path) -> None:
         (("calibrate", visible, tmp_path / "flat.png", "-o", rig), 1, "could not be aligned with confidence"),
         (("calibrate", visible, infrared, "-o", tmp_path / "rig.txt"), 2, "end it with .json"),
         (("calibrate", visible, infrared, "-o", tmp_path), 2, "is a folder"),
-        (("calibrate", visible, infrared, "-o", rig, "--fov-ratio", "60"), 2, "0.05 and 20"),
+        (("calibrate", visible, infrared, "-o", rig, "--fov-ratio", "60"), 2, "--fov-ratio 60.0 must be"),
+        (("calibrate", visible, infrared, "-o", visible.with_suffix(".json")), 2, "would replace an input"),
+        (("calibrate", visible, tmp_path / "cut.png", "-o", rig), 1, "error: infrared ("),
+        (("calibrate", visible, infrared, "-o", rig, "--matcher", "no-such"), 1, "no matcher named 'no-such'"),
         (("calibrate", visible, infrared, "-o", rig, "--start", tmp_path / "none.json"), 2, "none.json"),
         (("calibrate", visible, tmp_path / "none.png", "-o", rig), 2, "there is no file"),
         (("fuse", visible, infrared, "-o", out, "--rig", tmp_path / "bad.json"), 2, '"version" is 9'),
