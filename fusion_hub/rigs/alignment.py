@@ -134,7 +134,7 @@ def doubt(value: float, lead: float, margin: float, agreement: float, share: flo
     if agreement > AGREEMENT:
         return f"two halves of the material disagree by {agreement:.0f} pixels"
     if share < OVERLAP:
-        return f"only {share:.0%} of the infrared picture would lie in the visible one"
+        return f"only {share:.0%} of the smaller view would lie in the other one"
     return f"another place fits almost as well ({margin:.1f} standard deviations behind)"
 
 
