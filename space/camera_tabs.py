@@ -39,7 +39,7 @@ def cameras_tab(pair: SamplePair, clip: SamplePair) -> None:
 
 def _radiometric() -> None:
     gr.Markdown(style.RADIOMETRIC)
-    with gr.Row():
+    with gr.Row(elem_id="flir_parts"):
         with gr.Column(scale=6, min_width=300):
             look: dict[str, Any] = {
                 "show_label": False,
@@ -61,7 +61,7 @@ def _radiometric() -> None:
                 info = "Empty: the file's own"
                 one: dict[str, Any] = {"info": info, "min_width": 120, "max_lines": 1}
                 emissivity = gr.Textbox("", label="Emissivity", elem_id="flir_emissivity", **one)
-                distance = gr.Textbox("", label="Distance in meters", elem_id="flir_distance", **one)
+                distance = gr.Textbox("", label="Distance, m", elem_id="flir_distance", **one)
             hint = "Such as >37C, <0C or 20..25C"
             highlight = gr.Textbox("", label="Highlight", info=hint, max_lines=1, elem_id="flir_highlight")
             button = gr.Button("Show temperatures", variant="primary", size="lg", elem_id="flir_run")

@@ -130,12 +130,13 @@ def describe(rig: Rig) -> str:
     """The confidence of an alignment, in Markdown."""
     found = rig.confidence
     assert found is not None
-    parts = [f"the edges of both agree with a score of {found.score:.2f}"]
+    parts = [f"the edges agree with a score of {found.score:.2f}"]
     if found.margin is not None:
-        parts.append(f"{found.margin:.2f} above the next best position")
+        parts.append(f"{found.margin:.1f} standard deviations ahead of the next best position")
     if found.agreement is not None:
         parts.append(f"two halves of the material agree within {found.agreement:.1f} pixels")
-    return f"**Aligned:** {', '.join(parts)}. The visible image shows {found.overlap:.0%} of the infrared one."
+    parts.append(f"{found.overlap:.0%} of the smaller view lies in the other one")
+    return f"**Aligned:** {', '.join(parts)}."
 
 
 class Thermal(NamedTuple):

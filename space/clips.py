@@ -28,6 +28,7 @@ from fusion_hub.video.pairing import PairCount, default_tolerance
 MAX_FRAMES = 300
 MAX_FRAME = 1280 * 1024  # pixels
 MAX_PIXELS = 150_000_000  # of all frames of a clip together
+ALIGNED = 16  # frames from which the cameras are aligned: more take longer and change little
 ADVICE = "cut it or make it smaller, or use fusion-hub fuse-video"
 Made = Iterator[tuple[str | None, str | None, str]]
 
@@ -59,23 +60,28 @@ def fuse_all(progress: gr.Progress, visible: str | None, infrared: str | None, a
         progress(0, desc="Reading the frames")
         # Twice through the files: what is too long is refused before anything is fused.
         calibrator = RigCalibrator() if align else None
-        total = 0
-        for seen, warm in _pairs(_open(paths, align), PairCount()):
-            if calibrator is not None and total % 4 == 0:
+        total, sources = 0, _open(paths, align)
+        every = max(1, (sources[0].count or MAX_FRAMES) // ALIGNED)
+        for seen, warm in _pairs(sources, PairCount()):
+            if calibrator is not None and total % every == 0:
                 calibrator.add(seen.picture, warm.picture)
             total += 1
             yield None, None, ""  # a canceled run ends here
         if total == 0:
             raise Refusal("No pairs", "The clips have no frame of one time: record both cameras at the same time.")
-        if calibrator is not None:
-            progress(0, desc="Aligning the cameras")
-        rig = calibrator.estimate() if calibrator is not None else None
+
+        def report(share: float) -> None:
+            check()
+            progress(share, desc="Aligning the cameras")
+
+        rig = calibrator.estimate(report) if calibrator is not None else None
         stem, folder = safe_name(Path(str(visible)).stem)[:80], new_folder()
         before, after = folder / f"{stem}_visible.mp4", folder / f"{stem}_fused.mp4"
         sources, count = _open(paths, align), PairCount()
         notes: dict[str, None] = {}
+        started = time.monotonic()
         for number in _write(sources, count, rig, (before, after), notes):
-            left = (time.monotonic() - begun) / number * (total - number)
+            left = (time.monotonic() - started) / number * (total - number)
             progress((number, total), desc=f"Fusing, about {math.ceil(left)} s left", unit="frames")
             yield None, None, ""
         height, width = sources[0].size

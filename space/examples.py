@@ -42,7 +42,7 @@ def write_camera_examples(folder: Path) -> tuple[SamplePair, SamplePair]:
     place, (visible, infrared) = folder.resolve() / FOLDER, unregistered_pair().items()
     for name, content in (visible, infrared):
         (place / name).write_bytes(content)
-    text = "The infrared camera sees 75 % of the width, on half of the pixels."
+    text = "The infrared camera sees 75 % of the width, with a quarter of the pixels."
     pair = SamplePair("cameras", "Two cameras", text, quick_model(), place / visible[0], place / infrared[0])
     draw_thumbnail(pair)
     bands, text = sample_clip(), "Ten frames of two cameras whose views match: people walk in the dark."

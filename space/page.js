@@ -103,12 +103,12 @@
   );
   document.addEventListener("drop", onFile, true);
 
-  // On a phone the result is above the buttons: scroll to it.
+  // On a phone the result may be out of sight: scroll to it.
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("#fuse, #medical_fuse, #rig_fuse, .examples button");
+    const button = event.target.closest("#fuse, #medical_fuse, #rig_fuse, #flir_run, #clip_run, .examples button");
     if (!button || window.innerWidth > 640) return;
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const slider = button.closest(".tabitem")?.querySelector("#slider, #medical_slider, #rig_slider");
+    const slider = button.closest(".tabitem")?.querySelector("#slider, #medical_slider, #rig_slider, #flir_picture, #clip_after");
     slider?.scrollIntoView({ block: "center", behavior: calm ? "auto" : "smooth" });
   });
 

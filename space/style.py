@@ -111,7 +111,7 @@ pictures fused where the file has both.
 
 CLIP = """
 A **short clip** of both cameras, recorded at the same time: at most {frames} frames and {megapixels:.0f} megapixels in
-all, {width} x {height} pixels a frame. The alignment is estimated once, from all frames. For longer recordings there is
+all, {width} x {height} pixels a frame. The cameras are aligned once for all frames. For longer recordings there is
 `fusion-hub fuse-video`.
 """
 

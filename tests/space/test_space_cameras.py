@@ -89,7 +89,7 @@ def test_a_pair_of_two_sizes_is_aligned_and_fused(pair: tuple[str, str]) -> None
     assert before.shape == after.shape == (480, 640, 3)
     orange = [np.argwhere(edge[..., 0] - edge[..., 2] > 100) for edge in (before, after)]
     assert np.ptp(orange[1], axis=0).max() < np.ptp(orange[0], axis=0).max(), "the infrared view is narrower"
-    assert re.search(r"\*\*Aligned:\*\* .* score of 0\.\d\d.*shows 100% of the infrared", text)
+    assert re.search(r"\*\*Aligned:\*\* .* score of 0\.\d\d, .* ahead of .*100% of the smaller view", text)
     assert "640 x 480 pixels fused in" in text
 
 

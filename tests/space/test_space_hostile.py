@@ -257,7 +257,7 @@ def test_radiometric_files_are_refused_with_a_message(client: Client, tmp_path: 
     check_message(str(refusal.value), message)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", ["bomb of 169 megapixels", "one pixel", "other size"])  # others as for `/fuse`
 def test_pictures_that_cannot_be_aligned_are_refused(client: Client, good: Path, tmp_path: Path, name: str) -> None:
     file, content, message = PICTURES[name]
     path = tmp_path / file
