@@ -43,6 +43,11 @@ class Source:
         label: for messages: the role and the path or address.
         size: `(H, W)` in pixels, upright.
         interval: seconds between two frames, on average.
+        time_base: unit of the times, seconds.
+        start: time stamp of the first frame in the file, seconds; times count from there.
+        aspect: width of a pixel divided by its height; None where it is not stated.
+        files: the files that are read; none for a stream.
+        audio: a track that is copied; its packets arrive in `audio_packets` while frames are read.
         count: number of frames as the file states it; None where it does not.
         live: whether frames arrive as they happen, and wait for nobody.
         deep: whether it is gray of more than 8 bits.
@@ -171,6 +176,8 @@ class StreamSource(Source):
             raise ValueError(f"{label} holds no video: give a file with a video track")
         self._stream = stream = videos[0]
         context = stream.codec_context
+        if context is None:
+            raise ValueError(f"{label} is of an unknown codec: export it as H.264 or FFV1")
         _check_size(context.height, context.width, label, max_pixels)
         context.thread_count = 1  # decoding is quick beside the fusion; threads hold more frames
         rate = stream.average_rate or stream.guessed_rate

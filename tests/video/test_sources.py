@@ -101,6 +101,25 @@ def test_what_is_no_video_is_refused(tmp_path: Path, clip: Path) -> None:
         video.open_source(str(tmp_path / "one.png"), "VISIBLE")
 
 
+def test_any_damage_gives_frames_or_a_sentence(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    clips = [
+        write_clip(tmp_path / "a.mp4", moving_square(8)),
+        write_clip(tmp_path / "b.mkv", moving_square(8), "ffv1", "gray"),
+        write_clip(tmp_path / "c.avi", moving_square(8), "mpeg4"),
+    ]
+    for number in range(150):
+        data = np.frombuffer(clips[number % 3].read_bytes(), np.uint8).copy()
+        places = random.integers(0, len(data) if number % 2 else 600, random.choice((1, 5, 30)))
+        data[places] = random.integers(0, 256, len(places))
+        path = tmp_path / f"damaged{clips[number % 3].suffix}"
+        path.write_bytes(data.tobytes())
+        try:
+            assert len(list(itertools.islice(video.open_source(str(path), "VISIBLE").frames(), 100))) > 0
+        except ValueError as error:
+            assert str(error).startswith("VISIBLE (")
+
+
 def test_a_cut_off_file_gives_what_it_holds(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     frames = [random.integers(0, 256, (48, 64)).astype(np.uint8) for _ in range(50)]
