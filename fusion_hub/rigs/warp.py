@@ -100,26 +100,20 @@ class Warp:
         return np.clip(points, _NOWHERE, -_NOWHERE + max(self.infrared_size))
 
     @cached_property
-    def depth(self) -> np.ndarray:
-        """Distance of each visible pixel from the border of the infrared picture, inward, `(H, W)` float32.
-
-        In infrared pixels, at least 0 at the outermost pixel centers; negative outside.
-        """
-        (height, width), (x, y) = self.infrared_size, self.positions
-        return np.minimum(np.minimum(x, width - 1 - x), np.minimum(y, height - 1 - y))
-
-    @cached_property
     def mask(self) -> np.ndarray:
-        """Visible pixels that the infrared camera sees, `(H, W)` bool."""
-        return self.depth > -0.5
+        """Visible pixels that the infrared camera sees, `(H, W)` bool: up to the outer edges of its pixels."""
+        (height, width), (x, y) = self.infrared_size, self.positions
+        return (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
 
     @cached_property
     def share(self) -> np.ndarray:
         """Weight of the infrared at each visible pixel: 0 outside, rising smoothly to 1 inside, `(H, W)` float32.
 
-        A border of the infrared picture outside of the visible one is no border here.
+        It rises with the distance from visible pixels that the infrared camera does not see: where its view ends at the
+        border of the visible picture or beyond, nothing is joined and nothing fades.
         """
-        ramp = np.clip((self.depth + 0.5) / (FADE * min(self.infrared_size)), 0, 1)
+        distance = cv2.distanceTransform(self.mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        ramp = np.clip(distance * self.shrinking / (FADE * min(self.infrared_size)), 0, 1)
         return ramp * ramp * (3 - 2 * ramp)
 
     @property

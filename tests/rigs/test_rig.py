@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from fusion_hub import DiffFuseNetPipeline
 from fusion_hub.rigs import Confidence, Lens, Rig, RigError
@@ -120,7 +121,7 @@ def test_the_same_cameras_at_another_resolution() -> None:
     """Half the visible size samples the same infrared positions at the corresponding pixel centers."""
     full, half = rig().at((300, 400), (120, 160)), rig().at((150, 200), (120, 160))
     mean = [table.reshape(150, 2, 200, 2).mean(axis=(1, 3)) for table in full.positions]
-    inside = half.depth > 1
+    inside = ndimage.binary_erosion(half.mask, iterations=3)  # the outermost pixels are repeated beyond their centers
     for expected, found in zip(mean, half.positions, strict=True):
         assert np.abs(expected - found)[inside].max() < 0.01
     with pytest.raises(RigError, match="for visible pictures of 400x300, but this one is 400x400"):
@@ -223,3 +224,11 @@ def test_what_rig_refuses(pipe: DiffFuseNetPipeline, pair: tuple[np.ndarray, np.
         pipe(*pair, rig=3)  # type: ignore[arg-type]
     with pytest.raises(RigError, match="could not be aligned with confidence"):
         pipe(*pair, rig="auto")
+
+
+def test_only_a_join_fades() -> None:
+    """The infrared view ends inside the visible picture on the left, and a few pixels outside of it elsewhere."""
+    share = Rig([[2, 0, 40], [0, 2, -4], [0, 0, 1]], (96, 128), (56, 60)).at((96, 128), (56, 60)).share
+    assert (share[:, :39] == 0).all() and (np.diff(share[:, 39:], axis=1) >= 0).all()
+    assert (share[:, 60:] == 1).all() and share.dtype == np.float32
+    assert (Rig(np.eye(3), (96, 128), (96, 128)).at((96, 128), (96, 128)).share == 1).all()
