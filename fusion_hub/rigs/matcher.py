@@ -46,7 +46,10 @@ class KeypointMatcher:
         name = os.fspath(name)
         folder = Path(name)
         if not folder.is_dir():
-            check_hub_id(name, "matcher", "a Hub id 'owner/name', or a folder that save_pretrained wrote")
+            try:
+                check_hub_id(name, "matcher", "a Hub id 'owner/name', or a folder that save_pretrained wrote")
+            except OSError as error:  # a wrong name is a wrong value here, as a wrong network is
+                raise ValueError(str(error)) from error
         try:
             if not folder.is_dir():
                 folder = download(name, ["*.json", "model*.safetensors"], ["*/*", "model.*.safetensors"])
