@@ -69,7 +69,7 @@ def test_matches_of_resized_pictures_give_the_homography(tiny_matcher: Path, mon
 
 def test_what_is_refused(tiny_matcher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no matcher named 'loftr': give a Hub id"):
+    with pytest.raises(ValueError, match="no matcher named 'loftr': give a Hub id"):
         KeypointMatcher("loftr")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="cannot load the matcher 'empty'"):
