@@ -35,7 +35,7 @@ from fusion_hub.evaluation.report import markdown_table
 
 FRAMES = 28
 ROOT = Path(os.environ.get("FUSION_HUB_DATA", "../shared")) / "data"
-SCENES = ("FLIR_T640", "FLIR", "0111_1716")
+SCENES = ("FLIR_T640", "FLIR", "FLIR_B60", "0111_1716")
 RULES: dict[str, Any] = {
     "auto by frame": "by frame",
     "minmax": "minmax",
