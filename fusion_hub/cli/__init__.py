@@ -77,7 +77,8 @@ class _Command(TyperCommand):
         options = {name: option for option in self.get_params(ctx) for name in (*option.opts, *option.secondary_opts)}
         for word, following in pairwise(args):
             option = options.get(word)
-            if not getattr(option, "is_flag", True) and following.split("=")[0] in options:
+            named = following.startswith("-") and following.split("=")[0] in options  # arguments have names too
+            if named and not getattr(option, "is_flag", True):
                 ctx.fail(f"{word} needs a value, but {following} follows it.")
         return super().parse_args(ctx, args)
 

@@ -133,7 +133,7 @@ def train(name: str, flags: Sequence[str]) -> int:
         ranges = {source.infrared_range for source in config.sources}
         fixed = f" --infrared-range {ranges.pop()}" if len(ranges) == 1 and None not in ranges else ""
         on = f"--data {(sets or ['SET'])[0]}{fixed}"
-        typer.echo(f"Next: fusion-hub evaluate --model {pipeline} {on} --output results")
+        typer.echo(f"Next: fusion-hub evaluate --model {pipeline} {on} --output {pipeline.parent / 'results'}")
     return 0
 
 

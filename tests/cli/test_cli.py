@@ -676,3 +676,11 @@ def test_an_overlay_is_of_uptake(tmp_path: Path, model: str) -> None:
     warning = "--colors overlay is for PET and SPECT, and colors each value as uptake"
     assert [warning in result.output for result in results.values()] == [True, False, True]
     assert "ct.png is a CT by its name" in results["ct"].output and "scan.png is gray" in results["scan"].output
+
+
+def test_a_value_may_be_called_like_an_argument() -> None:
+    """`--format folder`: "folder" is a value here, although the command has an argument of that name."""
+    result = CliRunner().invoke(
+        cli.app, ["publish-dataset", "nowhere", "--repo-id", "me/x", "--format", "folder", "--dry-run"]
+    )
+    assert result.exit_code == 2 and "there is no folder 'nowhere'" in result.output

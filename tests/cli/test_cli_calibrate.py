@@ -108,7 +108,7 @@ def test_what_is_refused(rig_pictures: Path, tmp_path: Path) -> None:
         (("calibrate", visible, infrared, "-o", rig, "--fov-ratio", "60"), 2, "--fov-ratio 60.0 must be"),
         (("calibrate", visible, infrared, "-o", visible.with_suffix(".json")), 2, "would replace an input"),
         (("calibrate", visible, tmp_path / "cut.png", "-o", rig), 1, "error: infrared ("),
-        (("calibrate", visible, infrared, "-o", rig, "--matcher", "no-such"), 1, "no matcher named 'no-such'"),
+        (("calibrate", visible, infrared, "-o", rig, "--matcher", "no-such"), 2, "no matcher named 'no-such'"),
         (("calibrate", visible, infrared, "-o", rig, "--start", tmp_path / "none.json"), 2, "none.json"),
         (("calibrate", visible, tmp_path / "none.png", "-o", rig), 2, "there is no file"),
         (("fuse", visible, infrared, "-o", out, "--rig", tmp_path / "bad.json"), 2, '"version" is 9'),
