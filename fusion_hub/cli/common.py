@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, cast
 
@@ -253,6 +254,10 @@ def check_device(name: str) -> None:
     """Refuse what cannot be the name of a device, without torch."""
     if not re.fullmatch(r"auto|(cpu|cuda|mps|xpu|npu|hpu|xla|mlu|musa)(:\d+)?", name):
         raise CommandError(f"--device {name} cannot be used here: give auto, cpu, cuda, cuda:1 or mps", WRONG_USE)
+    if name.startswith("cuda") and version("torch").endswith("+cpu"):
+        raise CommandError(
+            f"--device {name} cannot be used here (this PyTorch is a build for CPUs): try cpu", WRONG_USE
+        )
 
 
 def choose_device(name: str, state: "State") -> "torch.device":

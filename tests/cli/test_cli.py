@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 
 from fusion_hub import FusionPipeline, PairedDataset, __version__, cli, pretrained
 from fusion_hub.cli import common
-from fusion_hub.data import generate_scene
+from fusion_hub.data import generate_scene, sample_pairs
 from fusion_hub.image import overlay_pair
 from fusion_hub.image.io import read_picture
 from fusion_hub.pipelines import checkpoints
@@ -684,3 +684,25 @@ def test_a_value_may_be_called_like_an_argument() -> None:
         cli.app, ["publish-dataset", "nowhere", "--repo-id", "me/x", "--format", "folder", "--dry-run"]
     )
     assert result.exit_code == 2 and "there is no folder 'nowhere'" in result.output
+
+
+@pytest.mark.skipif(not torch.__version__.endswith("+cpu"), reason="this build of torch may find a GPU")
+def test_a_build_for_cpus_refuses_cuda_at_once(tmp_path: Path) -> None:
+    """Without loading torch, which takes a second."""
+    code = (
+        "import sys\nfrom fusion_hub.cli import app\ntry: app()\nfinally: sys.exit(9 if 'torch' in sys.modules else 0)"
+    )
+    pair = sample_pairs()[0]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "fuse",
+        pair.visible,
+        pair.infrared,
+        "-o",
+        tmp_path / "o.png",
+        "--device=cuda",
+    ]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and "a build for CPUs): try cpu" in result.stderr
