@@ -112,13 +112,14 @@ class RigCalibrator:
 
         Args:
             progress: called with the share that is done, 0 to 1.
-            accept_unsure: return an estimate that failed a check; its `confidence.sure` is False.
+            accept_unsure: return an estimate that failed a check, if there is one; its `confidence.sure` is False.
 
         Raises:
             RigError: nothing was added, or the estimate failed a check: which one, and what helps.
         """
         found = self.alignment(progress)
-        if not found.sure and not accept_unsure:
+        nothing_found = found.overlap == 0
+        if not found.sure and (nothing_found or not accept_unsure):
             raise RigError(unsure(found, self.added))
         assert self.sizes is not None
         margin, agreement = (float(value) if np.isfinite(value) else None for value in (found.margin, found.agreement))

@@ -103,6 +103,7 @@ def test_what_is_refused(rig_pictures: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     for words, code, said in (
         (("calibrate", visible, tmp_path / "flat.png", "-o", rig), 1, "could not be aligned with confidence"),
+        (("calibrate", visible, tmp_path / "flat.png", "-o", rig, "--accept-unsure"), 1, "could not be aligned"),
         (("calibrate", visible, infrared, "-o", tmp_path / "rig.txt"), 2, "end it with .json"),
         (("calibrate", visible, infrared, "-o", tmp_path), 2, "is a folder"),
         (("calibrate", visible, infrared, "-o", rig, "--fov-ratio", "60"), 2, "--fov-ratio 60.0 must be"),
