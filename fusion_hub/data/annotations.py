@@ -205,6 +205,19 @@ def find_boxes(
     return boxed
 
 
+def has_boxes(pairs: Sequence[Pair], classes: Sequence[str]) -> bool:
+    """Whether every pair has files of boxes that know all the classes: what these do not list is not there.
+
+    Raises:
+        ValueError: a file of boxes is broken.
+    """
+    sources = [pair.visible_source for pair in pairs]
+    folders = {source.parent for source in sources if isinstance(source, Path)}
+    if not all(isinstance(source, Path | ScenePicture) for source in sources) or not all(map(_box_files, folders)):
+        return False
+    return {same_class(name) for name in classes} <= {same_class(name) for name in known_classes(pairs)}
+
+
 def known_classes(pairs: Sequence[Pair], annotations: Sequence[str] | None = None) -> list[str]:
     """Names of all classes that the boxes of these pairs may have, in the order and spelling of the files.
 
@@ -294,6 +307,11 @@ def _selected(file: BoxFile, stem: str, ids: Mapping[str, int]) -> Boxes:
 def _read_folder(visible: Path, annotations: Sequence[str] | None) -> list[BoxFile]:
     """The requested files of boxes beside the folder of visible pictures."""
     files = _box_files(visible)
+    if not files:
+        raise ValueError(
+            f"{visible.parent} has no folder with boxes (COCO JSON, Pascal VOC XML or YOLO text files): name it one of "
+            f"{', '.join(BOX_FOLDERS)}"
+        )
     folder, kind, found = files[0].parent, files[0].suffix, {file.stem: file for file in files}
     if kind != ".json":
         if annotations is not None:
@@ -309,7 +327,7 @@ def _read_folder(visible: Path, annotations: Sequence[str] | None) -> list[BoxFi
 
 
 def _box_files(visible: Path) -> list[Path]:
-    """The files of one kind in the folder with boxes, at least one."""
+    """The files of one kind in the folder with boxes; none without such a folder."""
     folders = [
         folder / split
         for root, split in ((visible.parent, Path()), (visible.parent.parent, Path(visible.name)))
@@ -321,10 +339,7 @@ def _box_files(visible: Path) -> list[Path]:
             files = [f for f in folder.glob(f"*.{kind}") if not f.name.startswith(".") and f.name not in CLASS_LISTS]
             if files:
                 return sorted(files)
-    raise ValueError(
-        f"{visible.parent} has no folder with boxes (COCO JSON, Pascal VOC XML or YOLO text files): name it one of "
-        f"{', '.join(BOX_FOLDERS)}"
-    )
+    return []
 
 
 def _read_coco(file: Path) -> BoxFile:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,15 +18,21 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from fusion_hub.data.annotations import find_boxes, has_boxes
 from fusion_hub.data.paired_dataset import PairedDataset
 from fusion_hub.data.pairs import READ_ERRORS, ImageSource, find_unusable, some
-from fusion_hub.image.luminance import Role, ValueRange, quantize
+from fusion_hub.image.inputs import to_picture
+from fusion_hub.image.luminance import Role, ValueRange, luma, quantize
+from fusion_hub.image.picture import Picture
 from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import pad_reflect
 
 _LOG = logging.getLogger(__name__)
 
 ATTEMPTS = 8  # crops that are tried before a flat one is accepted
+BOX_CLASSES = ("person", "bicycle", "car")
+"""The classes of boxes in a sample, by class id: the first three of COCO."""
+_NO_BOX = -1.0  # class of the rows that fill up the boxes of a sample
 _ADVICE = "remove the pair from the set, or list it in a CSV file that the source names as exclude"
 
 
@@ -81,6 +87,17 @@ class CropSource:
         return {name for dataset, name in rows if dataset in known}
 
 
+class _Crop(NamedTuple):
+    """Planes `(2 or 4, size, size)` uint8: visible, infrared, and Cb and Cr where wanted; and their boxes.
+
+    `boxes`: `(N, 5)` float64, class id, left, top, right, bottom in pixels of the crop, which they may leave; None for
+    a pair without annotations.
+    """
+
+    planes: np.ndarray
+    boxes: np.ndarray | None
+
+
 class PairCrops(Dataset[dict[str, torch.Tensor]]):
     """Random luminance crops from weighted paired sets; sample `number` is always the same crop.
 
@@ -98,6 +115,9 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         scale_jitter: (smallest, largest) factor in (0, 1] by which the scene is shrunk, antialiased; None leaves it.
         swap_probability: how often visible and infrared are swapped.
         gain_jitter: each picture is multiplied by a factor from [1 - g, 1 + g] and clipped to 1.
+        boxes: add the objects and the colors to the samples, see `sample`. Samples of a set that has boxes of all
+            `BOX_CLASSES` stay upright, since detectors do not know people who stand on their heads: they are only
+            mirrored left-right.
     """
 
     def __init__(
@@ -114,6 +134,7 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         scale_jitter: tuple[float, float] | None = None,
         swap_probability: float = 0.0,
         gain_jitter: float = 0.0,
+        boxes: bool = False,
     ) -> None:
         if not sources:
             raise ValueError("sources is empty; give at least one CropSource")
@@ -131,6 +152,8 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         self.scale_jitter, self.swap_probability, self.gain_jitter = scale_jitter, swap_probability, gain_jitter
         self.sources = list(sources)
         self.sets = [source.open() for source in sources]
+        self.colors, self._boxes = boxes, [_boxes_of(pairs) if boxes else None for pairs in self.sets]
+        self._most_boxes = max((len(rows) for rows_of_set in self._boxes for rows in rows_of_set or ()), default=0)
         weights = [len(s) if c.weight is None else c.weight for s, c in zip(self.sets, sources, strict=True)]
         if sum(weights) <= 0 or min(weights) < 0:
             raise ValueError(f"the weights of the sources are {weights}; they must be at least 0, one of them above")
@@ -152,28 +175,46 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
 
         Returns:
             `visible` and `infrared`: (1, crop_size, crop_size) float32 in [0, 1]; `sample`: the number, int64.
+
+            With `boxes=True` also
+
+            - `chroma`: (2, crop_size, crop_size) float32 in [-0.5, 0.5], Cb and Cr (BT.601, full range) of the picture
+              in `visible`; 0 where that is gray.
+            - `boxes`: (M, 5) float32, class id, left, top, right, bottom in pixels of the crop, which they may leave;
+              the union of all annotators. M is the same for all samples; the class -1 fills up.
+            - `annotated`: bool; False where objects may lack boxes: the set has none, does not know all the classes, or
+              the pair is smaller than the crop, so that its padding mirrors objects.
         """
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number])))
         for _ in range(ATTEMPTS):
             crop = self._random_crop(rng, crop_size)
-            if min(crop[0].std(), crop[1].std()) >= 255 * self.min_std:
+            if min(crop.planes[0].std(), crop.planes[1].std()) >= 255 * self.min_std:
                 break
         mirror_rows, mirror_columns = rng.random(2) < 0.5
         turns = int(rng.integers(4))
-        if self.flip:
-            crop = crop[:, :: -1 if mirror_rows else 1, :: -1 if mirror_columns else 1]
-        crop = np.ascontiguousarray(np.rot90(crop, turns if self.rotate else 0, axes=(1, 2)))
-        visible, infrared = (np.divide(band, 255, dtype=np.float32) for band in crop)
+        planes, boxes = crop
+        mirror_rows, mirror_columns = self.flip and mirror_rows and boxes is None, self.flip and mirror_columns
+        planes = planes[:, :: -1 if mirror_rows else 1, :: -1 if mirror_columns else 1]
+        planes = np.ascontiguousarray(np.rot90(planes, turns if self.rotate and boxes is None else 0, axes=(1, 2)))
+        visible, infrared = (np.divide(band, 255, dtype=np.float32) for band in planes[:2])
+        gains = np.ones(2, dtype=np.float32)
         if self.gain_jitter:
             gains = rng.uniform(1 - self.gain_jitter, 1 + self.gain_jitter, size=2).astype(np.float32)
             visible, infrared = np.minimum(visible * gains[0], 1), np.minimum(infrared * gains[1], 1)
-        if self.swap_probability and rng.random() < self.swap_probability:
+        swapped = bool(self.swap_probability) and rng.random() < self.swap_probability
+        if swapped:
             visible, infrared = infrared, visible
-        return {
+        sample = {
             "visible": torch.from_numpy(visible)[None],
             "infrared": torch.from_numpy(infrared)[None],
             "sample": torch.tensor(number, dtype=torch.int64),
         }
+        if self.colors:
+            gray = np.zeros_like(planes[2:], dtype=np.float32)
+            chroma = gray if swapped else (planes[2:] - np.float32(128)) / 255 * gains[0]
+            sample |= {"chroma": torch.from_numpy(chroma), "annotated": torch.tensor(boxes is not None)}
+            sample["boxes"] = self._filled_up(boxes, crop_size if mirror_columns else None)
+        return sample
 
     def check(self) -> "PairCrops":
         """Return the dataset; `ValueError` lists pairs that are unreadable or of unequal size by their headers."""
@@ -193,30 +234,49 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
                 pass
         return self
 
-    def _random_crop(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """A crop (2, size, size), uint8, visible first, at a random position of a random pair."""
+    def _filled_up(self, boxes: np.ndarray | None, mirror_width: int | None) -> torch.Tensor:
+        """Boxes as the rows of a sample, mirrored left-right in a crop of the given width."""
+        rows = np.zeros((self._most_boxes, 5), dtype=np.float32)
+        rows[:, 0] = _NO_BOX
+        if boxes is not None:
+            rows[: len(boxes)] = boxes
+            if mirror_width is not None:
+                rows[: len(boxes), [1, 3]] = mirror_width - rows[: len(boxes), [3, 1]]
+        return torch.from_numpy(rows)
+
+    def _random_crop(self, rng: np.random.Generator, size: int) -> _Crop:
+        """A crop at a random position of a random pair."""
         which = int(np.searchsorted(self._upper, rng.random(), side="right"))
-        planes = self._planes(which, int(rng.integers(len(self.sets[which]))))
+        index = int(rng.integers(len(self.sets[which])))
+        planes, boxes = self._planes(which, index), self._boxes[which]
+        whole = min(planes.shape[1:]) >= size
         factor = rng.uniform(*self.scale_jitter) if self.scale_jitter else 1.0
         planes = pad_reflect(planes, (size, size), center=True)
         height, width = planes.shape[1:]
         side = min(round(size / factor), height, width)  # of the region that becomes the crop
         top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
         region = planes[:, top : top + side, left : left + side]
+        inside = None
+        if boxes is not None and whole:
+            inside = boxes[index].copy()
+            inside[:, 1:] = (inside[:, 1:] - (left, top, left, top)) * (size / side)
+            inside = inside[(inside[:, 3:] > 0).all(axis=1) & (inside[:, 1:3] < size).all(axis=1)]
         if side == size:
-            return region
+            return _Crop(region, inside)
         # Pillow's bicubic widens its kernel when it shrinks, so this is antialiased.
         shrunk = [Image.fromarray(band).resize((size, size), Image.Resampling.BICUBIC) for band in region]
-        return np.stack([np.asarray(band) for band in shrunk])
+        return _Crop(np.stack([np.asarray(band) for band in shrunk]), inside)
 
     def _planes(self, which: int, index: int) -> np.ndarray:
-        """Luminance of one pair, (2, H, W) uint8, visible first."""
+        """Luminance of one pair, (2, H, W) uint8, visible first; with `boxes=True` also its chroma, (4, H, W)."""
         if (planes := self._luminance.get((which, index))) is not None:
             return planes
         pairs, source = self.sets[which], self.sources[which]
         pair, where = pairs[index], f"{pairs.description}: "
         try:
-            visible = luminance(pair.visible_source, value_range=source.visible_range)
+            picture = to_picture(pair.visible_source, "visible", "visible")[0]
+            visible = luminance(picture, value_range=source.visible_range)
+            chroma = _chroma(picture, source.visible_range) if self.colors else ()
             infrared = luminance(pair.infrared_source, stretch=True, value_range=source.infrared_range)
         except READ_ERRORS as error:
             raise ValueError(f"{where}pair {pair.name!r} cannot be read ({error}): {_ADVICE}") from error
@@ -226,13 +286,31 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
                 f"{where}the images of {pair.name!r} are {sizes} pixels: register and crop them to one size, "
                 f"or {_ADVICE}"
             )
-        planes = np.stack([visible, infrared])
+        planes = np.stack([visible, infrared, *chroma])
         if self.cache:
             self._luminance[which, index] = planes
         return planes
 
 
-def luminance(picture: ImageSource, stretch: bool = False, value_range: ValueRange | None = None) -> np.ndarray:
+def _boxes_of(pairs: PairedDataset) -> list[np.ndarray] | None:
+    """Of each pair `(N, 5)` float64: class id, left, top, right, bottom in pixels; None for a set without boxes."""
+    every = list(pairs)
+    if not has_boxes(every, BOX_CLASSES):
+        return None
+    found = find_boxes(every, BOX_CLASSES)
+    return [np.column_stack([one.class_ids, one.boxes]).astype(np.float64) for one in found]
+
+
+def _chroma(picture: Picture, value_range: ValueRange | None) -> np.ndarray:
+    """Cb and Cr of a picture, `(2, H, W)` uint8, 128 for gray."""
+    rgb = FusionImageProcessor().to_rgb(picture, value_range=value_range or "dtype").astype(np.float32)
+    difference = np.stack([(rgb[..., 2] - luma(rgb)) / 1.772, (rgb[..., 0] - luma(rgb)) / 1.402])
+    return quantize(difference + 128, white=255)
+
+
+def luminance(
+    picture: ImageSource | Picture, stretch: bool = False, value_range: ValueRange | None = None
+) -> np.ndarray:
     """Luminance of a picture as the pipelines read it, `(H, W)` uint8.
 
     Args:

@@ -1,5 +1,6 @@
 """`PairCrops`: what sample n is depends on (seed, n) alone; both bands are cut, turned and scaled alike."""
 
+import json
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -201,6 +202,73 @@ def test_bad_pairs_and_weights() -> None:
         PairCrops([CropSource([good], weight=0)], 8, 0, 4)
     with pytest.raises(IndexError, match="sample 4 of 4"):
         PairCrops([CropSource([good])], 8, 0, 4)[4]
+
+
+def boxed_set(folder: Path, categories: tuple[str, ...] = ("person", "bicycle", "car")) -> Path:
+    """Three pairs of 40x50 pixels: objects of one color each on gray that brightens downward; the last has none."""
+    boxes = [[(0, 4, 6, 10, 8), (2, 30, 20, 12, 12)], [(1, 20, 10, 8, 14)], []]
+    for band in ("vis", "ir", "boxes"):
+        (folder / band).mkdir(parents=True)
+    for name, rows in enumerate(boxes):
+        visible = np.broadcast_to(np.arange(60, 140, 2, dtype=np.uint8)[:, None, None], (40, 50, 3)).copy()
+        for class_id, left, top, width, height in rows:
+            visible[top : top + height, left : left + width] = np.eye(3, dtype=np.uint8)[class_id] * 255
+        Image.fromarray(visible).save(folder / "vis" / f"{name}.png")
+        Image.fromarray(visible[..., 0]).save(folder / "ir" / f"{name}.png")
+    content = {
+        "categories": [{"id": number, "name": name} for number, name in enumerate(categories)],
+        "images": [{"id": number, "file_name": f"{number}.png", "width": 50, "height": 40} for number in range(3)],
+        "annotations": [
+            {"id": 100 * number + at, "image_id": number, "category_id": class_id, "bbox": box}
+            for number, rows in enumerate(boxes)
+            for at, (class_id, *box) in enumerate(rows)
+        ],
+    }
+    (folder / "boxes" / "all.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_boxes_and_colors_follow_the_crop(tmp_path: Path) -> None:
+    """Each box holds the color of its class, and no colored pixel lies outside of all boxes."""
+    source = CropSource(boxed_set(tmp_path / "set"))
+    dataset = PairCrops([source], 24, 0, 60, min_std=0, scale_jitter=(0.6, 1.0), boxes=True)
+    seen = 0
+    for number in range(60):
+        item = dataset[number]
+        assert item["annotated"] and item["boxes"].shape == (2, 5) and item["chroma"].shape == (2, 24, 24)
+        blue, red = (item["visible"] + torch.tensor([1.772, 1.402]).view(2, 1, 1) * item["chroma"]).numpy()
+        colored = item["chroma"].abs().amax(0).numpy() > 0.1
+        for class_id, left, top, right, bottom in item["boxes"].tolist():
+            if class_id < 0:
+                continue
+            rows, columns = (slice(max(round(a), 0), max(round(b), 0)) for a, b in ((top, bottom), (left, right)))
+            inner = tuple(slice(one.start + 2, max(one.stop - 2, 0)) for one in (rows, columns))
+            assert np.abs(red[inner] - (class_id == 0)).max(initial=0) < 0.05
+            assert np.abs(blue[inner] - (class_id == 2)).max(initial=0) < 0.05
+            seen += red[inner].size
+            colored[max(rows.start - 3, 0) : rows.stop + 3, max(columns.start - 3, 0) : columns.stop + 3] = False
+        assert not colored.any()
+        gray = item["visible"][0].where(item["chroma"].abs().amax(0) < 0.01, torch.nan)
+        assert gray[:12].nanmean() < gray[12:].nanmean()  # upright
+    assert seen > 500
+    plain = PairCrops([source], 24, 0, 60, min_std=0, scale_jitter=(0.6, 1.0), flip=False, rotate=False)
+    assert set(plain[0]) == {"visible", "infrared", "sample"}
+    upright = PairCrops(plain.sources, 24, 0, 60, min_std=0, scale_jitter=(0.6, 1.0), boxes=True, flip=False)
+    assert all(equal(plain[number], upright[number]) for number in range(60))
+
+
+def test_samples_without_annotations_say_so(tmp_path: Path) -> None:
+    known, other = boxed_set(tmp_path / "known"), boxed_set(tmp_path / "other", ("person", "truck", "car"))
+    for source, annotated in ((known, True), (other, False), ([scene(0)], False)):
+        item = PairCrops([CropSource(source)], 16, 0, 1, boxes=True)[0]
+        assert item["annotated"] == annotated
+    mixed = PairCrops([CropSource(known), CropSource([scene(0)])], 16, 0, 40, boxes=True)
+    batch = torch.utils.data.default_collate([mixed[number] for number in range(40)])
+    assert batch["boxes"].shape == (40, 2, 5) and (batch["boxes"][~batch["annotated"], :, 0] == -1).all()
+    padded = PairCrops([CropSource(known)], 48, 0, 10, min_std=0, boxes=True)
+    assert not any(padded[number]["annotated"] for number in range(10))
+    swapped = PairCrops([CropSource(known)], 16, 0, 10, min_std=0, boxes=True, swap_probability=1.0)
+    assert not any(swapped[number]["chroma"].any() for number in range(10))
 
 
 def test_real_training_sets(data_root: Path) -> None:
