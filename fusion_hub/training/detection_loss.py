@@ -1,15 +1,17 @@
 """A loss through a frozen detector: people, bicycles and cars stay as detectable as in the better source.
 
 The detector is YOLOX (Ge et al. 2021), exported to ONNX without the decoding of its boxes. It sees the fused picture as
-in a zero-shot test: the fused luminance with the visible's chroma, BGR 0..255, resized by 416 / 640. A crop of a larger
-picture is resized by the same factor, so that objects have the size that they have in a test with 640 x 480 pixels.
+in a zero-shot test: the fused luminance with the visible's chroma, BGR 0..255, resized. A test resizes pictures of
+640 x 480 pixels by 416 / 640; the loss resizes each sample by a factor of its own around that.
 
-The loss only compares with the sources: it asks for no score that neither of two real pictures gives, since that would
-be a call for adversarial patterns.
+Two things keep the loss from asking for adversarial patterns, which raise a score and mean nothing: it only compares
+with the sources, so it asks for no score that neither of two real pictures gives; and a pattern for one size of the
+pixels fails at another (Athalye et al. 2018 average over such transformations for the opposite purpose).
 """
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusion_hub.training.onnx_graph import OnnxGraph
+from fusion_hub.training.samples import mixed_seed
 
+SCALE_STREAM = 3  # of the random numbers of a sample
 _CLASSES = 3  # person, bicycle, car: the first three of COCO
 _STRIDES = (8, 16, 32)
 _GRAY = 114.0  # border with which YOLOX was trained
@@ -57,7 +61,7 @@ class DetectionLoss(nn.Module):
         path: an ONNX file of YOLOX for the 80 classes of COCO.
         margin: by how much the fused picture shall be better, in units of logits.
         false_alarms: weight of detections where there is no object.
-        scale: factor by which a picture is resized for the detector.
+        scales: smallest and largest factor by which a sample is resized for the detector; its number decides.
 
     Raises:
         ImportError, OSError, ValueError: as `OnnxGraph`; or its output is not that of YOLOX.
@@ -69,11 +73,11 @@ class DetectionLoss(nn.Module):
         *,
         margin: float = 0.0,
         false_alarms: float = 0.1,
-        scale: float = 416 / 640,
+        scales: tuple[float, float] = (0.5, 0.75),
     ) -> None:
         super().__init__()
         self.detector = OnnxGraph(path)
-        self.margin, self.false_alarms, self.scale = margin, false_alarms, scale
+        self.margin, self.false_alarms, self.scales = margin, false_alarms, scales
         with torch.no_grad():
             shape = tuple(self.detector(torch.zeros(1, 3, 64, 64)).shape)
         if shape != (1, 84, 85):
@@ -88,7 +92,7 @@ class DetectionLoss(nn.Module):
         Args:
             fused: luminance `(B, 1, H, W)`.
             batch: a batch of `PairCrops(..., boxes=True)`: `visible`, `infrared` (or `clean_visible`, `clean_infrared`
-                where it has them), `chroma`, `boxes` and `annotated`.
+                where it has them), `chroma`, `boxes`, `annotated` and `sample`.
         """
         return self.per_sample(fused, batch).mean()
 
@@ -99,33 +103,39 @@ class DetectionLoss(nn.Module):
         if not len(which):
             return losses + 0 * fused.float().mean()  # keeps the graph the same for DDP
         fused, chroma = fused[which], batch["chroma"][which]
-        boxes, wanted, known = self._objects(batch["boxes"][which], fused.shape[-2:])
+        scales = [self._scale(number) for number in batch["sample"][which.cpu()].tolist()]
+        boxes, wanted, known = self._objects(batch["boxes"][which], fused.shape[-2:], scales)
         with torch.no_grad():
             clean = [batch.get(f"clean_{name}", batch[name])[which] for name in ("visible", "infrared")]
-            visible, infrared = self._predict(clean[0], chroma), self._predict(clean[1], torch.zeros_like(chroma))
+            visible = self._predict(clean[0], chroma, scales)
+            infrared = self._predict(clean[1], torch.zeros_like(chroma), scales)
             target = torch.maximum(*(object_logits(source, boxes, wanted) for source in (visible, infrared)))
             score = target.sigmoid()
             weight = known * score / (score + _FAINT)
-        seen = self._predict(fused, chroma)
+        seen = self._predict(fused, chroma, scales)
         missed = weight * F.relu(target + self.margin - object_logits(seen, boxes, wanted))
         alarms = F.relu(seen.logits - self._allowed(seen, visible, infrared, boxes))
         loss = missed.sum(1) / (1 + weight.sum(1)) + self.false_alarms * alarms.sum((1, 2))
         return losses.index_put((which,), loss)
 
-    def _objects(self, rows: Tensor, size: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+    def _scale(self, number: int) -> float:
+        low, high = self.scales
+        return low + (high - low) * mixed_seed(number, SCALE_STREAM) / 2**64
+
+    def _objects(self, rows: Tensor, size: torch.Size, scales: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes `(B, M, 4)` within the crop in pixels of the detector, class ids, and whether each is an object."""
         class_ids, boxes = rows[..., 0].long(), rows[..., 1:].float()
         corner = boxes.new_tensor([size[1], size[0]] * 2)
         inside = torch.minimum(boxes.clamp_min(0), corner)
         share = _area(inside) / _area(boxes).clamp_min(1e-6)
         known = (class_ids >= 0) & (share >= _LEAST_INSIDE)
-        resized = boxes.new_tensor([_resized(size[1], self.scale), _resized(size[0], self.scale)] * 2)
-        return inside * (resized / corner), class_ids.clamp_min(0), known
+        resized = boxes.new_tensor([[_resized(size[1], one), _resized(size[0], one)] * 2 for one in scales])
+        return inside * (resized / corner)[:, None], class_ids.clamp_min(0), known
 
-    def _predict(self, luminance: Tensor, chroma: Tensor) -> _Predictions:
+    def _predict(self, luminance: Tensor, chroma: Tensor, scales: Sequence[float]) -> _Predictions:
         # In float32: in bfloat16 box coordinates are wrong by half a pixel and, on a CPU, no quicker.
         with torch.autocast(luminance.device.type, enabled=False):
-            image = detector_input(luminance.float(), chroma.float(), self.scale)
+            image = detector_input(luminance.float(), chroma.float(), scales, self.scales[1])
             rows = self.detector(image.contiguous(memory_format=torch.channels_last)).float()
         cells, strides = _grid(image.shape[-2:], image.device)
         centers = (rows[..., :2] + cells) * strides
@@ -142,17 +152,22 @@ class DetectionLoss(nn.Module):
         return allowed.masked_fill(on_object[..., None], torch.inf)
 
 
-def detector_input(luminance: Tensor, chroma: Tensor, scale: float) -> Tensor:
-    """BGR 0..255 `(B, 3, h, w)` with sides that 32 divides, from luminance `(B, 1, H, W)` and chroma `(B, 2, H, W)`.
+def detector_input(luminance: Tensor, chroma: Tensor, scales: Sequence[float], largest: float) -> Tensor:
+    """BGR 0..255 `(B, 3, h, w)` for YOLOX from luminance `(B, 1, H, W)` and chroma `(B, 2, H, W)`.
 
-    Chroma is Cb and Cr of BT.601 in [-0.5, 0.5]. Resizing is bilinear and antialiased, as Pillow does it.
+    Chroma is Cb and Cr of BT.601 in [-0.5, 0.5]. Each picture is resized by its scale, bilinear and antialiased as
+    Pillow does it, to the top left of a canvas that the largest scale would fill; 32 divides its sides.
     """
     blue, red = luminance + 1.772 * chroma[:, :1], luminance + 1.402 * chroma[:, 1:]
     green = (luminance - 0.299 * red - 0.114 * blue) / 0.587
     image = 255 * torch.cat([blue, green, red], dim=1).clamp(0, 1)
-    size = [_resized(side, scale) for side in image.shape[-2:]]
-    image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
-    return F.pad(image, (0, -size[1] % 32, 0, -size[0] % 32), value=_GRAY)
+    height, width = (32 * math.ceil(_resized(side, largest) / 32) for side in image.shape[-2:])
+    canvas = []
+    for one, scale in zip(image.split(1), scales, strict=True):
+        size = [_resized(side, scale) for side in image.shape[-2:]]
+        resized = F.interpolate(one, size=size, mode="bilinear", antialias=True)
+        canvas.append(F.pad(resized, (0, width - size[1], 0, height - size[0]), value=_GRAY))
+    return torch.cat(canvas)
 
 
 def object_logits(predictions: _Predictions, boxes: Tensor, class_ids: Tensor) -> Tensor:

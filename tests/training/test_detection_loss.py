@@ -55,7 +55,7 @@ def test_it_sees_what_the_zero_shot_detector_sees(weights: Path, detection: Dete
     rgb = np.asarray(picture, dtype=np.float32) / 255
     y = luma(rgb)
     chroma = np.stack([(rgb[..., 2] - y) / 1.772, (rgb[..., 0] - y) / 1.402])
-    predictions = detection._predict(torch.from_numpy(y)[None, None], torch.from_numpy(chroma)[None])
+    predictions = detection._predict(torch.from_numpy(y)[None, None], torch.from_numpy(chroma)[None], [0.65])
     kept = found.class_ids < 3
     assert kept.any()
     for box, score, class_id in zip(found.boxes[kept], found.scores[kept], found.class_ids[kept], strict=True):
@@ -66,7 +66,9 @@ def test_it_sees_what_the_zero_shot_detector_sees(weights: Path, detection: Dete
 def test_resizing_is_that_of_the_detector() -> None:
     gray = np.random.default_rng(0).integers(0, 256, (480, 640), dtype=np.uint8)
     small = np.asarray(Image.fromarray(gray).resize((416, 312), Image.Resampling.BILINEAR))
-    image = detector_input(torch.from_numpy(gray / np.float32(255))[None, None], torch.zeros(1, 2, 480, 640), 0.65)
+    image = detector_input(
+        torch.from_numpy(gray / np.float32(255))[None, None], torch.zeros(1, 2, 480, 640), [0.65], 0.65
+    )
     assert image.shape == (1, 3, 320, 416) and (image[:, :, 312:] == 114).all()
     assert (image[0, :, :312] - torch.from_numpy(small.astype(np.float32))).abs().max() < 1.5
 
@@ -79,11 +81,13 @@ def test_a_step_against_the_gradient_shows_the_objects(
     before = detection(fused, batch)
     (gradient,) = torch.autograd.grad(before, fused)
     assert torch.isfinite(gradient).all() and gradient.abs().max() > 0
-    boxes, class_ids, known = detection._objects(batch["boxes"], fused.shape[-2:])
+    scales = [detection._scale(number) for number in batch["sample"].tolist()]
+    assert len(set(scales)) == len(scales) and 0.5 <= min(scales) <= max(scales) <= 0.75
+    boxes, class_ids, known = detection._objects(batch["boxes"], fused.shape[-2:], scales)
 
     def best(image: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return object_logits(detection._predict(image, batch["chroma"]), boxes, class_ids)[known].mean()
+            return object_logits(detection._predict(image, batch["chroma"], scales), boxes, class_ids)[known].mean()
 
     stepped = fused.detach() - 0.01 * gradient / gradient.abs().max()
     assert detection(stepped, batch) < before and best(stepped) > best(fused.detach())
@@ -112,12 +116,12 @@ def test_what_is_no_object_has_no_loss(detection: DetectionLoss, batch: dict[str
         loss = detection(gray + 0 * fused, nothing)  # flat gray, where nothing is detected either
         loss.backward()
         assert loss == 0 and not fused.grad.any()
-    cut = none.clone()
+    cut, scales = none.clone(), [0.65] * len(none)
     cut[:, 0] = torch.tensor([0, -30, 40, 20, 140])  # 40 % within the crop
     assert detection(gray, {**batch, "boxes": cut}) == 0
-    assert not detection._objects(cut, fused.shape[-2:])[2].any()
+    assert not detection._objects(cut, fused.shape[-2:], scales)[2].any()
     cut[:, 0, 1] = -10
-    assert detection._objects(cut, fused.shape[-2:])[2].sum() == len(cut)
+    assert detection._objects(cut, fused.shape[-2:], scales)[2].sum() == len(cut)
 
 
 def test_false_alarms_are_pushed_down(detection: DetectionLoss, batch: dict[str, torch.Tensor]) -> None:
