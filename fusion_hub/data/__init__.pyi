@@ -11,6 +11,7 @@ from .annotations import (
     union_boxes,
 )
 from .crops import CropSource, PairCrops
+from .degradations import Degraded, degrade
 from .layouts import METADATA_FILES, SPLIT_NAMES, file_pair, find_splits, holds_parquet, safe_name
 from .paired_dataset import PairedDataset
 from .pairs import READ_ERRORS, ImageSource, Overlap, Pair, PairReport, inspect_picture, load_picture, some, source_file
@@ -26,6 +27,7 @@ __all__ = [
     "BoxedPair",
     "Boxes",
     "CropSource",
+    "Degraded",
     "GeneratedPair",
     "ImageSource",
     "LabeledPair",
@@ -35,6 +37,7 @@ __all__ = [
     "PairReport",
     "PairedDataset",
     "SamplePair",
+    "degrade",
     "file_pair",
     "find_boxes",
     "find_labels",

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from fusion_hub.data.annotations import find_boxes, has_boxes
+from fusion_hub.data.degradations import degrade
 from fusion_hub.data.paired_dataset import PairedDataset
 from fusion_hub.data.pairs import READ_ERRORS, ImageSource, find_unusable, some
 from fusion_hub.image.inputs import to_picture
@@ -33,6 +34,7 @@ ATTEMPTS = 8  # crops that are tried before a flat one is accepted
 BOX_CLASSES = ("person", "bicycle", "car")
 """The classes of boxes in a sample, by class id: the first three of COCO."""
 _NO_BOX = -1.0  # class of the rows that fill up the boxes of a sample
+_DEGRADATION = 1  # stream of random numbers; not 0: SeedSequence([a, b, 0]) equals SeedSequence([a, b])
 _ADVICE = "remove the pair from the set, or list it in a CSV file that the source names as exclude"
 
 
@@ -118,6 +120,8 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         boxes: add the objects and the colors to the samples, see `sample`. Samples of a set that has boxes of all
             `BOX_CLASSES` stay upright, since detectors do not know people who stand on their heads: they are only
             mirrored left-right.
+        degrade_probability: how often the finished crop is degraded, see `degrade`. Above 0, every sample also has its
+            targets. The random numbers are separate, so the crops of a seed stay the same.
     """
 
     def __init__(
@@ -135,6 +139,7 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         swap_probability: float = 0.0,
         gain_jitter: float = 0.0,
         boxes: bool = False,
+        degrade_probability: float = 0.0,
     ) -> None:
         if not sources:
             raise ValueError("sources is empty; give at least one CropSource")
@@ -143,13 +148,15 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
         if scale_jitter is not None and not 0 < scale_jitter[0] <= scale_jitter[1] <= 1:
             raise ValueError(f"scale_jitter is {scale_jitter}; give (smallest, largest): 0 < smallest <= largest <= 1")
-        if not 0 <= swap_probability <= 1:
-            raise ValueError(f"swap_probability is {swap_probability}; it must be in [0, 1]")
+        for kind, probability in (("swap", swap_probability), ("degrade", degrade_probability)):
+            if not 0 <= probability <= 1:
+                raise ValueError(f"{kind}_probability is {probability}; it must be in [0, 1]")
         if not 0 <= gain_jitter < 1:
             raise ValueError(f"gain_jitter is {gain_jitter}; it must be in [0, 1)")
         self.crop_size, self.seed, self.length = crop_size, seed, length
         self.cache, self.min_std, self.flip, self.rotate = cache, min_std, flip, rotate
         self.scale_jitter, self.swap_probability, self.gain_jitter = scale_jitter, swap_probability, gain_jitter
+        self.degrade_probability = degrade_probability
         self.sources = list(sources)
         self.sets = [source.open() for source in sources]
         self.colors, self._boxes = boxes, [_boxes_of(pairs) if boxes else None for pairs in self.sets]
@@ -175,6 +182,8 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
 
         Returns:
             `visible` and `infrared`: (1, crop_size, crop_size) float32 in [0, 1]; `sample`: the number, int64.
+            With `degrade_probability` also the targets `clean_visible` and `clean_infrared`, of the same shape;
+            they equal the inputs where nothing was degraded.
 
             With `boxes=True` also
 
@@ -204,11 +213,15 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         swapped = bool(self.swap_probability) and rng.random() < self.swap_probability
         if swapped:
             visible, infrared = infrared, visible
-        sample = {
-            "visible": torch.from_numpy(visible)[None],
-            "infrared": torch.from_numpy(infrared)[None],
-            "sample": torch.tensor(number, dtype=torch.int64),
-        }
+        bands = {"visible": visible, "infrared": infrared}
+        if self.degrade_probability:
+            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number, _DEGRADATION])))
+            bands |= {"clean_visible": visible, "clean_infrared": infrared}
+            if rng.random() < self.degrade_probability:
+                result = degrade(visible, infrared, rng)
+                bands = {name: getattr(result, name) for name in bands}
+        tensors = {name: torch.from_numpy(band)[None] for name, band in bands.items()}
+        sample = tensors | {"sample": torch.tensor(number, dtype=torch.int64)}
         if self.colors:
             gray = np.zeros_like(planes[2:], dtype=np.float32)
             chroma = gray if swapped else (planes[2:] - np.float32(128)) / 255 * gains[0]

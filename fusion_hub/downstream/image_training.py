@@ -222,8 +222,9 @@ class ImageTask(ABC):
     architectures: ClassVar[Sequence[str]]  # those of `transformers` that `initial_weights` may have
 
     def __init__(self, training: TrainingConfig, config: Any) -> None:
-        if training.swap_probability:
-            raise ConfigError(f"swap_probability = {training.swap_probability}: {self.network} sees one image, use 0")
+        for name in ("swap_probability", "degrade_probability"):
+            if value := getattr(training, name):
+                raise ConfigError(f"{name} = {value}: {self.network} sees one image, use 0")
         if not training.sources:
             raise ConfigError(f"sources is empty: name at least one paired set with {self.annotation} to train on")
         self.training, self.config = training, config

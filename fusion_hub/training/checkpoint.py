@@ -14,6 +14,7 @@ power. The sizes in `state.json` reveal that.
 """
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -32,7 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fusion_hub.training.config import ConfigError, differences, load_config, save_config
+from fusion_hub.training.config import NEUTRAL_FIELDS, ConfigError, TrainingConfig, load_config, save_config, shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -102,7 +103,7 @@ def choose_checkpoint(output_dir: Path, resume: str, config: Mapping[str, Any]) 
     if chosen is not None:
         step, start = _read_state(chosen)["step"], f"from {chosen}"
         try:
-            changed = differences(config, load_config(chosen / _CONFIG))
+            changed = _differences(config, load_config(chosen / _CONFIG))
         except OSError as error:
             raise CheckpointError(f"{chosen} is no checkpoint: {_CONFIG} cannot be read ({error.strerror})") from error
         if changed:
@@ -129,7 +130,21 @@ def _changed_results(output_dir: Path, config: Mapping[str, Any]) -> list[str]:
     logged = output_dir / "metrics.jsonl"
     if not (output_dir / "pipeline").exists() and not (logged.is_file() and logged.stat().st_size):
         return []
-    return differences(config, load_config(output_dir / _CONFIG)) if (output_dir / _CONFIG).is_file() else []
+    return _differences(config, load_config(output_dir / _CONFIG)) if (output_dir / _CONFIG).is_file() else []
+
+
+def _differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
+    """Readable lines with the values that a resumed run would change, apart from `NEUTRAL_FIELDS`.
+
+    A field of `TrainingConfig` that did not exist when `old` was written had its default.
+    """
+    defaults = {item.name: item.default for item in dataclasses.fields(TrainingConfig)}
+    pairs = {key: (old.get(key, defaults.get(key, "(absent)")), new.get(key, "(absent)")) for key in {**old, **new}}
+    return [
+        f"{key} was {shown(before)} and is now {shown(now)}"
+        for key, (before, now) in pairs.items()
+        if key not in NEUTRAL_FIELDS and before != now
+    ]
 
 
 @contextlib.contextmanager

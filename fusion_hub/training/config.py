@@ -194,6 +194,7 @@ class TrainingConfig:
     smallest_scale: float = option("scenes are shrunk by a random factor between this and 1", 1.0, 0.01, 1)
     swap_probability: float = option("how often visible and infrared are swapped", 0.0, 0, 1)
     gain_jitter: float = option("each picture is multiplied by a factor from 1 - this to 1 + this", 0.0, 0, 1)
+    degrade_probability: float = option("how often a fused pair gets noise, blur, haze or JPEG artifacts", 0.0, 0, 1)
 
     learning_rate: float = option(
         "at the end of the warm-up", 1e-3, 0, group="optimizer: AdamW, linear warm-up, cosine decay"
@@ -446,16 +447,6 @@ def save_config(values: Mapping[str, Any], path: Path) -> None:
 def load_config(path: Path) -> dict[str, Any]:
     """Read what `save_config` wrote."""
     return _load_yaml(path.read_text(encoding="utf-8"), str(path))
-
-
-def differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
-    """Readable lines with the values that a resumed run would change, apart from `NEUTRAL_FIELDS`."""
-    pairs = {key: (old.get(key, "(absent)"), new.get(key, "(absent)")) for key in {**old, **new}}
-    return [
-        f"{key} was {shown(before)} and is now {shown(now)}"
-        for key, (before, now) in pairs.items()
-        if key not in NEUTRAL_FIELDS and before != now
-    ]
 
 
 _BOOLEANS = dict.fromkeys(("yes", "true", "t", "y", "1"), True) | dict.fromkeys(("no", "false", "f", "n", "0"), False)

@@ -44,15 +44,16 @@ class REDTraining(nn.Module):
     def forward(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, a scalar, and by name its detached terms, those whose weight is not 0."""
         visible, infrared = batch["visible"], batch["infrared"]
+        targets = batch.get("clean_visible", visible), batch.get("clean_infrared", infrared)
         steps, weight = self._steps(step), self.config.early_estimates
         if weight:
             output = self.model(visible, infrared, num_inference_steps=steps, return_intermediates=True)
             fused, early = output.fused, output.estimates[:-1]
         else:
             fused, early = self.model(visible, infrared, num_inference_steps=steps), ()
-        terms = self._terms(fused.float(), visible, infrared)
+        terms = self._terms(fused.float(), *targets)
         if early:
-            sums = [torch.stack(list(self._terms(image.float(), visible, infrared).values())).sum() for image in early]
+            sums = [torch.stack(list(self._terms(image.float(), *targets).values())).sum() for image in early]
             terms["early_estimates"] = weight * torch.stack(sums).mean()
         total = torch.stack(list(terms.values())).sum()
         return total, {name: value.detach() for name, value in terms.items()}

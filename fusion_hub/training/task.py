@@ -37,7 +37,8 @@ class TrainingTask(Protocol):
 
         Its `forward(batch, step)` returns `(loss, logs)`: the mean over the samples, and scalars to log, the same names
         on every process. `batch` has what the samples hold, stacked (of fusion models `visible` and `infrared`,
-        `(B, 1, c, c)` float32 in [0, 1]), and `sample`, `(B,)` int64, on the CPU where possible; `step` counts from 0.
+        `(B, 1, c, c)` float32 in [0, 1], and with `degrade_probability` the targets `clean_visible` and
+        `clean_infrared`), and `sample`, `(B,)` int64, on the CPU where possible; `step` counts from 0.
         Draw noise for each sample (`sample_noise`), and keep nothing from step to step except in buffers of the model.
         Under `precision = bf16` all of it runs in autocast: leave it (`torch.autocast(..., enabled=False)`) where the
         loss needs float32. The module may have more parameters; they are trained and kept in checkpoints, but not
@@ -77,6 +78,7 @@ class FusionTask:
                 scale_jitter=None if config.smallest_scale == 1 else (config.smallest_scale, 1.0),
                 swap_probability=config.swap_probability,
                 gain_jitter=config.gain_jitter,
+                degrade_probability=config.degrade_probability,
             )
         crops.check()
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0

@@ -236,6 +236,7 @@ def test_wrong_options_are_named(tmp_path: Path, drawn: Path, name: str, values:
     ("name", "values", "message"),
     [
         ("segformer", {"swap_probability": 0.5}, r"swap_probability = 0\.5: SegFormer sees one image"),
+        ("segformer", {"degrade_probability": 0.5}, r"degrade_probability = 0\.5: SegFormer sees one image"),
         ("segformer", {"sources": []}, "sources is empty"),
         ("detector", {"swap_probability": 0.5}, r"swap_probability = 0\.5: a detector sees one image"),
         ("detector", {"crop_size": 100}, "crop_size must be a multiple of 32 for a detector, got 100"),

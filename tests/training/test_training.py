@@ -3,6 +3,7 @@
 import errno
 import itertools
 import json
+import re
 import shutil
 import signal
 from dataclasses import dataclass, replace
@@ -158,6 +159,11 @@ def test_what_auto_resume_refuses(tmp_path: Path) -> None:
         toy_trainer(toy_config(tmp_path.with_name("results"), max_steps=4, learning_rate=2e-2))
     with pytest.raises(CheckpointError, match=r"is no checkpoint: state\.json is missing"):
         toy_trainer(toy_config(tmp_path / "new", resume=str(tmp_path)))
+    # Runs of earlier versions resume: a field that they did not have had its default.
+    old = tmp_path / "step_000004" / "config.yaml"
+    old.write_text(re.sub("degrade_probability.*", lambda line: "#" * len(line[0]), old.read_text()))  # size is checked
+    with pytest.raises(ConfigError, match=r"values: degrade_probability was 0\.0 and is now 0\.5\. Choose"):
+        toy_trainer(toy_config(tmp_path, max_steps=4, degrade_probability=0.5))
     # Fields that do not affect the result may change; with latest, all may.
     assert toy_trainer(toy_config(tmp_path, max_steps=4, log_every=3, num_workers=1)).step == 4
     with pytest.warns(UserWarning, match="max_steps was 4 and is now 6"):
@@ -345,6 +351,9 @@ def test_a_config_trains_on_real_sets(data_root: Path, tmp_path: Path, monkeypat
     monkeypatch.setenv("FUSION_HUB_DATA", str(data_root))
     sources = [Source("${FUSION_HUB_DATA}/data/tno", "train", weight=2.0), Source("generated:4")]
     config = toy_config(tmp_path, sources=sources, max_steps=2, crop_size=32, smallest_scale=0.5)
+    config = replace(config, degrade_probability=0.5)
+    samples = ToyTask(ToyConfig(), 0).open_samples(config)
+    assert {"clean_visible", "clean_infrared"} < set(samples.sample(0, 32))
     folder = Trainer(ToyTask(ToyConfig(), 0), config).train()
     assert folder is not None
     assert json.loads((folder / "training.json").read_text())["datasets"] == [

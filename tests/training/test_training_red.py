@@ -125,6 +125,21 @@ def test_targets_are_the_losses_they_name(drawn_pairs: Path) -> None:
     assert torch.allclose(others["gradient"], losses.unsigned_gradient_loss(*images, 1.3))
 
 
+def test_degraded_inputs_are_trained_towards_the_clean_pair(drawn_pairs: Path) -> None:
+    clean = batch_of(drawn_pairs, 2, CROP)
+    noisy = {name: (clean[name] + 0.1 * torch.randn_like(clean[name])).clamp(0, 1) for name in ("visible", "infrared")}
+    targets = {"clean_visible": clean["visible"], "clean_infrared": clean["infrared"]}
+    for values in ({}, {"num_steps": 2, "early_estimates": 0.5}):
+        module = training_module(**values)
+        module.model.unet.conv_out.reset_parameters()
+        _, terms = module(clean | noisy | targets, 0)
+        with torch.no_grad():
+            fused = module.model(noisy["visible"], noisy["infrared"])
+            expected, others = module._terms(fused, *targets.values()), module._terms(fused, *noisy.values())
+        for name, value in expected.items():
+            assert terms[name].item() == pytest.approx(value.item(), rel=1e-5) != others[name].item()
+
+
 # --- steps -----------------------------------------------------------------------------------------------------------
 
 
