@@ -10,7 +10,7 @@ fusion -> reconstruction.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +25,13 @@ from fusion_hub.models.difffusenet_inference import FoldedDiffFuseNet
 from fusion_hub.models.feature_diffusion import (
     ConditionalDenoiser,
     FeatureInjection,
+    RemovedNoiseInjection,
     ShallowEncoder,
     add_noise,
     clean_estimate,
     noise_estimate,
+    noise_to_signal,
+    scale_features,
 )
 from fusion_hub.models.frequency import (
     BandFusion,
@@ -40,6 +43,7 @@ from fusion_hub.models.frequency import (
 )
 from fusion_hub.models.geometry import difffusenet_geometry
 from fusion_hub.models.layers import FeatureDecoupling, FusionModel, zero_module
+from fusion_hub.models.noise import estimate_noise
 
 DIFFFUSENET_VARIANTS: dict[str, dict[str, Any]] = {
     "tiny": {"feature_channels": 16, "denoiser_channels": (24, 48, 64), "num_mid_blocks": 1, "num_coupling": 1},
@@ -55,6 +59,18 @@ Record = dict[str, Tensor]
 """Intermediate tensors by their names in `DiffFuseNetOutput`; of both images the visible first."""
 
 
+class DiffusionStep(NamedTuple):
+    """A step of the denoiser.
+
+    Attributes:
+        timestep: t of each image, `(2B,)`.
+        alpha_bar: abar_t, a number or `(2B, 1, 1, 1)` float32.
+    """
+
+    timestep: Tensor
+    alpha_bar: Tensor | float
+
+
 @dataclass
 class FusionFeatures:
     """Results of the stages before reconstruction.
@@ -65,6 +81,8 @@ class FusionFeatures:
         specific: visible-specific and infrared-specific features of EDFD, each `(B, C, h, w)`.
         low: low bands of both images, visible first, `(2B, C, h/2, w/2)`; features `(2B, C, h, w)` without Haar.
         high: high bands `(2B, 3C, h/2, w/2)`; None without Haar.
+        images: both images with the residual of D2FE, `(2B, 1, H, W)`, visible first.
+        gates: spatial `(2B, 3, h/2, w/2)` and channel gate `(2B, C, h/2, w/2)`; None without cross-frequency attention.
     """
 
     shallow: Tensor
@@ -72,6 +90,8 @@ class FusionFeatures:
     specific: tuple[Tensor, Tensor]
     low: Tensor
     high: Tensor | None
+    images: Tensor
+    gates: Pair | None = None
 
 
 @dataclass
@@ -86,9 +106,13 @@ class DiffFuseNetOutput(BaseOutput):
         correction: r of the same equation, `(B, 1, H, W)`.
         patch_size: pixels to a feature cell, each way.
         shallow: features F_0 of the shared encoder.
-        noisy: F_t, the first input of the denoiser; without noise it is `shallow`. None without D2FE.
+        noisy: F_t, the first input of the denoiser, before scaling where no noise was drawn: then it is `shallow`. None
+            without D2FE.
         enhanced: features F^De after the last estimate of the denoiser; without D2FE `shallow`.
-        residual: the residual that D2FE adds to both images, `(B, 1, H, W)`; None without D2FE.
+        residual: what D2FE adds to the images, `(2B, 1, H, W)`, visible first; `(B, 1, H, W)` where both receive the
+            same; None without D2FE.
+        noise_level: standard deviation of the noise in the images, `(2B,)`, visible first, as estimated or given; None
+            where the timestep is fixed.
         shared: features of both sensors (EDFD).
         specific: features of one sensor only.
         low: low Haar bands of both images, before the coupling; None without Haar, as the next.
@@ -108,6 +132,7 @@ class DiffFuseNetOutput(BaseOutput):
     specific: Pair
     noisy: Pair | None = None
     residual: Tensor | None = None
+    noise_level: Tensor | None = None
     low: Pair | None = None
     high: Pair | None = None
     spatial_gate: Pair | None = None
@@ -132,8 +157,13 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         num_train_timesteps: T.
         beta_schedule: `"linear"`, `"scaled_linear"` or `"squaredcos_cap_v2"`, as in diffusers' `DDIMScheduler`.
         prediction_type: `"v_prediction"` or `"epsilon"`.
-        inference_timestep: t at which the fusion path evaluates the denoiser.
-        residual_scale: bound of the residual that D2FE adds to both images.
+        inference_timestep: t at which the fusion path evaluates the denoiser, where `noise_gain` is 0.
+        noise_gain: standard deviation of the noise in the features over that in an image in [0, 1]. Above 0, each image
+            has a timestep of its own: that at which F_t holds the noise of the image, estimated or given.
+        residual: `"shared"`, eq. 6: both images receive the same; or `"own"`: each the residual of what the denoiser
+            removed from its features.
+        residual_scale: bound of the residual.
+        gate: `"plain"`, or `"normalized"`: the spatial gate reads the low band over its local scale, without a bias.
         attention_window: side of the windows, in band pixels, over which high-band energy is pooled.
         use_d2fe: ablation; False passes the shallow features and the images on unchanged.
         use_edfd: ablation; False takes the mean as shared and each image's own features as specific.
@@ -160,6 +190,9 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         inference_timestep: int = 40,
         residual_scale: float = 0.1,
         attention_window: int = 16,
+        noise_gain: float = 0.0,
+        residual: str = "shared",
+        gate: str = "plain",
         use_d2fe: bool = True,
         use_edfd: bool = True,
         frequency: str = "haar_inn",
@@ -180,6 +213,9 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         layers.check_whole("inference_timestep", inference_timestep, 0, num_train_timesteps - 1)
         layers.check_wholes("denoiser_channels", denoiser_channels, 3, 1, layers.MAX_WIDTH)
         layers.check_number("residual_scale", residual_scale, 0, 1)
+        layers.check_number("noise_gain", noise_gain, 0, 1000)
+        layers.check_choice("residual", residual, ("shared", "own"))
+        layers.check_choice("gate", gate, ("plain", "normalized"))
         layers.check_choice("beta_schedule", beta_schedule, ("linear", "scaled_linear", "squaredcos_cap_v2"))
         layers.check_choice("prediction_type", prediction_type, ("v_prediction", "epsilon"))
         layers.check_choice("frequency", frequency, ("haar_inn", "haar", "none"))
@@ -195,7 +231,8 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         self.encoder = ShallowEncoder(pixels, channels)
         if use_d2fe:
             self.denoiser = ConditionalDenoiser(channels, denoiser_channels, num_mid_blocks)
-            self.injection = FeatureInjection(channels, pixels, residual_scale)
+            injection = FeatureInjection if residual == "shared" else RemovedNoiseInjection
+            self.injection = injection(channels, pixels, residual_scale)
         if use_edfd:
             self.decoupling = FeatureDecoupling(channels)
         self.project_features = nn.Conv2d(2 * channels, channels, 1)
@@ -206,9 +243,10 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
                 InvertibleCoupling(4 * channels, coupling_expansion) for _ in range(num_coupling)
             )
         if frequency != "none":
-            attention = cross_frequency == "attention"
             self.band_attention = (
-                CrossFrequencyAttention(channels, attention_window) if attention else CrossFrequencyAddition(channels)
+                CrossFrequencyAttention(channels, attention_window, gate == "normalized")
+                if cross_frequency == "attention"
+                else CrossFrequencyAddition(channels)
             )
             self.fuse_high = BandFusion(3 * channels)
         self.fuse_low = BandFusion(channels)
@@ -255,6 +293,9 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         """
         config = self.config
         complete = config.use_d2fe and config.use_edfd and config.num_coupling > 0
+        # Both departures from eq. 5 and 6 go together, in v form; other combinations exist for comparisons only.
+        own = config.noise_gain > 0
+        complete &= (config.residual == "own") == own and not (own and config.prediction_type == "epsilon")
         if not complete or config.frequency != "haar_inn" or config.cross_frequency != "attention":
             return None
         return FoldedDiffFuseNet(self)
@@ -266,6 +307,8 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         timesteps: Sequence[int] | None = None,
         alphas_cumprod: Tensor | Sequence[float] | None = None,
         noise: Tensor | None = None,
+        noise_level: Tensor | None = None,
+        num_steps: int = 1,
         return_intermediates: bool = False,
     ) -> Tensor | DiffFuseNetOutput:
         """Fuse.
@@ -273,10 +316,14 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         Args:
             visible: `(B, 1, H, W)` luminance in [0, 1], H and W multiples of `multiple`.
             infrared: `(B, 1, H, W)` in [0, 1].
-            timesteps: descending DDIM steps for the denoiser; None is `[config.inference_timestep]`.
-            alphas_cumprod: a scheduler's, `(T,)`; None is that of the model's own schedule.
+            timesteps: descending DDIM steps for the denoiser, the same for all images. None: `inference_timestep`, or
+                with `noise_gain` those that follow from `noise_level`.
+            alphas_cumprod: a scheduler's, `(T,)`, for `timesteps`; None is that of the model's own schedule.
             noise: `(2B, C, H / patch_size, W / patch_size)` unit Gaussian, visible first. None passes the clean
                 features as F_t: the output is deterministic.
+            noise_level: standard deviation of the noise in each image, `(2B,)`, visible first, in the unit of the
+                images; 0 leaves an image as it is. None estimates it from the images. Only with `noise_gain`.
+            num_steps: steps from the timestep of `noise_level` down to 0.
             return_intermediates: return a [`DiffFuseNetOutput`]; its fused image is the same to the bit.
 
         Returns:
@@ -286,83 +333,143 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
             ValueError: if the shapes differ or are not multiples of `multiple`.
         """
         record: Record | None = {} if return_intermediates else None
-        features = self.analyze(visible, infrared, timesteps, alphas_cumprod, noise, record=record)
+        steps = self.steps_of(visible, infrared, timesteps, alphas_cumprod, noise_level, num_steps, record=record)
+        features = self.analyze(visible, infrared, steps, noise, record=record)
         fused, share = self.fuse(features, visible, infrared)
         if record is None:
             return fused
-        shared, residual = record.pop("shared"), record.pop("residual", None)
+        shared, residual, level = record.pop("shared"), record.pop("residual", None), record.pop("noise_level", None)
         pairs: dict[str, Any] = {name: tuple(tensor.chunk(2)) for name, tensor in record.items()}
         return DiffFuseNetOutput(
             fused=fused,
             share=share,
-            correction=fused - torch.lerp(infrared, visible, share),
+            correction=fused - torch.lerp(*self._mixed(features, visible, infrared)[::-1], share),
             patch_size=self.config.patch_size,
             shared=shared,
             residual=None if residual is None else self._to_pixels(residual),
+            noise_level=level,
             specific=features.specific,
             **pairs,
         )
 
-    def analyze(
+    def steps_of(
         self,
         visible: Tensor,
         infrared: Tensor,
         timesteps: Sequence[int] | None = None,
         alphas_cumprod: Tensor | Sequence[float] | None = None,
+        noise_level: Tensor | None = None,
+        num_steps: int = 1,
+        feature_noise: Tensor | None = None,
+        record: Record | None = None,
+    ) -> list[DiffusionStep]:
+        """The steps of the denoiser, first timestep first; arguments as in `forward`.
+
+        With `noise_gain`, an image with noise of standard deviation s has the timestep at which F_t holds noise of
+        noise_gain * s beside the features. `feature_noise` `(2B,)` is noise that is added to the features as well.
+        """
+        images, config = torch.cat([visible, infrared]), self.config
+        if timesteps is None and config.noise_gain > 0:
+            noise_level = estimate_noise(images) if noise_level is None else noise_level.to(images.device).float()
+            if record is not None:
+                record["noise_level"] = noise_level
+            level = config.noise_gain * noise_level
+            level = level if feature_noise is None else (level.square() + feature_noise.square()).sqrt()
+            table = torch.tensor(noise_to_signal(self.alphas_cumprod), device=images.device)
+            left = [1 - number / num_steps for number in range(num_steps)]
+            return [
+                DiffusionStep(
+                    torch.searchsorted(table, level * part).clamp_max(config.num_train_timesteps - 1),
+                    (1 / (1 + (level * part).square())).view(-1, 1, 1, 1),
+                )
+                for part in left
+            ]
+        timesteps = [config.inference_timestep] if timesteps is None else timesteps
+        schedule = self.alphas_cumprod if alphas_cumprod is None else alphas_cumprod
+        return [
+            DiffusionStep(torch.full((len(images),), step, device=images.device), float(schedule[step]))
+            for step in timesteps
+        ]
+
+    def analyze(
+        self,
+        visible: Tensor,
+        infrared: Tensor,
+        steps: Sequence[DiffusionStep] | None = None,
         noise: Tensor | None = None,
         freeze_d2fe: bool = False,
         record: Record | None = None,
     ) -> FusionFeatures:
-        """Everything up to the bands of each image; arguments as in `forward`.
+        """Everything up to the bands of each image; `steps` of `steps_of`, None with its defaults.
 
         `freeze_d2fe` stops gradients to the encoder and the denoiser; `record` receives the intermediate tensors.
         """
         self.check_images(visible, infrared, self.config.in_channels)
-        pixels = F.pixel_unshuffle(torch.cat([visible, infrared]), self.config.patch_size)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        pixels = self._to_patches(torch.cat([visible, infrared]))
         shallow = enhanced = self.encoder(pixels)
         if self.config.use_d2fe:
-            enhanced = self.denoise(shallow, timesteps, alphas_cumprod, noise, record)
+            steps = self.steps_of(visible, infrared) if steps is None else steps
+            enhanced = self.denoise(shallow, steps, noise, record)
         if freeze_d2fe:
             shallow, enhanced = shallow.detach(), enhanced.detach()
         if self.config.use_d2fe:
-            residual = self.injection(*enhanced.chunk(2))
-            pixels = pixels + torch.cat([residual, residual])  # eq. 6, the same residual for both images
+            residual: Tensor
+            if self.config.residual == "own":
+                residual = self.injection(enhanced, shallow)
+                pixels = pixels + residual
+            else:
+                residual = self.injection(*enhanced.chunk(2))
+                pixels = pixels + torch.cat([residual, residual])  # eq. 6, the same residual for both images
             _note(record, residual=residual)
         _note(record, shallow=shallow, enhanced=enhanced)
-        low, high, specific = self._bands(enhanced, pixels, record)
-        return FusionFeatures(shallow, enhanced, specific, low, high)
+        low, high, specific, gates = self._bands(enhanced, pixels, record)
+        return FusionFeatures(shallow, enhanced, specific, low, high, self._to_pixels(pixels), gates)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Shallow features F_0 of images: `(B, 1, H, W)` to `(B, C, H / patch_size, W / patch_size)`."""
+        features: Tensor = self.encoder(self._to_patches(images))
+        return features
 
     def denoise(
         self,
         shallow: Tensor,
-        timesteps: Sequence[int] | None = None,
-        alphas_cumprod: Tensor | Sequence[float] | None = None,
+        steps: Sequence[DiffusionStep],
         noise: Tensor | None = None,
         record: Record | None = None,
     ) -> Tensor:
-        """Clean estimate F^De of the features `(B, C, h, w)` by DDIM (Song et al., 2021), first timestep to 0."""
-        timesteps = [self.config.inference_timestep] if timesteps is None else list(timesteps)
-        schedule = self.alphas_cumprod if alphas_cumprod is None else alphas_cumprod
-        levels = [float(schedule[step]) for step in timesteps] + [1.0]
-        current = shallow if noise is None else add_noise(shallow, noise.to(shallow.dtype), levels[0])
+        """Clean estimate F^De of the features `(B, C, h, w)` by DDIM (Song et al., 2021), first step to the last.
+
+        With `noise_gain` the features hold the noise of their image: F_t = sqrt(abar_t) (F_0 + noise).
+        """
+        prediction_type = self.config.prediction_type
+        current = shallow
+        if not steps:
+            return shallow
+        if noise is not None:
+            current = add_noise(shallow, noise.to(shallow.dtype), steps[0].alpha_bar)
         _note(record, noisy=current)
-        for step, level, next_level in zip(timesteps, levels, levels[1:], strict=False):
-            prediction = self.denoiser(current, torch.full((len(current),), step, device=current.device))
-            clean = clean_estimate(current, prediction, level, self.config.prediction_type)
-            if next_level < 1.0:
-                eps = noise_estimate(current, prediction, level, self.config.prediction_type)
-                clean = add_noise(clean, eps, next_level)
+        if noise is None and self.config.noise_gain > 0:
+            current = scale_features(shallow, steps[0].alpha_bar)
+        for number, (timestep, alpha_bar) in enumerate(steps):
+            prediction = self.denoiser(current, timestep)
+            clean = clean_estimate(current, prediction, alpha_bar, prediction_type)
+            if number + 1 < len(steps):
+                eps = noise_estimate(current, prediction, alpha_bar, prediction_type)
+                clean = add_noise(clean, eps, steps[number + 1].alpha_bar)
             current = clean
         return current
 
     def fuse(self, features: FusionFeatures, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
-        """F = s V + (1 - s) I + r from the fused bands: F and the share s of V in (0, 1), `(B, 1, H, W)` each."""
+        """F = s V + (1 - s) I + r from the fused bands: F and the share s of V in (0, 1), `(B, 1, H, W)` each.
+
+        With a residual of its own, V and I have it here as well: no path of a pixel goes around D2FE.
+        """
         bands = self.fuse_low(*features.low.chunk(2))
         if features.high is not None:
             bands = haar_synthesis(bands, self.fuse_high(*features.high.chunk(2)))
         logit, residual = self._to_pixels(self.fusion_head(self.trunk(bands))).to(visible.dtype).chunk(2, dim=1)
         share = torch.sigmoid(logit)
+        visible, infrared = self._mixed(features, visible, infrared)
         return torch.lerp(infrared, visible, share) + residual, share
 
     def reconstruct(self, features: FusionFeatures) -> Tensor:
@@ -370,9 +477,16 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         bands = features.low if features.high is None else haar_synthesis(features.low, features.high)
         return self._to_pixels(self.reconstruction_head(self.trunk(bands)))
 
+    def _mixed(self, features: FusionFeatures, visible: Tensor, infrared: Tensor) -> Pair:
+        """The images that the last equation mixes."""
+        if not (self.config.use_d2fe and self.config.residual == "own"):
+            return visible, infrared
+        first, second = features.images.to(visible.dtype).chunk(2)
+        return first, second
+
     def _bands(
         self, enhanced: Tensor, pixels: Tensor, record: Record | None
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
+    ) -> tuple[Tensor, Tensor | None, Pair, Pair | None]:
         visible, infrared = enhanced.chunk(2)
         if self.config.use_edfd:
             shared, *specific = self.decoupling(visible, infrared)
@@ -383,7 +497,7 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         _note(record, shared=shared)
         projected = self.project_features(joint) + self.project_pixels(pixels)
         if self.config.frequency == "none":
-            return projected, None, (specific[0], specific[1])
+            return projected, None, (specific[0], specific[1]), None
         low, high = haar_analysis(projected)
         _note(record, low=low, high=high)
         if self.config.frequency == "haar_inn":
@@ -391,11 +505,17 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
             for step in self.coupling:
                 bands = step(bands)
             low, high = bands.split([low.shape[1], high.shape[1]], dim=1)
-        if record is not None and isinstance(self.band_attention, CrossFrequencyAttention):
-            spatial, channel = self.band_attention.gates(low, high)
-            _note(record, spatial_gate=spatial, channel_gate=channel)
-        low, high = self.band_attention(low, high)
-        return low, high, (specific[0], specific[1])
+        gates = None
+        if isinstance(self.band_attention, CrossFrequencyAttention):
+            gates = self.band_attention.gates(low, high)
+            _note(record, spatial_gate=gates[0], channel_gate=gates[1])
+            low, high = self.band_attention.apply_gates(low, high, *gates)
+        else:
+            low, high = self.band_attention(low, high)
+        return low, high, (specific[0], specific[1]), gates
+
+    def _to_patches(self, images: Tensor) -> Tensor:
+        return F.pixel_unshuffle(images, self.config.patch_size).contiguous(memory_format=torch.channels_last)
 
     def _to_pixels(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(x, self.config.patch_size)

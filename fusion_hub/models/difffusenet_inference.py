@@ -1,7 +1,8 @@
 """The inference form of DiffFuseNet: the same function of a pair, with its constants computed beforehand.
 
-Without noise the denoiser sees one timestep. Its time embedding, the scale and shift of each FiLM layer and the
-weights of the DDIM step are then constants, and chains of linear layers become one convolution each:
+Without noise the denoiser runs once. Where its timestep is fixed, the time embedding, the scale and shift of each FiLM
+layer and the weights of the DDIM step are constants; where the noise of each image sets it, they are computed once for
+an image. Chains of linear layers become one convolution each:
 
 - Haar analysis, mixing and the first 1x1 layer of a coupling: 2x2 convolutions of stride 2;
 - the last layers of EDFD and the projection of the features: one 1x1 convolution each;
@@ -20,7 +21,8 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 
-from fusion_hub.models.feature_diffusion import EMBEDDING
+from fusion_hub.models.feature_diffusion import EMBEDDING, noise_to_signal
+from fusion_hub.models.noise import estimate_noise
 
 if TYPE_CHECKING:
     from fusion_hub.models.difffusenet import DiffFuseNetModel
@@ -153,17 +155,33 @@ class Join:
         return self.skip(skip, add=below if self.convolve_first else self.below(below))
 
 
-class ResidualBlock:
-    """`ConditionalResidualBlock` at one timestep; the input is overwritten by the result."""
+class Linear:
+    """A linear layer in float32, for what is computed once for an image."""
 
-    def __init__(self, block: Any, embedding: Tensor, example: Tensor) -> None:
-        scale, shift = block.film(embedding)[0].chunk(2)
-        self.norm_1, self.norm_2 = Norm(block.norm_1, example), Norm(block.norm_2, example, 1 + scale, shift)
-        self.conv_1, self.conv_2 = fold(block.conv_1, example), fold(block.conv_2, example)
+    def __init__(self, layer: Any, example: Tensor) -> None:
+        self.weight, self.bias = (value.to(example.device, torch.float32) for value in (layer.weight, layer.bias))
 
     def __call__(self, x: Tensor) -> Tensor:
-        hidden = self.conv_1(F.silu(self.norm_1(x), inplace=True))
-        return self.conv_2(F.silu(self.norm_2(hidden), inplace=True), add=x)
+        return F.linear(x, self.weight, self.bias)
+
+
+class ResidualBlock:
+    """`ConditionalResidualBlock`, at one timestep unless `embedding` is None; overwrites its input by the result."""
+
+    def __init__(self, block: Any, embedding: Tensor | None, example: Tensor) -> None:
+        scale, shift = (None, None) if embedding is None else block.film(embedding)[0].chunk(2)
+        self.norm_1 = Norm(block.norm_1, example)
+        self.norm_2 = Norm(block.norm_2, example, None if scale is None else 1 + scale, shift)
+        self.conv_1, self.conv_2 = fold(block.conv_1, example), fold(block.conv_2, example)
+        self.film = Linear(block.film, example)
+
+    def __call__(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """`embedding`: that of each image's timestep, `(B, EMBEDDING)` float32, where it was not given before."""
+        hidden = self.norm_2(self.conv_1(F.silu(self.norm_1(x), inplace=True)))
+        if embedding is not None:
+            scale, shift = self.film(embedding)[:, :, None, None].to(x.dtype).chunk(2, dim=1)
+            hidden = torch.addcmul(shift, hidden, 1 + scale)
+        return self.conv_2(F.silu(hidden, inplace=True), add=x)
 
 
 class Coupling:
@@ -208,6 +226,118 @@ class Band:
         return self.local(self.infrared(infrared, add=self.visible(visible)))
 
 
+class UNet:
+    """`ConditionalDenoiser` without its linear skip, and the residual that D2FE adds to the images.
+
+    Subclasses give the clean estimate its scales.
+    """
+
+    def __init__(self, network: Any, embedding: Tensor | None, example: Tensor, scale: float) -> None:
+        config, denoiser = network.config, network.denoiser
+        channels = config.feature_channels
+        self.down_1, self.down_2 = fold(denoiser.down_1, example), fold(denoiser.down_2, example)
+        self.block_1, self.block_2, *self.mid = (
+            ResidualBlock(block, embedding, example) for block in (denoiser.block_1, denoiser.block_2, *denoiser.mid)
+        )
+        _, middle, wide = config.denoiser_channels
+        self.up_2, self.up_1 = Join(denoiser.up_2, wide, example), Join(denoiser.up_1, middle, example)
+        order = torch.arange(4 * channels).view(channels, 2, 2).permute(1, 2, 0).flatten()  # as `_shuffle` reads it
+        weight, bias = scale * _matrix(denoiser.conv_out), scale * denoiser.conv_out.bias
+        self.prediction = linear(weight[order], bias[order], example)
+        self.entry = denoiser.conv_in.weight.view(-1, channels, 2, 2)
+
+        first, norm, _, second, _ = network.injection.weight
+        self.weigh_in, self.weigh_norm = fold(first, example), Norm(norm, example)
+        self.weigh_out = fold(second, example, "sigmoid")
+        self.residual_scale = config.residual_scale
+
+    def predict(self, half: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """The prediction without the skip, times `scale`, at full size, from its first layer's output; overwritable."""
+        quarter = self.block_1(self.down_1(F.silu(half)), embedding)
+        eighth = self.down_2(F.silu(quarter))
+        for block in self.mid:
+            eighth = block(eighth, embedding)
+        quarter = self.block_2(self.up_2(eighth, quarter), embedding)
+        return _shuffle(self.prediction(F.silu(self.up_1(quarter, half), inplace=True)))
+
+    def weights(self, both: Tensor) -> Tensor:
+        """The weight map of eq. 5 from the features of both images side by side."""
+        return self.weigh_out(F.gelu(self.weigh_norm(self.weigh_in(both))))
+
+
+class FixedStep(UNet):
+    """D2FE at one timestep, with one residual for both images: everything of the timestep is a constant."""
+
+    def __init__(self, network: Any, example: Tensor) -> None:
+        config, denoiser = network.config, network.denoiser
+        # The clean estimate is keep * F - remove * prediction (`clean_estimate`).
+        timestep = torch.tensor([config.inference_timestep])
+        embedding = denoiser.time(get_timestep_embedding(timestep, EMBEDDING, downscale_freq_shift=0).double())
+        alpha_bar = network.alphas_cumprod[config.inference_timestep]
+        keep, remove = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+        if config.prediction_type == "epsilon":
+            keep, remove = 1 / keep, remove / keep
+        super().__init__(network, embedding, example, -remove)
+        self.half_size = linear(self.entry, denoiser.conv_in.bias, example)
+        gain = denoiser.skip_gain(embedding)[0][:, None]
+        identity = torch.eye(config.feature_channels, dtype=torch.float64)
+        self.skip = linear(keep * identity - remove * gain * _matrix(denoiser.skip), None, example)
+        project = network.injection.project
+        self.residual = linear(_matrix(project) / 2, project.bias, example, "tanh")
+
+    def __call__(self, shallow: Tensor, images: Tensor, level: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Enhanced features and the residual of both images, `(B, pixels, h, w)`."""
+        enhanced = self.skip(shallow, add=self.predict(self.half_size(shallow)))
+        seen, warm = enhanced.chunk(2)
+        weight = self.weights(torch.cat([seen, warm], dim=1))
+        residual = self.residual(weight.mul_(seen + warm)).mul_(self.residual_scale)
+        return enhanced, torch.cat([residual, residual])
+
+
+class NoiseStep(UNet):
+    """D2FE at the timestep of each image's noise, with a residual for each image.
+
+    With s = sqrt(abar_t) and q = sqrt(1 - abar_t), what the denoiser removes from features F that hold noise is
+    q u, u = -(q + s gain_t W) F - (prediction without the skip of s F), W the skip's matrix.
+    """
+
+    def __init__(self, network: Any, example: Tensor) -> None:
+        super().__init__(network, None, example, -1.0)
+        config, denoiser = network.config, network.denoiser
+        self.half_size = linear(self.entry, None, example)
+        self.bias = denoiser.conv_in.bias.to(example)[:, None, None]
+        self.time_1, self.time_2 = (Linear(getattr(denoiser.time, f"linear_{k}"), example) for k in (1, 2))
+        self.gain, self.skip = Linear(denoiser.skip_gain, example), _matrix(denoiser.skip).to(example.device).float()
+        self.table = torch.tensor(noise_to_signal(network.alphas_cumprod), device=example.device)
+        self.noise_gain = config.noise_gain
+        self.project = linear(_matrix(network.injection.project), None, example)
+
+    def __call__(self, shallow: Tensor, images: Tensor, level: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Enhanced features and the residual of each image, `(2B, pixels, h, w)`."""
+        level = estimate_noise(images) if level is None else level.to(shallow.device, torch.float32)
+        level = self.noise_gain * level
+        timestep = torch.searchsorted(self.table, level).clamp_max(len(self.table) - 1)
+        embedding = self.time_2(
+            F.silu(self.time_1(get_timestep_embedding(timestep, EMBEDDING, downscale_freq_shift=0)))
+        )
+        embedding = F.silu(embedding)
+        signal = torch.rsqrt(1 + level.square())
+        sigma = level * signal
+        half = torch.addcmul(self.bias, self.half_size(shallow), signal.to(shallow.dtype)[:, None, None, None])
+        removed = self.predict(half, embedding)
+        gain = (signal[:, None] * self.gain(embedding))[:, :, None] * self.skip
+        identity = torch.eye(gain.shape[-1], device=gain.device)
+        matrices = -(sigma[:, None, None] * identity + gain).to(shallow.dtype)
+        for one, features, matrix in zip(removed.split(1), shallow.split(1), matrices, strict=True):
+            one += F.conv2d(features, matrix[:, :, None, None])
+        sigma = sigma.to(shallow.dtype)[:, None, None, None]
+        enhanced = torch.addcmul(shallow, removed, sigma)
+        weights = self.weights(torch.cat(enhanced.chunk(2), dim=1))
+        for one, weight in zip(removed.chunk(2), weights.chunk(2, dim=1), strict=True):
+            one.mul_(weight)
+        return enhanced, self.project(removed).mul_(sigma).tanh_().mul_(self.residual_scale)
+
+
 class FoldedDiffFuseNet(nn.Module):
     """What [`DiffFuseNetModel.fuse_for_inference`] returns. It has no parameters of its own and is not saved.
 
@@ -228,35 +358,8 @@ class FoldedDiffFuseNet(nn.Module):
         self.encode_in, self.encode_norm = fold(encoder.conv_in, example), Norm(encoder.norm_in, example)
         self.encode_out, self.unit_variance = fold(encoder.conv_out, example), Norm(encoder.norm_out, example)
 
-        # D2FE: the clean estimate keep * F - remove * prediction (`clean_estimate`).
-        denoiser = network.denoiser
-        timestep = torch.tensor([config.inference_timestep])
-        embedding = denoiser.time(get_timestep_embedding(timestep, EMBEDDING, downscale_freq_shift=0).double())
-        alpha_bar = network.alphas_cumprod[config.inference_timestep]
-        keep, remove = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
-        if config.prediction_type == "epsilon":
-            keep, remove = 1 / keep, remove / keep
-        entry = denoiser.conv_in
-        self.half_size = linear(entry.weight.view(-1, channels, 2, 2), entry.bias, example)
-        self.down_1, self.down_2 = fold(denoiser.down_1, example), fold(denoiser.down_2, example)
-        self.block_1, self.block_2, *self.mid = (
-            ResidualBlock(block, embedding, example) for block in (denoiser.block_1, denoiser.block_2, *denoiser.mid)
-        )
-        _, middle, wide = config.denoiser_channels
-        self.up_2, self.up_1 = Join(denoiser.up_2, wide, example), Join(denoiser.up_1, middle, example)
-        exit_weight, exit_bias = -remove * _matrix(denoiser.conv_out), -remove * denoiser.conv_out.bias
-        order = torch.arange(4 * channels).view(channels, 2, 2).permute(1, 2, 0).flatten()  # as `_shuffle` reads it
-        self.prediction = linear(exit_weight[order], exit_bias[order], example)
-        gain = denoiser.skip_gain(embedding)[0][:, None]
-        identity = torch.eye(channels, dtype=torch.float64)
-        self.skip = linear(keep * identity - remove * gain * _matrix(denoiser.skip), None, example)
-
-        injection = network.injection
-        first, norm, _, second, _ = injection.weight
-        self.weigh_in, self.weigh_norm = fold(first, example), Norm(norm, example)
-        self.weigh_out = fold(second, example, "sigmoid")
-        self.residual = linear(_matrix(injection.project) / 2, injection.project.bias, example, "tanh")
-        self.residual_scale = injection.residual_scale
+        self.own_residual = config.residual == "own"
+        self.diffusion = (NoiseStep if config.noise_gain > 0 else FixedStep)(network, example)
 
         # EDFD with the projection: its 1x1 layers meet in one matrix each.
         common, visible, infrared = network.decoupling.common, network.decoupling.visible, network.decoupling.infrared
@@ -275,6 +378,7 @@ class FoldedDiffFuseNet(nn.Module):
             Coupling(step, example, haar if number == 0 else None) for number, step in enumerate(network.coupling)
         ]
         attention = network.band_attention
+        self.normalized = attention.normalized
         self.spatial_pooled = fold(attention.spatial_pooled, example)
         self.spatial_direct = fold(attention.spatial_direct, example)
         self.channel_in = fold(attention.channel[0], example, "gelu")
@@ -288,30 +392,20 @@ class FoldedDiffFuseNet(nn.Module):
         self.head = fold(network.fusion_head, example)
 
     @torch.no_grad()
-    def forward(self, visible: Tensor, infrared: Tensor) -> Tensor:
+    def forward(self, visible: Tensor, infrared: Tensor, noise_level: Tensor | None = None) -> Tensor:
         """Fuse `(B, 1, H, W)` luminance in [0, 1] with infrared of the same shape, H and W multiples of `multiple`.
 
-        Returns `(B, 1, H, W)`, not clamped, in the dtype of `visible`. No gradients.
+        Returns `(B, 1, H, W)`, not clamped, in the dtype of `visible`. No gradients. `noise_level` as for the model.
         """
-        pixels = _unshuffle(torch.cat([visible, infrared]).to(self.dtype), self.patch_size)
+        images = torch.cat([visible, infrared])
+        pixels = _unshuffle(images.to(self.dtype), self.patch_size)
         shallow = self.encode_out(F.gelu(self.encode_norm(self.encode_in(pixels))))
         shallow = self.unit_variance(shallow)
-
-        half = self.half_size(shallow)
-        quarter = self.block_1(self.down_1(F.silu(half)))
-        eighth = self.down_2(F.silu(quarter))
-        for block in self.mid:
-            eighth = block(eighth)
-        quarter = self.block_2(self.up_2(eighth, quarter))
-        half = F.silu(self.up_1(quarter, half), inplace=True)
-        enhanced = self.skip(shallow, add=_shuffle(self.prediction(half)))
+        enhanced, residual = self.diffusion(shallow, images, noise_level)
 
         seen, warm = enhanced.chunk(2)
-        both = torch.cat([seen, warm], dim=1)
-        weight = self.weigh_out(F.gelu(self.weigh_norm(self.weigh_in(both))))
-        residual = self.residual(weight.mul_(seen + warm)).mul_(self.residual_scale)
-        shared = self.common_out(self.common_in(both))
-        projected = self.project_pixels(pixels.add_(torch.cat([residual, residual])))
+        shared = self.common_out(self.common_in(torch.cat([seen, warm], dim=1)))
+        projected = self.project_pixels(pixels.add_(residual))
         common = self.project_shared(shared)
         seen_part, warm_part = projected.chunk(2)
         self.project_visible(self.visible_in(seen - shared), add=seen_part.add_(common))
@@ -327,6 +421,8 @@ class FoldedDiffFuseNet(nn.Module):
             features = conv(features)
         out = F.pixel_shuffle(self.head(features), self.patch_size).to(visible.dtype)
         logit, correction = out.chunk(2, dim=1)
+        if self.own_residual:  # added to the images in their own dtype, not in bfloat16
+            visible, infrared = (images + F.pixel_shuffle(residual, self.patch_size)).chunk(2)
         return torch.lerp(infrared, visible, torch.sigmoid(logit)) + correction
 
     def _gate(self, bands: Tensor) -> tuple[Tensor, Tensor]:
@@ -334,8 +430,11 @@ class FoldedDiffFuseNet(nn.Module):
         channels = bands.shape[1] // 4
         low = bands[:, :channels].contiguous(memory_format=torch.channels_last)
         high = bands[:, channels:]
-        pooled = torch.cat([low.mean(dim=1, keepdim=True), low.amax(dim=1, keepdim=True)], dim=1)
-        spatial = (self.spatial_pooled(pooled) + self.spatial_direct(low)).sigmoid_().mul_(2)
+        seen = low
+        if self.normalized:
+            seen = low * torch.rsqrt(low.float().square().mean(dim=1, keepdim=True) + 1e-6).to(low.dtype)
+        pooled = torch.cat([seen.mean(dim=1, keepdim=True), seen.amax(dim=1, keepdim=True)], dim=1)
+        spatial = (self.spatial_pooled(pooled) + self.spatial_direct(seen)).sigmoid_().mul_(2)
         energy = F.avg_pool2d(high.abs(), self.window, ceil_mode=True, count_include_pad=False)
         channel = self.channel_out(self.channel_in(energy)).sigmoid_().mul_(2)
         channel = F.interpolate(channel, scale_factor=self.window, mode="bilinear", align_corners=False)

@@ -9,6 +9,7 @@ and a frame. `LocalGroupNorm` takes them over the channels of a group at one pix
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,9 +95,26 @@ class ConditionalDenoiser(nn.Module):
         return torch.addcmul(out, self.skip(noisy), self.skip_gain(embedding)[:, :, None, None])
 
 
+def noise_to_signal(alphas_cumprod: Sequence[float]) -> list[float]:
+    """sqrt((1 - abar_t) / abar_t) of each timestep: the noise that F_t holds for unit-variance features."""
+    return [((1 - alpha_bar) / alpha_bar) ** 0.5 for alpha_bar in alphas_cumprod]
+
+
+def _scales(alpha_bar: Tensor | float, like: Tensor) -> tuple[Any, Any]:
+    """sqrt(abar_t) and sqrt(1 - abar_t), rounded to the dtype of `like` only at the end."""
+    signal, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+    return (signal.to(like.dtype), sigma.to(like.dtype)) if isinstance(signal, Tensor) else (signal, sigma)
+
+
 def add_noise(features: Tensor, noise: Tensor, alpha_bar: Tensor | float) -> Tensor:
     """F_t = sqrt(abar_t) F_0 + sqrt(1 - abar_t) eps (eq. 2); `alpha_bar` a number or `(B, 1, 1, 1)`."""
-    return features * alpha_bar**0.5 + noise * (1 - alpha_bar) ** 0.5
+    signal, sigma = _scales(alpha_bar, features)
+    return features * signal + noise * sigma
+
+
+def scale_features(features: Tensor, alpha_bar: Tensor | float) -> Tensor:
+    """F_t of features that hold the noise of their image already: sqrt(abar_t) F."""
+    return features * _scales(alpha_bar, features)[0]
 
 
 def clean_estimate(noisy: Tensor, prediction: Tensor, alpha_bar: Tensor | float, prediction_type: str) -> Tensor:
@@ -105,7 +123,7 @@ def clean_estimate(noisy: Tensor, prediction: Tensor, alpha_bar: Tensor | float,
     F_0 = (F_t - sqrt(1 - abar_t) eps) / sqrt(abar_t), the solution of eq. 2, or in the v form of Salimans and Ho (2022)
     F_0 = sqrt(abar_t) F_t - sqrt(1 - abar_t) v. `prediction_type` is `"epsilon"` or `"v_prediction"`.
     """
-    signal, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+    signal, sigma = _scales(alpha_bar, noisy)
     if prediction_type == "epsilon":
         return (noisy - prediction * sigma) / signal
     return noisy * signal - prediction * sigma
@@ -113,9 +131,10 @@ def clean_estimate(noisy: Tensor, prediction: Tensor, alpha_bar: Tensor | float,
 
 def noise_estimate(noisy: Tensor, prediction: Tensor, alpha_bar: Tensor | float, prediction_type: str) -> Tensor:
     """The noise that a prediction implies: the prediction itself, or eps = sqrt(abar_t) v + sqrt(1 - abar_t) F_t."""
+    signal, sigma = _scales(alpha_bar, noisy)
     if prediction_type == "epsilon":
         return prediction
-    return prediction * alpha_bar**0.5 + noisy * (1 - alpha_bar) ** 0.5
+    return prediction * signal + noisy * sigma
 
 
 class FeatureInjection(nn.Module):
@@ -144,3 +163,33 @@ class FeatureInjection(nn.Module):
         weight = self.weight(torch.cat([visible, infrared], dim=1))
         fused = weight * ((visible + infrared) * 0.5)
         return self.residual_scale * torch.tanh(self.project(fused))
+
+
+class RemovedNoiseInjection(nn.Module):
+    """Each image's own residual, from what the denoiser removed from its features.
+
+        [w_V, w_I] = sigmoid(Conv1x1(GELU(Norm(Conv1x1([F_V^De, F_I^De])))))
+        r_m = residual_scale * tanh(Conv1x1(w_m * (F_m^De - F_m)))
+
+    Eq. 5 and 6 with one difference: a residual common to both images cannot remove the noise of one. Features that pass
+    the denoiser unchanged give a residual of exactly 0. The projection does not start at 0: with the last layer of the
+    denoiser at 0 as well, neither would have a gradient.
+    """
+
+    def __init__(self, channels: int, pixel_channels: int, residual_scale: float) -> None:
+        super().__init__()
+        self.residual_scale = residual_scale
+        self.weight = nn.Sequential(
+            nn.Conv2d(2 * channels, channels, 1),
+            LocalGroupNorm(channels),
+            nn.GELU(),
+            nn.Conv2d(channels, 2 * channels, 1),
+            nn.Sigmoid(),
+        )
+        self.project = nn.Conv2d(channels, pixel_channels, 1, bias=False)
+
+    def forward(self, enhanced: Tensor, shallow: Tensor) -> Tensor:
+        """`(2B, C, h, w)` denoised and original features, visible first, to residuals `(2B, pixel_channels, h, w)`."""
+        visible, infrared = enhanced.chunk(2)
+        weights = torch.cat(self.weight(torch.cat([visible, infrared], dim=1)).chunk(2, dim=1))
+        return self.residual_scale * torch.tanh(self.project(weights * (enhanced - shallow)))

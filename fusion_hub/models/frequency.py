@@ -124,33 +124,43 @@ class InvertibleCoupling(nn.Module):
 class CrossFrequencyAttention(nn.Module):
     """Low band -> high bands by spatial attention, high bands -> low band by channel attention.
 
-        A  = 2 sigmoid(Conv7x7([mean_c L, max_c L]) + Conv1x1(L)),  H' = H * A, one map for each detail direction
+        A  = 2 sigmoid(Conv7x7([mean_c N, max_c N]) + Conv1x1(N)),  H' = H * A, one map for each detail direction
         a  = 2 sigmoid(MLP(mean |H|)),                              L' = L * a
 
     Both gates start at 1 and both read the incoming bands. The mean of |H| is the energy of a high band (its plain mean
     is near 0). It is taken over windows of `window` x `window` and interpolated, not over the whole image: then a tile
     and the whole image see the same gate, and so do a training crop and a full frame.
+
+    With `normalized`, N is L over its root mean square at the pixel, and A has no bias. With N = L, whose scale is
+    free, the first optimizer steps drive A to its bound of 2 at every pixel, where it has no gradient.
     """
 
-    def __init__(self, channels: int, window: int = 16) -> None:
+    def __init__(self, channels: int, window: int = 16, normalized: bool = False) -> None:
         super().__init__()
-        self.window = window
+        self.window, self.normalized = window, normalized
         self.spatial_pooled = zero_module(nn.Conv2d(2, 3, 7, padding=3, bias=False))
-        self.spatial_direct = zero_module(nn.Conv2d(channels, 3, 1))
+        self.spatial_direct = zero_module(nn.Conv2d(channels, 3, 1, bias=not normalized))
         self.channel = nn.Sequential(
             nn.Conv2d(3 * channels, channels // 2, 1), nn.GELU(), zero_module(nn.Conv2d(channels // 2, channels, 1))
         )
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Gate `(B, C, H, W)` by `(B, 3C, H, W)` and the other way round; shapes stay."""
-        spatial, channel = self.gates(low, high)
+        return self.apply_gates(low, high, *self.gates(low, high))
+
+    @staticmethod
+    def apply_gates(low: Tensor, high: Tensor, spatial: Tensor, channel: Tensor) -> tuple[Tensor, Tensor]:
+        """L' and H' from the bands and the gates of `gates`."""
         directions = [band * spatial[:, k : k + 1] for k, band in enumerate(high.chunk(3, dim=1))]
         return low * channel, torch.cat(directions, dim=1)
 
     def gates(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """A `(B, 3, H, W)`, for the high bands, and a `(B, C, H, W)`, for the low band; both in (0, 2)."""
-        pooled = torch.cat([low.mean(dim=1, keepdim=True), low.amax(dim=1, keepdim=True)], dim=1)
-        spatial = 2 * torch.sigmoid(self.spatial_pooled(pooled) + self.spatial_direct(low))
+        seen = low
+        if self.normalized:
+            seen = low * torch.rsqrt(low.float().square().mean(dim=1, keepdim=True) + 1e-6).to(low.dtype)
+        pooled = torch.cat([seen.mean(dim=1, keepdim=True), seen.amax(dim=1, keepdim=True)], dim=1)
+        spatial = 2 * torch.sigmoid(self.spatial_pooled(pooled) + self.spatial_direct(seen))
         energy = F.avg_pool2d(high.abs(), self.window, ceil_mode=True, count_include_pad=False)
         channel = 2 * torch.sigmoid(self.channel(energy))
         channel = F.interpolate(channel, scale_factor=self.window, mode="bilinear", align_corners=False)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fusion_hub.models import DIFFFUSENET_VARIANTS, DiffFuseNetModel, DiffFuseNetOutput
+from fusion_hub.models.frequency import CrossFrequencyAttention
 from tests.support.tiny import ABLATIONS, TINY, tiny_pipeline
 
 
@@ -296,3 +297,70 @@ def test_frozen_d2fe_gets_no_gradient() -> None:
     torch.testing.assert_close(features.enhanced, model.analyze(visible, infrared).enhanced)
     model.fuse(features, visible, infrared)[0].square().sum().backward()
     assert without_gradient(model) == {"encoder", "denoiser", "reconstruction_head"}
+
+
+ADAPTIVE: dict[str, Any] = {"noise_gain": 8.0, "residual": "own", "residual_scale": 0.4, "gate": "normalized"}
+
+
+def test_each_image_has_the_timestep_of_its_own_noise() -> None:
+    model = random_model(**ADAPTIVE)
+    visible, infrared = torch.full((1, 1, 64, 64), 0.5), torch.full((1, 1, 64, 64), 0.5)
+    infrared = infrared + 0.04 * torch.randn(infrared.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        output = model(visible, infrared, return_intermediates=True)
+    assert output.noise_level[0] == 0
+    assert output.noise_level[1] == pytest.approx(0.04, rel=0.15)
+    step = model.steps_of(visible, infrared)[0]
+    level = model.config.noise_gain * output.noise_level
+    torch.testing.assert_close(step.alpha_bar.flatten(), 1 / (1 + level.square()))
+    table = torch.tensor(model.alphas_cumprod)
+    assert step.timestep[0] == 0
+    assert table[step.timestep[1] - 1] >= step.alpha_bar[1] >= table[step.timestep[1]]  # the nearest step above
+
+
+def test_an_image_without_noise_passes_d2fe_unchanged() -> None:
+    model = random_model(**ADAPTIVE)
+    visible, infrared = torch.rand(2, 1, 48, 64), torch.rand(2, 1, 48, 64)
+    level = torch.tensor([0.0, 0.03, 0.0, 0.03])  # of the first pair none, of the second both
+    with torch.no_grad():
+        output = model(visible, infrared, noise_level=level, return_intermediates=True)
+    residual = output.residual.flatten(1)
+    assert residual[0].abs().max() == residual[2].abs().max() == 0
+    assert residual[1].std() > 1e-3
+    assert residual[3].std() > 1e-3
+    for shallow, enhanced in zip(output.shallow, output.enhanced, strict=True):
+        torch.testing.assert_close(enhanced[0], shallow[0])
+        assert not torch.allclose(enhanced[1], shallow[1])
+
+
+def test_no_pixel_goes_around_its_residual() -> None:
+    """F = s V' + (1 - s) I' + r with the images after D2FE."""
+    model = random_model(**ADAPTIVE)
+    visible, infrared = torch.rand(1, 1, 48, 64), torch.rand(1, 1, 48, 64)
+    with torch.no_grad():
+        output = model(visible, infrared, noise_level=torch.full((2,), 0.05), return_intermediates=True)
+    seen, warm = (torch.cat([visible, infrared]) + output.residual).chunk(2)
+    torch.testing.assert_close(output.fused, torch.lerp(warm, seen, output.share) + output.correction)
+
+
+def test_more_steps_end_at_the_same_clean_end() -> None:
+    model = random_model(**ADAPTIVE)
+    visible, infrared = torch.rand(1, 1, 48, 64), torch.rand(1, 1, 48, 64)
+    steps = model.steps_of(visible, infrared, noise_level=torch.tensor([0.05, 0.02]), num_steps=3)
+    assert [step.timestep.tolist() for step in steps] == sorted((s.timestep.tolist() for s in steps), reverse=True)
+    levels = torch.stack([(1 / step.alpha_bar - 1).sqrt().flatten() for step in steps])
+    torch.testing.assert_close(levels / levels[0], torch.tensor([[1.0] * 2, [2 / 3] * 2, [1 / 3] * 2]))
+    with torch.no_grad():
+        assert torch.isfinite(model(visible, infrared, num_steps=3)).all()
+
+
+def test_the_normalized_gate_does_not_depend_on_the_scale_of_the_bands() -> None:
+    attention = CrossFrequencyAttention(8, normalized=True)
+    torch.nn.init.normal_(attention.spatial_direct.weight)
+    low, high = torch.randn(2, 8, 16, 16), torch.randn(2, 24, 16, 16)
+    spatial, _ = attention.gates(low, high)
+    torch.testing.assert_close(attention.gates(100 * low, high)[0], spatial, rtol=1e-3, atol=1e-3)
+    assert spatial.std() > 0.1
+    plain = CrossFrequencyAttention(8)
+    torch.nn.init.normal_(plain.spatial_direct.weight)
+    assert ((plain.gates(100 * low, high)[0] - 1).abs() > 0.999).float().mean() > 0.9  # saturated

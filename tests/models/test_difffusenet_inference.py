@@ -33,6 +33,7 @@ def random_pair(*size: int) -> tuple[torch.Tensor, torch.Tensor]:
     [
         {},
         {"prediction_type": "epsilon", "inference_timestep": 300},
+        {"noise_gain": 8.0, "residual": "own", "residual_scale": 0.4, "gate": "normalized"},
         {"patch_size": 1, "num_mid_blocks": 0, "num_coupling": 1},
         {"patch_size": 4, "num_mid_blocks": 2, "coupling_expansion": 2, "attention_window": 5},
     ],

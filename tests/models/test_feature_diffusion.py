@@ -71,7 +71,8 @@ def test_the_model_denoises_to_the_clean_features(timesteps: tuple[int, ...] | N
     clean, noise = torch.randn(2, 8, 8, 8, dtype=torch.float64), torch.randn(2, 8, 8, 8, dtype=torch.float64)
     perfect = PerfectDenoiser(clean, noise, model.alphas_cumprod, prediction_type)
     model.denoiser = perfect
-    torch.testing.assert_close(model.denoise(clean, timesteps, noise=noise), clean)
+    image = torch.zeros(1, 1, 16, 16)
+    torch.testing.assert_close(model.denoise(clean, model.steps_of(image, image, timesteps), noise), clean)
     assert perfect.asked == list(timesteps or [model.config.inference_timestep])
 
 
@@ -80,8 +81,9 @@ def test_denoising_follows_the_schedule_it_is_given() -> None:
     clean, noise = torch.randn(2, 8, 8, 8, dtype=torch.float64), torch.randn(2, 8, 8, 8, dtype=torch.float64)
     other = torch.linspace(0.9, 0.1, 1000, dtype=torch.float64)
     model.denoiser = PerfectDenoiser(clean, noise, other.tolist(), "v_prediction")
-    torch.testing.assert_close(model.denoise(clean, [600], other, noise), clean)
-    assert not torch.allclose(model.denoise(clean, [600], noise=noise), clean, atol=0.01)
+    image = torch.zeros(1, 1, 16, 16)
+    torch.testing.assert_close(model.denoise(clean, model.steps_of(image, image, [600], other), noise), clean)
+    assert not torch.allclose(model.denoise(clean, model.steps_of(image, image, [600]), noise), clean, atol=0.01)
 
 
 def test_encoder_features_have_unit_variance_at_every_pixel() -> None:
