@@ -374,7 +374,8 @@ def parse_config(
 
     Values in the file are converted as flags are, so `1e-4`, which YAML takes for text, is a number here. A list
     replaces the list in the file as a whole. `--data SET` is short for `--sources SET --validation_sources SET`; it
-    also adds the set's name to the file's `output_dir`, so that trainings on different sets have different folders.
+    also adds the set's name to the file's `output_dir`, so that trainings on different sets have different folders,
+    and sets `detection` to 0, since own pairs rarely have boxes.
     `--infrared_range` and `--visible_range` are those of every set.
 
     Args:
@@ -412,7 +413,9 @@ def parse_config(
     if source is not None and "sources" in fields:
         folder = from_file.get("output_dir", fields["output_dir"].default)
         name = re.sub(r"[^\w.-]+", "-", Path(os.path.abspath(source)).name)
-        given = {"output_dir": f"{folder}-{name}", "sources": [source], "validation_sources": [source]} | given
+        own: dict[str, Any] = {"output_dir": f"{folder}-{name}", "sources": [source], "validation_sources": [source]}
+        own |= {"detection": 0.0} if "detection" in fields else {}
+        given = own | given
     ranges = {name: given.pop(name) for name in _RANGES if name in given}
     given = from_file | given
     values = {name: _convert(name, kinds[name], value) for name, value in given.items()}

@@ -12,12 +12,13 @@ pixels fails at another (Athalye et al. 2018 average over such transformations f
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusion_hub.training.config import ConfigError, expand_variables
 from fusion_hub.training.onnx_graph import OnnxGraph
 from fusion_hub.training.samples import mixed_seed
 
@@ -150,6 +151,20 @@ class DetectionLoss(nn.Module):
         faint = torch.tensor(_FAINT, device=boxes.device).logit()
         allowed = torch.maximum(visible.logits, infrared.logits).clamp_min(faint)
         return allowed.masked_fill(on_object[..., None], torch.inf)
+
+
+def frozen_detection(config: Any) -> list[DetectionLoss]:
+    """The loss of a run with `detection` above 0, else nothing.
+
+    In a list, a module does not take it for a part of itself, which is trained, averaged and saved. Raises ConfigError
+    where the detector cannot be used.
+    """
+    if not config.detection:
+        return []
+    try:
+        return [DetectionLoss(expand_variables(config.detector))]
+    except (ImportError, OSError, ValueError) as error:
+        raise ConfigError(f"detector: {error}; or leave the loss out with --detection 0") from error
 
 
 def detector_input(luminance: Tensor, chroma: Tensor, scales: Sequence[float], largest: float) -> Tensor:

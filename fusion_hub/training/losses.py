@@ -5,6 +5,7 @@ of one with the whole. Equation numbers are those of DiffFuseNet (Wang et al., P
 its published description reports them; reductions run in float32.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache, partial
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from fusion_hub.metrics.correlation import pearson
 from fusion_hub.metrics.fidelity import VIF_MIN_SIDE, local_moments, similarity
 from fusion_hub.metrics.gradient import sobel
+from fusion_hub.models.noise import estimate_noise
 
 
 @lru_cache(maxsize=64)
@@ -48,24 +50,56 @@ def intensity_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     return F.l1_loss(fused, torch.maximum(visible, infrared))
 
 
+def salient_intensity_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+    """L1 distance to the visible image, raised to the infrared where that is salient.
+
+        target = V + S max(I - V, 0),  S = clip(0.4 + 2.5 (I - mean(I)), 0, 1)
+
+    The mean is that of a window of 63 pixels. A target of the brighter source alone bleaches colored signs, whose
+    infrared is bright but plain, and draws the infrared's level into walls and roads.
+    """
+    side = min(63, *(2 * ((size - 1) // 2) + 1 for size in infrared.shape[-2:]))
+    around = F.pad(infrared, (side // 2,) * 4, mode="reflect")
+    around = F.avg_pool2d(F.avg_pool2d(around, (side, 1), 1), (1, side), 1)
+    salience = (0.4 + 2.5 * (infrared - around)).clamp(0, 1)
+    return F.l1_loss(fused, visible + salience * (infrared - visible).clamp_min(0))
+
+
 def mean_intensity_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     """Mean of the L1 distances to both sources: the same for any value between the two, so contrast gains nothing."""
     return (F.l1_loss(fused, visible) + F.l1_loss(fused, infrared)) / 2
 
 
-def signed_gradient_loss(fused: Tensor, visible: Tensor, infrared: Tensor, gain: float = 1.0) -> Tensor:
+def signed_gradient_loss(
+    fused: Tensor, visible: Tensor, infrared: Tensor, gain: float = 1.0, noise_floor: float = 0.0
+) -> Tensor:
     """L1 distance to the Sobel vector of the source whose gradient is stronger at the pixel, both directions summed.
 
     The usual target, the larger magnitude, leaves the sign free: an edge of reversed polarity has no loss. `gain`
     scales the target; values above 1 favor crisper edges than those of either source.
+
+    With `noise_floor` f, a source's gradient counts by the share of its local energy, a mean over 5x5 pixels, that
+    exceeds f times what the source's noise explains (`estimate_noise`). So a flat region takes its gradient, nearly 0,
+    from the cleaner source, and the noise of the other is not drawn into it.
     """
+    gradients = [sobel(source, "replicate") for source in (visible, infrared)]
+    if noise_floor > 0:
+        # A Sobel filter of kernel norm sqrt(12) has 12 sigma^2 of white noise in each direction.
+        floors = [24 * noise_floor * estimate_noise(source).square() for source in (visible, infrared)]
+        gradients = [_above_noise(*pair, floor) for pair, floor in zip(gradients, floors, strict=True)]
+    (visible_x, visible_y), (infrared_x, infrared_y) = gradients
     fused_x, fused_y = sobel(fused, "replicate")
-    visible_x, visible_y = sobel(visible, "replicate")
-    infrared_x, infrared_y = sobel(infrared, "replicate")
     stronger = visible_x.abs() + visible_y.abs() >= infrared_x.abs() + infrared_y.abs()
     target_x = gain * torch.where(stronger, visible_x, infrared_x)
     target_y = gain * torch.where(stronger, visible_y, infrared_y)
     return F.l1_loss(fused_x, target_x) + F.l1_loss(fused_y, target_y)
+
+
+def _above_noise(x: Tensor, y: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient by the share of its local energy above the noise's, `(B,)`."""
+    energy = F.avg_pool2d(x.square() + y.square(), 5, 1, 2, count_include_pad=False)
+    share = (energy - floor.view(-1, 1, 1, 1)).clamp_min(0) / (energy + 1e-6)
+    return x * share, y * share
 
 
 def unsigned_gradient_loss(fused: Tensor, visible: Tensor, infrared: Tensor, gain: float = 1.0) -> Tensor:
@@ -142,9 +176,25 @@ def difference_correlation_loss(fused: Tensor, visible: Tensor, infrared: Tensor
     return 1 - added.mean() / 2
 
 
-def range_loss(fused: Tensor) -> Tensor:
-    """How far the unclamped output leaves [0, 1]."""
-    return (F.relu(fused - 1) + F.relu(-fused)).mean()
+def range_loss(fused: Tensor, *sources: Tensor, ceiling: float = 1.0) -> Tensor:
+    """How far the unclamped output leaves [0, `ceiling`]; where a source is brighter, that is the upper end.
+
+    A `ceiling` below 1 keeps the texture of bright people: what exceeds 1 is clamped to white.
+    """
+    upper = torch.full_like(fused, ceiling)
+    for source in sources:
+        upper = torch.maximum(upper, source)
+    return (F.relu(fused - upper) + F.relu(-fused)).mean()
+
+
+def gate_balance_loss(gates: Sequence[Tensor]) -> Tensor:
+    """Squared distance from 1 of the mean of each map of gates `(B, C, h, w)` in (0, 2).
+
+    The mean of a gate only scales what the next layer can scale itself. Without this loss a gate can spend its range on
+    that and saturate everywhere; with it, a gate can only move weight from one place to another.
+    """
+    means = [(gate.float().mean((2, 3)) - 1).square().mean() for gate in gates]
+    return torch.stack(means).sum()
 
 
 def decoupling_loss(specific: tuple[Tensor, Tensor], low: tuple[Tensor, ...]) -> Tensor:
@@ -159,6 +209,15 @@ def decoupling_loss(specific: tuple[Tensor, Tensor], low: tuple[Tensor, ...]) ->
 def noise_prediction_loss(predicted: Tensor, noise: Tensor) -> Tensor:
     """Mean squared error of the predicted noise over both modalities, `(2B, C, h, w)` (eq. 20, summed as in eq. 22)."""
     return 2 * F.mse_loss(predicted.float(), noise.float())
+
+
+def clean_features_loss(enhanced: Tensor, clean: Tensor) -> Tensor:
+    """Mean squared error of the clean estimate, `(2B, C, h, w)`, summed over modalities as in eq. 22.
+
+    Eq. 20 in terms of F_0, (1 - abar_t) / abar_t times the error of the noise. The noise of an image is not white in
+    its features, so what the estimate must meet are the features of the clean image.
+    """
+    return 2 * F.mse_loss(enhanced.float(), clean.float())
 
 
 def consistency_loss(visible: Tensor, infrared: Tensor, pool: int = 4) -> Tensor:

@@ -14,13 +14,36 @@ RED_SIZES = ("paper", "small", "tiny")
 """Keys of `RED_VARIANTS`."""
 
 
+def check_detector(config: "DiffFuseNetConfig | REDConfig") -> None:
+    """Raise a ConfigError for a loss of detection without a detector."""
+    if config.detection and not config.detector:
+        raise ConfigError(f"detection is {config.detection}, but detector is empty: give the file of YOLOX in ONNX")
+
+
 @dataclass(frozen=True)
 class DiffFuseNetConfig:
     """Size, ablations, stages and loss weights of a DiffFuseNet run; see `fusion_hub.training.losses`."""
 
     variant: str = option(f"size: {', '.join(DIFFFUSENET_SIZES)}", "base", choices=DIFFFUSENET_SIZES, group="network")
     prediction_type: str = option("what the denoiser predicts: v_prediction or epsilon", "v_prediction")
-    inference_timestep: int = option("t at which the fusion path evaluates the denoiser", 40)
+    inference_timestep: int = option("t at which the fusion path evaluates the denoiser, if noise_gain is 0", 40)
+    noise_gain: float = option(
+        "noise in the features over noise in the image; above 0, each image's own noise sets its timestep",
+        10.0,
+        0,
+        1000,
+    )
+    residual: str = option(
+        "own: D2FE removes from each image what it removed from its features; shared: one residual for both (eq. 6)",
+        "own",
+        choices=("own", "shared"),
+    )
+    residual_scale: float = option("bound of the residual", 0.5, 0, 1)
+    gate: str = option(
+        "normalized: the spatial gate reads the low band over its local scale; plain: as it is",
+        "normalized",
+        choices=("normalized", "plain"),
+    )
     use_d2fe: bool = option("ablation; false: no diffusion, shallow features and images pass unchanged", True)
     use_edfd: bool = option("ablation; false: the mean is shared, each image's own features are specific", True)
     frequency: str = option("haar_inn; ablations: haar (no coupling), none (no bands)", "haar_inn")
@@ -33,20 +56,36 @@ class DiffFuseNetConfig:
     stage_one_fraction: float = option("part of all steps, 0 to 1, that stage one takes", 0.1, 0, 1)
     freeze_d2fe: bool = option("keep encoder and denoiser as stage one left them", False)
 
-    intensity: float = option("distance to the brighter source", 10.0, group="weights of the losses of stage two")
+    intensity: float = option("distance to intensity_target", 10.0, group="weights of the losses of stage two")
+    intensity_target: str = option(
+        "maximum of both sources; or salient, the visible raised to the infrared where that is salient",
+        "maximum",
+        choices=("maximum", "salient"),
+    )
     gradient: float = option("distance to the stronger gradient, with its sign", 12.0)
     gradient_gain: float = option("factor on the target gradient; above 1: crisper than the sources", 1.1)
+    noise_floor: float = option("gradients below this many times a source's noise energy are no target", 0.0)
     ssim: float = option("SSIM with both sources, weighted by their local variance", 0.5)
     structure: float = option("SSIM with both sources that also counts flat regions", 2.0)
     fidelity: float = option("visual information fidelity with both sources", 2.5)
     difference_correlation: float = option("correlation of differences", 4.0)
     decoupling: float = option("decoupling of the specific features, in both stages", 0.1)
     diffusion: float = option("loss of the denoiser; 1 in stage one", 0.1)
+    restoration: float = option("distance of the images with their residuals to the clean images, in both stages", 10.0)
+    feature_noise: float = option(
+        "largest noise added to a quarter of the features of stage two, beside their unit variance; needs noise_gain",
+        0.1,
+    )
     consistency: float = option("consistency of the denoised features, within the loss of the denoiser", 0.1)
-    out_of_range: float = option("leaving [0, 1]", 5.0)
+    detection: float = option("objects less detectable than in the better source; needs detector and boxes", 0.0)
+    detector: str | None = option("YOLOX in ONNX, frozen, for detection", None)
+    gate_balance: float = option("distance of the mean of each gate from 1", 1.0)
+    out_of_range: float = option("leaving 0 to ceiling", 5.0)
+    ceiling: float = option("largest value, where no source is brighter", 1.0, 0, 1)
 
     def __post_init__(self) -> None:
         check_options(self)
+        check_detector(self)
 
 
 @dataclass(frozen=True)
@@ -105,20 +144,28 @@ class REDConfig:
     )
     mae: float = option("distance to mae_target", 1.0)
     mae_target: str = option(
-        "maximum of both sources; or mean, of the distances to both", "maximum", choices=("maximum", "mean")
+        "maximum of both sources; mean, of the distances to both; or salient, the visible raised to the infrared where "
+        "that is salient",
+        "maximum",
+        choices=("maximum", "mean", "salient"),
     )
     gradient: float = option("distance to the stronger gradient", 1.0)
     gradient_target: str = option(
         "signed, or unsigned: an edge of reversed polarity then costs nothing", "signed", choices=("signed", "unsigned")
     )
     gradient_gain: float = option("factor on the target gradient; above 1: crisper than the sources", 1.0)
+    noise_floor: float = option("gradients below this many times a source's noise energy are no target", 0.0)
     structure: float = option("SSIM with both sources that also counts flat regions", 0.0)
     fidelity: float = option("visual information fidelity with both sources", 0.0)
     difference_correlation: float = option("correlation of differences", 0.0)
-    out_of_range: float = option("leaving [0, 1]", 0.0)
+    detection: float = option("objects less detectable than in the better source; needs detector and boxes", 0.0)
+    detector: str | None = option("YOLOX in ONNX, frozen, for detection", None)
+    out_of_range: float = option("leaving 0 to ceiling", 0.0)
+    ceiling: float = option("largest value, where no source is brighter", 1.0, 0, 1)
 
     def __post_init__(self) -> None:
         check_options(self)
+        check_detector(self)
         if self.early_estimates and self.memory != "none":
             raise ConfigError(f"early_estimates needs memory = none, as all states are kept, got {self.memory}")
         if self.sd15 and self.initial_weights:

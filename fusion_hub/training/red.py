@@ -13,13 +13,17 @@ from fusion_hub.models.red import RED_VARIANTS, REDModel
 from fusion_hub.pipelines import REDPipeline
 from fusion_hub.training import losses
 from fusion_hub.training.config import ConfigError, TrainingConfig
+from fusion_hub.training.detection_loss import frozen_detection
 from fusion_hub.training.options import REDConfig
 from fusion_hub.training.samples import mixed_seed
 from fusion_hub.training.task import FusionTask
 
 MODEL_FIELDS = inspect.signature(REDModel.__init__).parameters  # a config sets some; None leaves them to the variant
-MAE_LOSSES = {"maximum": losses.intensity_loss, "mean": losses.mean_intensity_loss}
-GRADIENT_LOSSES = {"signed": losses.signed_gradient_loss, "unsigned": losses.unsigned_gradient_loss}
+MAE_LOSSES = {
+    "maximum": losses.intensity_loss,
+    "mean": losses.mean_intensity_loss,
+    "salient": losses.salient_intensity_loss,
+}
 SMALLEST_TILE, LARGEST_TILE = 128, 256  # pixels
 STEPS_STREAM = 3  # of the random numbers of one training step
 
@@ -40,6 +44,7 @@ class REDTraining(nn.Module):
     def __init__(self, model: REDModel, config: REDConfig, seed: int) -> None:
         super().__init__()
         self.model, self.config, self.seed = model, config, seed
+        self._detection = frozen_detection(config)
 
     def forward(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, a scalar, and by name its detached terms, those whose weight is not 0."""
@@ -52,6 +57,8 @@ class REDTraining(nn.Module):
         else:
             fused, early = self.model(visible, infrared, num_inference_steps=steps), ()
         terms = self._terms(fused.float(), *targets)
+        for loss in self._detection:
+            terms["detection"] = self.config.detection * loss.to(fused.device)(fused.float(), batch)
         if early:
             sums = [torch.stack(list(self._terms(image.float(), *targets).values())).sum() for image in early]
             terms["early_estimates"] = weight * torch.stack(sums).mean()
@@ -67,14 +74,20 @@ class REDTraining(nn.Module):
         ssim_losses = cache(lambda: losses.ssim_losses(*images))
         terms = {
             "mae": lambda: MAE_LOSSES[config.mae_target](*images),
-            "gradient": lambda: GRADIENT_LOSSES[config.gradient_target](*images, config.gradient_gain),
+            "gradient": lambda: self._gradient(*images),
             "fidelity": lambda: losses.fidelity_loss(*images),
             "difference_correlation": lambda: losses.difference_correlation_loss(*images),
-            "out_of_range": lambda: losses.range_loss(fused),
+            "out_of_range": lambda: losses.range_loss(*images, ceiling=config.ceiling),
             "ssim": lambda: ssim_losses()[0] if config.ssim_weight == "variance" else losses.ssim_loss(*images),
             "structure": lambda: ssim_losses()[1],
         }
         return {name: getattr(config, name) * loss() for name, loss in terms.items() if getattr(config, name)}
+
+    def _gradient(self, fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
+        config, images = self.config, (fused, visible, infrared)
+        if config.gradient_target == "unsigned":
+            return losses.unsigned_gradient_loss(*images, config.gradient_gain)
+        return losses.signed_gradient_loss(*images, config.gradient_gain, config.noise_floor)
 
 
 class REDTask(FusionTask):

@@ -79,6 +79,7 @@ class FusionTask:
                 swap_probability=config.swap_probability,
                 gain_jitter=config.gain_jitter,
                 degrade_probability=config.degrade_probability,
+                boxes=getattr(self.config, "detection", 0) > 0,
             )
         crops.check()
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0

@@ -25,7 +25,7 @@ from tests.support.training_runs import (
 from tests.support.training_toy import launch, toy_config
 
 CROP = 48
-STEPS = 12
+STEPS = 16
 SWITCHES = {**ABLATIONS, "one stage": {"two_stage": False}}
 
 
@@ -99,7 +99,8 @@ def test_steps_lower_the_loss_of_each_stage(runs: dict[str, Run], name: str) -> 
 
 def test_every_switch_changes_the_fused_picture(runs: dict[str, Run]) -> None:
     for name, run in runs.items():
-        assert torch.equal(run.before, runs["full"].before), "the mean image, for all"
+        # The mean image, which D2FE changes by what its untrained layers take for the noise of the pair.
+        torch.testing.assert_close(run.before, runs["without D2FE"].before, rtol=0, atol=0.05)
         assert (run.after - run.before).abs().max() > 0.01, name
     for first, second in itertools.combinations(runs, 2):
         assert (runs[first].after - runs[second].after).abs().max() > 1e-3, (first, second)
@@ -146,8 +147,9 @@ def test_noise_and_timesteps_belong_to_the_sample() -> None:
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
 def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pairs: Path) -> None:
-    module = training_module(prediction_type=prediction_type, consistency=0.0)
+    module = training_module(prediction_type=prediction_type, consistency=0.0, noise_gain=0.0, residual="shared")
     batch = batch_of(drawn_pairs, 4, CROP)
+    images = torch.cat([batch["visible"], batch["infrared"]])
     features = module.model.analyze(batch["visible"], batch["infrared"])
     schedule = torch.tensor(module.model.alphas_cumprod)
     timestep, noise = module._sample_noise(batch["sample"], features.shallow.shape[1:])
@@ -159,9 +161,39 @@ def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pa
             velocity = level.sqrt() * noise - (1 - level).sqrt() * features.shallow
             return noise if prediction_type == "epsilon" else velocity
 
-    assert module._diffusion(features, batch["sample"]) > 0.5  # an untrained one has
+    assert module._diffusion(features, images, batch["sample"]) > 0.5  # an untrained one has
     module.model.denoiser = Perfect()
-    assert module._diffusion(features, batch["sample"]) < 1e-8
+    assert module._diffusion(features, images, batch["sample"]) < 1e-8
+
+
+def test_degraded_images_are_compared_with_the_clean_ones(drawn_pairs: Path) -> None:
+    """D2FE that gives back the clean features has no loss of its own; the images are compared with the clean pair."""
+    module = training_module(consistency=0.0, feature_noise=0.0, two_stage=False)
+    batch = batch_of(drawn_pairs, 2, CROP)
+    clean = {f"clean_{name}": batch[name] for name in ("visible", "infrared")}
+    noise = 0.05 * torch.randn(batch["infrared"].shape, generator=torch.Generator().manual_seed(0))
+    noisy = {**batch, **clean, "infrared": batch["infrared"] + noise}
+    target = module.model.encode(torch.cat(list(clean.values())))
+    steps = module.model.steps_of(noisy["visible"], noisy["infrared"])
+    assert (steps[0].timestep[2:] > 50).all()  # of the noisy images
+
+    _, terms = module(noisy, 0)
+    assert terms["diffusion"] > 1e-4
+    module.model.denoise = lambda *arguments, **named: target  # type: ignore[method-assign]
+    torch.nn.init.zeros_(module.model.injection.project.weight)
+    _, terms = module(noisy, 0)
+    assert terms["diffusion"] == 0
+    expected = module.config.restoration * noise.abs().mean() / 2  # over both images
+    assert terms["restoration"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_forward_noise_reaches_the_fusion_path_in_stage_two(drawn_pairs: Path) -> None:
+    module = training_module(feature_noise=0.3, stage_one_fraction=0.5)
+    batch = batch_of(drawn_pairs, 8, CROP)
+    features = [module._analyze(batch["visible"], batch["infrared"], batch["sample"], False, s) for s in (0.0, 0.3)]
+    differs = (features[0].enhanced != features[1].enhanced).flatten(1).any(1)
+    assert 0 < differs.sum() < len(differs)  # a quarter of the images
+    torch.testing.assert_close(features[0].shallow, features[1].shallow)
 
 
 # --- stop, resume, split ----------------------------------------------------------------------------------------------

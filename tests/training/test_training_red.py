@@ -257,7 +257,7 @@ def test_configurations_parse_and_data_replaces_their_sources(name: str) -> None
     ("values", "message"),
     [
         ({"variant": "huge"}, "variant must be one of paper, small, tiny, got huge"),
-        ({"mae_target": "median"}, "mae_target must be one of maximum, mean, got median"),
+        ({"mae_target": "median"}, "mae_target must be one of maximum, mean, salient, got median"),
         ({"ssim_weight": "none"}, "ssim_weight must be one of equal, variance, got none"),
         ({"resample": "bilinear"}, "resample must be one of pixel_shuffle, convolution, got 'bilinear'"),
         ({"memory": "swap"}, "memory"),
