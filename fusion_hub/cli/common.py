@@ -32,6 +32,15 @@ NO_FIGURE = "no figure: matplotlib is not installed (pip install 'fusion-hub[eva
 MODEL_HELP = "A bundled name (see `fusion-hub models`), a pipeline folder, or a Hub id owner/name."
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...; auto uses a GPU where there is one.")]
+Steps = Annotated[
+    str | None, typer.Option(help="Steps of the diffusion model, a number or auto.", show_default="the model's own")
+]
+Denoise = Annotated[
+    str,
+    typer.Option(
+        help="Sensor noise to remove: 0 (none) to 1 (strong), or auto: as much as each image shows. DiffFuseNet only."
+    ),
+]
 InfraredRange = Annotated[
     str | None,
     typer.Option(
@@ -113,7 +122,7 @@ def with_option_names(text: str) -> str:
     text = text.replace("rig='auto'", "--align auto")
     always = "fov_ratio|infrared_range|visible_range|num_inference_steps|noise_strength|batch_size"
     thermal = "emissivity|distance|humidity|reflected_temperature|atmospheric_temperature|counts"
-    names = rf"\b({always}|(?:tile|rescale|split|streaming|{thermal})(?==))(=?)(?=([^\s:,;.)])?)"
+    names = rf"\b({always}|(?:tile|rescale|split|streaming|denoise|{thermal})(?==))(=?)(?=([^\s:,;.)])?)"
     text = re.sub(names, lambda m: f"--{m[1].replace('_', '-')}{' ' if m[2] and m[3] else ''}", text)
     return text.replace("(low, high)", "LOW,HIGH")
 
@@ -173,6 +182,17 @@ def parse_steps(text: str | None) -> int | Literal["auto"] | None:
     if not text.isdecimal() or int(text) < 1:
         raise CommandError(f"--num-inference-steps {text}: give a whole number from 1, or auto", WRONG_USE)
     return int(text)
+
+
+def parse_denoise(text: str) -> float | Literal["auto"]:
+    """`--denoise`: a number from 0 to 1, or `auto`."""
+    try:
+        value = "auto" if text == "auto" else float(text)
+    except ValueError:
+        value = -1
+    if value != "auto" and not 0 <= cast(float, value) <= 1:
+        raise CommandError(f"--denoise {text}: give auto, or a number from 0 (no) to 1 (strong noise)", WRONG_USE)
+    return cast(float | Literal["auto"], value)
 
 
 class OneProcess:

@@ -88,9 +88,8 @@ def evaluate(
         Literal["none", "minmax"],
         typer.Option(help="minmax stretches each result of a model to 0..255, as some programs do on saving."),
     ] = "none",
-    num_inference_steps: Annotated[
-        str | None, typer.Option(help="Steps of the diffusion model, a number or auto.", show_default="the model's own")
-    ] = None,
+    num_inference_steps: common.Steps = None,
+    denoise: common.Denoise = "auto",
     tile: Annotated[
         int | None,
         typer.Option(min=0, help="Side of the tiles in pixels; 0: never tiles.", show_default="auto, for large images"),
@@ -117,8 +116,10 @@ def evaluate(
         columns = parse_metrics(metrics)
         common.check_device(device)
         steps = common.parse_steps(num_inference_steps)
-        options = {"rescale": rescale, "tile": tile, "num_inference_steps": steps}
+        options: dict[str, Any] = {"rescale": rescale, "tile": tile, "num_inference_steps": steps}
         options = {key: value for key, value in options.items() if value is not None}
+        if (amount := common.parse_denoise(denoise)) != "auto":
+            options["denoise"] = amount
         ranges = common.parse_ranges(infrared_range, visible_range)
         ranges = {name: value for name, value in ranges.items() if value is not None}
         options |= ranges

@@ -20,11 +20,13 @@ from fusion_hub.cli.common import (
     WRONG_USE,
     Align,
     CommandError,
+    Denoise,
     Device,
     DtypeName,
     InfraredRange,
     RigFile,
     State,
+    Steps,
     VisibleRange,
     check_device,
     choose_device,
@@ -33,6 +35,7 @@ from fusion_hub.cli.common import (
     gather,
     load_pipeline,
     message_of,
+    parse_denoise,
     parse_ranges,
     parse_rig,
     parse_steps,
@@ -174,9 +177,8 @@ def fuse(
     palette: Palette = None,
     highlight: Highlight = None,
     save_temperatures: SaveTemperatures = False,
-    num_inference_steps: Annotated[
-        str | None, typer.Option(help="Steps of the diffusion model, a number or auto.", show_default="the model's own")
-    ] = None,
+    num_inference_steps: Steps = None,
+    denoise: Denoise = "auto",
     noise_strength: Annotated[float, typer.Option(min=0, max=1, help="Noise in the features; 0 is deterministic.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     split: Annotated[str | None, typer.Option(help="Split of a dataset, for example test.")] = None,
@@ -216,6 +218,7 @@ def fuse(
         options: dict[str, Any] = {"tile": tile, "rescale": rescale}
         options |= parse_ranges(infrared_range, visible_range)
         options |= {"num_inference_steps": parse_steps(num_inference_steps), "noise_strength": noise_strength}
+        options["denoise"] = parse_denoise(denoise)
         conditions = {"emissivity": emissivity, "distance": distance, "reflected_temperature": reflected_temperature}
         conditions |= {"atmospheric_temperature": atmospheric_temperature, "humidity": humidity}
         thermal = check_thermal(
@@ -240,7 +243,9 @@ def fuse(
             )
             checkpoint, weights = fail_together(lambda: _find_checkpoint(model))
             with wrong_use():
-                pipelines.check_stored(checkpoint, options["num_inference_steps"], noise_strength, tile)
+                pipelines.check_stored(
+                    checkpoint, options["num_inference_steps"], noise_strength, tile, options["denoise"]
+                )
             if colors == "overlay":
                 warn_of_overlay(dataset)
             if state.is_main_process and not single:
@@ -299,7 +304,7 @@ def fuse(
 @wrong_use()
 def _check_options(pipeline: "FusionPipeline", options: dict[str, Any], batch_size: int) -> None:
     """Report options that the model refuses for every pair once, before any work."""
-    checked = {name: options[name] for name in ("num_inference_steps", "noise_strength", "tile", "rescale")}
+    checked = {name: options[name] for name in ("num_inference_steps", "noise_strength", "denoise", "tile", "rescale")}
     try:
         pipeline.check_inputs(
             num_pairs=1, generator=None, tile_overlap=None, batch_size=batch_size, output_type="pil", **checked

@@ -15,10 +15,12 @@ from fusion_hub.cli.common import (
     STOPPED,
     WRONG_USE,
     CommandError,
+    Denoise,
     Device,
     DtypeName,
     InfraredRange,
     OneProcess,
+    Steps,
     VisibleRange,
     check_device,
     choose_device,
@@ -26,6 +28,7 @@ from fusion_hub.cli.common import (
     fail_together,
     load_pipeline,
     message_of,
+    parse_denoise,
     parse_ranges,
     parse_steps,
     print_message,
@@ -117,9 +120,8 @@ def fuse_video(
             min=0, help="Side of the tiles in pixels; 0 turns tiling off.", show_default="auto, for large frames"
         ),
     ] = None,
-    num_inference_steps: Annotated[
-        str | None, typer.Option(help="Steps of the diffusion model, a number or auto.", show_default="the model's own")
-    ] = None,
+    num_inference_steps: Steps = None,
+    denoise: Denoise = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Fuse at most this many frames.", show_default="all")] = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds without data after which a stream counts as stopped.")
@@ -151,6 +153,7 @@ def fuse_video(
             raise typer.Exit(0)
         options = parse_ranges(infrared_range, visible_range)
         options |= {"tile": tile, "num_inference_steps": parse_steps(num_inference_steps)}
+        options["denoise"] = parse_denoise(denoise)
         check_device(device)
         _check_output(output, is_file)
         sources = _open_sources(visible, infrared, frame_rate, timeout)
@@ -162,7 +165,7 @@ def fuse_video(
         _check_inputs_stay(output, sources)
         checkpoint = fail_together(lambda: pipelines.locate(model))
         with wrong_use():
-            pipelines.check_stored(checkpoint, options["num_inference_steps"], 0, tile)
+            pipelines.check_stored(checkpoint, options["num_inference_steps"], 0, tile, options["denoise"])
             if is_file:  # a first time before torch is imported
                 video.VideoWriter(output, sources[0], audio)
 

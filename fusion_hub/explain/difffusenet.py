@@ -14,8 +14,7 @@ CONSTANT = 0.02  # of full brightness, or of a gate: a map that varies less is t
 def explain_difffusenet(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
     """Panels of one pair, float32 on the CPU; `names` are those of its images.
 
-    What is the same at every pixel shows nothing of the pair and is left out: in `difffusenet-msrs` the spatial gate
-    and the residual, which training drove to their bounds.
+    What is the same at every pixel shows nothing of the pair and is left out, such as the residual of a clean image.
     """
     return [panel for stage in (_features, _decoupling, _bands, _attention, _fusion) for panel in stage(output, names)]
 
@@ -37,6 +36,11 @@ def _features(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
         panels += _painted(output, colors, output.noisy, names, "With noise", caption, stage)
     given = "" if noisy else " (no noise was added, so that the result is deterministic)"
     caption = f"The denoiser's estimate of the clean features of the {{name}} image{given}."
+    if output.noise_level is not None:
+        found = " and ".join(
+            f"{255 * level:.1f} in {name}" for level, name in zip(output.noise_level, names, strict=True)
+        )
+        caption += f" The noise of each image sets the diffusion step: {found}, of 255 gray levels."
     panels += _painted(output, colors, output.enhanced, names, "Denoised", caption, stage)
     changes = [energy(after[0] - before[0]) for after, before in zip(output.enhanced, output.shallow, strict=True)]
     top = limits(*changes)[1]
@@ -49,16 +53,25 @@ def _features(output: DiffFuseNetOutput, names: Names) -> list[Panel]:
         )
         image = heat(change, 0, top, output.patch_size, _size(output))
         panels.append(Panel(f"Changed by denoising, {name}", image, caption, stage))
-    residual = output.residual[0, 0]
-    low, high = limits(residual)
-    if high - low >= CONSTANT:
-        caption = (
-            "The denoised features add this to the luminance of both images before their bands are taken (blue "
-            f"darkens, orange brightens): {_span(residual)} of full brightness."
-        )
-        image = opposed(residual, 0, max(abs(low), abs(high)), 1, _size(output))
-        panels.append(Panel("Added to both images", image, caption, stage))
+    reach = max(abs(bound) for residual in output.residual for bound in limits(residual[0]))
+    for residual, titles in zip(output.residual, _residual_titles(output, names), strict=True):
+        low, high = limits(residual[0])
+        if high - low < CONSTANT:
+            continue
+        title, added = titles
+        caption = f"{added} (blue darkens, orange brightens): {_span(residual[0])} of full brightness."
+        panels.append(Panel(title, opposed(residual[0], 0, reach, 1, _size(output)), caption, stage))
     return panels
+
+
+def _residual_titles(output: DiffFuseNetOutput, names: Names) -> list[tuple[str, str]]:
+    """Title and caption of each residual."""
+    assert output.residual is not None
+    if len(output.residual) == 1:
+        added = "The denoised features add this to the luminance of both images before their bands are taken"
+        return [("Added to both images", added)]
+    added = "What the denoiser removed from the features of the {name} image changes its luminance by this"
+    return [(f"Noise removed from {name}", added.format(name=name)) for name in names]
 
 
 def _decoupling(output: DiffFuseNetOutput, names: Names) -> list[Panel]:

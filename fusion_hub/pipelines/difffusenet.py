@@ -1,6 +1,6 @@
 """DiffFuseNet as a pipeline: the network, its noise schedule, and the image processor's settings."""
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -11,8 +11,12 @@ from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import Window
 from fusion_hub.models.difffusenet import DiffFuseNetModel
 from fusion_hub.models.difffusenet_inference import FoldedDiffFuseNet
+from fusion_hub.models.noise import estimate_noise
 from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, Steps, pair_noise
 from fusion_hub.pipelines.limits import check_steps
+
+STRONGEST_NOISE = 0.1
+"""Standard deviation of the noise that `denoise=1` removes, images in [0, 1]."""
 
 
 class DiffFuseNetPipeline(FusionPipeline):
@@ -53,9 +57,19 @@ class DiffFuseNetPipeline(FusionPipeline):
         return self.model.denoiser if self.model.config.use_d2fe else None
 
     def get_timesteps(self, num_inference_steps: int) -> tuple[int, ...]:
-        """Evenly spaced steps from the model's `inference_timestep` down; 0, the clean end, is left out."""
+        """Evenly spaced steps from the model's `inference_timestep` down; 0, the clean end, is left out.
+
+        Unused by a model with `noise_gain`, whose steps follow from the noise of each image.
+        """
         first = self.model.config.inference_timestep
         return tuple(first - first * i // num_inference_steps for i in range(num_inference_steps))
+
+    def noise_level(self, visible: Tensor, infrared: Tensor, denoise: float | Literal["auto"]) -> Tensor | None:
+        config = self.model.config
+        if not (config.use_d2fe and config.noise_gain > 0):
+            return None
+        images = torch.cat([visible, infrared])
+        return estimate_noise(images) if denoise == "auto" else torch.full((len(images),), denoise * STRONGEST_NOISE)
 
     @property
     def _folded(self) -> FoldedDiffFuseNet | None:
@@ -78,16 +92,20 @@ class DiffFuseNetPipeline(FusionPipeline):
         alphas_cumprod = None if alphas_cumprod == self.model.alphas_cumprod else alphas_cumprod
         one_clean_step = sampling.noise_strength == 0 and (sampling.num_inference_steps or 1) == 1
         if one_clean_step and alphas_cumprod is None and not return_intermediates and (folded := self._folded):
-            return folded(visible.to(device), infrared.to(device))
+            return folded(visible.to(device), infrared.to(device), sampling.noise_level)
         noise = None
         if sampling.noise_strength > 0 and config.use_d2fe:
             noise = pair_noise(sampling.seeds, config.feature_channels, window, config.patch_size)
             noise = (noise * sampling.noise_strength).to(device, dtype)
+        steps = cast(int, sampling.num_inference_steps or 1)
+        adaptive = sampling.noise_level is not None
         return self.model(
             visible.to(device, dtype),
             infrared.to(device, dtype),
-            timesteps=self.get_timesteps(cast(int, sampling.num_inference_steps or 1)),
+            timesteps=None if adaptive else self.get_timesteps(steps),
             alphas_cumprod=alphas_cumprod,
             noise=noise,
+            noise_level=sampling.noise_level,
+            num_steps=steps,
             return_intermediates=return_intermediates,
         )

@@ -30,6 +30,7 @@ from fusion_hub.models.layers import map_tensors
 from fusion_hub.pipelines.checkpoints import RECOMMENDED, trained_on
 from fusion_hub.pipelines.limits import (
     OVERLAP_SHARE,
+    check_denoise,
     check_noise,
     check_tile,
     exact_overlap,
@@ -71,6 +72,8 @@ class Sampling(NamedTuple):
     num_inference_steps: Steps
     noise_strength: float
     seeds: tuple[int, ...]
+    noise_level: Tensor | None = None
+    """Standard deviation of the noise in each whole image, `(2B,)`, visible first; None where the model has no use."""
 
 
 class Batch(NamedTuple):
@@ -179,6 +182,10 @@ class FusionPipeline(PortablePipeline):
         """Raise a `ValueError` that names the value and the limits if the model cannot run so many steps."""
         raise NotImplementedError(f"{type(self).__name__} must implement check_steps")
 
+    def noise_level(self, visible: Tensor, infrared: Tensor, denoise: float | Literal["auto"]) -> Tensor | None:
+        """`Sampling.noise_level` of whole images `(B, 1, H, W)`; None for a model that does not remove noise."""
+        return None
+
     def count_steps(self, num_inference_steps: Steps) -> int:
         """Most evaluations of the diffusion model for one tile, for the progress bar."""
         return 1
@@ -229,6 +236,7 @@ class FusionPipeline(PortablePipeline):
         *,
         num_inference_steps: Steps = None,
         noise_strength: float = 0.0,
+        denoise: float | Literal["auto"] = "auto",
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         tile: int | None = None,
         tile_overlap: int | None = None,
@@ -253,6 +261,9 @@ class FusionPipeline(PortablePipeline):
                 to T, or `"auto"`, which stops when a further step would change next to nothing.
             noise_strength: scale of the Gaussian noise added to the features, 0 to 1. 0: the output is deterministic.
                 RED draws no noise and takes 0 only.
+            denoise: how much sensor noise to remove before fusion, 0 to 1; 1 is for noise with a standard deviation of
+                a tenth of the range (25 of 255). `"auto"`: as much as each image shows, next to nothing for clean ones.
+                For DiffFuseNet models that were trained for it.
             generator: source of the noise; a list has one for each pair. Unused without noise.
             tile: side of the tiles in pixels. None: automatic, whole images up to 1536 x 1536 pixels, tiles of about
                 768 beyond; where a RED model's attention or statistics span the whole image, tiles of the size it was
@@ -307,6 +318,7 @@ class FusionPipeline(PortablePipeline):
             rescale,
             output_type,
             return_intermediates,
+            denoise,
         )
         register = registration_by(rig)
         seeds = draw_seeds(generator, len(pairs)) if noise_strength > 0 else [0] * len(pairs)
@@ -317,7 +329,8 @@ class FusionPipeline(PortablePipeline):
         with StepCounter(self.step_network, self.progress_bar, len(pairs)) as counter:
             # 2. Read pairs as luminance in [0, 1] and collect those of one size: 2 x [N, 1, H, W].
             for batch in self._batches(pairs, seeds, batch_size, infrared_range, visible_range, register):
-                sampling = Sampling(num_inference_steps, noise_strength, batch.seeds)
+                level = self.noise_level(batch.visible, batch.infrared, denoise)
+                sampling = Sampling(num_inference_steps, noise_strength, batch.seeds, level)
                 positions, contexts = batch.positions, batch.contexts
 
                 # 3. Pad by reflection to multiples of the network's pooling: [N, 1, H, W] -> [N, 1, H', W'].
@@ -377,10 +390,12 @@ class FusionPipeline(PortablePipeline):
         rescale: str,
         output_type: str,
         return_intermediates: bool = False,
+        denoise: float | Literal["auto"] = "auto",
     ) -> None:
         """Raise an error that names the argument, the value and the fix, before any work is done."""
         self.check_steps(num_inference_steps)
         check_noise(noise_strength, self.uses_noise)
+        check_denoise(denoise, self.model.config)
         several = isinstance(generator, list | tuple)
         generators: Sequence[Any] = generator if several else [generator]  # type: ignore[assignment]
         if generator is not None and not all(isinstance(one, torch.Generator) for one in generators):
@@ -570,5 +585,7 @@ def _path_of(image: Any) -> str | None:
 
 def _crop_cells(tensor: Tensor, size: tuple[int, int], padded: int) -> Tensor:
     """The cells that show an image of `size`, as float32 on the CPU; the last ones may reach beyond it."""
+    if tensor.ndim < 4:  # a number for each image
+        return tensor.to("cpu", torch.float32)
     cell = padded // tensor.shape[-2]
     return crop_to(tensor, (-(-size[0] // cell), -(-size[1] // cell))).to("cpu", torch.float32)

@@ -42,6 +42,16 @@ def check_noise(strength: Any, uses_noise: bool) -> None:
         raise ValueError(f"noise_strength={strength!r} was given, but this model draws no noise: leave it at 0")
 
 
+def check_denoise(denoise: Any, config: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` unless `denoise` is "auto" or from 0 to 1; above 0 only where the model removes noise."""
+    if denoise == "auto":
+        return
+    if not isinstance(denoise, int | float) or isinstance(denoise, bool) or not 0 <= denoise <= 1:
+        raise ValueError(f"denoise={denoise!r} must be 'auto', or a number from 0 (no) to 1 (strong noise)")
+    if denoise > 0 and not (config.get("noise_gain", 0) and config.get("use_d2fe", True)):
+        raise ValueError(f"denoise={denoise!r} was given, but this model was not trained to remove noise: leave it out")
+
+
 def round_up(value: int, multiple: int) -> int:
     """The next multiple."""
     return -(-value // multiple) * multiple
@@ -67,7 +77,7 @@ def check_tile(tile: Any, geometry: Geometry, share: float, tile_overlap: int | 
         )
 
 
-def check_stored(folder: Path, steps: Any, strength: Any, tile: Any) -> None:
+def check_stored(folder: Path, steps: Any, strength: Any, tile: Any, denoise: Any = "auto") -> None:
     """These checks for a checkpoint; files that cannot be understood are left to the loading, which reports them."""
     try:
         config = json.loads((folder / "model" / "config.json").read_bytes())
@@ -79,4 +89,5 @@ def check_stored(folder: Path, steps: Any, strength: Any, tile: Any) -> None:
     if known:
         check_steps(steps, config)
         check_noise(strength, name != "REDModel")
+        check_denoise(denoise, config)
         check_tile(tile, geometry, OVERLAP_SHARE[name])

@@ -143,6 +143,16 @@ def test_what_is_the_same_everywhere_is_left_out() -> None:
     assert not [panel for panel in explain(output) if re.match("Added|Attention to detail", panel.title)]
 
 
+def test_the_noise_that_was_removed_is_shown_for_each_image() -> None:
+    output = look(tiny_pipeline(noise_gain=8.0, residual="own"))
+    output.noise_level = torch.tensor([0.0, 10 / 255])
+    varying = torch.linspace(-0.1, 0.1, output.residual.shape[-1]).expand(1, *output.residual.shape[1:])
+    output.residual = torch.cat([0 * varying, varying])
+    panels = {panel.title: panel for panel in explain(output)}
+    assert "Noise removed from infrared" in panels and "Noise removed from visible" not in panels
+    assert "0.0 in visible and 10.0 in infrared" in panels["Denoised, infrared"].caption
+
+
 @pytest.mark.parametrize("name", ["difffusenet-msrs", "difffusenet-medical", "red-small-msrs"])
 def test_six_panels_tell_the_story_and_all_vary(name: str) -> None:
     scene = generate_scene(0, 96, 128, "brain" if "medical" in name else "night_street")
