@@ -4,8 +4,8 @@
         --sets tno/test roadscene/test msrs/test --output results
 
 Writes what `fusion-hub evaluate` writes, and `OUTPUT/board` with the rows that other methods have published; prints the
-tables with mean ranks. `--metrics-json` writes the file that stands beside a checkpoint: means, and those of the
-baselines, from which cards and `fusion-hub models` take their numbers.
+tables with mean ranks, of clamped and of stretched images. `--metrics-json` writes the file that stands beside a
+checkpoint: means, and those of the baselines, from which cards and `fusion-hub models` take their numbers.
 """
 
 import argparse
@@ -82,12 +82,16 @@ def for_checkpoint(result: Evaluation, model: str) -> dict[str, Any]:
     """What stands beside a checkpoint: for each set its own means, those of the baselines, and the provenance."""
     sets: dict[str, dict[str, Any]] = {}
     for row in result.rows:
-        means = {name: None if math.isnan(found.mean) else round(found.mean, 6) for name, found in row.metrics.items()}
         content = sets.setdefault(row.dataset, {"n": row.n, "metrics": {}, "baselines": {}})
-        if row.method == model:
-            content["metrics"] = means
-        elif row.kind == "baseline":
-            content["baselines"][row.method] = means
+        content.setdefault("stretched", {"metrics": {}, "baselines": {}})
+        for part, intervals in ((content, row.metrics), (content["stretched"], row.minmax)):
+            means = {
+                name: None if math.isnan(found.mean) else round(found.mean, 6) for name, found in intervals.items()
+            }
+            if row.method == model:
+                part["metrics"] = means
+            elif row.kind == "baseline":
+                part["baselines"][row.method] = means
     own = {model: result.provenance["methods"][model]}
     return {"sets": sets, "provenance": {**result.provenance, "methods": own}}
 

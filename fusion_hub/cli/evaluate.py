@@ -88,6 +88,13 @@ def evaluate(
         Literal["none", "minmax"],
         typer.Option(help="minmax stretches each result of a model to 0..255, as some programs do on saving."),
     ] = "none",
+    stretched: Annotated[
+        bool,
+        typer.Option(
+            help="Also measure each picture stretched from its minimum to its maximum, as many published tables are. "
+            "--no-stretched saves that time."
+        ),
+    ] = True,
     num_inference_steps: common.Steps = None,
     denoise: common.Denoise = "auto",
     tile: Annotated[
@@ -105,9 +112,9 @@ def evaluate(
 ) -> None:
     """Measure fused images: a table with 95% intervals, warnings, and everything needed to repeat it.
 
-    The picture is measured as it would be saved: 8-bit BT.601 luminance, original size, clamped, not stretched. Every
-    table has the rows of average and maximum. A warning says if a result is close to one source, or if a stretch
-    explains its gain.
+    The picture is measured as it would be saved: 8-bit BT.601 luminance, original size, clamped; and, in a table of its
+    own, stretched from its minimum to its maximum. Every table has the rows of average and maximum. A warning says if
+    a result is close to one source, or if a stretch explains its gain.
     """
     with (
         common.exit_codes("run the same command with the same --output again to resume"),
@@ -148,11 +155,12 @@ def evaluate(
                         folder,
                         process=process,
                         processes=count,
+                        stretched=stretched,
                         images=images,
                         progress=bar.update,
                     )
                 failures = [failure for part in common.gather(failures) for failure in part]
-                result = evaluation.collect(methods, datasets, columns, folder, failures, seed)
+                result = evaluation.collect(methods, datasets, columns, folder, failures, seed, stretched=stretched)
                 if main:
                     files = evaluation.write(result, datasets, folder, images)
                     _print(result, files, output)
@@ -293,8 +301,11 @@ def _warn_of_wrong_model(pipeline: "FusionPipeline", name: str, datasets: "Seque
 def _print(result: "Evaluation", files: Sequence[Path], output: Path | None) -> None:
     report, console = evaluation.report, Console()
     for dataset, rows in report.by_dataset(result.rows).items():
-        for table in tables(f"{dataset}, {report.pairs_of(rows)}", rows, result.metrics, console.width):
-            console.print(table)
+        head = f"{dataset}, {report.pairs_of(rows)}"
+        for convention, own in report.by_convention(rows).items():
+            title, head = f"{head}. {report.TITLES[convention]}", dataset
+            for table in tables(title, own, result.metrics, console.width):
+                console.print(table)
         most = max(row.n for row in rows)
         for row in rows:
             for warning in row.warnings:
@@ -355,7 +366,7 @@ def tables(title: str, rows: "Sequence[Row]", metrics: Sequence[str], width: int
     for group in groups:
         first = not made
         table = Table(
-            title=escape(f"{title}: mean and 95% interval") if first else None,
+            title=escape(f"{title}; mean and 95% interval") if first else None,
             title_justify="left",
             box=box.SIMPLE,
             padding=(0, 1, 0, 0),

@@ -36,11 +36,13 @@ def leaderboard(
         str | None, typer.Option(help="Columns, as in `fusion-hub evaluate`.", show_default="the usual ones")
     ] = None,
     rank_metrics: Annotated[
-        str | None, typer.Option(help="Metrics of the mean rank.", show_default="SCD,VIF,Qabf,SSIM_cddfuse,EN,SF")
+        str | None, typer.Option(help="Metrics of the mean rank.", show_default="EN,SD,SF,SCD,VIF,Qabf,SSIM_cddfuse")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Merge evaluations into one page: tables, mean ranks, paired bootstrap, plots.
+
+    Clamped images and images that are stretched from their minimum to their maximum have a table each.
 
     Writes one HTML file that needs nothing from the network, and the same as Markdown.
     """

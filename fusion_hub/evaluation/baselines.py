@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fusion_hub.image.luminance import quantize
 
-__all__ = ["BASELINES", "average", "fuse_levels", "guided_filter", "laplacian", "maximum"]
+__all__ = ["BASELINES", "average", "fuse_levels", "fuse_plane", "guided_filter", "laplacian", "maximum"]
 
 
 def average(visible: Tensor, infrared: Tensor) -> Tensor:
@@ -86,8 +86,13 @@ def fuse_levels(rule: str, visible: np.ndarray, infrared: np.ndarray) -> np.ndar
         >>> fuse_levels("average", np.array([[1, 2]], dtype=np.uint8), np.array([[2, 3]], dtype=np.uint8))
         array([[2, 2]], dtype=uint8)
     """
+    return quantize(fuse_plane(rule, visible, infrared), ties="even")
+
+
+def fuse_plane(rule: str, visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
+    """The same before it is rounded: `(H, W)` float64 in [0, 1]."""
     unit = (torch.from_numpy(levels / 255)[None, None] for levels in (visible, infrared))
-    return quantize(BASELINES[rule](*unit)[0, 0].numpy(), ties="even")
+    return BASELINES[rule](*unit)[0, 0].numpy()
 
 
 def _check(visible: Tensor, infrared: Tensor) -> None:

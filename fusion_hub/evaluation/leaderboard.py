@@ -4,7 +4,8 @@
 
 `build` merges the `summary.json` files of `fusion-hub evaluate` with the numbers that other methods have published on
 the same pairs (`published.json`), ranks, compares by a paired bootstrap, and writes `leaderboard.md` and one static
-`index.html`. Rows over other images are shown, but neither ranked nor marked.
+`index.html`. Rows of clamped and of stretched images have a table each: a stretch alone raises most contrast metrics.
+Rows over other images are shown, but neither ranked nor marked.
 """
 
 import dataclasses
@@ -12,19 +13,29 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from fusion_hub.evaluation import leaderboard_page, report
+from fusion_hub.evaluation.leaderboard_files import (
+    CONVENTIONS,
+    PUBLISHED,
+    Estimate,
+    PrintedTable,
+    Published,
+    Row,
+    merge,
+    read_evaluation,
+    read_published,
+)
 from fusion_hub.evaluation.statistics import (
     LEVEL,
     MIN_IMAGES,
     RANK_METRICS,
     RESAMPLES,
-    Interval,
     holm,
     mean_ranks,
     n_of,
@@ -33,8 +44,8 @@ from fusion_hub.evaluation.statistics import (
 from fusion_hub.metrics import LEGACY_METRICS, METRICS, find_metric
 
 __all__ = [
-    "PUBLISHED", "RANK_METRICS", "TABLE_METRICS", "Board", "Comparison", "Entry", "Estimate", "Leaderboard",
-    "PrintedTable", "Published", "Row", "assemble", "build", "compare", "holm", "mean_ranks", "merge",
+    "CONVENTIONS", "PUBLISHED", "RANK_METRICS", "TABLE_METRICS", "Board", "Comparison", "Entry", "Estimate",
+    "Leaderboard", "PrintedTable", "Published", "Row", "assemble", "build", "compare", "holm", "mean_ranks", "merge",
     "paired_bootstrap", "read_evaluation", "read_published",
 ]  # fmt: skip
 
@@ -43,68 +54,11 @@ TABLE_METRICS = (
 )  # fmt: skip
 """Default columns, where any row has them; those of the ranks are always shown."""
 
-KINDS = {"model": "measured here", "folder": "images measured here", "baseline": "baseline", "published": "published"}
-"""Kinds of rows, and the badge of each."""
-
-EVALUATION_FORMAT = "fusion-hub-evaluation/1"
-PUBLISHED_FORMAT = "fusion-hub-published/1"
-PUBLISHED = Path(__file__).with_name("published.json")
-LARGEST = 1e15  # no metric comes near it
-JSON_KINDS: dict[type, str] = {
-    **{dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"},
-    **{bool: "true or false", type(None): "null"},
+UNKNOWN = "It is not known whether these images were stretched."
+ABSENT = {
+    "clamped": "Their images are stretched: the other table has them.",
+    "stretched": "Their stretched images were not measured: evaluate again, without --no-stretched.",
 }
-Estimate = Interval
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method on one set.
-
-    Attributes:
-        method, source: free text from a file: to be escaped wherever it is written.
-        kind: a key of `KINDS`.
-        n: number of images that the means run over.
-        expected: number of pairs that the set should have; 0 where the file does not say.
-        metrics: by name; metrics that are undefined on every image are left out.
-        names, per_image: names of images, and for each metric `(len(names),)` float64, NaN where undefined; or empty.
-        warnings: what a reader must know before quoting the row.
-        baseline: a rule without a network.
-        origin: its file, for messages.
-    """
-
-    method: str
-    kind: str
-    source: str
-    dataset: str
-    n: int
-    metrics: Mapping[str, Interval]
-    names: tuple[str, ...] = ()
-    per_image: Mapping[str, np.ndarray] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    baseline: bool = False
-    origin: str = ""
-    expected: int = 0
-
-    @property
-    def count(self) -> str:
-        """`n`, or `n of N` where pairs of the set could not be measured."""
-        return n_of(self.n, self.expected)
-
-    @property
-    def values(self) -> dict[str, float]:
-        """The means, by metric."""
-        return {name: found.mean for name, found in self.metrics.items()}
-
-    @property
-    def badge(self) -> str:
-        """Where the row is from."""
-        return f"baseline, {KINDS[self.kind]}" if self.baseline and self.kind != "baseline" else KINDS[self.kind]
-
-    @property
-    def style(self) -> str:
-        """How it is drawn: baselines as such wherever their numbers are from."""
-        return "baseline" if self.baseline else self.kind
 
 
 @dataclass(frozen=True)
@@ -155,37 +109,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class PrintedTable:
-    """A table as a paper prints it: shown, never ranked. `same_pairs`: its means run over the pairs of `dataset`."""
-
-    dataset: str | None
-    title: str
-    source: str
-    same_pairs: bool
-    note: str
-    rows: tuple[Row, ...]
-
-    @property
-    def metrics(self) -> list[str]:
-        """Columns, in the order of the rows."""
-        return list(dict.fromkeys(name for row in self.rows for name in row.metrics))
-
-
-@dataclass(frozen=True)
-class Published:
-    """`published.json`: titles and rows by set, baselines that stand in for measured ones, and printed tables."""
-
-    titles: Mapping[str, str]
-    sets: Mapping[str, list[Row]]
-    baselines: Mapping[str, list[Row]]
-    printed: tuple[PrintedTable, ...]
-
-
-@dataclass(frozen=True)
 class Board:
-    """Everything about one set: entries best first, comparisons with `reference`, printed tables."""
+    """Everything about one set in one convention: entries best first, comparisons with `reference`, printed tables."""
 
     dataset: str
+    convention: str
     title: str
     n: int
     metrics: tuple[str, ...]
@@ -203,7 +131,7 @@ class Board:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All sets: a board for each, in the order of the evaluations.
+    """All sets: a board for each and for each of `CONVENTIONS` in which it has rows, in the order of the evaluations.
 
     `elsewhere` are printed tables of sets that no evaluation has; `provenance` is that of each evaluation, by a short
     name of its file.
@@ -214,6 +142,12 @@ class Leaderboard:
     elsewhere: tuple[PrintedTable, ...]
     provenance: Mapping[str, dict[str, Any]]
     notes: tuple[str, ...] = ()
+
+    @property
+    def sets(self) -> dict[str, list[Board]]:
+        """The boards of each set."""
+        names = dict.fromkeys(own.dataset for own in self.boards)
+        return {name: [own for own in self.boards if own.dataset == name] for name in names}
 
     def markdown(self) -> str:
         """The tables as GitHub-flavored Markdown; text from files is escaped."""
@@ -284,27 +218,57 @@ def assemble(
     """As `build`, from rows in memory, and without writing."""
     measured, published = list(rows), published or Published({}, {}, {}, ())
     names = list(dict.fromkeys(row.dataset for row in measured))
+    measured += [row.minmax for row in measured if row.minmax]
     merged = merge([*measured, *(row for name in names for row in published.sets.get(name, []))])
     columns = tuple(dict.fromkeys([*(TABLE_METRICS if metrics is None else metrics), *rank_metrics]))
-    boards = [
-        _board(name, [r for r in merged if r.dataset == name], columns, tuple(rank_metrics), published, seed)
-        for name in names
-    ]
+    boards: list[Board] = []
+    for name in names:
+        own = [row for row in merged if row.dataset == name]
+        boards += _boards(name, own, columns, tuple(rank_metrics), published, seed)
     elsewhere = tuple(table for table in published.printed if table.dataset not in names)
     notes = tuple(_differing_provenance(provenance or {}))
     return Leaderboard(tuple(boards), tuple(rank_metrics), elsewhere, provenance or {}, notes)
 
 
-def _board(
+def _boards(
     dataset: str,
     rows: list[Row],
     columns: Sequence[str],
     rank_metrics: tuple[str, ...],
     published: Published,
     seed: int,
+) -> Iterator[Board]:
+    """A board for each convention in which there are rows; the first has the printed tables."""
+    printed = tuple(table for table in published.printed if table.dataset == dataset)
+    for convention in CONVENTIONS:
+        own = [row for row in rows if _shown_as(row) == convention]
+        if not own:
+            continue
+        present = {row.method for row in own}
+        measured = {row.method for row in own if row.kind != "published"}
+        absent = dict.fromkeys(r.method for r in rows if r.kind != "published" and r.method not in measured)
+        stand_ins = published.baselines.get(dataset, [])
+        own += [row for row in stand_ins if _shown_as(row) == convention and row.method not in present]
+        board = _board(dataset, convention, own, columns, rank_metrics, seed)
+        notes = [f"Not in this table: {', '.join(absent)}. {ABSENT[convention]}"] if absent else []
+        title = published.titles.get(dataset, dataset)
+        yield dataclasses.replace(board, title=title, printed=printed, notes=(*notes, *board.notes))
+        printed = ()
+
+
+def _shown_as(row: Row) -> str:
+    """The convention of the table that shows the row: few programs stretch, so an unknown row is taken as clamped."""
+    return row.convention if row.convention in CONVENTIONS else "clamped"
+
+
+def _board(
+    dataset: str,
+    convention: str,
+    rows: list[Row],
+    columns: Sequence[str],
+    rank_metrics: tuple[str, ...],
+    seed: int,
 ) -> Board:
-    present = {row.method for row in rows}
-    rows = rows + [row for row in published.baselines.get(dataset, []) if row.method not in present]
     notes = []
     missing = [name for name in ("average", "maximum") if all(row.method != name for row in rows)]
     if missing:
@@ -336,6 +300,7 @@ def _board(
             for i in (0, 1)
         )
         reasons = () if comparable else (obstacle(row),)
+        reasons += (UNKNOWN,) if row.convention == "unknown" else ()
         entries.append(Entry(row, ranks.get(id(row)), comparable, (*row.warnings, *reasons), best, second))
     entries.sort(key=lambda e: (e.rank is None, not e.comparable, e.rank or 0))
     if entries[0].rank is None:
@@ -346,13 +311,14 @@ def _board(
     measured = [entry.row for entry in entries if entry.row.kind != "published"]
     return Board(
         dataset=dataset,
-        title=published.titles.get(dataset, dataset),
+        convention=convention,
+        title=dataset,
         n=n,
         metrics=tuple(name for name in columns if any(name in row.metrics for row in rows)),
         entries=tuple(entries),
         reference=first.row.method if first else None,
         comparisons=tuple(compare(measured, first.row, rank_metrics, seed)) if first else (),
-        printed=tuple(table for table in published.printed if table.dataset == dataset),
+        printed=(),
         notes=tuple(notes),
     )
 
@@ -383,43 +349,6 @@ def compare(
     return found
 
 
-def merge(rows: Iterable[Row]) -> list[Row]:
-    """One row for each method, set, and measured or published: equal numbers from several files become one row.
-
-    Raises:
-        ValueError: two files have different numbers for one method on one set.
-    """
-    merged: dict[tuple[str, str, bool], Row] = {}
-    for row in rows:
-        key = (row.dataset, row.method, row.kind == "published")
-        first = merged.setdefault(key, row)
-        if first is row:
-            continue
-        wrong = [f"n {row.n} against {first.n}"] if first.n != row.n else []
-        if first.names and row.names and set(first.names) != set(row.names):
-            wrong.append("other images")
-        for name in first.metrics.keys() & row.metrics.keys():
-            one, two = first.metrics[name].mean, row.metrics[name].mean
-            if not math.isclose(one, two, rel_tol=1e-4, abs_tol=1e-6):
-                wrong.append(f"{name} {two:g} against {one:g}")
-        if wrong:
-            raise ValueError(
-                f"{row.origin}: {row.method!r} on {row.dataset} differs from the row of that name in {first.origin}: "
-                f"{wrong[0]}; give the methods different names or leave one file out"
-            )
-        names = first.names or row.names
-        position = {name: i for i, name in enumerate(row.names)}
-        order = [position[name] for name in names] if position else []
-        merged[key] = dataclasses.replace(
-            first,
-            metrics={**row.metrics, **first.metrics},
-            names=names,
-            per_image={**{name: column[order] for name, column in row.per_image.items()}, **first.per_image},
-            warnings=tuple(dict.fromkeys([*first.warnings, *row.warnings])),
-        )
-    return list(merged.values())
-
-
 def _differing_provenance(provenance: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     """Conventions and images (by their hash) that differ between evaluations in one table."""
     for topic, consequence in (("conventions", "rows are not comparable"), ("datasets", "images are not the same")):
@@ -438,165 +367,3 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
     """The last two parts of each path, numbered where they are equal: no page shows a path of one machine."""
     short = ["/".join((path / "summary.json" if path.is_dir() else path).parts[-2:]).lstrip("/") for path in paths]
     return [name if short.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(short, start=1)]
-
-
-# --- reading: every fault is a ValueError that names the file and the place -------------------------------------------
-
-
-def read_evaluation(path: Path) -> tuple[list[Row], dict[str, Any]]:
-    """Rows and provenance of one evaluation: a `summary.json`, or the folder that holds it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: its format is unknown, or a number in it is missing, not finite or at odds with the per-image
-            values. The message names the file and the row.
-    """
-    path = path / "summary.json" if path.is_dir() else path
-    content = _read_json(path, EVALUATION_FORMAT)
-    found = _get(content, "rows", list, str(path))
-    if not found:
-        raise ValueError(f"{path}: it has no rows; evaluate at least one method")
-    rows = [_read_row(raw, f"{path}: rows[{i}]", str(path)) for i, raw in enumerate(found)]
-    return rows, _get(content, "provenance", dict, str(path), {})
-
-
-def _read_row(raw: Any, where: str, origin: str) -> Row:
-    method = _text(_typed(raw, dict, where), "method", where)
-    where = f"{where} ({method!r})"
-    kind, n = _text(raw, "kind", where), _get(raw, "n", int, where)
-    if kind not in KINDS:
-        _fail(where, f"kind is {kind!r}: expected one of {', '.join(KINDS)}")
-    if n < 1:
-        _fail(where, f"n is {n}: expected the number of images, 1 or more")
-    metrics = {}
-    for name, entry in _get(raw, "metrics", dict, where).items():
-        label = f"{where}: metrics[{name!r}]"
-        if "mean" not in _typed(entry, dict, label):
-            _fail(label, "'mean' is missing")
-        mean, low, high = (_number(entry.get(key), f"{where}: {name} {key}") for key in ("mean", "low", "high"))
-        if not math.isnan(mean):  # null: undefined on every image
-            metrics[name] = Interval(mean, low, high)
-    names: list[str] = []
-    per_image = {}
-    if raw.get("per_image") is not None:
-        content = _get(raw, "per_image", dict, where)
-        names = [_typed(name, str, f"{where}: per_image names") for name in _get(content, "names", list, where)]
-        if len(set(names)) != len(names):
-            _fail(where, "per_image names has a name twice: images are paired by name, so names must be unique")
-        if len(names) != n:
-            _fail(where, f"per_image has {len(names)} names, but n is {n}")
-        for metric, column in _get(content, "values", dict, where).items():
-            label = f"{where}: per_image values[{metric!r}]"
-            per_image[metric] = np.array([_number(value, label) for value in _typed(column, list, label)], np.float64)
-            if len(column) != n:
-                _fail(label, f"has {len(column)} values for {n} images")
-    for name in metrics.keys() & per_image.keys():
-        mean, defined = metrics[name].mean, per_image[name][~np.isnan(per_image[name])]
-        found = defined.mean() if len(defined) else math.nan
-        if not math.isclose(mean, found, rel_tol=1e-3, abs_tol=1e-4):
-            own = f"{found:g}" if len(defined) else "undefined"
-            _fail(where, f"{name}: the mean is {mean:g}, but that of the per-image values is {own}; evaluate again")
-    return Row(
-        method=method,
-        kind=kind,
-        source=_text(raw, "source", where) if "source" in raw else KINDS[kind],
-        dataset=_text(raw, "dataset", where),
-        n=n,
-        metrics=metrics,
-        names=tuple(names),
-        per_image=per_image,
-        warnings=_read_warnings(raw, where),
-        baseline=kind == "baseline",
-        origin=origin,
-        expected=_get(raw, "expected", int, where, 0),
-    )
-
-
-def read_published(path: Path = PUBLISHED) -> Published:
-    """Numbers of other methods, which were not measured by this program; raises as `read_evaluation` does."""
-    content, where = _read_json(path, PUBLISHED_FORMAT), str(path)
-    sets = {name: _get(found, "pairs", int, where) for name, found in _get(content, "sets", dict, where).items()}
-
-    def rows(found: dict[str, Any], key: str, dataset: str, n: int) -> list[Row]:
-        return [
-            Row(
-                method=_text(raw, "method", where),
-                kind="published",
-                source=_text({**raw, **found}, "source", where),
-                dataset=dataset,
-                n=n,
-                metrics={k: Interval(_number(v, f"{where}: {k}")) for k, v in raw["values"].items() if v is not None},
-                warnings=_read_warnings(raw, where),
-                baseline=key == "baselines",
-                origin=where,
-            )
-            for raw in _get(found, key, list, where)
-        ]
-
-    printed = []
-    for raw in _get(content, "printed", list, where):
-        title, source, note = (_text(raw, key, where) for key in ("title", "source", "note"))
-        own = tuple(rows(raw, "rows", raw.get("dataset") or title, raw.get("pairs") or 0))
-        same_pairs = _get(raw, "same_pairs", bool, where)
-        printed.append(PrintedTable(raw.get("dataset"), title, source, same_pairs, note, own))
-    return Published(
-        titles={name: _text(content["sets"][name], "title", where) for name in sets},
-        sets={name: rows(content["sets"][name], "rows", name, n) for name, n in sets.items()},
-        baselines={name: rows(content["sets"][name], "baselines", name, n) for name, n in sets.items()},
-        printed=tuple(printed),
-    )
-
-
-def _read_warnings(raw: dict[str, Any], where: str) -> tuple[str, ...]:
-    return tuple(_typed(warning, str, f"{where}: warnings") for warning in _get(raw, "warnings", list, where, []))
-
-
-def _read_json(path: Path, expected: str) -> dict[str, Any]:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"it holds {constant}, which is not JSON; undefined values are written as null")
-
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; give a summary.json of `fusion-hub evaluate`") from None
-    except (ValueError, RecursionError) as error:
-        what = str(error) if str(error).startswith("it holds") else "it is damaged and cannot be read as JSON"
-        raise ValueError(f"{path}: {what}; run `fusion-hub evaluate` again") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != expected:
-        raise ValueError(
-            f"{path}: its format is {found or 'unknown'}, not {expected}: give a summary.json of `fusion-hub evaluate`"
-        )
-    return dict(content)
-
-
-def _fail(where: str, message: str) -> NoReturn:
-    raise ValueError(f"{where}: {message}")
-
-
-def _typed(value: Any, kind: type, where: str) -> Any:
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        _fail(where, f"expected {JSON_KINDS[kind]}, got {JSON_KINDS.get(type(value), 'another value')}")
-    return value
-
-
-def _get(content: Mapping[str, Any], key: str, kind: type, where: str, *default: Any) -> Any:
-    if key not in content:
-        return default[0] if default else _fail(where, f"{key!r} is missing")
-    return _typed(content[key], kind, f"{where}: {key!r}")
-
-
-def _text(content: Mapping[str, Any], key: str, where: str) -> str:
-    return str(_get(content, key, str, where)).strip() or _fail(where, f"{key!r} is empty")
-
-
-def _number(value: Any, where: str) -> float:
-    """A finite number, or NaN for null."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        _fail(where, f"expected a number or null, got {JSON_KINDS.get(type(value), 'another value')}")
-    if not abs(value) < LARGEST:
-        found = str(value)[:20]
-        _fail(where, f"is {found}: expected a finite number below {LARGEST:g}; undefined values are written as null")
-    return float(value)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from fusion_hub.evaluation.report import bullets, escape, heading, markdown_table
+from fusion_hub.evaluation.report import TITLES, bullets, escape, heading, markdown_table
 from fusion_hub.evaluation.statistics import MIN_IMAGES, Interval, arrow, format_value
 from fusion_hub.metrics import find_metric
 
@@ -33,9 +33,11 @@ READING = (
     "values share the mean of their ranks. It depends on the rows in the table. A row that lacks one of the rank "
     "metrics, or that was measured over other images, has no mean rank.",
     '"Measured here" and "baseline" rows are computed by this program from the images, in one convention. "Published" '
-    "rows are numbers that others measured or printed, with the digits they gave; the source names them. They often "
-    "come from images that were stretched to 0..255 one by one on saving (min-max), which alone raises SD, SF, AG and "
-    "SCD; rows for which that is known carry a note.",
+    "rows are numbers that others measured or printed, with the digits they gave; the source names them.",
+    "Many programs stretch each fused image from its minimum to its maximum on saving, which alone raises SD, SF, AG "
+    "and SCD. Rows of clamped and of stretched images therefore have a table each, with ranks of its own: rows "
+    "measured here are in both, published rows in the one of their images. EN rises where the image was stretched "
+    "before it was rounded to 8 bits, as programs do; images of a folder can only be stretched afterward.",
     "The average and the maximum of both sources are in every table: most of these metrics can be won without a "
     "network, and the maximum often wins VIF, Qabf and MI. A claim needs the whole row, together with the balance "
     "between the sources. If the files have no such rows, the table says so.",
@@ -84,15 +86,18 @@ def markdown(board: "Leaderboard") -> str:
     """The whole leaderboard."""
     parts = ["# Leaderboard", f"{CONVENTION} Rank metrics: {', '.join(map(escape, board.rank_metrics))}."]
     parts += [f"> {escape(note)}" for note in board.notes]
-    for own in board.boards:
-        parts += [*_markdown_board(own), *_markdown_differences(own), *_markdown_printed(own.printed)]
+    for name, group in board.sets.items():
+        parts.append(f"## {escape(name)}: {escape(group[0].title)}")
+        for own in group:
+            parts += [*_markdown_board(own), *_markdown_differences(own)]
+        parts += _markdown_printed(group[0].printed)
     if board.elsewhere:
         parts += ["## Printed tables of other sets", *_markdown_printed(board.elsewhere)]
     return "\n\n".join([*parts, "## How to read this", bullets(READING)]) + "\n"
 
 
 def _markdown_board(board: "Board") -> Iterator[str]:
-    yield f"## {escape(board.dataset)}: {escape(board.title)} ({board.count} images)"
+    yield f"### {TITLES[board.convention]} ({board.count} images)"
     yield from (f"> {escape(note)}" for note in board.notes)
     notes = footnotes(board.entries)
     lines = []
@@ -117,7 +122,7 @@ def _markdown_differences(board: "Board") -> Iterator[str]:
     if board.reference is None:
         yield "No row has per-image values, so differences cannot be tested."
         return
-    yield f"### Differences from {escape(board.reference)}"
+    yield f"#### Differences from {escape(board.reference)}"
     yield SIGNIFICANCE.format("*")
     compared = comparisons_by_method(board)
     if not compared:
@@ -139,10 +144,14 @@ def _markdown_printed(tables: Iterable["PrintedTable"]) -> Iterator[str]:
         yield f"### {escape(table.title)}"
         yield escape(table.note)
         lines = [
-            [escape(row.method), *(f"{row.values[name]:.2f}" if name in row.values else "" for name in table.metrics)]
+            [
+                escape(row.method),
+                row.convention,
+                *(f"{row.values[name]:.2f}" if name in row.values else "" for name in table.metrics),
+            ]
             for row in table.rows
         ]
-        yield markdown_table(["method", *map(escape, table.metrics)], lines)
+        yield markdown_table(["method", "images", *map(escape, table.metrics)], lines)
 
 
 # --- HTML ------------------------------------------------------------------------------------------------------------
@@ -166,6 +175,7 @@ def html(board: "Leaderboard") -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         convention=CONVENTION,
         reading=READING,
+        titles=TITLES,
         significance=SIGNIFICANCE.format('"'),
         metrics=[find_metric(name) for name in dict.fromkeys(name for own in board.boards for name in own.metrics)],
         provenance={name: json.dumps(own, indent=2, ensure_ascii=False) for name, own in board.provenance.items()},

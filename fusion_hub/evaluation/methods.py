@@ -14,7 +14,7 @@ from PIL import Image
 
 from fusion_hub.data.pairing import find_mark
 from fusion_hub.data.pairs import ImageSource, Pair, load_picture
-from fusion_hub.evaluation.baselines import BASELINES, fuse_levels
+from fusion_hub.evaluation.baselines import BASELINES, fuse_plane
 from fusion_hub.image.inputs import from_array
 from fusion_hub.image.io import EXTENSIONS, DeepImage, from_pil, read_picture, to_image
 from fusion_hub.image.luminance import Role, luma, quantize
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Kind = Literal["model", "baseline", "folder"]
 Fuse = Callable[[Pair, str], Image.Image]
 """From a pair, and the name of its set, to the fused picture as it would be saved."""
+
+FuseBoth = Callable[[Pair, str], tuple[Image.Image, Image.Image]]
+"""The same, and the picture that is stretched to the full range before it is rounded."""
 
 Rescale = Literal["none", "minmax"]
 ALWAYS = ("average", "maximum")
@@ -43,6 +46,7 @@ class Method:
         fuse: `(pair, dataset name) -> PIL image` of the pair's size.
         details: everything needed to get the same picture again, as JSON: checkpoint hash, options, folder.
         fingerprint: changes whenever its pictures could change; only results with the same one are resumed.
+        fuse_both: fuses once for both conventions; None: the picture of `fuse` is stretched as it is.
     """
 
     name: str
@@ -50,6 +54,16 @@ class Method:
     fuse: Fuse
     details: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    fuse_both: FuseBoth | None = None
+
+    def pictures(self, pair: Pair, dataset: str) -> tuple[Image.Image, np.ndarray]:
+        """The picture of `fuse`, and the luminance `(H, W)` uint8 of the same picture stretched from its minimum to
+        its maximum: the second convention of published tables."""
+        if self.fuse_both is not None:
+            plain, stretched = self.fuse_both(pair, dataset)
+            return plain, luminance(stretched)
+        fused = self.fuse(pair, dataset)
+        return fused, stretch(luminance(fused))
 
     @property
     def stretched(self) -> bool | None:
@@ -119,34 +133,49 @@ def baseline_method(name: str, rescale: Rescale = "none", ranges: Mapping[str, A
     if key not in BASELINES:
         raise ValueError(f"{name!r} is not a baseline: choose among {', '.join(BASELINES)}")
 
+    def fuse_both(pair: Pair, dataset: str) -> tuple[Image.Image, Image.Image]:
+        plane = fuse_plane(key, *source_luminance(pair, **(ranges or {})))
+        plain, stretched = (quantize(values, ties="even") for values in (plane, _to_unit(plane)))
+        return Image.fromarray(plain), Image.fromarray(stretched)
+
     def fuse(pair: Pair, dataset: str) -> Image.Image:
-        fused = fuse_levels(key, *source_luminance(pair, **(ranges or {})))
-        return Image.fromarray(stretch(fused) if rescale == "minmax" else fused)
+        return fuse_both(pair, dataset)[rescale == "minmax"]
 
     label = key if rescale == "none" else f"{key}+minmax"
     details = {"rule": key, "rescale": rescale, "colour": "luminance only", "rounding": "halves to even"}
-    return Method(label, "baseline", fuse, details, _digest("baseline", details))
+    both = fuse_both if rescale == "none" else None
+    return Method(label, "baseline", fuse, details, _digest("baseline", details), both)
 
 
 def stretch(gray: np.ndarray) -> np.ndarray:
     """`(H, W)` uint8 stretched so that its darkest level is 0 and its brightest 255; a constant image stays."""
-    low, high = int(gray.min()), int(gray.max())
-    if low == high:
-        return gray
-    return quantize((gray.astype(np.float64) - low) / (high - low))
+    return quantize(_to_unit(gray / 255))
+
+
+def _to_unit(plane: np.ndarray) -> np.ndarray:
+    """`(H, W)` float64 in [0, 1] stretched to reach both ends; a constant image stays."""
+    low, high = plane.min(), plane.max()
+    return plane if low == high else (plane - low) / (high - low)
 
 
 def pipeline_method(name: str, pipeline: "FusionPipeline", options: Mapping[str, Any] | None = None) -> Method:
     """A pipeline as `fusion-hub fuse` runs it, with `options` for its call (such as `rescale`)."""
     options = dict(options or {})
 
-    def fuse(pair: Pair, dataset: str) -> Image.Image:
+    def run(pair: Pair, **arguments: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InputWarning)  # `fusion-hub fuse` reports what is wrong with inputs
-            return pipeline(pair.visible_source, pair.infrared_source, **options).images[0]
+            return pipeline(pair.visible_source, pair.infrared_source, **(options | arguments)).images[0]
+
+    def fuse(pair: Pair, dataset: str) -> Image.Image:
+        return run(pair)
+
+    def fuse_both(pair: Pair, dataset: str) -> tuple[Image.Image, Image.Image]:
+        return run(pair, rescale="both")
 
     details = {**describe_checkpoint(pipeline), "dtype": str(pipeline.model.dtype).removeprefix("torch."), **options}
-    return Method(name, "model", fuse, details, _digest("model", details))
+    both = fuse_both if options.get("rescale", "none") == "none" else None
+    return Method(name, "model", fuse, details, _digest("model", details), both)
 
 
 def describe_checkpoint(pipeline: "FusionPipeline") -> dict[str, Any]:

@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,17 +131,25 @@ def check_sizes(method: Method, dataset: EvaluationSet) -> None:
         )
 
 
-def measure_pair(fused: np.ndarray, visible: np.ndarray, infrared: np.ndarray, metrics: Sequence[str]) -> Record:
+def measure_pair(
+    fused: np.ndarray,
+    visible: np.ndarray,
+    infrared: np.ndarray,
+    metrics: Sequence[str],
+    stretched: np.ndarray | None = None,
+) -> Record:
     """All values of one fused image. Guard metrics that need a larger image are left out.
 
     Args:
         fused, visible, infrared: `(H, W)` uint8 luminance.
         metrics: names of metrics; those of `GUARD_METRICS` are added.
+        stretched: the fused image in the other convention, see `Method.pictures`; None: not measured in full.
 
     Returns:
         `values`: by metric, None where it is undefined. `distance_visible`, `distance_infrared`: mean absolute
         difference to each source in gray levels; `distance_sources`: that of the sources. `range`: darkest and
-        brightest level. `stretched`: the contrast metrics after a min-max stretch of the image.
+        brightest level. `stretched`: `values` of the stretched image; without one, only the contrast metrics after a
+        min-max stretch of `fused`.
 
     Raises:
         ValueError: the fused image has another size than its sources, or is too small for a metric.
@@ -162,9 +170,16 @@ def measure_pair(fused: np.ndarray, visible: np.ndarray, infrared: np.ndarray, m
     def distance(a: np.ndarray, b: np.ndarray) -> float:
         return float(np.abs(a.astype(np.float64) - b).mean())
 
+    values = measured(fused, [*metrics, *guards])
+    if stretched is None:
+        other = measured(stretch(fused), [name for name in CONTRAST_METRICS if name in metrics])
+    elif np.array_equal(stretched, fused):
+        other = values
+    else:
+        other = measured(stretched, [*metrics, *guards])
     return {
-        "values": measured(fused, [*metrics, *guards]),
-        "stretched": measured(stretch(fused), [name for name in CONTRAST_METRICS if name in metrics]),
+        "values": values,
+        "stretched": other,
         "distance_visible": distance(fused, visible),
         "distance_infrared": distance(fused, infrared),
         "distance_sources": distance(visible, infrared),
@@ -181,9 +196,13 @@ def slug(name: str) -> str:
 class Records:
     """The records of one method on one set, on disk."""
 
-    def __init__(self, root: Path, method: Method, dataset: EvaluationSet, metrics: Sequence[str]) -> None:
+    def __init__(
+        self, root: Path, method: Method, dataset: EvaluationSet, metrics: Sequence[str], stretched: bool = True
+    ) -> None:
         versions = [find_metric(name).convention for name in metrics]  # a corrected metric is measured again
-        content = json.dumps([method.fingerprint, dataset.digest, list(metrics), versions])
+        self.both = stretched and not method.stretched  # conventions
+        conventions = ["stretched"] if self.both else []
+        content = json.dumps([method.fingerprint, dataset.digest, list(metrics), versions, *conventions])
         self.folder = root / "records" / hashlib.blake2b(content.encode(), digest_size=10).hexdigest()
 
     def read(self) -> dict[str, Record]:
@@ -235,10 +254,13 @@ class Row:
     """One method on one set.
 
     Attributes:
+        metrics, values: means and, in the order of `names`, the values of every image, by metric.
+        minmax, minmax_values: the same of every image stretched from its minimum to its maximum; empty if that was not
+            measured, or if the images of the method were stretched already.
         stretched: mean of the contrast metrics after a min-max stretch of every image.
         distances: visible, infrared, sources: mean absolute difference in gray levels.
         full_range: share of the images that reach from (nearly) 0 to (nearly) 255.
-        was_stretched: whether each image was stretched to the full range; None: unknown.
+        was_stretched: whether each image was stretched to the full range; None: unknown, and taken as not.
         expected: pairs that the set should have, including those that could not be paired; 0: not known.
     """
 
@@ -256,31 +278,54 @@ class Row:
     source: str = "measured here"
     warnings: Sequence[str] = ()
     expected: int = 0
+    minmax: Mapping[str, Interval] = field(default_factory=dict)
+    minmax_values: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
     @property
     def count(self) -> str:
         """`n`, or `n of N` where pairs are missing."""
         return n_of(self.n, self.expected)
 
+    @property
+    def as_stretched(self) -> "Row":
+        """The row of the stretched images, under the same name."""
+        return replace(self, metrics=self.minmax, values=self.minmax_values, was_stretched=True)
+
     def as_json(self) -> dict[str, Any]:
         """As in `summary.json`; undefined values are null."""
-        metrics = {}
-        for name, found in self.metrics.items():
-            ends = {"mean": found.mean, "low": found.low, "high": found.high}
-            metrics[name] = {key: None if math.isnan(value) else value for key, value in ends.items()}
-            if found.n != self.n:
-                metrics[name]["n"] = found.n
+        stretched = {"metrics": self._means(self.minmax), "values": _lists(self.minmax_values)}
         return {
             **{key: getattr(self, key) for key in ("method", "kind", "source", "dataset", "n")},
             "expected": max(self.n, self.expected),
-            "metrics": metrics,
+            "metrics": self._means(self.metrics),
             "distances": dict(self.distances),
             "stretched": dict(self.stretched),
             "full_range": self.full_range,
             "was_stretched": self.was_stretched,
             "warnings": list(self.warnings),
-            "per_image": {"names": list(self.names), "values": {name: list(v) for name, v in self.values.items()}},
+            "per_image": {"names": list(self.names), "values": _lists(self.values)},
+            **({"minmax": stretched} if self.minmax else {}),
         }
+
+    def _means(self, intervals: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
+        metrics: dict[str, dict[str, float | None]] = {}
+        for name, found in intervals.items():
+            ends = {"mean": found.mean, "low": found.low, "high": found.high}
+            metrics[name] = {key: None if math.isnan(value) else value for key, value in ends.items()}
+            if found.n != self.n:
+                metrics[name]["n"] = found.n
+        return metrics
+
+
+def _lists(values: Mapping[str, Sequence[float | None]]) -> dict[str, list[float | None]]:
+    return {name: list(column) for name, column in values.items()}
+
+
+def spans_by_stretch(row: Row, average: Row, maximum: Row) -> bool:
+    """Whether images of unknown origin must have been stretched: each reaches both ends of the gray scale, and most of
+    those of both baselines do not."""
+    natural = max(average.full_range, maximum.full_range)
+    return row.was_stretched is None and row.full_range == 1 and natural < FULL_RANGE_SHARE
 
 
 def summarize(
@@ -290,11 +335,16 @@ def summarize(
     metrics: Sequence[str],
     seed: int = 0,
     expected: int = 0,
+    stretched: bool = False,
 ) -> Row:
-    """One row from the records of its images, in the order of `records`; `expected` is the size of the whole set."""
+    """One row from the records of its images, in the order of `records`; `expected` is the size of the whole set, and
+    `stretched` says whether the records have both conventions."""
     found = list(records.values())
     columns = list(dict.fromkeys([*metrics, *GUARD_METRICS, *(name for record in found for name in record["values"])]))
-    values = {name: [record["values"].get(name) for record in found] for name in columns}
+    values, other = (
+        {name: [record[part].get(name) for record in found] for name in columns} for part in ("values", "stretched")
+    )
+    other = other if stretched else {}
     contrast = [name for name in CONTRAST_METRICS if any(name in record["stretched"] for record in found)]
     return Row(
         method=method.name,
@@ -309,6 +359,8 @@ def summarize(
         was_stretched=method.stretched,
         full_range=_mean([float(r["range"][0] <= 2 and r["range"][1] >= 253) for r in found]),
         expected=expected,
+        minmax={name: bootstrap_mean(column, seed) for name, column in other.items()},
+        minmax_values=other,
     )
 
 

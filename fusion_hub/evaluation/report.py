@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from fusion_hub.evaluation.run import Evaluation
 
+TITLES = {"clamped": "Clamped, not stretched", "stretched": "Each image stretched from its minimum to its maximum"}
+"""The conventions of published tables, and how a reader knows them."""
 EXAMPLES = 4  # pairs on the contact sheet
 THUMBNAIL = 240  # pixels, width
 
@@ -189,6 +191,27 @@ def best(rows: Sequence[Row], metric: str) -> Row | None:
     return max(defined, key=lambda row: sign * row.metrics[metric].mean, default=None)
 
 
+def by_convention(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows that may be compared: those of clamped images, and those of stretched ones if there are any."""
+    stretched = [row if row.was_stretched else row.as_stretched for row in rows if row.was_stretched or row.minmax]
+    groups = {"clamped": [row for row in rows if not row.was_stretched], "stretched": stretched}
+    return {convention: own for convention, own in groups.items() if own}
+
+
+def means_table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+    """Means with their intervals as Markdown."""
+    winners = {metric: best(rows, metric) for metric in metrics}
+    lines = []
+    for row in rows:
+        lines.append([escape(row.method), row.count])
+        for metric in metrics:
+            found = row.metrics[metric]
+            mean, low, high = (format_value(metric, value) for value in (found.mean, found.low, found.high))
+            shown = f"**{mean}**" if winners[metric] is row else mean
+            lines[-1].append(f"{shown} [{low}, {high}]" if found.has_ends else shown)
+    return markdown_table(["method", "n", *map(heading, metrics)], lines)
+
+
 def markdown(result: "Evaluation") -> str:
     """The whole report: means, values per source and warnings of each set; failures; how it was measured."""
     parts = ["# Evaluation"]
@@ -197,22 +220,20 @@ def markdown(result: "Evaluation") -> str:
     for dataset, rows in groups.items():
         apart = rows[0].distances["sources"]
         warned = [f"**{escape(row.method)}** {escape(text)}" for row in rows for text in row.warnings]
-        winners = {metric: best(rows, metric) for metric in result.metrics}
-        means, guards = [], []
+        guards = []
         for row in rows:
-            means.append([escape(row.method), row.count])
-            for metric in result.metrics:
-                found = row.metrics[metric]
-                mean, low, high = (format_value(metric, value) for value in (found.mean, found.low, found.high))
-                shown = f"**{mean}**" if winners[metric] is row else mean
-                means[-1].append(f"{shown} [{low}, {high}]" if found.has_ends else shown)
             distances = (f"{row.distances[band]:.1f}" for band in BANDS)
             per_source = (format_value(metric, row.metrics[metric].mean) for metric in GUARD_METRICS)
             guards.append([escape(row.method), *distances, *per_source])
         parts += [
             f"## {dataset}, {pairs_of(rows)}",
             "Mean over the set, 95 % bootstrap interval over images; best mean in bold.",
-            markdown_table(["method", "n", *map(heading, result.metrics)], means),
+            *(
+                part
+                for convention, own in by_convention(rows).items()
+                for part in (f"### {TITLES[convention]}", means_table(own, result.metrics))
+            ),
+            "### Per source",
             f"Per source; distances are mean absolute differences in gray levels, the sources are {apart:.1f} apart.",
             markdown_table(["method", *(f"distance to {band}" for band in BANDS), *GUARD_METRICS], guards),
             f"Warnings:\n\n{bullets(warned)}" if warned else "No warnings.",
@@ -232,7 +253,11 @@ def latex(result: "Evaluation") -> str:
     tables = []
     arrows = {"up": r"$\uparrow$", "down": r"$\downarrow$"}
     heads = [f"{escape_latex(metric)} {arrows[find_metric(metric).direction]}" for metric in result.metrics]
-    for dataset, rows in by_dataset(result.rows).items():
+    for dataset, convention, rows in (
+        (dataset, convention, rows)
+        for dataset, together in by_dataset(result.rows).items()
+        for convention, rows in by_convention(together).items()
+    ):
         lines = []
         for row in rows:
             cells = {metric: format_value(metric, row.metrics[metric].mean) for metric in result.metrics}
@@ -240,7 +265,7 @@ def latex(result: "Evaluation") -> str:
             lines.append([escape_latex(row.method), *bold])
         most = max(row.n for row in rows)
         fewer = "; ".join(f"{row.method} over {row.count}" for row in rows if row.n < most)
-        caption = f"{dataset}, means over {pairs_of(rows)}." + (f" {fewer}." if fewer else "")
+        caption = f"{dataset}, means over {pairs_of(rows)}. {TITLES[convention]}." + (f" {fewer}." if fewer else "")
         tables.append(latex_table(["Method", *heads], lines, escape_latex(caption)))
     return "\n".join(tables)
 

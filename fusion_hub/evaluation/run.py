@@ -20,7 +20,16 @@ import torch
 from fusion_hub import __version__
 from fusion_hub.evaluation import report
 from fusion_hub.evaluation.methods import ALWAYS, Method, baseline_method, luminance, source_luminance
-from fusion_hub.evaluation.records import EvaluationSet, Records, Row, measure_pair, slug, summarize, warnings_of
+from fusion_hub.evaluation.records import (
+    EvaluationSet,
+    Records,
+    Row,
+    measure_pair,
+    slug,
+    spans_by_stretch,
+    summarize,
+    warnings_of,
+)
 from fusion_hub.files import disk_trouble, sweep_leftovers
 from fusion_hub.image.processor import save_image
 from fusion_hub.metrics import CDDFUSE_METRICS, find_metric
@@ -34,6 +43,8 @@ CONVENTIONS = {
     "means": "over images; images for which a metric is undefined are left out of its mean and counted in n",
     "intervals": "95 % percentile bootstrap over images, 2000 resamples",
     "clamp": "fused values are clamped to 0..255 before they are rounded",
+    "minmax": "the same pictures, each stretched from its minimum to its maximum after the clamp and before it is "
+    "rounded; images of a folder, which are rounded already, as they are",
 }
 """Part of the format: leaderboards compare these texts."""
 
@@ -121,6 +132,7 @@ def evaluate(
     metrics: Sequence[str] = CDDFUSE_METRICS,
     output: str | os.PathLike[str] = "evaluation",
     *,
+    stretched: bool = True,
     save_images: bool = False,
     seed: int = 0,
     progress: Callable[[], object] = lambda: None,
@@ -133,14 +145,18 @@ def evaluate(
         methods: see `pipeline_method`, `baseline_method`, `folder_method`; average and maximum are added.
         datasets: sets under their names.
         metrics: names in `METRICS`, the columns of the table.
+        stretched: also measure every picture stretched from its minimum to its maximum, the other convention of
+            published tables.
         save_images: keep the fused pictures in `output/images`.
         seed: seed of the bootstrap.
         progress: called after each image and method.
     """
     everything, folder = with_baselines(methods, datasets[0].ranges), Path(output)
     images = folder / "images" if save_images else None
-    failures = measure_share(everything, datasets, metrics, folder, images=images, progress=progress)
-    result = collect(everything, datasets, metrics, folder, failures, seed)
+    failures = measure_share(
+        everything, datasets, metrics, folder, stretched=stretched, images=images, progress=progress
+    )
+    result = collect(everything, datasets, metrics, folder, failures, seed, stretched=stretched)
     write(result, datasets, folder, images)
     return result
 
@@ -153,6 +169,7 @@ def measure_share(
     *,
     process: int = 0,
     processes: int = 1,
+    stretched: bool = True,
     images: Path | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> list[Failure]:
@@ -165,7 +182,7 @@ def measure_share(
     """
     failures: list[Failure] = []
     for dataset in datasets:
-        records = {method.name: Records(output, method, dataset, metrics) for method in methods}
+        records = {method.name: Records(output, method, dataset, metrics, stretched) for method in methods}
         done = {name: set(record.read()) for name, record in records.items()}
         for pair in dataset.pairs.shard(process, processes):
             files = {
@@ -183,10 +200,14 @@ def measure_share(
             for method in methods:
                 if sources is not None and method in missing:
                     try:
-                        fused = method.fuse(pair, dataset.name)
+                        fused, other = (
+                            method.pictures(pair, dataset.name)
+                            if records[method.name].both
+                            else (method.fuse(pair, dataset.name), None)
+                        )
                         if method.name in files:
                             save_image(fused, files[method.name])
-                        record = measure_pair(luminance(fused), *sources, metrics)
+                        record = measure_pair(luminance(fused), *sources, metrics, other)
                         records[method.name].append(process, pair.name, record)
                     except Exception as error:
                         if trouble := disk_trouble(error, output):  # all other pairs would fail too
@@ -207,22 +228,32 @@ def collect(
     folder: Path,
     failures: Sequence[Failure] = (),
     seed: int = 0,
+    *,
+    stretched: bool = True,
 ) -> Evaluation:
     """Rows from the records on disk; a method without any record on a set has no row there."""
     rows: list[Row] = []
     for dataset in datasets:
         group: dict[str, Row] = {}
         for method in methods:
-            found = Records(folder, method, dataset, metrics).read()
+            records = Records(folder, method, dataset, metrics, stretched)
+            found = records.read()
             ordered = {name: found[name] for name in dataset.names if name in found}
             if ordered:
-                group[method.name] = summarize(method, dataset.name, ordered, metrics, seed, dataset.expected)
+                row = summarize(method, dataset.name, ordered, metrics, seed, dataset.expected, records.both)
+                group[method.name] = row
         references = [group[name] for name in ALWAYS if name in group]
         for row in group.values():
             if len(references) == len(ALWAYS):
                 warnings = warnings_of(row, *references)
                 if row.n < row.expected:
                     warnings.append(f"measured on {row.n} of {row.expected} pairs: see the failures")
+                if spans_by_stretch(row, *references):
+                    warnings.append(
+                        "each of its images spans 0 to 255, unlike those of average and maximum: taken as stretched on "
+                        "saving and compared with stretched rows only"
+                    )
+                    row = replace(row, was_stretched=True)
                 row = replace(row, warnings=tuple(warnings))
             rows.append(row)
     unpaired = [Failure("", dataset.name, file, why) for dataset in datasets for file, why in dataset.unpaired]
@@ -259,8 +290,10 @@ def write(result: Evaluation, datasets: Sequence[EvaluationSet], folder: Path, i
     }
     expected = {dataset.name: dataset.names for dataset in datasets}
     for row in result.rows:
-        name = f"per_image/{slug(row.dataset)}--{slug(row.method)}.csv"
-        texts[name] = report.per_image_csv(row, expected.get(row.dataset, []))
+        for part, ending in ((row, ""), (row.as_stretched, "--minmax")):
+            if part.values:
+                name = f"per_image/{slug(row.dataset)}--{slug(row.method)}{ending}.csv"
+                texts[name] = report.per_image_csv(part, expected.get(row.dataset, []))
     files = [report.write_text(folder / name, text) for name, text in texts.items()]
     sweep_leftovers(folder)
     try:

@@ -82,6 +82,7 @@ class Result:
         pairs: number of pairs; None if the file does not state it.
         metrics: of the model; None where a metric is undefined on every pair.
         warnings: what a reader must know before quoting the numbers.
+        stretched: the same numbers of the pictures stretched from minimum to maximum; None if not measured.
     """
 
     dataset: str
@@ -89,6 +90,7 @@ class Result:
     metrics: Mapping[str, float | None]
     baselines: Mapping[str, Mapping[str, float | None]]
     warnings: tuple[str, ...] = ()
+    stretched: "Result | None" = None
 
     def __post_init__(self) -> None:
         for title, values in {"the model": self.metrics, **self.baselines}.items():
@@ -171,14 +173,23 @@ def read_measured(folder: Path, name: str) -> Measured | None:
             )
         model = same[0] if same else name
     try:
-        results = [
-            Result(dataset, found.get("n"), found["metrics"], found.get("baselines", {}))
-            for dataset, found in sets.items()
-        ]
+        results = []
+        for dataset, found in sets.items():
+            part = found.get("stretched") or {}  # files of version 0.1 have none
+            other = (
+                Result(dataset, found.get("n"), part["metrics"], part.get("baselines", {}))
+                if part.get("metrics")
+                else None
+            )
+            results.append(Result(dataset, found.get("n"), found["metrics"], found.get("baselines", {}), (), other))
         for row in (row for row in rows if row.kind == "model" and row.method == model):
             beside = [other for other in rows if other.kind == "baseline" and other.dataset == row.dataset]
             baselines = {other.method: other.values for other in beside}
-            results.append(Result(row.dataset, row.n, row.values, baselines, row.warnings))
+            other = None
+            if row.minmax:
+                stretched = {rule.method: rule.minmax.values for rule in beside if rule.minmax}
+                other = Result(row.dataset, row.n, row.minmax.values, stretched)
+            results.append(Result(row.dataset, row.n, row.values, baselines, row.warnings, other))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     if not results:

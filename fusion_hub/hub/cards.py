@@ -274,7 +274,7 @@ def render_model_card(
     if entries:
         card_data.model_name, card_data.eval_results = name, entries
     printed = [
-        {"title": table.title, "note": table.note, "values": row.values}
+        {"title": table.title, "note": table.note, "convention": row.convention, "values": row.values}
         for table in leaderboard.read_published().printed
         for row in table.rows
         if row.method == method["title"] and table.dataset in {result.dataset for result in results}

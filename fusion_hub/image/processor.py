@@ -56,6 +56,7 @@ __all__ = [
 
 ImageInputs: TypeAlias = ImageInput | Sequence[ImageInput]
 InfraredRange: TypeAlias = ValueRange
+Rescale: TypeAlias = Literal["none", "minmax", "both"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,8 +265,8 @@ class FusionImageProcessor(ConfigMixin):
         fused: Tensor,
         contexts: Sequence[PairContext],
         output_type: Literal["pil", "np", "pt"] = "pil",
-        rescale: Literal["none", "minmax"] = "none",
-    ) -> list[Image.Image] | np.ndarray | Tensor:
+        rescale: Rescale = "none",
+    ) -> list[Image.Image] | list[tuple[Image.Image, Image.Image]] | np.ndarray | Tensor:
         """Pictures from fused luminance: crop, clamp, put chroma and alpha back, give the visible's sample type.
 
         Args:
@@ -274,12 +275,16 @@ class FusionImageProcessor(ConfigMixin):
             output_type: "pil": a list of images; "np": `(B, H, W, C)` float32 in [0, 1]; "pt": `(B, C, H, W)`, the same
                 on the CPU. C is 1 (gray), 2 (gray + alpha), 3 or 4.
             rescale: "minmax" stretches each clamped luminance to 0..1. It makes video flicker and changes metrics.
+                "both", with "pil" only, returns for each image a tuple, as with "none" and as with "minmax".
 
         Raises:
             ValueError: if shapes and contexts do not match, `fused` holds NaN or infinite values, or an option is
                 unknown.
         """
         check_output(output_type, rescale)
+        if rescale == "both":
+            plain, stretched = (self.postprocess(fused, contexts, "pil", one) for one in ("none", "minmax"))
+            return list(zip(plain, stretched, strict=True))
         if fused.ndim != 4 or fused.shape[1] != 1 or fused.shape[0] != len(contexts):
             raise ValueError(
                 f"fused must be ({len(contexts)}, 1, H, W) for {len(contexts)} contexts, got {tuple(fused.shape)}"
@@ -376,8 +381,10 @@ def check_output(output_type: str, rescale: str) -> None:
     """Raise a `ValueError` for an unknown option of [`FusionImageProcessor.postprocess`]."""
     if output_type not in ("pil", "np", "pt"):
         raise ValueError(f"output_type={output_type!r} is unknown: use one of pil, np, pt")
-    if rescale not in ("none", "minmax"):
-        raise ValueError(f"rescale={rescale!r} is unknown: use one of none, minmax")
+    if rescale not in ("none", "minmax", "both"):
+        raise ValueError(f"rescale={rescale!r} is unknown: use one of none, minmax, both")
+    if rescale == "both" and output_type != "pil":
+        raise ValueError(f"rescale='both' makes two pictures of each pair: use output_type='pil', not {output_type!r}")
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor
 from fusion_hub import __version__
 from fusion_hub.image.luminance import ValueRange, check_range
 from fusion_hub.image.picture import InputWarning
-from fusion_hub.image.processor import FusionImageProcessor, PairContext, Register, check_output, pair_up
+from fusion_hub.image.processor import FusionImageProcessor, PairContext, Register, Rescale, check_output, pair_up
 from fusion_hub.image.subject import Subject, find_subject
 from fusion_hub.image.tiling import Window, crop_to, pad_to_multiple, run_tiled, tile_windows
 from fusion_hub.models.geometry import Geometry
@@ -244,7 +244,7 @@ class FusionPipeline(PortablePipeline):
         infrared_range: ValueRange | None = None,
         visible_range: ValueRange | None = None,
         rig: Rig | str | os.PathLike[str] | None = None,
-        rescale: Literal["none", "minmax"] = "none",
+        rescale: Rescale = "none",
         output_type: Literal["pil", "np", "pt"] = "pil",
         return_intermediates: bool = False,
         return_dict: bool = True,
@@ -279,7 +279,8 @@ class FusionPipeline(PortablePipeline):
                 cameras or its file, or `"auto"`, which aligns each pair by itself. The result has the size of the
                 visible image; pixels that the infrared camera does not see are those of the visible image, joined
                 softly. None: the pairs are registered.
-            rescale: `"none"` or `"minmax"`, which stretches each fused luminance to [0, 1].
+            rescale: `"none"`; `"minmax"`, which stretches each fused luminance to [0, 1]; or `"both"`, which fuses once
+                and returns for each pair a tuple of both pictures, with `output_type="pil"` only.
             output_type: `"pil"`, `"np"` or `"pt"`.
             return_intermediates: also return the intermediate results of the network, for one pair that is fused whole;
                 the fused image stays the same up to rounding. [`fusion_hub.explain`] shows them as pictures.
@@ -370,8 +371,8 @@ class FusionPipeline(PortablePipeline):
                 outputs = self.image_processor.postprocess(fused, contexts, output_type=output_type, rescale=rescale)
                 for position, context, image in zip(positions, contexts, outputs, strict=True):
                     images[position] = image
-                    if output_type == "pil":
-                        image.info.update(fusion_hub=self._signature, notes=context.notes)
+                    for picture in (image if rescale == "both" else (image,)) if output_type == "pil" else ():
+                        picture.info.update(fusion_hub=self._signature, notes=context.notes)
 
         # 7. Offload all models; join arrays of one shape: [B, H, W, C] or [B, C, H, W].
         self.maybe_free_model_hooks()

@@ -47,6 +47,9 @@ def test_a_run_on_generated_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert content["sets"]["toy"]["n"] == 2
     assert content["sets"]["toy"]["metrics"]["SCD"] == pytest.approx(np.mean(measured), abs=1e-6)
     assert list(content["sets"]["toy"]["baselines"]) == ["average", "maximum", "laplacian", "guided_filter"]
+    stretched = content["sets"]["toy"]["stretched"]
+    assert stretched["metrics"]["SCD"] == pytest.approx(rows["tiny"]["minmax"]["metrics"]["SCD"]["mean"], abs=1e-6)
+    assert list(stretched["baselines"]) == ["average", "maximum", "laplacian", "guided_filter"]
     weights = (tmp_path / "tiny" / "model" / "diffusion_pytorch_model.safetensors").read_bytes()
     hashes = content["provenance"]["methods"]["tiny"]["sha256"]
     assert list(hashes.values()) == [hashlib.sha256(weights).hexdigest()]

@@ -32,6 +32,7 @@ from fusion_hub.evaluation import (
 from fusion_hub.evaluation import run as run_module
 from fusion_hub.evaluation.methods import Kind, stretch
 from fusion_hub.evaluation.records import GUARD_METRICS, Records, measure_pair, slug
+from fusion_hub.evaluation.report import by_convention
 from fusion_hub.metrics import evaluate_pair
 from tests.support.tiny import tiny_pipeline
 
@@ -97,6 +98,63 @@ def test_undefined_values_are_none_not_nan() -> None:
     for images in ((flat, flat, flat), (textured, flat, flat), (flat, textured, flat), (flat, textured, textured)):
         values = measure_pair(*images, ("EN", "SCD", "CC", "VIF", "Qabf", "PSNR", "SSIM"))["values"]
         assert all(value is None or math.isfinite(value) for value in values.values())
+
+
+# --- both conventions ---
+
+
+def test_the_stretched_row_is_that_of_images_stretched_by_someone_else(drawn: EvaluationSet, tmp_path: Path) -> None:
+    """Of a network and a rule before rounding, in color too; of a folder after it. `rescale` gives the same row."""
+    pipeline = tiny_pipeline()
+    plain = pipeline_method("tiny", pipeline)
+    rescaled = pipeline_method("tiny+minmax", pipeline, {"rescale": "minmax"})
+    dim = rule("theirs", lambda v, i: 100 + v // 4, kind="folder")
+    result = measured([plain, rescaled, dim, baseline_method("average")], drawn, tmp_path)
+    expected: dict[str, list[float]] = {"tiny": [], "average": [], "theirs": []}
+    for pair in drawn.pairs:
+        visible, infrared = source_luminance(pair)
+        picture = pipeline(pair.visible_source, pair.infrared_source, rescale="minmax").images[0]
+        mean = (visible.astype(float) + infrared) / 2
+        half, low, high = 100 + visible // 4, int((visible // 4).min()) + 100, int((visible // 4).max()) + 100
+        images = {
+            "tiny": luminance(picture),
+            "average": np.rint((mean - mean.min()) / (mean.max() - mean.min()) * 255).astype(np.uint8),
+            "theirs": np.floor((half - float(low)) / (high - low) * 255 + 0.5).astype(np.uint8),
+        }
+        for name, image in images.items():
+            expected[name].append(evaluate_pair(image, visible, infrared, ["SD"])["SD"])
+    for name, values in expected.items():
+        found = row(result, name)
+        assert found.minmax_values["SD"] == pytest.approx(values, rel=2e-3), name
+        assert found.minmax["SD"].mean == pytest.approx(np.mean(values), rel=2e-3)
+        assert found.minmax["SD"].mean > found.metrics["SD"].mean
+    own = row(result, "tiny+minmax")
+    assert own.values == row(result, "tiny").minmax_values and own.was_stretched and not own.minmax
+    # The same file is read by the leaderboard, which keeps the conventions apart.
+    tables = by_convention(result.rows)
+    assert [r.method for r in tables["clamped"]] == ["tiny", "theirs", "average", "maximum"]
+    assert [r.method for r in tables["stretched"]] == ["tiny", "tiny+minmax", "theirs", "average", "maximum"]
+
+
+def test_a_stretch_of_a_stretched_or_constant_image_changes_nothing(drawn: EvaluationSet, tmp_path: Path) -> None:
+    methods = [rule("full", lambda v, i: stretch(v), "folder"), rule("flat", lambda v, i: np.full_like(v, 7), "folder")]
+    result = measured(methods, drawn, tmp_path)
+    for name in ("full", "flat"):
+        assert row(result, name).minmax_values == row(result, name).values
+    without = measure_share(methods, [drawn], METRICS, tmp_path / "without", stretched=False)
+    (full, _) = collect(methods, [drawn], METRICS, tmp_path / "without", without, stretched=False).rows
+    assert not full.minmax and "minmax" not in full.as_json()
+    assert full.values == row(result, "full").values
+
+
+def test_a_folder_that_must_have_been_stretched_is_compared_with_stretched_rows(tmp_path: Path) -> None:
+    pairs = [tuple((np.random.default_rng(k).random((2, 48, 48)) * 60 + 90).astype(np.uint8)) for k in range(3)]
+    low = EvaluationSet.of("low", PairedDataset.open(pairs))
+    methods = [rule("theirs", lambda v, i: stretch(v), "folder"), rule("plain", lambda v, i: v, "folder")]
+    result = measured(methods, low, tmp_path)
+    assert row(result, "theirs").was_stretched and row(result, "plain").was_stretched is None
+    assert any("taken as stretched on saving" in text for text in row(result, "theirs").warnings)
+    assert "theirs" not in {r.method for r in by_convention(result.rows)["clamped"]}
 
 
 # --- statistics ---
@@ -273,6 +331,9 @@ def test_the_files(drawn: EvaluationSet, tmp_path: Path) -> None:
     with (tmp_path / "per_image" / "drawn_test--tiny_1_x.csv").open(newline="") as stream:
         lines = list(csv.DictReader(stream))
     assert [float(line["VIF"]) for line in lines] == tiny["per_image"]["values"]["VIF"]
+    with (tmp_path / "per_image" / "drawn_test--tiny_1_x--minmax.csv").open(newline="") as stream:
+        assert [float(line["VIF"]) for line in csv.DictReader(stream)] == tiny["minmax"]["values"]["VIF"]
+    assert set(tiny["minmax"]["metrics"]) == set(tiny["metrics"])
     for figure in ("figure.png", "examples.png"):
         with Image.open(tmp_path / figure) as image:
             assert min(image.size) > 200

@@ -262,6 +262,12 @@ def test_clamp_and_rescale() -> None:
     np.testing.assert_allclose(stretched.ravel()[1:], np.linspace(0.2, 0.6, 204)[1:] / 0.6, atol=1e-5)
     constant = through(GREY, torch.full((1, 1, 12, 17), 0.3), output_type="np", rescale="minmax")
     np.testing.assert_allclose(constant, 0.3, atol=1e-6)
+    for visible in (GREY, RGB):
+        pictures = through(visible, fused, rescale="both")[0]
+        for picture, rescale in zip(pictures, ("none", "minmax"), strict=True):
+            assert np.array_equal(picture, through(visible, fused, rescale=rescale)[0])
+    with pytest.raises(ValueError, match="rescale='both' makes two pictures"):
+        through(GREY, fused, output_type="np", rescale="both")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 4)])
