@@ -158,6 +158,15 @@ PRETRAINED: dict[str, PretrainedInfo] = {
             paper=RED,
             summary="Visible and thermal infrared images by a narrow RED: two reversible diffusion steps.",
         ),
+        PretrainedInfo(
+            name="red-small-medical",
+            pipeline_class="REDPipeline",
+            model_class="REDModel",
+            modality="CT, PET or SPECT + MRI",
+            datasets=("MRI-CT", "MRI-PET", "MRI-SPECT"),
+            paper=RED,
+            summary="Brain slices by a narrow RED: MRI with CT, PET or SPECT. For research, not for diagnosis.",
+        ),
     )
 }
 """The fusion checkpoints, by name."""
@@ -217,7 +226,7 @@ def list_models() -> list[PretrainedInfo]:
 
     Examples:
         >>> [info.name for info in list_models()]
-        ['difffusenet-msrs', 'difffusenet-medical', 'red-small-msrs']
+        ['difffusenet-msrs', 'difffusenet-medical', 'red-small-msrs', 'red-small-medical']
     """
     return list(PRETRAINED.values())
 

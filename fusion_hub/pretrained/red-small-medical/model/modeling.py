@@ -1,0 +1,1 @@
+from fusion_hub import REDModel  # noqa: F401

@@ -1,0 +1,1 @@
+from fusion_hub import REDPipeline  # noqa: F401
