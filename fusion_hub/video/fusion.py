@@ -304,15 +304,17 @@ def fuse_video(
             for seen, warm in itertools.islice(pairs, limit):
                 try:
                     fuser.follow(warm)
+                    kept = is_done is not None and is_done(seen, warm)
+                    task = None if kept else fuser.prepare(seen, warm)
                 except ValueError as error:
                     report.failed.append((seen.name, str(error)))
                     continue
-                if is_done is not None and is_done(seen, warm):
+                if task is None:
                     report.kept += 1
                     if on_frame is not None:
                         on_frame(report)
                     continue
-                waiting.append((seen, workers.submit(fuser.fuse, fuser.prepare(seen, warm))))
+                waiting.append((seen, workers.submit(fuser.fuse, task)))
                 if len(waiting) > count:
                     finish_first()
             while waiting:
