@@ -153,7 +153,7 @@ def test_the_noise_that_was_removed_is_shown_for_each_image() -> None:
     assert "0.0 in visible and 10.0 in infrared" in panels["Denoised, infrared"].caption
 
 
-@pytest.mark.parametrize("name", ["difffusenet-msrs", "difffusenet-medical", "red-small-msrs"])
+@pytest.mark.parametrize("name", ["difffusenet-msrs", "difffusenet-medical", "red-small-msrs", "red-small-medical"])
 def test_six_panels_tell_the_story_and_all_vary(name: str) -> None:
     scene = generate_scene(0, 96, 128, "brain" if "medical" in name else "night_street")
     pipe = FusionPipeline.from_pretrained(name)

@@ -413,6 +413,7 @@ WATCHED = {
     "difffusenet-msrs": "are not a blind test",
     "red-small-msrs": "taken over from `difffusenet-msrs`",
     "difffusenet-medical": "one look at the numbers on `mri_ct/test`",
+    "red-small-medical": "stopped after one look at `mri_ct/test`",
 }
 
 
