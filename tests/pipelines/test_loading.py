@@ -147,7 +147,7 @@ def test_pickle_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["difffusenet-mrss", "no/such/folder", "/no/such/folder", "https://host/x", ""])
 def test_unknown_name_lists_what_there_is(name: str) -> None:
-    with pytest.raises(ValueError, match=r"difffusenet-msrs, difffusenet-medical, red-small-msrs, red-small-medical.*folder.*owner/name"):
+    with pytest.raises(ValueError, match=r"difffusenet-msrs, difffusenet-medical, red-small.*folder.*owner/name"):
         DiffFuseNetPipeline.from_pretrained(name)
 
 
