@@ -47,7 +47,7 @@ app.command(short_help="Measure fused images, with 95% intervals.", epilog=evalu
 app.command(short_help="Merge evaluations into one page.", epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
 app.command(short_help="Compare detection and segmentation runs.", epilog=downstream.EXAMPLES)(downstream.downstream)
 app.command(short_help="Write fused images and boxes for YOLO.", epilog=export_yolo.EXAMPLES)(export_yolo.export_yolo)
-app.command(short_help="List the bundled checkpoints.")(models.models)
+app.command(short_help="List the bundled checkpoints, or check one.", epilog=models.EXAMPLES)(models.models)
 app.command(short_help="Serve the page in the browser.", epilog=demo.EXAMPLES)(demo.demo)
 app.add_typer(train.app, name="train", short_help="Train a network on your pairs.", epilog=train.EXAMPLES)
 app.command(short_help="Publish a checkpoint on the Hub.", epilog=publish.MODEL_EXAMPLES)(publish.publish)

@@ -1,4 +1,5 @@
-from . import baselines, leaderboard, methods, records, report, run, statistics
+from . import baselines, contributions, leaderboard, methods, parts, records, report, run, statistics
+from .contributions import Contributions, measure_parts
 from .methods import (
     Method,
     baseline_method,
@@ -8,6 +9,7 @@ from .methods import (
     pipeline_method,
     source_luminance,
 )
+from .parts import parts_of, without
 from .records import EvaluationSet, Row, check_sizes, set_name
 from .run import (
     CONVENTIONS,
@@ -24,8 +26,9 @@ from .run import (
 from .statistics import Interval, Statistic, bootstrap_mean
 
 __all__ = [
-    "CONVENTIONS", "FORMAT", "Evaluation", "EvaluationSet", "Failure", "Interval", "Method", "Row", "Statistic",
-    "baseline_method", "baselines", "bootstrap_mean", "check_sizes", "collect", "describe_checkpoint", "evaluate",
-    "folder_method", "forget", "leaderboard", "luminance", "measure_share", "methods", "pipeline_method", "records",
-    "report", "run", "set_name", "source_luminance", "statistics", "with_baselines", "write",
+    "CONVENTIONS", "FORMAT", "Contributions", "Evaluation", "EvaluationSet", "Failure", "Interval", "Method", "Row",
+    "Statistic", "baseline_method", "baselines", "bootstrap_mean", "check_sizes", "collect", "contributions",
+    "describe_checkpoint", "evaluate", "folder_method", "forget", "leaderboard", "luminance", "measure_parts",
+    "measure_share", "methods", "parts", "parts_of", "pipeline_method", "records", "report", "run", "set_name",
+    "source_luminance", "statistics", "with_baselines", "without", "write",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-from .checkpoints import PretrainedInfo, SegmenterInfo, list_models, locate
+from .checkpoints import PretrainedInfo, SegmenterInfo, list_models, locate, trained_on
 from .difffusenet import DiffFuseNetPipeline
 from .file_checks import check_model_folder, hash_checkpoint, run_note
 from .fusion_pipeline import FusionOutput, FusionPipeline
@@ -18,4 +18,5 @@ __all__ = [
     "list_models",
     "locate",
     "run_note",
+    "trained_on",
 ]
