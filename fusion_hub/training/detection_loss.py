@@ -4,9 +4,9 @@ The detector is YOLOX (Ge et al. 2021), exported to ONNX without the decoding of
 in a zero-shot test: the fused luminance with the visible's chroma, BGR 0..255, resized. A test resizes pictures of
 640 x 480 pixels by 416 / 640; the loss resizes each sample by a factor of its own around that.
 
-Two things make adversarial patterns, which raise a score and mean nothing, less likely; neither rules them out. The loss
-only compares with the sources, so an object that scores as high as in the better one has none. And a pattern for one size
-of the pixels fails at another (Athalye et al. 2018 average over such transformations for the opposite purpose).
+Two things make adversarial patterns, which raise a score and mean nothing, less likely; neither rules them out. The
+loss only compares with the sources, so an object that scores as high as in the better one has none. And a pattern for
+one size of the pixels fails at another (Athalye et al. 2018 average over such changes for the opposite purpose).
 """
 
 import math
