@@ -299,7 +299,7 @@ def _board(
             frozenset(name for name, found in levels.items() if comparable and row.values.get(name) in found[i : i + 1])
             for i in (0, 1)
         )
-        reasons = () if comparable else (obstacle(row),)
+        reasons: tuple[str, ...] = () if comparable else (obstacle(row),)
         reasons += (UNKNOWN,) if row.convention == "unknown" else ()
         entries.append(Entry(row, ranks.get(id(row)), comparable, (*row.warnings, *reasons), best, second))
     entries.sort(key=lambda e: (e.rank is None, not e.comparable, e.rank or 0))
