@@ -116,12 +116,14 @@ def print_tables(found: "Contributions") -> None:
                 ]
                 table.add_row(row.name, *cells)
         console.print(table)
-    table = _table("What is switched off, and how much it varies over the picture", "part", "without it", "deviation")
-    varying = {variation.name: variation for variation in found.variations}
-    for name, off in found.off.items():
-        table.add_row(name, escape(off), _deviation(varying[name]) if name in varying else "")
+    varying = {variation.name: _deviation(variation) for variation in found.variations}
+    columns = ("part", "without it", *["deviation over the picture"] * bool(varying))
+    table = _table("What is switched off", *columns)
+    described = dict(found.off)
     if any(row.name == measured.NLM for row in found.rows):
-        table.add_row(measured.NLM, "OpenCV's non-local means in place of D2FE", "")
+        described[measured.NLM] = "OpenCV denoises the images" + ", D2FE is off" * ("D2FE" in found.off)
+    for name, off in described.items():
+        table.add_row(*(name, escape(off), varying.get(name, ""))[: len(columns)])
     console.print(table)
     for note in NOTES:
         console.print(note, highlight=False)

@@ -28,7 +28,7 @@ def models(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help=f"Measure what each part of a checkpoint contributes, on clean pairs and with noise in the infrared "
+            help="Measure what each part of a checkpoint contributes, on clean pairs and with noise in the infrared "
             f"image. {common.MODEL_HELP}",
         ),
     ] = None,

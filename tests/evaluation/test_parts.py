@@ -183,18 +183,17 @@ def test_what_is_measured(bundled: Pipeline, drawn: Path) -> None:
     pairs = PairedDataset.open(drawn)[:1]
     found = measure_parts(bundled, pairs)
     rows = {(row.name, row.inputs): row.values for row in found.rows}
-    visible, infrared = (np.asarray(image.convert("L")) for image in (pairs[0].visible, pairs[0].infrared))
+    sources = contributions.source_luminance(pairs[0])
+    infrared = sources[1]
     noisy = contributions.add_noise(infrared, np.random.default_rng([0, 0]))
 
     def fuse(image: np.ndarray) -> np.ndarray:
-        visible_levels = contributions.source_luminance(pairs[0])[0]
-        return np.asarray(bundled(visible_levels, image).images[0])
+        return np.asarray(bundled(sources[0], image).images[0])
 
     clean, on = fuse(infrared), fuse(noisy)
     with without(bundled.model, "channel gate"):
         clean_off, off = fuse(infrared), fuse(noisy)
     values, quiet = rows["channel gate", "noisy"], rows["channel gate", "clean"]
-    sources = contributions.source_luminance(pairs[0])
     # Folded constants round otherwise: a level here and there.
     assert values["change"].mean == pytest.approx(np.abs(off.astype(float) - on).mean(), abs=0.01)
     assert quiet["change"].mean == pytest.approx(np.abs(clean_off.astype(float) - clean).mean(), abs=0.01)
@@ -204,7 +203,7 @@ def test_what_is_measured(bundled: Pipeline, drawn: Path) -> None:
     for metric in contributions.METRICS:
         expected = evaluate_pair(off, *sources, [metric])[metric] - evaluate_pair(on, *sources, [metric])[metric]
         assert values[metric].mean == pytest.approx(expected, abs=2e-3)
-    assert visible.shape == sources[0].shape and values["VIF"].n == 1
+        assert values[metric].n == 1
 
 
 def test_noise_and_its_removal() -> None:
