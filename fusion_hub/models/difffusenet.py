@@ -332,6 +332,7 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         Raises:
             ValueError: if the shapes differ or are not multiples of `multiple`.
         """
+        self.check_images(visible, infrared, self.config.in_channels)
         record: Record | None = {} if return_intermediates else None
         steps = self.steps_of(visible, infrared, timesteps, alphas_cumprod, noise_level, num_steps, record=record)
         features = self.analyze(visible, infrared, steps, noise, record=record)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusion_hub.image.luminance import LUMA_WEIGHTS
 from fusion_hub.training.config import ConfigError, expand_variables
 from fusion_hub.training.onnx_graph import OnnxGraph
 from fusion_hub.training.samples import mixed_seed
@@ -174,7 +175,8 @@ def detector_input(luminance: Tensor, chroma: Tensor, scales: Sequence[float], l
     Pillow does it, to the top left of a canvas that the largest scale would fill; 32 divides its sides.
     """
     blue, red = luminance + 1.772 * chroma[:, :1], luminance + 1.402 * chroma[:, 1:]
-    green = (luminance - 0.299 * red - 0.114 * blue) / 0.587
+    red_weight, green_weight, blue_weight = LUMA_WEIGHTS.tolist()
+    green = (luminance - red_weight * red - blue_weight * blue) / green_weight
     image = 255 * torch.cat([blue, green, red], dim=1).clamp(0, 1)
     height, width = (32 * math.ceil(_resized(side, largest) / 32) for side in image.shape[-2:])
     canvas = []

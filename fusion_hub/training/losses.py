@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusion_hub.image.tiling import pad_reflect
 from fusion_hub.metrics.correlation import pearson
 from fusion_hub.metrics.fidelity import VIF_MIN_SIDE, local_moments, similarity
 from fusion_hub.metrics.gradient import sobel
@@ -59,7 +60,8 @@ def salient_intensity_loss(fused: Tensor, visible: Tensor, infrared: Tensor) -> 
     infrared is bright but plain, and draws the infrared's level into walls and roads.
     """
     side = min(63, *(2 * ((size - 1) // 2) + 1 for size in infrared.shape[-2:]))
-    around = F.pad(infrared, (side // 2,) * 4, mode="reflect")
+    height, width = infrared.shape[-2:]
+    around = pad_reflect(infrared, (height + side - 1, width + side - 1), center=True)
     around = F.avg_pool2d(F.avg_pool2d(around, (side, 1), 1), (1, side), 1)
     salience = (0.4 + 2.5 * (infrared - around)).clamp(0, 1)
     return F.l1_loss(fused, visible + salience * (infrared - visible).clamp_min(0))

@@ -1,7 +1,7 @@
 """The training of RED: its variants and ablations, its losses, its number of steps."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ MAE_LOSSES = {
     "maximum": losses.intensity_loss,
     "mean": losses.mean_intensity_loss,
     "salient": losses.salient_intensity_loss,
+}
+GRADIENT_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "signed": losses.signed_gradient_loss,
+    "unsigned": losses.unsigned_gradient_loss,
 }
 SMALLEST_TILE, LARGEST_TILE = 128, 256  # pixels
 STEPS_STREAM = 3  # of the random numbers of one training step
@@ -84,10 +88,9 @@ class REDTraining(nn.Module):
         return {name: getattr(config, name) * loss() for name, loss in terms.items() if getattr(config, name)}
 
     def _gradient(self, fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-        config, images = self.config, (fused, visible, infrared)
-        if config.gradient_target == "unsigned":
-            return losses.unsigned_gradient_loss(*images, config.gradient_gain)
-        return losses.signed_gradient_loss(*images, config.gradient_gain, config.noise_floor)
+        config = self.config
+        floor = (config.noise_floor,) if config.gradient_target == "signed" else ()
+        return GRADIENT_LOSSES[config.gradient_target](fused, visible, infrared, config.gradient_gain, *floor)
 
 
 class REDTask(FusionTask):
