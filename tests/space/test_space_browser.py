@@ -654,7 +654,7 @@ def test_a_clip_plays_beside_what_was_visible(page: Page, tmp_path: Path) -> Non
 
 def test_a_canceled_clip_stops(page: Page, tmp_path: Path) -> None:
     open_kind(page, "clip")
-    long = write_clip(tmp_path / "long.mp4", moving_square(250, 240, 320))
+    long = write_clip(tmp_path / "long.mp4", moving_square(250, 480, 640))
     put_file(page, "clip_visible", long)
     put_file(page, "clip_infrared", long)
     page.locator("#clip_align input").uncheck()
