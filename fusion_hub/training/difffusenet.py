@@ -22,8 +22,8 @@ from fusion_hub.training.task import FusionTask
 
 TIMESTEP_STREAM, NOISE_STREAM = 1, 2  # of the random numbers of a sample
 _MODEL_FIELDS = (
-    "prediction_type", "inference_timestep", "noise_gain", "residual", "residual_scale", "gate", "use_d2fe", "use_edfd",
-    "frequency", "cross_frequency",
+    "feature_channels", "num_coupling", "prediction_type", "inference_timestep", "noise_gain", "residual",
+    "residual_scale", "gate", "use_d2fe", "use_edfd", "frequency", "cross_frequency",
 )  # fmt: skip
 
 
@@ -153,9 +153,9 @@ class DiffFuseNetTask(FusionTask):
         """A new network, or a copy of `initial_weights`."""
         if self.config.initial_weights:
             return DiffFuseNetPipeline.from_pretrained(self.config.initial_weights).model
-        fields = {name: getattr(self.config, name) for name in _MODEL_FIELDS}
+        given = {name: value for name in _MODEL_FIELDS if (value := getattr(self.config, name)) is not None}
         try:
-            return DiffFuseNetModel(**DIFFFUSENET_VARIANTS[self.config.variant], **fields)
+            return DiffFuseNetModel(**{**DIFFFUSENET_VARIANTS[self.config.variant], **given})
         except ValueError as error:
             raise ConfigError(str(error)) from error
 

@@ -25,6 +25,8 @@ class DiffFuseNetConfig:
     """Size, ablations, stages and loss weights of a DiffFuseNet run; see `fusion_hub.training.losses`."""
 
     variant: str = option(f"size: {', '.join(DIFFFUSENET_SIZES)}", "base", choices=DIFFFUSENET_SIZES, group="network")
+    feature_channels: int | None = option("width of the features, even; empty: the variant's", None, 2)
+    num_coupling: int | None = option("coupling steps; empty: the variant's", None, 0)
     prediction_type: str = option("what the denoiser predicts: v_prediction or epsilon", "v_prediction")
     inference_timestep: int = option("t at which the fusion path evaluates the denoiser, if noise_gain is 0", 40)
     noise_gain: float = option(
