@@ -2,22 +2,20 @@
 
     python benchmarks/red_ablations.py --data ../shared/data/msrs --split val --output runs/ablations
 
-Trains each variant with `train/red.py` from `train/configs/red_ablation.yaml` (minutes each on a CPU core), measures it
-and prints the table of the paper's Table 2 at this small scale; a variant that has been trained is not trained again.
+Trains each variant with `train/configs/red_ablation.yaml` (minutes each on a CPU core), measures it and prints the
+table of the paper's Table 2 at this small scale; a variant that has been trained is not trained again.
 Every variant has the same data, seed and number of optimizer steps, so deeper chains get more computation: the seconds
 are in the table. With one seed small differences are not significant.
 """
 
 import argparse
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import common
 import diffusers
+import trainings
 from tqdm import tqdm
 
 from fusion_hub import FusionPipeline, PairedDataset, evaluation
@@ -25,8 +23,8 @@ from fusion_hub.allocator import keep_freed_memory
 from fusion_hub.evaluation import EvaluationSet
 from fusion_hub.evaluation.report import markdown_table
 from fusion_hub.evaluation.statistics import format_value
+from fusion_hub.training import REDConfig, find_config
 
-ROOT = Path(__file__).parents[1]
 METRICS = ("EN", "SF", "SCD", "VIF", "Qabf", "SSIM_cddfuse")
 VARIANTS: dict[str, dict[str, Any]] = {
     "RED, T = 2": {},
@@ -50,21 +48,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="set to measure on; not one that is trained on")
     parser.add_argument("--split", help="of that set")
     parser.add_argument("--limit", type=int, help="only its first pairs")
-    parser.add_argument("--config", type=Path, default=ROOT / "train" / "configs" / "red_ablation.yaml")
+    parser.add_argument("--config", type=Path, default=find_config("red_ablation"))
     parser.add_argument("--max-steps", type=int, help="in place of the configuration's")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="NAME")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, one thread each")
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs and ablations.json")
-    return parser.parse_args(argv)
+    return common.parse_checked(parser, argv, ("jobs",))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     keep_freed_memory()
     diffusers.utils.logging.disable_progress_bar()
-    seconds = {name: train(name, arguments) for name in arguments.variants}
+    steps = {"max_steps": arguments.max_steps} if arguments.max_steps else {}
+    folders = {name: trainings.run_folder(arguments.output, name) for name in arguments.variants}
+    runs = {folder: VARIANTS[name] | steps for name, folder in folders.items()}
+    seconds = trainings.train("red", REDConfig, arguments.config, runs, arguments.jobs)
     pipelines: dict[str, Any] = {
-        name: FusionPipeline.from_pretrained(str(folder(name, arguments.output) / "pipeline"))
-        for name in arguments.variants
+        name: FusionPipeline.from_pretrained(str(folder / "pipeline")) for name, folder in folders.items()
     }
     for pipeline in pipelines.values():
         pipeline.set_progress_bar_config(disable=True)
@@ -77,30 +78,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     for row in result.rows:
         found = {name: row.metrics[name] for name in METRICS}
         means = {name: {"mean": one.mean, "low": one.low, "high": one.high} for name, one in found.items()}
-        rows.append({"method": row.method, "metrics": means, "training_seconds": seconds.get(row.method)})
+        rows.append({"method": row.method, "metrics": means, "training_seconds": None})
         if row.kind == "model":
+            rows[-1]["training_seconds"] = seconds[folders[row.method]]
             rows[-1]["coefficients"] = pipelines[row.method].model.coefficients()
     content = {"rows": rows, "pairs": len(pairs), "provenance": dict(result.provenance)}
     common.write_json(arguments.output / "ablations.json", content)
     print(table(rows, f"{dataset.name} {arguments.split or ''}, {len(pairs)} pairs"))
-
-
-def folder(name: str, output: Path) -> Path:
-    return output / "".join(letter if letter.isalnum() else "_" for letter in name)
-
-
-def train(name: str, arguments: argparse.Namespace) -> float:
-    """Train one variant, if it is not trained yet; returns the seconds that it took."""
-    run = folder(name, arguments.output)
-    stamp = run / "seconds.txt"
-    if not stamp.exists():
-        flags = VARIANTS[name] | ({"max_steps": arguments.max_steps} if arguments.max_steps else {})
-        words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-        script = [sys.executable, str(ROOT / "train" / "red.py"), "--config", str(arguments.config)]
-        started = time.perf_counter()
-        subprocess.run([*script, "--output_dir", str(run), *words], check=True)
-        stamp.write_text(f"{time.perf_counter() - started:.1f}\n")
-    return float(stamp.read_text())
 
 
 def table(rows: Sequence[Mapping[str, Any]], title: str) -> str:

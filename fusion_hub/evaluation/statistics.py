@@ -137,14 +137,15 @@ class Resampling:
 
         Runs are drawn again as well: with two or three the interval is too narrow, as they say little of their scatter.
         """
-        return percentile_interval(mean, next(self._over_drawn_runs(drawn)))
+        return percentile_interval(mean, next(self.means_over_runs(drawn)))
 
     def difference(self, mean: float, first: np.ndarray, second: np.ndarray) -> Interval:
         """Interval of `mean`, that of `second` minus that of `first`; the runs of each side are drawn separately."""
-        before, after = self._over_drawn_runs(first, second)
+        before, after = self.means_over_runs(first, second)
         return percentile_interval(mean, after - before)
 
-    def _over_drawn_runs(self, *sides: np.ndarray) -> Iterator[np.ndarray]:
+    def means_over_runs(self, *sides: np.ndarray) -> Iterator[np.ndarray]:
+        """Means over drawn runs, `(resamples,)`, of each side `(resamples, S)`; each side draws its own runs."""
         rng = np.random.default_rng()
         rng.bit_generator.state = self._state
         for drawn in sides:
