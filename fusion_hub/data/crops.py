@@ -6,7 +6,7 @@ and the batch size therefore never change the content of a sample.
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from fusion_hub.data.annotations import find_boxes, has_boxes
-from fusion_hub.data.degradations import degrade
+from fusion_hub.data.degradations import KINDS, check_kinds, degrade
 from fusion_hub.data.paired_dataset import PairedDataset
 from fusion_hub.data.pairs import READ_ERRORS, ImageSource, find_unusable, some
 from fusion_hub.image.inputs import to_picture
@@ -122,6 +122,7 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
             mirrored left-right.
         degrade_probability: how often the finished crop is degraded, see `degrade`. Above 0, every sample also has its
             targets. The random numbers are separate, so the crops of a seed stay the same.
+        degradations: the kinds of degradation to draw from, see `degrade`.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         gain_jitter: float = 0.0,
         boxes: bool = False,
         degrade_probability: float = 0.0,
+        degradations: Collection[str] = KINDS,
     ) -> None:
         if not sources:
             raise ValueError("sources is empty; give at least one CropSource")
@@ -156,7 +158,8 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
         self.crop_size, self.seed, self.length = crop_size, seed, length
         self.cache, self.min_std, self.flip, self.rotate = cache, min_std, flip, rotate
         self.scale_jitter, self.swap_probability, self.gain_jitter = scale_jitter, swap_probability, gain_jitter
-        self.degrade_probability = degrade_probability
+        check_kinds(degradations)
+        self.degrade_probability, self.degradations = degrade_probability, tuple(degradations)
         self.sources = list(sources)
         self.sets = [source.open() for source in sources]
         self.colors, self._boxes = boxes, [_boxes_of(pairs) if boxes else None for pairs in self.sets]
@@ -218,7 +221,7 @@ class PairCrops(Dataset[dict[str, torch.Tensor]]):
             rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number, _DEGRADATION])))
             bands |= {"clean_visible": visible, "clean_infrared": infrared}
             if rng.random() < self.degrade_probability:
-                result = degrade(visible, infrared, rng)
+                result = degrade(visible, infrared, rng, self.degradations)
                 bands = {name: getattr(result, name) for name in bands}
         tensors = {name: torch.from_numpy(band)[None] for name, band in bands.items()}
         sample = tensors | {"sample": torch.tensor(number, dtype=torch.int64)}

@@ -5,6 +5,7 @@ Results are clipped. Standard deviations are in the same units: sigma 10 of 255 
 """
 
 import io
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ EIGHT_BIT = 0.9  # share of degraded images that are rounded to 8 bits, as most 
 SIDES = {"infrared": 0.55, "visible": 0.20, "both": 0.25}
 INFRARED = {"gaussian": 0.55, "fixed_pattern": 0.10, "gaussian_and_fixed_pattern": 0.15, "blur": 0.10, "jpeg": 0.10}
 VISIBLE = {"gaussian": 0.40, "low_light": 0.15, "haze": 0.15, "blur": 0.15, "jpeg": 0.15}
+KINDS = tuple(dict.fromkeys((*INFRARED, *VISIBLE)))
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,18 @@ class Degraded:
     infrared_kind: str | None
 
 
-def degrade(visible: np.ndarray, infrared: np.ndarray, rng: np.random.Generator) -> Degraded:
-    """Degrade the visible image, the infrared image, or both, by kinds and strengths drawn from `rng`."""
+def degrade(
+    visible: np.ndarray, infrared: np.ndarray, rng: np.random.Generator, kinds: Collection[str] = KINDS
+) -> Degraded:
+    """Degrade the visible image, the infrared image, or both, by kinds and strengths drawn from `rng`.
+
+    Args:
+        kinds: those of `KINDS` to draw from, at least one for each image; they keep their shares of each other. Haze
+            and low light, for example, make no sense on scans.
+    """
     side = _choose(SIDES, rng)
-    visible_kind = None if side == "infrared" else _choose(VISIBLE, rng)
-    infrared_kind = None if side == "visible" else _choose(INFRARED, rng)
+    visible_kind = None if side == "infrared" else _choose(VISIBLE, rng, kinds)
+    infrared_kind = None if side == "visible" else _choose(INFRARED, rng, kinds)
     clean_visible = dim(visible, rng.uniform(0.15, 0.7)) if visible_kind == "low_light" else visible
     return Degraded(
         _apply(visible_kind, clean_visible, rng),
@@ -52,6 +61,18 @@ def degrade(visible: np.ndarray, infrared: np.ndarray, rng: np.random.Generator)
         visible_kind,
         infrared_kind,
     )
+
+
+def check_kinds(kinds: Collection[str]) -> None:
+    """Raise ValueError for unknown kinds of degradation, and where none is left for one of the images."""
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"degradations: {', '.join(unknown)} is not one of {', '.join(KINDS)}")
+    for side, shares in (("infrared", INFRARED), ("visible", VISIBLE)):
+        if not set(kinds) & set(shares):
+            raise ValueError(
+                f"degradations ({', '.join(kinds) or 'empty'}) has no kind for the {side} image: add one of "
+                f"{', '.join(shares)}, or set degrade_probability to 0"
+            )
 
 
 def gaussian_noise(image: np.ndarray, rng: np.random.Generator, sigma: float) -> np.ndarray:
@@ -193,8 +214,10 @@ def _draw_fixed_pattern(image: np.ndarray, rng: np.random.Generator) -> np.ndarr
     return fixed_pattern(image, rng, sigma * rng.uniform(0.2, 0.6), rng.uniform(0, 0.02))
 
 
-def _choose(shares: dict[str, float], rng: np.random.Generator) -> str:
-    return str(rng.choice(list(shares), p=list(shares.values())))
+def _choose(shares: dict[str, float], rng: np.random.Generator, kinds: Collection[str] | None = None) -> str:
+    possible = {kind: share for kind, share in shares.items() if kinds is None or kind in kinds}
+    total = sum(possible.values())
+    return str(rng.choice(list(possible), p=[share / total for share in possible.values()]))
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

@@ -23,6 +23,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 import yaml
 
 from fusion_hub import data
+from fusion_hub.data.degradations import KINDS, check_kinds
 from fusion_hub.image.luminance import ValueRange, parse_range
 
 DATA_ROOT_VARIABLE = "FUSION_HUB_DATA"
@@ -195,6 +196,7 @@ class TrainingConfig:
     swap_probability: float = option("how often visible and infrared are swapped", 0.0, 0, 1)
     gain_jitter: float = option("each picture is multiplied by a factor from 1 - this to 1 + this", 0.0, 0, 1)
     degrade_probability: float = option("how often a fused pair gets noise, blur, haze or JPEG artifacts", 0.0, 0, 1)
+    degradations: list[str] = option("the kinds of degradation to draw from", list(KINDS))
 
     learning_rate: float = option(
         "at the end of the warm-up", 1e-3, 0, group="optimizer: AdamW, linear warm-up, cosine decay"
@@ -224,6 +226,10 @@ class TrainingConfig:
         for name in ("sources", "validation_sources"):
             object.__setattr__(self, name, [Source.parse(source) for source in getattr(self, name)])
         check_options(self)
+        try:
+            check_kinds(self.degradations)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         if self.precision not in ("fp32", "bf16"):
             hint = ": on a CPU it silently does nothing, and bf16 needs no loss scaling" * (self.precision == "fp16")
             raise ConfigError(f"precision must be fp32 or bf16, got {self.precision}{hint}")

@@ -79,6 +79,7 @@ class FusionTask:
                 swap_probability=config.swap_probability,
                 gain_jitter=config.gain_jitter,
                 degrade_probability=config.degrade_probability,
+                degradations=config.degradations,
                 boxes=getattr(self.config, "detection", 0) > 0,
             )
         crops.check()

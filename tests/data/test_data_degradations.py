@@ -10,6 +10,7 @@ import torch
 
 from fusion_hub.data import CropSource, PairCrops, degrade
 from fusion_hub.data import degradations as d
+from fusion_hub.training import ConfigError, TrainingConfig
 
 FLAT = np.full((128, 160), 0.5, dtype=np.float32)
 SMOOTH = (0.3 + 0.4 * np.add.outer(np.linspace(0, 0.5, 40), np.linspace(0, 0.5, 50))).astype(np.float32)
@@ -109,6 +110,17 @@ def test_jpeg_differs_more_at_lower_quality() -> None:
     image = d.gaussian_noise(SMOOTH, rng(), 20 / 255)
     errors = [np.abs(d.jpeg(image, quality) - image).mean() for quality in (15, 60, 95)]
     assert errors[0] > errors[1] > errors[2] > 0
+
+
+def test_only_the_kinds_asked_for_are_drawn() -> None:
+    few = ("gaussian", "blur")
+    results = [degrade(SMOOTH, SMOOTH, rng(seed), few) for seed in range(200)]
+    assert {kind for r in results for kind in (r.visible_kind, r.infrared_kind)} == {None, *few}
+    for wrong, message in ((["snow", "blur"], "snow is not one of"), (["haze"], "no kind for the infrared image")):
+        with pytest.raises(ValueError, match=message):
+            d.check_kinds(wrong)
+        with pytest.raises(ConfigError, match=message):
+            TrainingConfig(degradations=wrong)
 
 
 def test_kinds_are_as_frequent_as_stated() -> None:
