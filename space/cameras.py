@@ -128,15 +128,7 @@ def parse_number(text: str | None, what: str, limits: tuple[float, float]) -> fl
 
 def describe(rig: Rig) -> str:
     """The confidence of an alignment, in Markdown."""
-    found = rig.confidence
-    assert found is not None
-    parts = [f"the edges agree with a score of {found.score:.2f}"]
-    if found.margin is not None:
-        parts.append(f"{found.margin:.1f} standard deviations ahead of the next best position")
-    if found.agreement is not None:
-        parts.append(f"two halves of the material agree within {found.agreement:.1f} pixels")
-    parts.append(f"{found.overlap:.0%} of the smaller view lies in the other one")
-    return f"**Aligned:** {', '.join(parts)}."
+    return f"**Aligned:** {rig.confidence}."
 
 
 class Thermal(NamedTuple):

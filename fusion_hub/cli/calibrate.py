@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from fusion_hub import data, files, image, rigs
 from fusion_hub.cli.common import (
-    WRONG_USE,
     CommandError,
     exit_codes,
+    load_rig,
     message_of,
     print_message,
     progress_bar,
@@ -95,7 +95,8 @@ def calibrate(
                 dataset = data.PairedDataset.open(source)
                 if check:
                     _check_picture(output.with_suffix(".png"), dataset)
-                calibrator = rigs.RigCalibrator(fov_ratio, None if start is None else _load(start), matcher)
+                close = None if start is None else load_rig(start, "--start")
+                calibrator = rigs.RigCalibrator(fov_ratio, close, matcher)
             _read(calibrator, dataset)
             with _estimating() as show:
                 rig = replace(calibrator.estimate(show, accept_unsure), time_offset=time_offset)
@@ -128,13 +129,6 @@ def _check_output(output: Path) -> None:
         files.check_writable(output.parent)
     except OSError as error:
         raise CommandError(str(error)) from error
-
-
-def _load(path: Path) -> "rigs.Rig":
-    try:
-        return rigs.Rig.load(path)
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {message_of(error)}", WRONG_USE) from error
 
 
 def _read(calibrator: "rigs.RigCalibrator", dataset: "data.PairedDataset") -> None:
@@ -174,14 +168,7 @@ def _summary(output: Path, rig: "rigs.Rig") -> str:
     (height, width), (low_height, low_width) = rig.visible_size, rig.infrared_size
     pairs = f"{rig.frames} pair{'s' * (rig.frames != 1)}"
     lines = [f"{output}: infrared {low_width}x{low_height} on visible {width}x{height}, from {pairs}"]
-    sure = rig.confidence
-    assert sure is not None
-    if not sure.sure:
+    assert rig.confidence is not None
+    if not rig.confidence.sure:
         lines.append("  NOT SURE: a check failed and --accept-unsure was given; look at the picture")
-    parts = [f"edges agree by {sure.score:.2f}"]
-    if sure.margin is not None:
-        parts.append(f"{sure.margin:.1f} standard deviations more than in the second-best place")
-    if sure.agreement is not None:
-        parts.append(f"two halves differ by {sure.agreement:.1f} px (of 640)")
-    parts.append(f"{100 * sure.overlap:.0f} % of the smaller view lies in the other one")
-    return "\n".join([*lines, "  " + ", ".join(parts)])
+    return "\n".join([*lines, f"  {rig.confidence}"])

@@ -66,6 +66,10 @@ Align = Annotated[
         show_default="off",
     ),
 ]
+Tile = Annotated[
+    int | None,
+    typer.Option(min=0, help="Side of the tiles in pixels; 0 turns tiling off.", show_default="auto, for large images"),
+]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 
 
@@ -127,21 +131,28 @@ def with_option_names(text: str) -> str:
     return text.replace("(low, high)", "LOW,HIGH")
 
 
+def load_rig(file: Path, option: str = "--rig") -> "rigs.Rig":
+    """The rig of a file that an option names."""
+    with wrong_use():
+        try:
+            return rigs.Rig.load(file)
+        except OSError as error:
+            raise ValueError(f"{option} {file} cannot be read: {error.strerror or message_of(error)}") from error
+
+
 def parse_rig(file: Path | None, align: str | None) -> "tuple[rigs.Rig | str | None, str | None]":
     """`--rig` and `--align` as a pipeline takes them, and a text that stands for them; None where not given."""
     if file is None:
         return align, align
     if align is not None:
         raise CommandError("--rig and --align exclude each other: the rig aligns all pairs", WRONG_USE)
-    with wrong_use():
-        try:
-            rig = rigs.Rig.load(file)
-        except OSError as error:
-            raise CommandError(
-                f"--rig {file} cannot be read: {error.strerror or message_of(error)}", WRONG_USE
-            ) from error
-    digest = hashlib.blake2b(json.dumps(rig.to_dict()).encode(), digest_size=4).hexdigest()
-    return rig, f"{file.name} ({digest})"
+    rig = load_rig(file)
+    return rig, name_rig(file, rig)
+
+
+def name_rig(file: Path, rig: "rigs.Rig") -> str:
+    """A rig as the records of a folder name it: by its file and a hash of its content."""
+    return f"{file.name} ({hashlib.blake2b(json.dumps(rig.to_dict()).encode(), digest_size=4).hexdigest()})"
 
 
 @contextmanager

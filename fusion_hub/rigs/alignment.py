@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .features import Array, Matrix, corners, transform
-from .refine import COARSE, fit_halves, refine, refine_fully, score
-from .search import Candidate, best_shift, search, verify
-from .views import Views
+from fusion_hub.rigs.features import Array, Matrix, corners, require_opencv, transform
+from fusion_hub.rigs.refine import COARSE, fit_halves, refine, refine_fully, score
+from fusion_hub.rigs.search import Candidate, best_shift, search, verify
+from fusion_hub.rigs.views import Views
 
 GRIDS = ((160, 4.0), (240, 3.0))  # of the searches: side of the canvas, degrees
 NARROW_GRIDS = ((160, 4.0), (320, 2.0))  # where the field of view is known
@@ -79,7 +79,9 @@ def align(
 
     Raises:
         ValueError: no frames, or frames of different sizes.
+        ImportError: OpenCV is not installed.
     """
+    require_opencv()
     report = progress or (lambda share: None)
     views = Views([frames[number] for number in spread(len(frames), REFINED)])
     few = views.subset(spread(len(views), SEARCHED))

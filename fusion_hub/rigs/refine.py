@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import lazy_loader
 import numpy as np
 
-from .features import Array, Matrix, orientation_field, shrink, warp, warped_mask
-from .views import Views
+from fusion_hub.rigs.features import Array, Matrix, orientation_field, shrink, warp, warped_mask
+from fusion_hub.rigs.views import Views
 
 cv2 = lazy_loader.load("cv2")
 

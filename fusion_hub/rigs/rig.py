@@ -44,6 +44,15 @@ class Confidence:
     overlap: float
     sure: bool = True
 
+    def __str__(self) -> str:
+        """The numbers in words, without `sure`."""
+        parts = [f"the edges agree with a score of {self.score:.2f}"]
+        if self.margin is not None:
+            parts.append(f"{self.margin:.1f} standard deviations ahead of the next best place")
+        if self.agreement is not None:
+            parts.append(f"two halves of the material agree within {self.agreement:.1f} pixels (of 640)")
+        return ", ".join([*parts, f"{self.overlap:.0%} of the smaller view lies in the other one"])
+
 
 @dataclass(frozen=True, eq=False)
 class Rig:

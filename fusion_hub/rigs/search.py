@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from .features import Array, Matrix, orientation_field, shrink, warp, warped_mask
-from .views import Views
+from fusion_hub.rigs.features import Array, Matrix, orientation_field, shrink, warp, warped_mask
+from fusion_hub.rigs.views import Views
 
 LARGEST_ROTATION = 8.0  # degrees
 MIN_OVERLAP = 0.5  # of the smaller of the two pictures

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .features import Array, Matrix, scaling, shrink, valid_pixels, warped_mask
+from fusion_hub.rigs.features import Array, Matrix, scaling, shrink, valid_pixels, warped_mask
 
 CANVAS = 640  # longer side of the visible picture in all later work
 

@@ -86,6 +86,10 @@ def test_align_auto(rig_pictures: Path, tmp_path: Path) -> None:
     result = run("fuse", *pair, "-o", tmp_path / "out.png")
     assert result.exit_code == 1 and "--align auto" in result.output and "fusion-hub calibrate" in result.output
     assert not (tmp_path / "out.png").exists()
+    folders = rig_pictures / "vis", rig_pictures / "ir"
+    assert run("fuse", *folders, "-o", tmp_path / "out", "--limit", 1).exit_code == 1
+    report = (tmp_path / "out" / ".fusion-hub" / "report.csv").read_text(encoding="utf-8-sig")
+    assert "--align auto" in report and "rig=" not in report
     result = run("fuse", *pair, "-o", tmp_path / "out.png", "--align", "auto")
     assert result.exit_code == 0, result.output
 

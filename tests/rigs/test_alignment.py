@@ -144,3 +144,9 @@ def test_frames_of_different_sizes() -> None:
         Views([(one, one), (one, other)])
     with pytest.raises(ValueError, match="no frames"):
         align([])
+
+
+def test_without_opencv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusion_hub.rigs.features.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"fusion-hub\[rigs\]"):
+        align([(np.zeros((8, 8), np.float32), np.zeros((8, 8), np.float32))])

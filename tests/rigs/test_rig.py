@@ -41,6 +41,15 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["rig.json"]
 
 
+def test_confidence_in_words() -> None:
+    text = str(Confidence(0.456, 2.13, 1.26, 0.8))
+    assert text == (
+        "the edges agree with a score of 0.46, 2.1 standard deviations ahead of the next best place, two halves of the "
+        "material agree within 1.3 pixels (of 640), 80% of the smaller view lies in the other one"
+    )
+    assert str(Confidence(0.5, None, None, 1.0)).count(",") == 1
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
