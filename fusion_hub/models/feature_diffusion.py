@@ -137,6 +137,17 @@ def noise_estimate(noisy: Tensor, prediction: Tensor, alpha_bar: Tensor | float,
     return prediction * signal + noisy * sigma
 
 
+def _weights(channels: int, maps: int) -> nn.Sequential:
+    """sigmoid(Conv1x1(GELU(Norm(Conv1x1([F_V, F_I]))))): `(B, 2 channels, H, W)` to `(B, maps, H, W)` in (0, 1)."""
+    return nn.Sequential(
+        nn.Conv2d(2 * channels, channels, 1),
+        LocalGroupNorm(channels),
+        nn.GELU(),
+        nn.Conv2d(channels, maps, 1),
+        nn.Sigmoid(),
+    )
+
+
 class FeatureInjection(nn.Module):
     """Feature fusion (eq. 5) and the bounded residual that both images receive (eq. 6).
 
@@ -149,13 +160,7 @@ class FeatureInjection(nn.Module):
     def __init__(self, channels: int, pixel_channels: int, residual_scale: float) -> None:
         super().__init__()
         self.residual_scale = residual_scale
-        self.weight = nn.Sequential(
-            nn.Conv2d(2 * channels, channels, 1),
-            LocalGroupNorm(channels),
-            nn.GELU(),
-            nn.Conv2d(channels, channels, 1),
-            nn.Sigmoid(),
-        )
+        self.weight = _weights(channels, channels)
         self.project = zero_module(nn.Conv2d(channels, pixel_channels, 1))
 
     def forward(self, visible: Tensor, infrared: Tensor) -> Tensor:
@@ -179,13 +184,7 @@ class RemovedNoiseInjection(nn.Module):
     def __init__(self, channels: int, pixel_channels: int, residual_scale: float) -> None:
         super().__init__()
         self.residual_scale = residual_scale
-        self.weight = nn.Sequential(
-            nn.Conv2d(2 * channels, channels, 1),
-            LocalGroupNorm(channels),
-            nn.GELU(),
-            nn.Conv2d(channels, 2 * channels, 1),
-            nn.Sigmoid(),
-        )
+        self.weight = _weights(channels, 2 * channels)
         self.project = nn.Conv2d(channels, pixel_channels, 1, bias=False)
 
     def forward(self, enhanced: Tensor, shallow: Tensor) -> Tensor:
