@@ -97,10 +97,7 @@ def evaluate(
     ] = True,
     num_inference_steps: common.Steps = None,
     denoise: common.Denoise = "auto",
-    tile: Annotated[
-        int | None,
-        typer.Option(min=0, help="Side of the tiles in pixels; 0: never tiles.", show_default="auto, for large images"),
-    ] = None,
+    tile: common.Tile = None,
     infrared_range: common.InfraredRange = None,
     visible_range: common.VisibleRange = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pairs of each set.")] = None,
@@ -162,8 +159,9 @@ def evaluate(
                 failures = [failure for part in common.gather(failures) for failure in part]
                 result = evaluation.collect(methods, datasets, columns, folder, failures, seed, stretched=stretched)
                 if main:
+                    replaced = (folder / "summary.json").is_file()
                     files = evaluation.write(result, datasets, folder, images)
-                    _print(result, files, output)
+                    _print(result, files, output, replaced)
                 state.wait_for_everyone()
                 if not result.rows:
                     raise CommandError("no pair could be measured: the lines above say why")
@@ -298,7 +296,8 @@ def _warn_of_wrong_model(pipeline: "FusionPipeline", name: str, datasets: "Seque
                 common.print_message(f"warning: {name} on {dataset.name}: {note}")
 
 
-def _print(result: "Evaluation", files: Sequence[Path], output: Path | None) -> None:
+def _print(result: "Evaluation", files: Sequence[Path], output: Path | None, replaced: bool) -> None:
+    """Print tables, warnings and failures, and where the report is; `replaced`: an earlier one was there."""
     report, console = evaluation.report, Console()
     for dataset, rows in report.by_dataset(result.rows).items():
         head = f"{dataset}, {report.pairs_of(rows)}"
@@ -310,7 +309,7 @@ def _print(result: "Evaluation", files: Sequence[Path], output: Path | None) -> 
         for row in rows:
             for warning in row.warnings:
                 if row.n < most or not warning.startswith("measured on "):  # what all methods lack is in the title
-                    console.print(f"[yellow]warning:[/] {escape(row.method)}: {escape(warning)}")
+                    console.print(f"[yellow]warning:[/] {escape(row.method)} on {escape(dataset)}: {escape(warning)}")
     # Files without a partner are named before the run, in the line on their set, as by `fusion-hub fuse`.
     for line in failure_lines([failure for failure in result.failures if failure.method]):
         typer.echo(line, err=True)
@@ -320,7 +319,8 @@ def _print(result: "Evaluation", files: Sequence[Path], output: Path | None) -> 
     if result.rows and not any(file.name == "figure.png" for file in files):
         typer.echo(common.NO_FIGURE, err=True)
     if output is not None:
-        typer.echo(f"{output}: {', '.join(dict.fromkeys(_listed(file.relative_to(output)) for file in files))}")
+        listed = ", ".join(dict.fromkeys(_listed(file.relative_to(output)) for file in files))
+        typer.echo(f"{output}: {listed}{' (the earlier report is replaced)' * replaced}")
 
 
 def _listed(file: Path) -> str:

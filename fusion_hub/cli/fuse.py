@@ -27,6 +27,7 @@ from fusion_hub.cli.common import (
     RigFile,
     State,
     Steps,
+    Tile,
     VisibleRange,
     check_device,
     choose_device,
@@ -151,12 +152,7 @@ def fuse(
         ),
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs to fuse together; more is faster on a GPU.")] = 1,
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Side of the tiles in pixels; 0 turns tiling off.", show_default="auto, for large images"
-        ),
-    ] = None,
+    tile: Tile = None,
     rescale: Annotated[
         Literal["none", "minmax"], typer.Option(help="minmax stretches each result by itself: videos flicker.")
     ] = "none",
@@ -281,7 +277,7 @@ def fuse(
                     dynamic_ncols=True,
                 )
             if record is not None:
-                fail_together(lambda: _open_record(record, bool(overwrite), state))
+                fail_together(lambda: record.open(bool(overwrite)) if state.is_main_process else None)
             state.wait_for_everyone()
             work = Work(
                 pipeline,
@@ -433,17 +429,6 @@ def _find_done(
                 found[pair.name] = done
             bar.update()
     return found
-
-
-def _open_record(record: FolderRecord, overwrite: bool, state: "State") -> None:
-    if not state.is_main_process:
-        return
-    try:
-        if overwrite:
-            record.forget()
-        record.open()
-    except OSError as error:
-        raise CommandError(files.disk_trouble(error, record.output) or message_of(error)) from error
 
 
 def _summarize(

@@ -27,6 +27,11 @@ def find_source(words: Sequence[str], streaming: bool = False) -> tuple[Any, boo
     if len(words) == 1 and found[0] is None:
         if paths[0].is_file():
             raise ValueError(f"{words[0]} is a single image: give the INFRARED image too")
+        if not (paths[0].exists() or "/" in words[0] or words[0].startswith("generated")):
+            raise ValueError(
+                f"there is no file or folder {words[0]!r}, and INFRARED is missing: give both images of a pair, two "
+                "folders, or one set of pairs (a folder or a Hub id owner/name)"
+            )
         return words[0], False
     for name, path, matches in zip(("VISIBLE", "INFRARED", *words[2:]), paths, found, strict=False):
         if matches is None and not path.exists():

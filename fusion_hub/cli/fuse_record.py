@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fusion_hub import data, image
-from fusion_hub.files import plain_cell, sweep_leftovers, write_aside
+from fusion_hub.cli.common import CommandError, message_of, with_option_names
+from fusion_hub.files import disk_trouble, plain_cell, sweep_leftovers, write_aside
 
 FOLDER = ".fusion-hub"
 FORMAT = "fusion-hub-fuse/2"
@@ -63,16 +64,20 @@ class FolderRecord:
                 f"recorded there: {REMEDY}"
             )
 
-    def open(self) -> None:
-        """Start or resume; for the first process, before the others write. Raises `OSError`."""
-        sweep_leftovers(self.output)
-        with write_aside(self.folder / "run.json") as aside:
-            aside.write_text(json.dumps(self.settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    def open(self, overwrite: bool) -> None:
+        """Start or resume; with `overwrite` no picture counts as done. For the first process, before the others write.
 
-    def forget(self) -> None:
-        """Count no picture as done. Raises `OSError`."""
-        for file in self.folder.glob("done-*.jsonl"):
-            file.unlink()
+        Raises:
+            CommandError: the folder cannot be written.
+        """
+        try:
+            for file in self.folder.glob("done-*.jsonl") if overwrite else ():
+                file.unlink()
+            sweep_leftovers(self.output)
+            with write_aside(self.folder / "run.json") as aside:
+                aside.write_text(json.dumps(self.settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CommandError(disk_trouble(error, self.output) or message_of(error)) from error
 
     def read(self) -> None:
         """Load the pictures of earlier runs; damaged lines count as not done."""
@@ -109,7 +114,8 @@ class FolderRecord:
             writer = csv.writer(stream)
             writer.writerow(("name", "result", "output", "note"))
             for row in rows:
-                writer.writerow(map(plain_cell, (row.name, row.result, row.output, "; ".join(row.notes))))
+                note = with_option_names("; ".join(row.notes))
+                writer.writerow(map(plain_cell, (row.name, row.result, row.output, note)))
         return file
 
     def _check_settings(self) -> None:

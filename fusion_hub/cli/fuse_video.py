@@ -20,14 +20,18 @@ from fusion_hub.cli.common import (
     DtypeName,
     InfraredRange,
     OneProcess,
+    RigFile,
     Steps,
+    Tile,
     VisibleRange,
     check_device,
     choose_device,
     exit_codes,
     fail_together,
     load_pipeline,
+    load_rig,
     message_of,
+    name_rig,
     parse_denoise,
     parse_ranges,
     parse_steps,
@@ -77,12 +81,7 @@ def fuse_video(
             show_default=False,
         ),
     ],
-    rig: Annotated[
-        Path | None,
-        typer.Option(
-            help="rig.json of `fusion-hub calibrate`, for two cameras that are not aligned.", show_default="none"
-        ),
-    ] = None,
+    rig: RigFile = None,
     model: Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)] = "difffusenet-msrs",
     device: Device = "auto",
     dtype: Annotated[
@@ -114,12 +113,7 @@ def fuse_video(
         ),
     ] = None,
     audio: Annotated[bool, typer.Option(help="Copy the sound of the visible video.")] = True,
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Side of the tiles in pixels; 0 turns tiling off.", show_default="auto, for large frames"
-        ),
-    ] = None,
+    tile: Tile = None,
     num_inference_steps: Steps = None,
     denoise: Denoise = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Fuse at most this many frames.", show_default="all")] = None,
@@ -157,7 +151,9 @@ def fuse_video(
         check_device(device)
         _check_output(output, is_file)
         sources = _open_sources(visible, infrared, frame_rate, timeout)
-        calibrated = _load_rig(rig, *sources)
+        if visible == infrared or (sources[0].files and _resolved(sources[0]) == _resolved(sources[1])):
+            raise CommandError(f"{visible} was given as both recordings: give the visible and the infrared one", WRONG_USE)
+        calibrated = _fitting_rig(rig, *sources)
         if calibrated is not None:
             options["rig"] = calibrated
         if time_offset is None:
@@ -185,13 +181,13 @@ def fuse_video(
                 "dtype": precision,
             }
             settings |= {name: value for name, value in options.items() if name != "rig"}
-            settings |= {"rig": None if rig is None else rig.read_text(encoding="utf-8"), "metadata": metadata}
+            settings |= {"rig": name_rig(rig, calibrated) if rig and calibrated else None, "metadata": metadata}
             settings |= {"tolerance": tolerance, "time_offset": time_offset, "frame_rate": frame_rate}
             folder = _Folder(output, settings, sources, bool(overwrite))
             writer = video.FolderWriter(output, comment, metadata, folder.add)
         pipeline = fail_together(lambda: load_pipeline(checkpoint, chosen, precision))
         if folder is not None:
-            folder.open(bool(overwrite))
+            folder.record.open(bool(overwrite))
         report = _run(sources, writer, pipeline, folder, limit, tolerance, time_offset, options)
         code = _summarize(report, writer, output, folder)
     raise typer.Exit(code)
@@ -222,7 +218,7 @@ def _open_sources(
         raise CommandError(str(error)) from error
 
 
-def _load_rig(path: Path | None, visible: "video.Source", infrared: "video.Source") -> Any:
+def _fitting_rig(path: Path | None, visible: "video.Source", infrared: "video.Source") -> "rigs.Rig | None":
     """The rig, if it fits the sources; without one they must have one size."""
     sizes = [f"{source.size[1]}x{source.size[0]}" for source in (visible, infrared)]
     if path is None:
@@ -233,18 +229,19 @@ def _load_rig(path: Path | None, visible: "video.Source", infrared: "video.Sourc
                 WRONG_USE,
             )
         return None
+    rig = load_rig(path)
     with wrong_use():
-        try:
-            rig = rigs.Rig.load(path)
-        except OSError as error:
-            raise ValueError(f"--rig {path} cannot be read: {error.strerror}") from error
         rig.at(visible.size, infrared.size)
     return rig
 
 
+def _resolved(source: "video.Source") -> set[Path]:
+    return {file.resolve() for file in source.files}
+
+
 def _check_inputs_stay(output: Path, sources: "tuple[video.Source, video.Source]") -> None:
     place = output.resolve()
-    inputs = {file.resolve() for source in sources for file in source.files}
+    inputs = _resolved(sources[0]) | _resolved(sources[1])
     if place in inputs:
         raise CommandError(f"--output {output} is one of the inputs: give another name", WRONG_USE)
     if place in {file.parent for file in inputs if file.suffix.lower() in image.EXTENSIONS}:
@@ -289,14 +286,6 @@ class _Folder:
             with wrong_use():
                 self.record.check(file.stem for file in sources[0].files)
             self.record.read()
-
-    def open(self, overwrite: bool) -> None:
-        try:
-            if overwrite:
-                self.record.forget()
-            self.record.open()
-        except OSError as error:
-            raise CommandError(files.disk_trouble(error, self.record.output) or str(error)) from error
 
     def is_done(self, visible: "video.Frame", infrared: "video.Frame") -> bool:
         self._infrared[visible.name] = infrared.name

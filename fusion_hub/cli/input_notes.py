@@ -52,9 +52,9 @@ def warn_of_overlay(dataset: "data.PairedDataset") -> None:
                 continue
         except (ValueError, OSError):  # reported when it is fused
             continue
-        what = "a CT by its name" if words else "gray"
         print_message(
-            f"warning: {file} is {what}: --colors overlay is for PET and SPECT, and colors each value as uptake"
+            f"warning: {file} {'is named as a CT' if words else 'has no colors'}: --colors overlay draws every value "
+            "as uptake, so use it only for PET and SPECT"
         )
         return
 

@@ -19,7 +19,7 @@ MODEL_EXAMPLES = """
 Examples:
   fusion-hub publish runs/street/pipeline --repo-id me/street --dry-run
   fusion-hub publish runs/street/pipeline --repo-id me/street --evaluation results --tag v1
-  fusion-hub publish runs/mine/pipeline --repo-id me/mine --private --data-terms "mine=own pictures, CC-BY-4.0"
+  fusion-hub publish runs/harbor/pipeline --repo-id me/harbor --private --data-terms "harbor=our recordings, CC-BY-4.0"
 """
 DATASET_EXAMPLES = """
 \b
@@ -268,7 +268,9 @@ def parse_terms(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals and value):
-            raise CommandError(f'--data-terms {text}: give a name and terms, "mine=own pictures, CC-BY-4.0"', WRONG_USE)
+            raise CommandError(
+                f'--data-terms {text}: give a name and terms, "harbor=our recordings, CC-BY-4.0"', WRONG_USE
+            )
         terms[name] = value
     return terms
 

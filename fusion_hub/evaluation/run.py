@@ -18,6 +18,7 @@ import PIL
 import torch
 
 from fusion_hub import __version__
+from fusion_hub.data.pairs import some
 from fusion_hub.evaluation import report
 from fusion_hub.evaluation.methods import ALWAYS, Method, baseline_method, luminance, source_luminance
 from fusion_hub.evaluation.records import (
@@ -247,7 +248,11 @@ def collect(
             if len(references) == len(ALWAYS):
                 warnings = warnings_of(row, *references)
                 if row.n < row.expected:
-                    warnings.append(f"measured on {row.n} of {row.expected} pairs: see the failures")
+                    left = [name for name in dataset.names if name not in set(row.names)]
+                    left += [file for file, _ in dataset.unpaired]
+                    warnings.append(
+                        f"measured on {row.n} of {row.expected} pairs, without {some(left)}: the failures say why"
+                    )
                 if spans_by_stretch(row, *references):
                     warnings.append(
                         "each of its images spans 0 to 255, unlike those of average and maximum: taken as stretched on "

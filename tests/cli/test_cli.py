@@ -495,6 +495,7 @@ def test_real_pairs(data_root: Path, tmp_path: Path, model: str) -> None:
         ("{set} -o out --model nowhere", 1, "no pipeline named 'nowhere'"),
         ("{set}/ir -o out", 1, "do not distinguish visible from infrared"),
         ("nowhere/at/all -o out", 1, "no data set named"),
+        ("mi -o out", 2, "there is no file or folder 'mi', and INFRARED is missing: give both images"),
         ("{set}/vis/a.jpg {set}/ir/c.png -o out.png", 1, "nothing is resized silently"),
     ],
 )
@@ -673,9 +674,9 @@ def test_an_overlay_is_of_uptake(tmp_path: Path, model: str) -> None:
         for name, overlay in dict.fromkeys(("ct", "pet", "scan"), ("--colors", "overlay", "-o")).items()
     }
     assert [result.exit_code for result in results.values()] == [0, 0, 0]
-    warning = "--colors overlay is for PET and SPECT, and colors each value as uptake"
+    warning = "--colors overlay draws every value as uptake, so use it only for PET and SPECT"
     assert [warning in result.output for result in results.values()] == [True, False, True]
-    assert "ct.png is a CT by its name" in results["ct"].output and "scan.png is gray" in results["scan"].output
+    assert "ct.png is named as a CT" in results["ct"].output and "scan.png has no colors" in results["scan"].output
 
 
 def test_a_value_may_be_called_like_an_argument() -> None:

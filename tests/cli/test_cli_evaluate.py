@@ -58,6 +58,8 @@ def test_a_model_a_baseline_and_a_folder_in_one_table(folder: Path, tmp_path: Pa
     assert found["theirs"]["metrics"] == found["laplacian"]["metrics"]
     assert {row["dataset"] for row in found.values()} == {"set/test"}
     assert "set/test, 3 pairs" in second.output and "summary.json" in second.output
+    assert "the earlier report is replaced" not in second.output
+    assert "the earlier report is replaced" in run("evaluate", "-m", "laplacian", *data, "-o", tmp_path / "two").output
 
 
 def test_without_an_output_the_table_is_printed_and_nothing_is_left(

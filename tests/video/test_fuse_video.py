@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import re
 import signal
 import sys
 import weakref
@@ -34,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_clip(path / "infrared.mp4", moving_square(20, seed=1))
     counts = [7000 + 4 * frame.astype(np.uint16) + index for index, frame in enumerate(moving_square(20))]
     write_clip(path / "infrared16.mkv", counts, "ffv1", "gray16le")
+    write_clip(path / "gray16.mkv", counts, "ffv1", "gray16le")
     write_clip(path / "slow.mkv", moving_square(8, seed=1), rate=10)
     write_clip(path / "small.mp4", moving_square(5, 32, 32))
     whole = write_clip(
@@ -97,7 +99,7 @@ def test_another_rate_leaves_frames_out_and_says_so(folder: Path, tmp_path: Path
 
 def test_16_bits_go_in_and_out(folder: Path, tmp_path: Path) -> None:
     code, _, _ = run(
-        folder, "infrared16.mkv", "infrared16.mkv", "--output", tmp_path / "out.mkv", "--visible-range", "7000,8100"
+        folder, "gray16.mkv", "infrared16.mkv", "--output", tmp_path / "out.mkv", "--visible-range", "7000,8100"
     )
     assert code == 0
     with av.open(str(tmp_path / "out.mkv")) as clip:
@@ -119,13 +121,25 @@ def test_two_cameras_are_joined_by_their_rig(folder: Path, tmp_path: Path) -> No
     assert code == 2 and "the rig is for infrared pictures of 32x32" in told
     code, _, told = run(folder, *words[:2], "--rig", "none.json", *words[4:])
     assert code == 2 and "--rig none.json cannot be read" in told
+    words = (*words[:4], "--output", tmp_path / "frames", "--limit", 1)
+    assert run(folder, *words)[0] == 0
+    rigs.Rig(rig.homography, rig.visible_size, rig.infrared_size).save(tmp_path / "rig.json")
+    code, _, told = run(folder, *words, "--time-offset", 0.04)
+    assert code == 2 and re.search(r"made with --rig rig\.json \(\w{8}\); it is now rig\.json \(\w{8}\)", told)
+
+
+def test_one_recording_is_no_pair(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "same.mp4").symlink_to(folder / "visible.mp4")
+    for other in ("visible.mp4", tmp_path / "same.mp4"):
+        code, _, told = run(folder, "visible.mp4", other, "--output", tmp_path / "out.mp4")
+        assert code == 2 and "visible.mp4 was given as both recordings" in told and not (tmp_path / "out.mp4").exists()
 
 
 def test_what_a_container_cannot_hold_is_refused_first(folder: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "rare.mkv", moving_square(5), sound="tta")
     for words, why in (
         (
-            ("infrared16.mkv", "infrared16.mkv"),
+            ("gray16.mkv", "infrared16.mkv"),
             "more than 8 bits, which out.mp4 cannot: give an .mkv file or a folder",
         ),
         ((clip, "infrared.mp4"), "is tta, which out.mp4 cannot hold: give an .mkv file, or add --no-audio"),
