@@ -202,7 +202,7 @@ def parse_denoise(text: str) -> float | Literal["auto"]:
     except ValueError:
         value = -1
     if value != "auto" and not 0 <= cast(float, value) <= 1:
-        raise CommandError(f"--denoise {text}: give auto, or a number from 0 (no) to 1 (strong noise)", WRONG_USE)
+        raise CommandError(f"--denoise {text}: give auto, or a number from 0 (none) to 1 (strong noise)", WRONG_USE)
     return cast(float | Literal["auto"], value)
 
 

@@ -152,7 +152,9 @@ def fuse_video(
         _check_output(output, is_file)
         sources = _open_sources(visible, infrared, frame_rate, timeout)
         if visible == infrared or (sources[0].files and _resolved(sources[0]) == _resolved(sources[1])):
-            raise CommandError(f"{visible} was given as both recordings: give the visible and the infrared one", WRONG_USE)
+            raise CommandError(
+                f"{visible} was given as both recordings: give the visible and the infrared one", WRONG_USE
+            )
         calibrated = _fitting_rig(rig, *sources)
         if calibrated is not None:
             options["rig"] = calibrated

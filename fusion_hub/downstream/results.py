@@ -273,12 +273,8 @@ def _read_run(file: Path) -> Run:
         inputs = [one for path in provenance if path.is_file() for one in _read_json(path)["inputs"]]
         about, detector = next((one for one in inputs if one["name"] == content["input"]), {}), ""
         training, config = _read_json(folder / "training.json"), load_config(folder / "config.yaml")
-        free = NEUTRAL_FIELDS | {
-            "seed",
-            "input",
-            "degrade_probability",
-            "degradations",
-        }  # the last two: without effect, or absent
+        # Degradations have no effect here, and older configurations lack them.
+        free = NEUTRAL_FIELDS | {"seed", "input", "degrade_probability", "degradations"}
         settings = {key: value for key, value in config.items() if key not in free}
         settings["pairs of the training sets"] = [one["pairs"] for one in training["datasets"]]
         settings["sets of the evaluation"] = content.get("sources")

@@ -6,9 +6,7 @@ from torch import Tensor
 
 BLOCK = 8  # Haar coefficients to a block, each way: 16 pixels
 QUANTILE = 0.1  # of the blocks, flattest first: these show noise and little else
-_FLATTEST = (
-    0.9  # what QUANTILE finds for a noise variance of 1: measured on the diagonal band with the excess of the others
-)
+_FLATTEST = 0.9  # variance that QUANTILE finds where that of the noise is 1, measured on pure noise
 _ROUNDING = 1 / 255**2 / 12  # variance of rounding to 8 bits
 _RECTIFIED = 0.341  # variance of a unit Gaussian whose negative half is set to 0
 _FEW = 0.25  # exactly constant blocks count as clean above this share; below, they are borders or masks

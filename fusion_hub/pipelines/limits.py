@@ -47,7 +47,7 @@ def check_denoise(denoise: Any, config: Mapping[str, Any]) -> None:
     if denoise == "auto":
         return
     if not isinstance(denoise, int | float) or isinstance(denoise, bool) or not 0 <= denoise <= 1:
-        raise ValueError(f"denoise={denoise!r} must be 'auto', or a number from 0 (no) to 1 (strong noise)")
+        raise ValueError(f"denoise={denoise!r} must be 'auto', or a number from 0 (none) to 1 (strong noise)")
     if denoise > 0 and not (config.get("noise_gain", 0) and config.get("use_d2fe", True)):
         raise ValueError(f"denoise={denoise!r} was given, but this model was not trained to remove noise: leave it out")
 

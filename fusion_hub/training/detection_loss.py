@@ -61,7 +61,7 @@ class DetectionLoss(nn.Module):
 
     Args:
         path: an ONNX file of YOLOX for the 80 classes of COCO.
-        margin: by how much the fused picture shall be better, in units of logits.
+        margin: by how much the fused picture should be better, in units of logits.
         false_alarms: weight of detections where there is no object.
         scales: smallest and largest factor by which a sample is resized for the detector; its number decides.
 

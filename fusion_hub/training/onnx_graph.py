@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 Operation = Callable[..., Tensor]
 
+_ADVICE = "give YOLOX, exported without the decoding of its boxes"
+
 
 class _Node(NamedTuple):
     run: Operation
@@ -63,7 +65,7 @@ class OnnxGraph(nn.Module):
             if node.op_type not in _OPERATIONS:
                 raise ValueError(
                     f"{os.fspath(path)!r} has the operator {node.op_type!r}, but only {', '.join(_OPERATIONS)} are "
-                    "known: give YOLOX, exported without the decoding of its boxes"
+                    f"known: {_ADVICE}"
                 )
             run, names = _OPERATIONS[node.op_type](attributes, list(node.input), constants)
             self._nodes.append(_Node(run, tuple(names), node.output[0]))
@@ -110,7 +112,7 @@ def _max_pool(attributes: Attributes, inputs: list[str], constants: Constants) -
 def _padding(attributes: Attributes) -> list[int]:
     top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
     if (top, left) != (bottom, right) or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise ValueError(f"the ONNX network pads {attributes}: only equal padding on opposite sides is known")
+        raise ValueError(f"the ONNX network pads opposite sides differently ({attributes}): {_ADVICE}")
     return [top, left]
 
 
@@ -139,7 +141,7 @@ def _resize(attributes: Attributes, inputs: list[str], constants: Constants) -> 
     *_, vertical, horizontal = constants[inputs[2]].tolist()
     mode = attributes.get("mode"), attributes.get("coordinate_transformation_mode"), attributes.get("nearest_mode")
     if mode != (b"nearest", b"asymmetric", b"floor"):
-        raise ValueError(f"the ONNX network resizes by {mode}: only nearest, asymmetric, floor is known")
+        raise ValueError(f"the ONNX network resizes by {mode}, not by nearest, asymmetric, floor: {_ADVICE}")
     return lambda x: F.interpolate(x, scale_factor=(vertical, horizontal), mode="nearest"), inputs[:1]
 
 

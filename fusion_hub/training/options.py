@@ -170,5 +170,7 @@ class REDConfig:
         check_detector(self)
         if self.early_estimates and self.memory != "none":
             raise ConfigError(f"early_estimates needs memory = none, as all states are kept, got {self.memory}")
+        if self.noise_floor and self.gradient_target != "signed":
+            raise ConfigError(f"noise_floor needs gradient_target = signed, got {self.gradient_target}")
         if self.sd15 and self.initial_weights:
             raise ConfigError(f"give sd15 = {self.sd15} or initial_weights = {self.initial_weights}, not both")

@@ -89,7 +89,7 @@ class REDTraining(nn.Module):
 
     def _gradient(self, fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
         config = self.config
-        floor = (config.noise_floor,) if config.gradient_target == "signed" else ()
+        floor = (config.noise_floor,) if config.noise_floor else ()  # only of the signed loss
         return GRADIENT_LOSSES[config.gradient_target](fused, visible, infrared, config.gradient_gain, *floor)
 
 

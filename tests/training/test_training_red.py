@@ -262,6 +262,7 @@ def test_configurations_parse_and_data_replaces_their_sources(name: str) -> None
         ({"resample": "bilinear"}, "resample must be one of pixel_shuffle, convolution, got 'bilinear'"),
         ({"memory": "swap"}, "memory"),
         ({"memory": "checkpoint", "early_estimates": 0.5}, "early_estimates needs memory = none.*, got checkpoint"),
+        ({"gradient_target": "unsigned", "noise_floor": 1.0}, "noise_floor needs gradient_target = signed, got unsig"),
         ({"sd15": "a", "initial_weights": "b"}, "give sd15 = a or initial_weights = b, not both"),
         ({"sd15": "/no/such/folder"}, "/no/such/folder"),
         ({"initial_weights": "/no/such/folder"}, "no pipeline named '/no/such/folder'"),
