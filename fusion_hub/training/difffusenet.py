@@ -61,7 +61,8 @@ class DiffFuseNetTraining(nn.Module):
             terms |= self._fusion(features, batch, clean)
             diffusion_weight = 0.0 if frozen else self.config.diffusion
         if self.model.config["use_d2fe"] and diffusion_weight:
-            terms["diffusion"] = diffusion_weight * self._diffusion(features, torch.cat(clean), batch["sample"])
+            terms |= self._diffusion(features, torch.cat([visible, infrared]), torch.cat(clean), batch["sample"])
+            terms["diffusion"] *= diffusion_weight
             if self.model.config["residual"] == "own":
                 error = F.l1_loss(features.images.float(), torch.cat(clean))
                 terms["restoration"] = self.config.restoration * error
@@ -118,14 +119,21 @@ class DiffFuseNetTraining(nn.Module):
             terms["detection"] = loss.to(fused.device)(fused, batch)
         return {name: getattr(config, name) * loss for name, loss in terms.items()}
 
-    def _diffusion(self, features: FusionFeatures, images: Tensor, sample: Tensor) -> Tensor:
+    def _diffusion(
+        self, features: FusionFeatures, images: Tensor, targets: Tensor, sample: Tensor
+    ) -> dict[str, Tensor]:
         # L_D2FE = L_diff,V + L_diff,I + 0.1 L_cons (eq. 22).
         first, second = features.enhanced.chunk(2)
         consistency = self.config.consistency * losses.consistency_loss(first, second)
         if self.model.config["noise_gain"] > 0:
             with torch.no_grad():
-                clean = self.model.encode(images)
-            return losses.clean_features_loss(features.enhanced, clean) + consistency
+                clean = self.model.encode(targets)
+            terms = {"diffusion": losses.clean_features_loss(features.enhanced, clean) + consistency}
+            if weight := self.config.feature_collapse:
+                error = (images - targets).square().mean(dim=(1, 2, 3))
+                gain = self.model.config["noise_gain"]
+                terms["feature_collapse"] = weight * losses.feature_collapse_loss(features.shallow, clean, error, gain)
+            return terms
         # One timestep for a pair, noise for each image.
         clean = features.shallow
         timestep, noise = self._sample_noise(sample, clean.shape[1:])
@@ -134,7 +142,7 @@ class DiffFuseNetTraining(nn.Module):
         noisy = add_noise(clean, noise, alpha_bar).to(clean.dtype)
         prediction = self.model.denoiser(noisy, timestep)
         predicted = noise_estimate(noisy.float(), prediction.float(), alpha_bar, self.model.config["prediction_type"])
-        return losses.noise_prediction_loss(predicted, noise) + consistency
+        return {"diffusion": losses.noise_prediction_loss(predicted, noise) + consistency}
 
     def _sample_noise(self, sample: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Timestep `(B,)` and noise `(2B, C, h, w)`, visible first, from (seed, sample number) alone."""

@@ -18,6 +18,10 @@ from fusion_hub.metrics.fidelity import VIF_MIN_SIDE, local_moments, similarity
 from fusion_hub.metrics.gradient import sobel
 from fusion_hub.models.noise import estimate_noise
 
+LEAST_DEVIATION = 0.4  # of a channel of unit-variance features over an image
+LEAST_RESPONSE = 0.5  # part of the energy that noise should have in the features
+LEAST_ERROR = (1 / 255) ** 2  # energy below which an image counts as clean
+
 
 @lru_cache(maxsize=64)
 def _gaussian_band(length: int, size: int, sigma: float, device: torch.device) -> Tensor:
@@ -220,6 +224,28 @@ def clean_features_loss(enhanced: Tensor, clean: Tensor) -> Tensor:
     its features, so what the estimate must meet are the features of the clean image.
     """
     return 2 * F.mse_loss(enhanced.float(), clean.float())
+
+
+def feature_collapse_loss(noisy: Tensor, clean: Tensor, pixel_error: Tensor, noise_gain: float) -> Tensor:
+    """How far the shallow features are from varying over the pictures and from holding the noise of their images.
+
+    The losses on features, such as the two around this one, are 0 for an encoder with constant features, which says
+    nothing of its image. Two hinges keep it from there: the standard deviation of each channel over an image is to be
+    at least `LEAST_DEVIATION` (after Bardes, Ponce and LeCun, "VICReg", 2022, eq. 1), and the energy of
+    F(noisy) - F(clean) at least `LEAST_RESPONSE` of what the timestep assumes, `noise_gain`^2 times that of the images.
+
+    Args:
+        noisy: features of the images as they are, `(2B, C, h, w)`.
+        clean: features of the clean images, without gradients.
+        pixel_error: mean squared difference of each image from the clean one, `(2B,)`, images in [0, 1].
+    """
+    noisy, clean = noisy.float(), clean.float()
+    deviation = (noisy.var(dim=(2, 3)) + 1e-4).sqrt()
+    variation = F.relu(1 - deviation / LEAST_DEVIATION).mean(dim=1)
+    expected = LEAST_RESPONSE * (noise_gain**2 * pixel_error).clamp_max(1)  # unit-variance features hold no more
+    response = (noisy - clean).square().mean(dim=(1, 2, 3))
+    shortfall = F.relu(torch.log((expected + 1e-6) / (response + 1e-6)))
+    return (variation + torch.where(pixel_error > LEAST_ERROR, shortfall, 0)).mean()
 
 
 def consistency_loss(visible: Tensor, infrared: Tensor, pool: int = 4) -> Tensor:

@@ -79,6 +79,9 @@ class DiffFuseNetConfig:
         0.1,
     )
     consistency: float = option("consistency of the denoised features, within the loss of the denoiser", 0.1)
+    feature_collapse: float = option(
+        "features that are constant or do not show the noise of their image, in both stages; needs noise_gain", 0.0
+    )
     detection: float = option("objects less detectable than in the better source; needs detector and boxes", 0.0)
     detector: str | None = option("YOLOX in ONNX, frozen, for detection", None)
     gate_balance: float = option("distance of the mean of each gate from 1", 1.0)

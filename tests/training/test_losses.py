@@ -1,5 +1,6 @@
 """Losses against independent implementations."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,7 @@ LOSSES: dict[str, ImageLoss] = {
     "decoupling": lambda f, v, i: losses.decoupling_loss((f - v, f - i), (v, i)),
     "noise": lambda f, v, i: losses.noise_prediction_loss(f, v),
     "consistency": lambda f, v, i: losses.consistency_loss(f, v),
+    "feature collapse": lambda f, v, i: losses.feature_collapse_loss(f, v, (i**2).mean((1, 2, 3)), 10),
 }
 
 
@@ -234,6 +236,18 @@ def test_consistency_ties_only_the_coarse_layout() -> None:
     assert losses.consistency_loss(visible, infrared).item() == pytest.approx(expected, rel=1e-5)
     mirrored = visible.unflatten(3, (2, 4)).flip(4).flatten(3, 4)
     assert losses.consistency_loss(visible, mirrored) < 1e-6
+
+
+def test_only_features_that_vary_and_show_the_noise_have_not_collapsed() -> None:
+    clean = torch.randn(2, 4, 32, 32)
+    error, gain = torch.tensor([0.04**2, 0.0]), 10.0  # the second image is clean
+    noise = gain * error.sqrt().view(-1, 1, 1, 1) * torch.randn_like(clean)
+    assert losses.feature_collapse_loss(clean + noise, clean, error, gain) == 0
+    assert losses.feature_collapse_loss(torch.ones_like(clean), torch.ones_like(clean), error, gain) > 2
+    deaf = losses.feature_collapse_loss(clean + 0.1 * noise, clean, error, gain)  # 1 % of the energy; 50 % is enough
+    assert deaf.item() == pytest.approx(math.log(50) / 2, abs=0.1)
+    flat = 0.2 * clean  # half of the least deviation
+    assert losses.feature_collapse_loss(flat, flat, torch.zeros(2), gain).item() == pytest.approx(0.5, abs=0.05)
 
 
 # --- of all of them --------------------------------------------------------------------------------------------------
