@@ -56,8 +56,8 @@ def main() -> None:
         whole = pipeline(visible, infrared, tile=0, output_type="np").images
         seconds = time.perf_counter() - began
         for side in arguments.tiles:
-            tile = side or pipeline._automatic_tile()
-            overlap = pipeline.automatic_overlap(tile) if arguments.overlap is None else arguments.overlap
+            tile = side or pipeline.tile_rules.automatic_side
+            overlap = pipeline.tile_rules.overlap(tile) if arguments.overlap is None else arguments.overlap
             began = time.perf_counter()
             tiled = pipeline(visible, infrared, tile=tile, tile_overlap=arguments.overlap, output_type="np").images
             ratio = (time.perf_counter() - began) / seconds

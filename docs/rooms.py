@@ -46,7 +46,7 @@ CONTENTS = {
     "examples": "start here",
     "benchmarks": "speed, memory",
 }
-FACADES = {"pretrained", "image_processor", "leaderboard"}
+FACADES = {"pretrained", "image_processor", "leaderboard", "onnx"}
 """Modules at the top of the package that only re-export public names."""
 
 ACROSS = {"downstream": 0.6, "hub": 0.25, "data": 0.2, "allocator": 0.9}

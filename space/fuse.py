@@ -28,8 +28,8 @@ from fusion_hub.image import ColorScale, Picture, luminance, overlay, with_legen
 from fusion_hub.image.colors import scan_values
 from fusion_hub.image.io import read_picture, save_image
 from fusion_hub.image.luminance import ValueRange, quantize
-from fusion_hub.pipelines.fusion_pipeline import registration_by
 from fusion_hub.rigs import Rig
+from fusion_hub.rigs.registration import registration_by
 
 MEDICAL = "difffusenet-medical"
 RED_MAX_PIXELS = 4_000_000  # a larger pair would keep all other visitors waiting for minutes

@@ -12,14 +12,19 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, BinaryIO
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import lazy_loader
 import numpy as np
-import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin
-from tifffile import COMPRESSION, PHOTOMETRIC
 
 from fusion_hub.image.picture import Header, Metadata, Picture, depth_of, full_scale, metadata_of_tiff, upright
+
+if TYPE_CHECKING:
+    import tifffile
+else:
+    tifffile = lazy_loader.load("tifffile")  # on first use: most files are no TIFF
 
 # Errors in a header are reported here, or are of no consequence.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -27,9 +32,19 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)  # GeoTIFF: scale, tie points, transformation, keys
 _ORIENTATION, _NODATA, _XMP = 274, 42113, 700
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
-_GRAYS = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
-_JPEGS = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
-_CONVERTED_BY_PILLOW = (PHOTOMETRIC.YCBCR, PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB)
+
+
+class Photometric(IntEnum):
+    """Kinds of colors, by their numbers in TIFF 6.0 and DNG."""
+
+    MINISWHITE, MINISBLACK, RGB, PALETTE = 0, 1, 2, 3
+    SEPARATED, YCBCR, CIELAB, ICCLAB = 5, 6, 8, 9
+    CFA, LINEAR_RAW = 32803, 34892
+
+
+_GRAYS = (Photometric.MINISBLACK, Photometric.MINISWHITE)
+_PLAIN, _JPEGS = 1, (7, 6)  # kinds of compression
+_CONVERTED_BY_PILLOW = (Photometric.YCBCR, Photometric.SEPARATED, Photometric.CIELAB, Photometric.ICCLAB)
 _UNDECODABLE = "{name} cannot be decoded: its data are damaged or of a rare kind, export it again"
 _MOST_SAMPLES = 16
 _MOST_PAGES = 1000
@@ -68,7 +83,7 @@ def read_tiff(stream: BinaryIO, name: str, check: Check) -> Picture:
         geo = {code: page.tags[code].value for code in GEO_TAGS if code in page.tags and orientation == 1}
         metadata = metadata_of_tiff(stream)
         samples = _decode(page, stream, name)
-        if samples.shape[2] < (1 if page.photometric == PHOTOMETRIC.PALETTE else colors + has_alpha):
+        if samples.shape[2] < (1 if page.photometric == Photometric.PALETTE else colors + has_alpha):
             raise ValueError(f"{name} is a damaged TIFF file: export it again")
         profile = None if page.photometric in _CONVERTED_BY_PILLOW else metadata.icc_profile  # of other colors
         geo = {code: tuple(value) if isinstance(value, tuple | list) else (value,) for code, value in geo.items()}
@@ -107,7 +122,7 @@ def kelvins_of_count(stream: BinaryIO) -> float | None:
 
 
 @contextmanager
-def _opened(stream: BinaryIO, name: str) -> Iterator[tifffile.TiffFile]:
+def _opened(stream: BinaryIO, name: str) -> "Iterator[tifffile.TiffFile]":
     """A TIFF file; any error becomes a `ValueError` that names it."""
     try:
         with tifffile.TiffFile(stream) as tiff:
@@ -120,7 +135,7 @@ def _opened(stream: BinaryIO, name: str) -> Iterator[tifffile.TiffFile]:
         raise ValueError(f"{name} is a damaged TIFF file: export it again") from error
 
 
-def _choose(tiff: tifffile.TiffFile, name: str) -> tuple[Any, int, Any]:
+def _choose(tiff: "tifffile.TiffFile", name: str) -> tuple[Any, int, Any]:
     """The page to fuse, the number of full pictures, and the page that masks it or None."""
     pages: list[Any] = [tiff.pages[index] for index in range(min(len(tiff.pages), _MOST_PAGES))]
     if not pages:
@@ -141,7 +156,7 @@ def _choose(tiff: tifffile.TiffFile, name: str) -> tuple[Any, int, Any]:
     return full[0], count * max(1, full[0].imagedepth), mask
 
 
-def _check_whole(tiff: tifffile.TiffFile, page: Any, name: str) -> None:
+def _check_whole(tiff: "tifffile.TiffFile", page: Any, name: str) -> None:
     """Every strip or tile must lie in the file: a missing one would become black."""
     wanted = math.prod(page.chunked)
     length = tiff.filehandle.size
@@ -149,7 +164,7 @@ def _check_whole(tiff: tifffile.TiffFile, page: Any, name: str) -> None:
     whole = sum(1 for offset, count in strips if offset > 0 and count > 0 and offset + count <= length)
     if whole < wanted or len(strips) < wanted:
         raise ValueError(f"{name} is cut off: {whole} of its {wanted} strips or tiles are there, export it again")
-    if page.compression == COMPRESSION.NONE:
+    if page.compression == _PLAIN:
         row = math.ceil(math.prod(page.chunks[1:] or (1,)) * _bits(page) / 8) if len(page.chunks) > 1 else 1
         if sum(page.databytecounts) < row * page.imagelength and not page.is_tiled:
             raise ValueError(f"{name} is cut off: its strips are too short for its size, export it again")
@@ -173,17 +188,17 @@ def _channels(page: Any, name: str) -> tuple[int, int]:
     if page.dtype is None or np.dtype(page.dtype).kind not in "biuf":
         kind = "samples of an unknown kind" if page.dtype is None else f"{np.dtype(page.dtype).name} samples"
         raise ValueError(f"{name} has {kind}: save it as 8-bit, 16-bit or float TIFF")
-    if photometric in (PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW):
+    if photometric in (Photometric.CFA, Photometric.LINEAR_RAW):
         raise ValueError(f"{name} is a camera raw file (DNG): develop it and save as 16-bit TIFF or PNG")
     alpha = any(int(kind) in (1, 2) for kind in page.extrasamples)
     if photometric in _GRAYS:
         if samples - len(page.extrasamples) > 1:
             raise ValueError(f"{name} has {samples} channels, not declared as RGB: save it as RGB, or one channel")
         return 1, int(alpha)
-    if photometric == PHOTOMETRIC.PALETTE:
+    if photometric == Photometric.PALETTE:
         return 3, 0
-    if (photometric == PHOTOMETRIC.RGB and samples >= 3) or photometric in _CONVERTED_BY_PILLOW:
-        return 3, int(alpha and photometric == PHOTOMETRIC.RGB)
+    if (photometric == Photometric.RGB and samples >= 3) or photometric in _CONVERTED_BY_PILLOW:
+        return 3, int(alpha and photometric == Photometric.RGB)
     label = getattr(photometric, "name", photometric)
     raise ValueError(f"{name} has colors of the kind {label} with {samples} channels: save it as RGB or gray TIFF")
 
@@ -201,7 +216,7 @@ def _decode(page: Any, stream: BinaryIO, name: str) -> np.ndarray:
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # codecs fail in any way on damaged data
-        if page.photometric in (*_GRAYS, PHOTOMETRIC.RGB) and _bits(page) in (1, 8):
+        if page.photometric in (*_GRAYS, Photometric.RGB) and _bits(page) in (1, 8):
             return _by_pillow(page, stream, name)  # fax and other codecs that imagecodecs lacks
         raise ValueError(_UNDECODABLE.format(name=name)) from error
     return array if array.dtype != np.bool_ else array.astype(np.uint8)
@@ -220,7 +235,7 @@ def _by_pillow(page: Any, stream: BinaryIO, name: str) -> np.ndarray:
         raise ValueError(_UNDECODABLE.format(name=name)) from error
     array = array.reshape(*array.shape[:2], -1)
     if gray:  # the caller inverts and scales by the bits that are stored
-        array = 255 - array if page.photometric == PHOTOMETRIC.MINISWHITE else array
+        array = 255 - array if page.photometric == Photometric.MINISWHITE else array
         array = (array > 127).astype(np.uint8) if _bits(page) == 1 else array
     orientation = _orientation(page)
     return upright(array, {6: 8, 8: 6}.get(orientation, orientation))
@@ -250,7 +265,7 @@ def _interpret(
     white = full_scale(dtype)
     if dtype.kind == "u" and bits <= 16:
         white = float(2**bits - 1)
-    if page.photometric == PHOTOMETRIC.PALETTE:
+    if page.photometric == Photometric.PALETTE:
         table = np.asarray(page.colormap)
         if samples.max() >= table.shape[1]:
             raise ValueError(f"{name} uses colors that its palette lacks: export it again")
@@ -258,7 +273,7 @@ def _interpret(
         return (table.T[samples[..., 0]] >> shift).astype(np.uint8), None, 255.0, ()
     if page.photometric in _CONVERTED_BY_PILLOW:
         return samples[..., :3], None, 255.0, ()
-    if page.photometric == PHOTOMETRIC.MINISWHITE:
+    if page.photometric == Photometric.MINISWHITE:
         samples = np.concatenate([_inverted(samples[..., :1], white, name), samples[..., 1:]], axis=2)
     pixels, alpha = samples[..., :3] if colors == 3 else samples[..., 0], None
     if has_alpha:

@@ -3,19 +3,22 @@
 Pixels near the border of a tile differ from those of the whole image, within the receptive field of the network. They
 get weight zero, and neighbors are cross-faded in the rest of their overlap, so that no seam is left: where two tiles
 agree the result is exactly theirs, where they differ a little the change is smooth.
+
+Arrays and tensors are handled alike, and nothing here imports torch: who gives a tensor has imported it.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 import numpy as np
-import torch
-from torch import Tensor
 
-TileFunction = Callable[[Tensor, Tensor, "Window"], Tensor]
-Image = TypeVar("Image", np.ndarray, Tensor)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Image = TypeVar("Image", bound=Union[np.ndarray, "Tensor"])
 
 
 def pad_reflect(x: Image, size: tuple[int, int], *, center: bool = False) -> Image:
@@ -35,22 +38,19 @@ def pad_reflect(x: Image, size: tuple[int, int], *, center: bool = False) -> Ima
             period = max(2 * (length - 1), 1)
             index = (np.arange(wanted) - ((wanted - length) // 2 if center else 0)) % period
             index = np.minimum(index, period - index)
-            if isinstance(x, Tensor):
-                x = x.index_select(dim, torch.from_numpy(index).to(x.device))
-            else:
-                x = x.take(index, axis=dim)
+            x = x.take(index, axis=dim) if isinstance(x, np.ndarray) else x.index_select(dim, _like(index, x))  # type: ignore[union-attr]
     return x
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
+def pad_to_multiple(x: Image, multiple: int) -> tuple[Image, tuple[int, int]]:
     """Pad the bottom and right of `(..., H, W)` by reflection to multiples of `multiple`.
 
-    Returns the padded tensor (the same object where nothing is missing) and the original `(H, W)` for [`crop_to`].
+    Returns the padded image (the same object where nothing is missing) and the original `(H, W)` for [`crop_to`].
 
     Examples:
-        >>> padded, size = pad_to_multiple(torch.zeros(1, 1, 5, 8), 4)
+        >>> padded, size = pad_to_multiple(np.zeros((1, 1, 5, 8)), 4)
         >>> padded.shape, crop_to(padded, size).shape
-        (torch.Size([1, 1, 8, 8]), torch.Size([1, 1, 5, 8]))
+        ((1, 1, 8, 8), (1, 1, 5, 8))
     """
     if multiple < 1:
         raise ValueError(f"multiple must be at least 1, got {multiple}")
@@ -58,12 +58,12 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
     return pad_reflect(x, (height + -height % multiple, width + -width % multiple)), (height, width)
 
 
-def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:
+def crop_to(x: Image, size: tuple[int, int]) -> Image:
     """The top left `(H, W)` of `(..., H', W')`, as a view: the inverse of [`pad_to_multiple`]."""
     height, width = size
     if x.shape[-2] < height or x.shape[-1] < width:
         raise ValueError(f"cannot crop {x.shape[-2]} x {x.shape[-1]} to the larger {height} x {width}")
-    return x[..., :height, :width]
+    return x[..., :height, :width]  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -125,15 +125,15 @@ def tile_windows(height: int, width: int, tile: int, overlap: int, multiple: int
 
 
 def run_tiled(
-    fn: TileFunction,
-    visible: Tensor,
-    infrared: Tensor,
+    fn: Callable[[Image, Image, Window], Image],
+    visible: Image,
+    infrared: Image,
     *,
     tile: int,
     overlap: int,
     multiple: int,
     margin: int | None = None,
-) -> Tensor:
+) -> Image:
     """Run `fn` on overlapping tiles and blend the results into one image.
 
     Needs memory for the float32 output and one tile, besides the inputs: the weights are products of two ramps, which
@@ -142,7 +142,7 @@ def run_tiled(
 
     Args:
         fn: `fn(visible_tile, infrared_tile, window)`, `(B, 1, h, w)` each, returns `(B, C, h, w)`.
-        visible, infrared: `(B, 1, H, W)`.
+        visible, infrared: `(B, 1, H, W)`, both arrays or both tensors.
         tile, overlap, multiple: as in [`tile_windows`].
         margin: pixels along a tile's inner borders that are thrown away; a network whose receptive field reaches no
             further than this gives the same image with and without tiles. At most `overlap // 2`; the rest of the
@@ -156,7 +156,7 @@ def run_tiled(
     """
     if visible.ndim != 4 or visible.shape != infrared.shape:
         raise ValueError(
-            f"visible and infrared must be two (B, 1, H, W) tensors of one shape, got {tuple(visible.shape)} and "
+            f"visible and infrared must be two (B, 1, H, W) images of one shape, got {tuple(visible.shape)} and "
             f"{tuple(infrared.shape)}"
         )
     margin = overlap // 4 if margin is None else margin
@@ -167,23 +167,26 @@ def run_tiled(
     row_weights = _axis_weights(height, tile, overlap, multiple, margin)
     column_weights = _axis_weights(width, tile, overlap, multiple, margin)
 
-    output: Tensor | None = None
+    output: Any = None
     for window in windows:
         part = (..., window.rows, window.columns)
-        result = fn(visible[part], infrared[part], window)
+        result = fn(visible[part], infrared[part], window)  # type: ignore[arg-type]
         if result.ndim != 4 or result.shape[-2:] != (window.height, window.width):
             raise ValueError(
                 f"the tile function returned {tuple(result.shape)} for a tile of {window.height} x {window.width}: "
                 "it must return (B, C, h, w) of the size that it was given"
             )
         if output is None:
-            shape = (*result.shape[:2], height, width)
-            output = torch.zeros(shape, dtype=torch.float32, device=visible.device)
-        rows = row_weights[window.top].to(output.device)
-        columns = column_weights[window.left].to(output.device)
-        output[part] += result.to(output) * rows[:, None] * columns
-    assert output is not None  # there is at least one window
+            output = _like(np.zeros((*result.shape[:2], height, width), dtype=np.float32), visible)
+        rows, columns = _like(row_weights[window.top], output), _like(column_weights[window.left], output)
+        result = result if isinstance(result, np.ndarray) else result.to(output)
+        output[part] += result * rows[:, None] * columns
     return output
+
+
+def _like(array: np.ndarray, image: Any) -> Any:
+    """The array as it is for an array; as a tensor on the device of a tensor."""
+    return array if isinstance(image, np.ndarray) else sys.modules["torch"].from_numpy(array).to(image.device)
 
 
 def _starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
@@ -197,22 +200,22 @@ def _starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
     return [i * last // steps // multiple * multiple for i in range(steps + 1)]
 
 
-def _axis_weights(length: int, tile: int, overlap: int, multiple: int, margin: int) -> dict[int, Tensor]:
-    """One ramp for each origin along an axis, `(size of the window,)`; at each pixel of the axis they sum to one."""
+def _axis_weights(length: int, tile: int, overlap: int, multiple: int, margin: int) -> dict[int, np.ndarray]:
+    """One float32 ramp for each origin along an axis, `(size of the window,)`; at each pixel they sum to one."""
     # Raised cosine from 0 to 1, flat for the margin at both ends; with its mirror image it sums to one.
-    position = torch.arange(overlap, dtype=torch.float64) + 0.5 - margin
+    position = np.arange(overlap) + 0.5 - margin
     ramp = max(overlap - 2 * margin, 1)  # an odd overlap that is all margin still changes over within one pixel
-    fade = torch.sin(0.5 * math.pi * (position / ramp).clamp(0, 1)).square()
+    fade = np.square(np.sin(0.5 * math.pi * np.clip(position / ramp, 0, 1)))
     weights = {}
-    total = torch.zeros(length, dtype=torch.float64)
+    total = np.zeros(length)
     for start in _starts(length, tile, overlap, multiple):
         size = min(tile, length - start)
-        weight = torch.ones(size, dtype=torch.float64)
+        weight = np.ones(size)
         if start > 0:
             weight[:overlap] *= fade
         if start + size < length:
-            weight[size - overlap :] *= fade.flip(0)
+            weight[size - overlap :] *= fade[::-1]
         total[start : start + size] += weight
         weights[start] = weight
     # Two neighbors that share exactly `overlap` already sum to one; evenly spaced ones may share more.
-    return {start: (w / total[start : start + len(w)]).float() for start, w in weights.items()}
+    return {start: (w / total[start : start + len(w)]).astype(np.float32) for start, w in weights.items()}

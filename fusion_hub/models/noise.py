@@ -4,12 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 8  # Haar coefficients to a block, each way: 16 pixels
-QUANTILE = 0.1  # of the blocks, flattest first: these show noise and little else
-_FLATTEST = 0.9  # variance that QUANTILE finds where that of the noise is 1, measured on pure noise
-_ROUNDING = 1 / 255**2 / 12  # variance of rounding to 8 bits
-_RECTIFIED = 0.341  # variance of a unit Gaussian whose negative half is set to 0
-_FEW = 0.25  # exactly constant blocks count as clean above this share; below, they are borders or masks
+from fusion_hub.models.plane_noise import BLOCK, CLIPPED, FEW, FLATTEST, QUANTILE, RECTIFIED, ROUNDING
 
 
 def estimate_noise(image: Tensor) -> Tensor:
@@ -40,11 +35,11 @@ def estimate_noise(image: Tensor) -> Tensor:
         # Offsets of columns with variance s^2 have 2 s^2 in the horizontal band, and none in the diagonal one.
         variance = white + (columns - white).clamp_min(0) / 2 + (rows - white).clamp_min(0) / 2
         deviation = variance.sqrt()
-        clipped = torch.minimum(level, 1 - level) < 1.2 * deviation
-        variance = torch.where(clipped, variance / _RECTIFIED, variance)
+        clipped = torch.minimum(level, 1 - level) < CLIPPED * deviation
+        variance = torch.where(clipped, variance / RECTIFIED, variance)
         constant = variance == 0
-        usable = ~(constant & (constant.float().mean(1, keepdim=True) < _FEW))
+        usable = ~(constant & (constant.float().mean(1, keepdim=True) < FEW))
         ordered = variance.masked_fill(~usable, torch.inf).sort(dim=1).values
         rank = (usable.sum(1) * QUANTILE).long()
-        flattest = ordered.gather(1, rank[:, None])[:, 0] / _FLATTEST
-        return (flattest - _ROUNDING).clamp_min(0).sqrt()
+        flattest = ordered.gather(1, rank[:, None])[:, 0] / FLATTEST
+        return (flattest - ROUNDING).clamp_min(0).sqrt()

@@ -11,12 +11,10 @@ from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import Window
 from fusion_hub.models.difffusenet import DiffFuseNetModel
 from fusion_hub.models.difffusenet_inference import FoldedDiffFuseNet
+from fusion_hub.models.geometry import difffusenet_geometry
 from fusion_hub.models.noise import estimate_noise
 from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, Steps, pair_noise
-from fusion_hub.pipelines.limits import check_steps
-
-STRONGEST_NOISE = 0.1
-"""Standard deviation of the noise that `denoise=1` removes, images in [0, 1]."""
+from fusion_hub.pipelines.limits import STRONGEST_NOISE, TileRules, check_steps, tile_rules
 
 
 class DiffFuseNetPipeline(FusionPipeline):
@@ -48,6 +46,10 @@ class DiffFuseNetPipeline(FusionPipeline):
 
     def check_steps(self, num_inference_steps: Any) -> None:
         check_steps(num_inference_steps, self.model.config)
+
+    @property
+    def tile_rules(self) -> TileRules:
+        return tile_rules("difffusenet", difffusenet_geometry(self.model.config))
 
     def count_steps(self, num_inference_steps: Steps) -> int:
         return cast(int, num_inference_steps or 1) if self.model.config.use_d2fe else 1

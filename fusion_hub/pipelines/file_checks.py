@@ -181,7 +181,7 @@ def record_digests(root: Path, components: Iterable[str]) -> dict[str, str]:
     """SHA-256 of the settings and weights in the components' folders, by path from `root`."""
     files = sorted(path for name in components for path in (root / name).glob("*"))
     files = [path for path in files if path.suffix in (".json", ".safetensors")]
-    return {path.relative_to(root).as_posix(): _digest(path) for path in files}
+    return {path.relative_to(root).as_posix(): digest(path) for path in files}
 
 
 def hash_checkpoint(folder: Path) -> str:
@@ -201,15 +201,15 @@ def check_digests(root: Path, digests: Any, files: Iterable[Path]) -> None:
     if not isinstance(digests, Mapping):
         raise ValueError(f"{root / 'model_index.json'} has {DIGESTS}={shorten(digests)}, no hashes: restore the file")
     for file in files:
-        if digests.get(file.relative_to(root).as_posix()) != _digest(file):
+        if digests.get(file.relative_to(root).as_posix()) != digest(file):
             raise ValueError(
                 f"{file} is not the file that was saved with this checkpoint (SHA-256): restore it, or delete "
                 f'"{DIGESTS}" from {root / "model_index.json"} if you changed it on purpose'
             )
 
 
-def _digest(file: Path) -> str:
-    """Of JSON the content is hashed, so that neither line endings nor a version number change the result."""
+def digest(file: Path) -> str:
+    """SHA-256 of a file; of JSON the content counts, so that line endings and a version number change nothing."""
     if file.suffix == ".json":
         content = {key: value for key, value in read_json(file).items() if key not in UNHASHED}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -7,9 +7,8 @@ its network on a luminance pair.
 import os
 import threading
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,29 +20,26 @@ from torch import Tensor
 
 from fusion_hub import __version__
 from fusion_hub.image.luminance import ValueRange, check_range
+from fusion_hub.image.pair import PairContext, Register, Rescale, check_output, pair_up
 from fusion_hub.image.picture import InputWarning
-from fusion_hub.image.processor import FusionImageProcessor, PairContext, Register, Rescale, check_output, pair_up
-from fusion_hub.image.subject import Subject, find_subject
+from fusion_hub.image.processor import FusionImageProcessor
+from fusion_hub.image.subject import Subject
 from fusion_hub.image.tiling import Window, crop_to, pad_to_multiple, run_tiled, tile_windows
-from fusion_hub.models.geometry import Geometry
 from fusion_hub.models.layers import map_tensors
-from fusion_hub.pipelines.checkpoints import RECOMMENDED, trained_on
+from fusion_hub.pipelines.batches import read_batches, wrong_model_note
+from fusion_hub.pipelines.checkpoints import trained_on
 from fusion_hub.pipelines.limits import (
-    OVERLAP_SHARE,
+    TileRules,
+    check_batch_size,
     check_denoise,
     check_noise,
     check_tile,
-    exact_overlap,
     is_whole_number,
-    round_up,
 )
 from fusion_hub.pipelines.loading import PortablePipeline
-from fusion_hub.rigs.calibrator import align_pair
+from fusion_hub.rigs.registration import registration_by
 from fusion_hub.rigs.rig import Rig
 
-WHOLE_IMAGE_LIMIT = 1536 * 1536  # pixels up to which images are fused whole by default
-AUTOMATIC_TILE = 768  # an 8192 x 8192 pair stays below 3 GiB of memory in all
-MAX_WAITING = 16  # preprocessed pairs that wait for others of their size
 NOISE_BLOCK = 64  # feature cells
 
 Steps = int | Literal["auto"] | None
@@ -145,15 +141,14 @@ class StepCounter:
 class FusionPipeline(PortablePipeline):
     """Base class of the fusion pipelines; `FusionPipeline.from_pretrained` loads any of them.
 
-    A subclass registers a component `model`, sets `image_processor` and implements [`fuse_luminance`] and
-    [`check_steps`]; for the progress bar [`count_steps`] and `step_network`. Of the model this class needs `multiple`,
-    `tile_multiple` and `receptive_margin`, all in pixels.
+    A subclass registers a component `model`, sets `image_processor` and implements [`fuse_luminance`], [`check_steps`]
+    and `tile_rules`; for the progress bar [`count_steps`] and `step_network`. Of the model this class needs `multiple`
+    in pixels.
     """
 
     model_cpu_offload_seq = "model"  # type: ignore[assignment]  # diffusers declares its default, None
     uses_noise = True
     """Whether the model uses `noise_strength`."""
-    overlap_share = OVERLAP_SHARE["DiffFuseNetModel"]
     model: Any
     image_processor: FusionImageProcessor
 
@@ -203,30 +198,9 @@ class FusionPipeline(PortablePipeline):
         return f"Fusion Hub {__version__} ({name}, {str(self.model.dtype).removeprefix('torch.')})"
 
     @property
-    def whole_image_limit(self) -> int:
-        """Number of pixels up to which images are fused whole by default."""
-        return WHOLE_IMAGE_LIMIT
-
-    @property
-    def automatic_tile(self) -> int:
-        """Side of the tiles beyond that, in pixels; rounded up to the model's `tile_multiple`."""
-        return AUTOMATIC_TILE
-
-    @property
-    def tiles_agree(self) -> bool:
-        """Whether tiles equal the whole image beyond the reach of the network, so that a long fade is not needed."""
-        return True
-
-    def automatic_overlap(self, tile: int) -> int:
-        """Pixels that neighboring tiles share, a multiple of the model's `tile_multiple`.
-
-        See `exact_overlap` in `limits.py`.
-        """
-        return exact_overlap(self._geometry, self.overlap_share)
-
-    @property
-    def _geometry(self) -> Geometry:
-        return Geometry(self.model.tile_multiple, self.model.receptive_margin, self.tiles_agree)
+    def tile_rules(self) -> TileRules:
+        """How large images are cut into tiles."""
+        raise NotImplementedError(f"{type(self).__name__} must implement tile_rules")
 
     @torch.no_grad()
     def __call__(
@@ -330,6 +304,8 @@ class FusionPipeline(PortablePipeline):
         with StepCounter(self.step_network, self.progress_bar, len(pairs)) as counter:
             # 2. Read pairs as luminance in [0, 1] and collect those of one size: 2 x [N, 1, H, W].
             for batch in self._batches(pairs, seeds, batch_size, infrared_range, visible_range, register):
+                for note in (note for context in batch.contexts for note in context.notes):
+                    warnings.warn(note, InputWarning, stacklevel=3)
                 level = self.noise_level(batch.visible, batch.infrared, denoise)
                 sampling = Sampling(num_inference_steps, noise_strength, batch.seeds, level)
                 positions, contexts = batch.positions, batch.contexts
@@ -339,10 +315,11 @@ class FusionPipeline(PortablePipeline):
                 warm, _ = pad_to_multiple(batch.infrared, self.model.multiple)
                 del batch
                 window = Window(0, 0, *seen.shape[-2:])
-                side, overlap = self._tiling(window.height, window.width, tile, tile_overlap)
+                rules = self.tile_rules
+                side, overlap = rules.choose(window.height, window.width, tile, tile_overlap)
 
                 # 4. Diffuse and fuse, whole or in tiles: 2 x [N, 1, H', W'] -> [N, 1, H', W'].
-                grid = self.model.tile_multiple
+                grid = rules.geometry.grid
                 tiles = len(tile_windows(window.height, window.width, side, overlap, grid)) if side else 1
                 counter.begin(len(positions), tiles, steps)
                 fuse = partial(self._fuse, sampling=sampling, counter=counter)
@@ -360,7 +337,7 @@ class FusionPipeline(PortablePipeline):
                 elif side == 0:
                     fused = fuse(seen, warm, window)
                 else:
-                    margin = self._margin(side, overlap)
+                    margin = rules.margin(side, overlap)
                     fused = run_tiled(fuse, seen, warm, tile=side, overlap=overlap, multiple=grid, margin=margin)
                 del seen, warm  # a very large pair is no longer needed
 
@@ -404,35 +381,22 @@ class FusionPipeline(PortablePipeline):
         if several and len(generators) != num_pairs:
             count = f"{len(generators)} for {num_pairs} pair(s)"
             raise ValueError(f"generator is a list of {count}: give one for each pair, or a single one")
-        if batch_size is not None and (not is_whole_number(batch_size) or batch_size < 1):
-            raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1, or None for automatic")
+        check_batch_size(batch_size)
         check_output(output_type, rescale)
         if return_intermediates and num_pairs > 1:
             raise ValueError(
                 f"return_intermediates=True was given for {num_pairs} pairs: they would fill the memory, call the "
                 "pipeline for one pair at a time"
             )
-        check_tile(tile, self._geometry, self.overlap_share, tile_overlap)
-        grid = self.model.tile_multiple
-        side = tile // grid * grid if tile else self._automatic_tile()
+        rules = self.tile_rules
+        check_tile(tile, rules, tile_overlap)
+        grid = rules.geometry.grid
+        side = tile // grid * grid if tile else rules.automatic_side
         if tile_overlap is not None and (not is_whole_number(tile_overlap) or not 0 <= tile_overlap < side // 2):
             raise ValueError(
                 f"tile_overlap={tile_overlap!r} must be a whole number from 0 to {side // 2 - 1}, less than half "
                 f"of the tile of {side} pixels"
             )
-
-    def _automatic_tile(self) -> int:
-        grid, side = self.model.tile_multiple, self.automatic_tile
-        return round_up(max(side, 2 * self.automatic_overlap(side) + grid) if self.tiles_agree else side, grid)
-
-    def _tiling(self, height: int, width: int, tile: int | None, tile_overlap: int | None) -> tuple[int, int]:
-        """Side of the tiles for an image of this size, 0 for the whole image, and their overlap, in pixels."""
-        grid = self.model.tile_multiple
-        whole = tile == 0 or (tile is None and height * width <= self.whole_image_limit)
-        side = self._automatic_tile() if tile is None else int(tile) // grid * grid
-        if whole or max(height, width) <= side:
-            return 0, 0
-        return side, self.automatic_overlap(side) if tile_overlap is None else int(tile_overlap)
 
     @cached_property
     def _trained_on(self) -> Subject | None:
@@ -441,24 +405,8 @@ class FusionPipeline(PortablePipeline):
 
     def wrong_model_note(self, visible: Any, infrared: Any) -> str | None:
         """The warning that a call would give if one pair shows something else than the model was trained on."""
-        planes = self.image_processor.preprocess(visible, infrared)
-        return self._wrong_model_note((visible, infrared), *planes[:2], planes[2][0])
-
-    def _wrong_model_note(
-        self, pair: tuple[Any, Any], visible: Tensor, infrared: Tensor, context: PairContext
-    ) -> str | None:
-        """A sentence if the pair shows scans and the model was trained on streets, or the other way round."""
-        if self._trained_on is None:
-            return None
-        planes = (visible[0, 0].numpy(), infrared[0, 0].numpy())
-        found = find_subject([_path_of(image) for image in pair], *planes, colored=context.rgb is not None)
-        if found is None or found.subject == self._trained_on:
-            return None
-        shows, other = ("medical scans", "streets") if found.subject == "medical" else ("a street", "medical scans")
-        return (
-            f"the pair seems to show {shows} ({found.because}), but this model was trained on {other}: use "
-            f"{RECOMMENDED[found.subject]}"
-        )
+        *planes, context = self.image_processor.read_pair(visible, infrared)
+        return wrong_model_note(self._trained_on, (visible, infrared), planes[0], planes[1], context)
 
     def _fuse(
         self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling, counter: StepCounter
@@ -466,12 +414,6 @@ class FusionPipeline(PortablePipeline):
         fused = self.fuse_luminance(visible, infrared, window, sampling).to("cpu", torch.float32)
         counter.end_tile()
         return fused
-
-    def _margin(self, tile: int, overlap: int) -> int | None:
-        """Pixels along a tile's inner borders that are thrown away; None for a long fade where tiles differ."""
-        if not self.tiles_agree or overlap < self.automatic_overlap(tile):
-            return None
-        return min(self.model.receptive_margin, overlap // 2)
 
     def _batches(
         self,
@@ -483,54 +425,11 @@ class FusionPipeline(PortablePipeline):
         register: Register | None = None,
     ) -> Iterator[Batch]:
         """Preprocess pair by pair and yield batches of one size, so that few pairs are in memory at a time."""
-        waiting: dict[tuple[int, ...], list[tuple[int, Tensor, Tensor, PairContext]]] = defaultdict(list)
-
-        def batch(kind: tuple[int, ...]) -> Batch:
-            positions, visible, infrared, contexts = zip(*waiting.pop(kind), strict=True)
-            seen, warm = (planes[0] if len(planes) == 1 else torch.cat(planes) for planes in (visible, infrared))
-            return Batch(seen, warm, positions, contexts, tuple(seeds[position] for position in positions))
-
-        for position, pair in enumerate(pairs):
-            try:
-                visible, infrared, contexts = self.image_processor.preprocess(
-                    *pair, infrared_range=infrared_range, visible_range=visible_range, register=register
-                )
-            except (TypeError, ValueError, OSError) as error:
-                if len(pairs) > 1:
-                    error.add_note(f"This is pair {position} of {len(pairs)}.")
-                raise
-            if note := self._wrong_model_note(pair, visible, infrared, contexts[0]):
-                contexts[0] = replace(contexts[0], notes=(*contexts[0].notes, note))
-            for note in contexts[0].notes:
-                warnings.warn(note, InputWarning, stacklevel=4)
-            # Of one size and one number of channels, so that the results can be one array.
-            kind = (*visible.shape[-2:], contexts[0].channels)
-            full = batch_size or max(1, WHOLE_IMAGE_LIMIT // visible[0].numel())
-            waiting[kind].append((position, visible, infrared, contexts[0]))
-            del visible, infrared
-            if len(waiting[kind]) >= full:
-                yield batch(kind)
-            elif sum(map(len, waiting.values())) >= MAX_WAITING:
-                yield batch(max(waiting, key=lambda kind: len(waiting[kind])))
-        for kind in list(waiting):
-            yield batch(kind)
-
-
-def registration_by(rig: Rig | str | os.PathLike[str] | None) -> Register | None:
-    """What turns a pair into its registration, for the argument `rig` of the call; None for registered pairs."""
-    if rig is None:
-        return None
-    if rig == "auto":
-        return align_pair
-    if isinstance(rig, str | os.PathLike):
-        rig = Rig.load(rig)
-    if not isinstance(rig, Rig):
-        raise TypeError(f'rig is of type {type(rig).__name__}: give a Rig, the path of its file, "auto" or None')
-    return lambda visible, infrared: rig.at(_size(visible), _size(infrared))
-
-
-def _size(plane: np.ndarray) -> tuple[int, int]:
-    return plane.shape[0], plane.shape[1]
+        rules: dict[str, Any] = {"infrared_range": infrared_range, "visible_range": visible_range, "register": register}
+        read = partial(self.image_processor.read_pair, **rules)
+        for visible, infrared, positions, contexts in read_batches(pairs, read, batch_size, self._trained_on):
+            planes = torch.from_numpy(visible), torch.from_numpy(infrared)
+            yield Batch(*planes, positions, contexts, tuple(seeds[position] for position in positions))
 
 
 def draw_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:
@@ -574,14 +473,6 @@ def _stack(images: list[Any], output_type: str) -> Any:
     if len(images) == 1:
         return images[0][None]  # a view: a very large image is not copied
     return np.stack(images) if output_type == "np" else torch.stack(images)
-
-
-def _path_of(image: Any) -> str | None:
-    """The path of a file, an encoded image, an opened PIL image or a channel of a file."""
-    path = image.get("path") if isinstance(image, Mapping) else image
-    for name in ("filename", "file"):
-        path = getattr(path, name, None) or path
-    return os.fsdecode(path) if isinstance(path, str | os.PathLike) else None
 
 
 def _crop_cells(tensor: Tensor, size: tuple[int, int], padded: int) -> Tensor:

@@ -10,13 +10,12 @@ from torch import Tensor
 from fusion_hub.image.luminance import ValueRange
 from fusion_hub.image.processor import FusionImageProcessor
 from fusion_hub.image.tiling import Window
+from fusion_hub.models.geometry import red_geometry
 from fusion_hub.models.red import REDModel
 from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, Steps
-from fusion_hub.pipelines.limits import OVERLAP_SHARE, check_steps, is_whole_number
+from fusion_hub.pipelines.limits import INEXACT_TILE, TileRules, check_steps, is_whole_number, tile_rules
 
 MAX_TILE_SIZE = 4096  # pixels
-EXACT_TILE = 1024  # pixels; needs less memory than the largest image that is run whole, the next line
-EXACT_WHOLE_LIMIT = 1280 * 1024  # pixels; a float32 red-small holds about 3 GiB for each million
 
 
 class REDPipeline(FusionPipeline):
@@ -40,13 +39,12 @@ class REDPipeline(FusionPipeline):
     """
 
     uses_noise = False
-    overlap_share = OVERLAP_SHARE["REDModel"]
 
     def __init__(
         self,
         model: REDModel,
         infrared_range: str | tuple[float, float] | list[Any] = "auto",  # a form that diffusers can check
-        tile_size: int = 128,
+        tile_size: int = INEXACT_TILE,
     ) -> None:
         super().__init__()
         self.check_settings({"infrared_range": infrared_range, "tile_size": tile_size})
@@ -57,7 +55,7 @@ class REDPipeline(FusionPipeline):
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
         super().check_settings(settings)
-        tile_size = settings.get("tile_size", 128)
+        tile_size = settings.get("tile_size", INEXACT_TILE)
         if not is_whole_number(tile_size) or not 1 <= tile_size <= MAX_TILE_SIZE:
             wanted = f"a whole number of pixels from 1 to {MAX_TILE_SIZE}: use about 128 to 256"
             raise ValueError(f"tile_size={tile_size!r} must be {wanted}")
@@ -73,23 +71,8 @@ class REDPipeline(FusionPipeline):
         return self.model.unet
 
     @property
-    def whole_image_limit(self) -> int:
-        # Attention over a large image costs the square of its pixels, and means over it are not those of training.
-        return min(super().whole_image_limit, EXACT_WHOLE_LIMIT) if self.model.tiles_exactly else 0
-
-    @property
-    def automatic_tile(self) -> int:
-        return EXACT_TILE if self.model.tiles_exactly else self.config["tile_size"]
-
-    @property
-    def tiles_agree(self) -> bool:
-        return self.model.tiles_exactly
-
-    def automatic_overlap(self, tile: int) -> int:
-        if self.tiles_agree:
-            return super().automatic_overlap(tile)
-        grid = self.model.tile_multiple
-        return tile // 4 // grid * grid  # for the fade
+    def tile_rules(self) -> TileRules:
+        return tile_rules("red", red_geometry(self.model.config), self.config["tile_size"])
 
     def fuse_luminance(
         self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling, return_intermediates: bool = False

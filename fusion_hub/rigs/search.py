@@ -1,13 +1,19 @@
 """Exhaustive search for the similarity between two views: every rotation and scale of a grid, every shift by FFT."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import lazy_loader
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 from fusion_hub.rigs.features import Array, Matrix, orientation_field, shrink, warp, warped_mask
 from fusion_hub.rigs.views import Views
+
+if TYPE_CHECKING:
+    import scipy
+else:
+    scipy = lazy_loader.load("scipy")  # on first use: registered pairs need no search
 
 LARGEST_ROTATION = 8.0  # degrees
 MIN_OVERLAP = 0.5  # of the smaller of the two pictures
@@ -32,12 +38,12 @@ class ShiftScores:
         energy = np.sum([squared_length(one) for one in fields], axis=0)
         self.area = mask.sum()
         self.density = energy.sum() / self.area
-        self.inside = fft.rfft2(mask, s=shape)
-        self.energy = fft.rfft2(energy, s=shape)
+        self.inside = scipy.fft.rfft2(mask, s=shape)
+        self.energy = scipy.fft.rfft2(energy, s=shape)
         self.fields = [self.spectrum(one) for one in fields]
 
     def spectrum(self, one: Array) -> NDArray[np.complex64]:
-        return fft.fft2(one[..., 0] + 1j * one[..., 1], s=self.shape)
+        return scipy.fft.fft2(one[..., 0] + 1j * one[..., 1], s=self.shape)
 
     def __call__(self, infrared: list[Array], mask: Array) -> tuple[Array, NDArray[np.bool_]]:
         """The score at each shift (row, column), modulo the shape, and whether pictures overlap enough there.
@@ -46,14 +52,14 @@ class ShiftScores:
         the mean energy is added to the visible energy, so that windows with few edges do not win by chance.
         """
         fields = [field(picture, mask, self.side) for picture in infrared]
-        window = np.conj(fft.rfft2(mask, s=self.shape))
-        overlap = fft.irfft2(self.inside * window, s=self.shape)
+        window = np.conj(scipy.fft.rfft2(mask, s=self.shape))
+        overlap = scipy.fft.irfft2(self.inside * window, s=self.shape)
         share = np.clip(overlap / min(mask.sum() + 1, self.area), 0, 1)
         cross = sum(one * np.conj(self.spectrum(other)) for one, other in zip(self.fields, fields, strict=True))
-        own = np.conj(fft.rfft2(sum(squared_length(one) for one in fields), s=self.shape))
-        energy = fft.irfft2(self.energy * window, s=self.shape) + 0.25 * self.density * overlap
-        energies = np.maximum(energy * fft.irfft2(self.inside * own, s=self.shape), 1e-6)
-        return fft.ifft2(cross).real / np.sqrt(energies) * np.sqrt(share), share >= MIN_OVERLAP
+        own = np.conj(scipy.fft.rfft2(sum(squared_length(one) for one in fields), s=self.shape))
+        energy = scipy.fft.irfft2(self.energy * window, s=self.shape) + 0.25 * self.density * overlap
+        energies = np.maximum(energy * scipy.fft.irfft2(self.inside * own, s=self.shape), 1e-6)
+        return scipy.fft.ifft2(cross).real / np.sqrt(energies) * np.sqrt(share), share >= MIN_OVERLAP
 
 
 def search(views: Views, limits: tuple[float, float], side: int = 160, step: float = 4.0) -> list[Candidate]:
@@ -96,7 +102,7 @@ def verify(views: Views, homography: Matrix, side: int = 320) -> tuple[float, fl
     scores = shifts(views, homography, side)
     near = side // 80
     lead = float(np.roll(scores, (near, near), (0, 1))[: 2 * near + 1, : 2 * near + 1].max())
-    rows, columns = (np.abs(fft.fftfreq(count, 1 / count)) for count in scores.shape)
+    rows, columns = (np.abs(scipy.fft.fftfreq(count, 1 / count)) for count in scores.shape)
     far = np.maximum(rows[:, None], columns) > 0.06 * side
     return lead, lead - float(scores[far].max())
 
@@ -108,7 +114,7 @@ def best_shift(views: Views, homography: Matrix, side: int = 160) -> Matrix:
     to_level, _ = views.level(side)
     shift = np.eye(3)
     shift[:2, 2] = [
-        fft.fftfreq(count, 1 / count)[at] for count, at in zip(scores.shape[::-1], (column, row), strict=True)
+        scipy.fft.fftfreq(count, 1 / count)[at] for count, at in zip(scores.shape[::-1], (column, row), strict=True)
     ]
     return np.linalg.inv(to_level) @ shift @ to_level
 
@@ -132,7 +138,7 @@ def standardized(surface: Array, allowed: NDArray[np.bool_]) -> Array:
 def padded(own: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     """Size of the FFT that keeps all allowed shifts of a picture of size `own` over one of `size` apart."""
     height, width = (
-        fft.next_fast_len(max(one, round(one * (1 - MIN_OVERLAP)) + other) + 1, real=True)
+        scipy.fft.next_fast_len(max(one, round(one * (1 - MIN_OVERLAP)) + other) + 1, real=True)
         for one, other in zip(own, size, strict=True)
     )
     return height, width

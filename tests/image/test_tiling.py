@@ -57,7 +57,7 @@ def test_weights_sum_to_one(length: int, numbers: tuple[int, int, int], margin: 
             assert (weight[:margin] == 0).all()
         if start + len(weight) < length:
             assert (weight[len(weight) - margin :] == 0).all()
-        total[start : start + len(weight)] += weight
+        total[start : start + len(weight)] += torch.from_numpy(weight)
     torch.testing.assert_close(total, torch.ones(length), atol=1e-6, rtol=0)
 
 
@@ -163,7 +163,7 @@ def test_smallest_tiles_of_a_bundled_model_are_within_a_gray_level(
     visible, infrared = (
         Image.open(folder / part / file.name).convert("L").crop((0, 0, *size)) for part in ("vis", "ir")
     )
-    smallest = 2 * pipe.automatic_overlap(0) + pipe.model.tile_multiple
+    smallest = 2 * pipe.tile_rules.overlap(0) + pipe.model.tile_multiple
     with pytest.raises(ValueError, match=f"tile={smallest - 1} .* at least {smallest} pixels"):
         pipe(visible, infrared, tile=smallest - 1)
     # Numbers of numpy too.

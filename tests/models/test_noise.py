@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fusion_hub.models import plane_noise
 from fusion_hub.models.noise import estimate_noise
 
 
@@ -88,3 +89,18 @@ def test_added_noise_is_found_on_real_pictures(data_root: Path, folder: str) -> 
         image = np.asarray(Image.open(file).convert("L"), dtype=np.float32)
         noisy = (image + rng.normal(0, 10, image.shape)).clip(0, 255).round()
         assert estimate(noisy) == pytest.approx(np.hypot(10, estimate(image)), rel=0.15), file.name
+
+
+def test_arrays_have_the_estimate_of_tensors(data_root: Path) -> None:
+    rng = np.random.default_rng(0)
+    files = sorted((data_root / "data" / "tno" / "train" / "ir").iterdir())[:4]
+    pictures = [np.asarray(Image.open(file).convert("L"), dtype=np.float64) for file in files]
+    pictures += [
+        scene(rng) + rng.normal(0, 8, (240, 320)),
+        scene(rng).clip(0, 90),
+        np.zeros((40, 40)),
+        np.ones((9, 99)),
+    ]
+    for picture in pictures:
+        plane = (picture / 255).astype(np.float32)
+        assert plane_noise.estimate_noise(plane) == pytest.approx(float(estimate_noise(tensor(picture))[0]), abs=1e-6)

@@ -15,7 +15,8 @@ from PIL import Image
 from fusion_hub import DiffFuseNetPipeline, FusionOutput, FusionPipeline, REDPipeline
 from fusion_hub.image.tiling import Window
 from fusion_hub.models import DiffFuseNetOutput
-from fusion_hub.pipelines.fusion_pipeline import MAX_WAITING, block_noise, draw_seeds, pair_noise
+from fusion_hub.pipelines.batches import MAX_WAITING
+from fusion_hub.pipelines.fusion_pipeline import block_noise, draw_seeds, pair_noise
 from tests.support.tiny import picture_pair as pair
 from tests.support.tiny import red_pipeline, tiny_pipeline
 
@@ -214,10 +215,10 @@ def test_noise_is_that_of_the_whole_in_tiles(pipe: DiffFuseNetPipeline) -> None:
 
 
 def test_automatic_tiles_only_for_large_images(pipe: DiffFuseNetPipeline) -> None:
-    assert pipe._tiling(1536, 1536, None, None)[0] == 0
-    assert pipe._tiling(8192, 8192, None, None)[0] == 768
-    assert pipe._tiling(8192, 8192, 0, None)[0] == 0
-    assert pipe._tiling(100, 100, 512, None)[0] == 0
+    assert pipe.tile_rules.choose(1536, 1536, None, None)[0] == 0
+    assert pipe.tile_rules.choose(8192, 8192, None, None)[0] == 768
+    assert pipe.tile_rules.choose(8192, 8192, 0, None)[0] == 0
+    assert pipe.tile_rules.choose(100, 100, 512, None)[0] == 0
 
 
 # --- noise and steps ---

@@ -11,7 +11,7 @@ import fusion_hub
 from fusion_hub import FusionPipeline, REDPipeline
 from fusion_hub.image.tiling import Window, run_tiled
 from fusion_hub.models.red import REDOutput
-from fusion_hub.pipelines.fusion_pipeline import WHOLE_IMAGE_LIMIT
+from fusion_hub.pipelines.limits import WHOLE_IMAGE_LIMIT
 from tests.support.tiny import picture_pair as pair
 from tests.support.tiny import red_pipeline
 
@@ -113,14 +113,14 @@ def test_intermediates_of_a_global_model_need_tile_0(global_pipe: REDPipeline) -
 
 def test_automatic_tiles(pipe: REDPipeline, global_pipe: REDPipeline) -> None:
     assert pipe.model.tiles_exactly and not global_pipe.model.tiles_exactly
-    assert pipe._tiling(1024, 1280, None, None)[0] == 0
-    assert pipe._tiling(4096, 4096, None, None) == (1024, 144)
-    assert global_pipe._tiling(64, 48, None, None)[0] == 0
+    assert pipe.tile_rules.choose(1024, 1280, None, None)[0] == 0
+    assert pipe.tile_rules.choose(4096, 4096, None, None) == (1024, 144)
+    assert global_pipe.tile_rules.choose(64, 48, None, None)[0] == 0
     for size in (65, 480, 4096):
-        tile, overlap = global_pipe._tiling(size, size, None, None)
+        tile, overlap = global_pipe.tile_rules.choose(size, size, None, None)
         assert tile == 64 and 0 < overlap <= 16
-    assert global_pipe._tiling(480, 640, 0, None)[0] == 0
-    assert WHOLE_IMAGE_LIMIT > pipe.whole_image_limit > global_pipe.whole_image_limit
+    assert global_pipe.tile_rules.choose(480, 640, 0, None)[0] == 0
+    assert WHOLE_IMAGE_LIMIT > pipe.tile_rules.whole_limit > global_pipe.tile_rules.whole_limit
 
 
 def test_tiles_of_a_local_model_equal_the_whole(pipe: REDPipeline) -> None:
@@ -135,7 +135,7 @@ def test_tiles_of_a_local_model_equal_the_whole(pipe: REDPipeline) -> None:
 def test_automatic_tiles_of_a_global_model_are_blended(global_pipe: REDPipeline) -> None:
     model = global_pipe.model
     images = torch.rand(2, 1, 1, 64, 200, generator=torch.Generator().manual_seed(0))
-    (side, overlap), calls = global_pipe._tiling(64, 200, None, None), []
+    (side, overlap), calls = global_pipe.tile_rules.choose(64, 200, None, None), []
 
     def fuse_tile(visible: torch.Tensor, infrared: torch.Tensor, window: Window) -> torch.Tensor:
         calls.append(window)
