@@ -1,58 +1,46 @@
 """The command line: `fusion-hub sample`, `fuse`, `calibrate`, `fuse-video`, `evaluate`, `leaderboard`, `downstream`,
 `export-yolo`, `models`, `demo`, `train`, `publish`, `publish-dataset` and `publish-space`, each a module here.
 
-Exit codes: 0 success; 1 a pair or the whole run failed; 2 wrong use of the command; 130 stopped by the user. Heavy
-libraries are loaded on first use, so that `--help` answers at once.
+Exit codes: 0 success; 1 a pair or the whole run failed; 2 wrong use of the command; 130 stopped by the user. Only the
+module of the command that runs is imported, and heavy libraries on first use, so that `--help` answers at once.
 """
 
+from importlib import import_module
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fusion_hub import __version__
-from fusion_hub.cli import (
-    calibrate,
-    common,
-    demo,
-    downstream,
-    evaluate,
-    export_yolo,
-    fuse,
-    fuse_video,
-    leaderboard,
-    models,
-    publish,
-    sample,
-    train,
-)
+from fusion_hub.cli import common
 
-app = typer.Typer(
-    name="fusion-hub",
-    help="Fuse registered infrared-visible and medical image pairs.",
-    epilog="Start with: fusion-hub sample",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command(short_help="Write drawn pairs to try the commands on.", epilog=sample.EXAMPLES)(sample.sample)
-app.command(short_help="Fuse a pair of images, folders or a dataset.", epilog=fuse.EXAMPLES)(fuse.fuse)
-app.command(short_help="Align two cameras that are fixed to each other.", epilog=calibrate.EXAMPLES)(
-    calibrate.calibrate
-)
-app.command(short_help="Fuse two videos or streams.", epilog=fuse_video.EXAMPLES)(fuse_video.fuse_video)
-app.command(short_help="Measure fused images, with 95% intervals.", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command(short_help="Merge evaluations into one page.", epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
-app.command(short_help="Compare detection and segmentation runs.", epilog=downstream.EXAMPLES)(downstream.downstream)
-app.command(short_help="Write fused images and boxes for YOLO.", epilog=export_yolo.EXAMPLES)(export_yolo.export_yolo)
-app.command(short_help="List the bundled checkpoints, or check one.", epilog=models.EXAMPLES)(models.models)
-app.command(short_help="Serve the page in the browser.", epilog=demo.EXAMPLES)(demo.demo)
-app.add_typer(train.app, name="train", short_help="Train a network on your pairs.", epilog=train.EXAMPLES)
-app.command(short_help="Publish a checkpoint on the Hub.", epilog=publish.MODEL_EXAMPLES)(publish.publish)
-app.command(short_help="Publish a folder of pairs.", epilog=publish.DATASET_EXAMPLES)(publish.publish_dataset)
-app.command(short_help="Publish the page as a Space.", epilog=publish.SPACE_EXAMPLES)(publish.publish_space)
+
+class CommandInfo(NamedTuple):
+    """A command: its module here, a line for the list of commands, and the name of its examples in the module."""
+
+    module: str
+    about: str
+    examples: str = "EXAMPLES"
+
+
+COMMANDS = {
+    "sample": CommandInfo("sample", "Write drawn pairs to try the commands on."),
+    "fuse": CommandInfo("fuse", "Fuse a pair of images, folders or a dataset."),
+    "calibrate": CommandInfo("calibrate", "Align two cameras that are fixed to each other."),
+    "fuse-video": CommandInfo("fuse_video", "Fuse two videos or streams."),
+    "evaluate": CommandInfo("evaluate", "Measure fused images, with 95% intervals."),
+    "leaderboard": CommandInfo("leaderboard", "Merge evaluations into one page."),
+    "downstream": CommandInfo("downstream", "Compare detection and segmentation runs."),
+    "export-yolo": CommandInfo("export_yolo", "Write fused images and boxes for YOLO."),
+    "models": CommandInfo("models", "List the bundled checkpoints, or check one."),
+    "demo": CommandInfo("demo", "Serve the page in the browser."),
+    "publish": CommandInfo("publish", "Publish a checkpoint on the Hub.", "MODEL_EXAMPLES"),
+    "publish-dataset": CommandInfo("publish", "Publish a folder of pairs.", "DATASET_EXAMPLES"),
+    "publish-space": CommandInfo("publish", "Publish the page as a Space.", "SPACE_EXAMPLES"),
+    "train": CommandInfo("train", "Train a network on your pairs."),
+}
+"""By name. The function has the name of the command; `train` is a group of commands, `app` in its module."""
 
 _KINDS = {"bool": "", "str": "TEXT", "path": "PATH", "Path": "PATH"}
 _KINDS |= dict.fromkeys(("int", "float", "int range", "float range"), "NUMBER")
@@ -95,10 +83,44 @@ class _Group(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-for command in app.registered_commands:
-    command.cls = _Command
-for group in (app.info, *app.registered_groups):
-    group.cls = _Group
+class _Commands(_Group):
+    """The commands of the table, each imported when it is asked for."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[arg-type]  # for "Did you mean"
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        info = COMMANDS[cmd_name]
+        module = import_module(f"fusion_hub.cli.{info.module}")
+        shown: dict[str, Any] = {"short_help": info.about, "epilog": getattr(module, info.examples)}
+        alone = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+        if hasattr(module, "app"):
+            alone.add_typer(module.app, name=cmd_name, cls=_Group, **shown)
+        else:
+            alone.command(cmd_name, cls=_Command, **shown)(getattr(module, cmd_name.replace("-", "_")))
+        return typer.main.get_group(alone).commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, info.about) for name, info in COMMANDS.items()])
+
+
+app = typer.Typer(
+    name="fusion-hub",
+    cls=_Commands,
+    help="Fuse registered infrared-visible and medical image pairs.",
+    epilog="Start with: fusion-hub sample",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def main() -> None:

@@ -5,12 +5,13 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, cast
 
@@ -228,7 +229,7 @@ class OneProcess:
 State: TypeAlias = "OneProcess | PartialState"
 
 
-def _launched() -> bool:
+def launched() -> bool:
     """Whether torchrun, accelerate or MPI started this process, as accelerate finds out."""
     sizes = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
     return "LOCAL_RANK" in os.environ or any(os.environ.get(name, "1") != "1" for name in sizes)
@@ -237,7 +238,7 @@ def _launched() -> bool:
 @contextmanager
 def processes(device: str) -> "Iterator[State]":
     """The processes of this run, by Accelerate; one if no launcher started several."""
-    if not _launched():
+    if not launched():
         yield OneProcess(device)
         return
     state = _start_processes(device)
@@ -259,7 +260,7 @@ def _start_processes(device: str) -> "PartialState":
 
 def gather(value: T) -> list[T]:
     """The value of each process, in their order."""
-    if not _launched():
+    if not launched():
         return [value]
     from accelerate.utils import gather_object
 
@@ -285,7 +286,13 @@ def check_device(name: str) -> None:
     """Refuse what cannot be the name of a device, without torch."""
     if not re.fullmatch(r"auto|(cpu|cuda|mps|xpu|npu|hpu|xla|mlu|musa)(:\d+)?", name):
         raise CommandError(f"--device {name} cannot be used here: give auto, cpu, cuda, cuda:1 or mps", WRONG_USE)
-    if name.startswith("cuda") and version("torch").endswith("+cpu"):
+    if name not in ("auto", "cpu") and find_spec("torch") is None:
+        raise CommandError(f"--device {name} cannot be used here (PyTorch is not installed): try cpu", WRONG_USE)
+    if not name.startswith("cuda"):
+        return
+    from importlib.metadata import version  # imports much
+
+    if version("torch").endswith("+cpu"):
         raise CommandError(
             f"--device {name} cannot be used here (this PyTorch is a build for CPUs): try cpu", WRONG_USE
         )
@@ -340,8 +347,22 @@ def terminate_as_interrupt() -> Iterator[None]:
 @contextmanager
 def progress_bar(title: str, total: int | None, shown: bool, unit: str = "pair") -> "Iterator[tqdm[Any]]":
     """A bar with elapsed and remaining time on stderr, if that is a terminal; `total` is None for streams."""
+    if not shown or not sys.stderr.isatty():
+        yield _HiddenBar()
+        return
     from tqdm import tqdm
 
-    hidden = None if shown else True  # None: unless it is a terminal
-    with tqdm(total=total, desc=title, unit=unit, disable=hidden, dynamic_ncols=True) as bar:
+    with tqdm(total=total, desc=title, unit=unit, dynamic_ncols=True) as bar:
         yield bar
+
+
+class _HiddenBar:
+    """What the commands use of tqdm's bar, which takes a while to import."""
+
+    n = 0
+
+    def update(self, count: float = 1) -> None:
+        self.n += int(count)
+
+    def write(self, text: str) -> None:
+        typer.echo(text)

@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,11 +31,9 @@ from fusion_hub.cli.common import (
     Tile,
     VisibleRange,
     check_device,
-    choose_device,
     exit_codes,
     fail_together,
     gather,
-    load_pipeline,
     message_of,
     parse_denoise,
     parse_ranges,
@@ -47,6 +46,7 @@ from fusion_hub.cli.common import (
     with_option_names,
     wrong_use,
 )
+from fusion_hub.cli.engine import Engine, EngineName, choose_engine, load_engine
 from fusion_hub.cli.fuse_inputs import check_output, describe, find_source, open_dataset
 from fusion_hub.cli.fuse_record import Done, FolderRecord, Row
 from fusion_hub.cli.input_notes import warn_of_overlay, warn_of_stretch
@@ -72,6 +72,7 @@ from fusion_hub.cli.thermal_options import (
 
 if TYPE_CHECKING:
     from fusion_hub import FusionPipeline
+    from fusion_hub.onnx import FusionSession
 
 BFLOAT16_LEVELS = 270  # that are left of 65536 where the network computes in bfloat16
 
@@ -96,7 +97,7 @@ Examples:
 class Work:
     """The same for each pair of a run."""
 
-    pipeline: "FusionPipeline | None"  # None if all pictures are there already
+    pipeline: "FusionPipeline | FusionSession | None"  # None if all pictures are there already
     options: dict[str, Any]  # of its call
     output: Path  # a file for `single`, else the folder for `<name>.png`, or `<name>.tif` for float images
     single: bool
@@ -107,6 +108,8 @@ class Work:
     overlaid: bool
     done: Mapping[str, Done] | None  # pictures of earlier runs; None for a stream, which is looked up pair by pair
     thermal: Thermal
+    engine: EngineName
+    bfloat16: bool
 
     def find(self, pair: "data.Pair") -> Done | None:
         """The picture of an earlier run."""
@@ -151,6 +154,7 @@ def fuse(
             "about 270 levels of a 16-bit picture. The metadata of the result name the precision."
         ),
     ] = "auto",
+    engine: Engine = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs to fuse together; more is faster on a GPU.")] = 1,
     tile: Tile = None,
     rescale: Annotated[
@@ -251,11 +255,14 @@ def fuse(
             if infrared_range is None:
                 warn_of_stretch(dataset, "--infrared-range", pipeline=checkpoint)
             share = dataset.shard(state.process_index, state.num_processes) if state.num_processes > 1 else dataset
+            begun_with = None if single or overwrite else FolderRecord.engine_of(output)
+            runs_on = choose_engine(engine, checkpoint, dataset, options, device, dtype, begun_with)
             record, done = None, None if dataset.length is None else dict[str, Done]()
             if not single:
                 settings = {"model": model, "weights": weights, "seed": seed}
                 settings |= thermal.recorded() | {
                     "dtype": "float32" if dtype == "auto" else dtype,
+                    "engine": runs_on,
                     "metadata": metadata,
                     **options,
                     "colors": colors,
@@ -266,16 +273,9 @@ def fuse(
             to_do = done is None or any(pair.name not in done for pair in share)
             pipeline = None
             if any(gather(to_do)):
-                pipeline = fail_together(lambda: load_pipeline(checkpoint, choose_device(device, state), dtype))
-                fail_together(lambda: _check_options(pipeline, options, batch_size))
-                shown = state.is_main_process  # in a folder, a second bar for pairs that take longer than a second
-                pipeline.set_progress_bar_config(
-                    disable=None if shown else True,
-                    desc="tiles and steps",
-                    leave=False,
-                    delay=0 if single else 1,
-                    dynamic_ncols=True,
-                )
+                show_steps = None if not state.is_main_process else 0 if single else 1
+                load = partial(load_engine, runs_on, checkpoint, device, dtype, options, batch_size, show_steps, state)
+                pipeline = fail_together(load)
             if record is not None:
                 fail_together(lambda: record.open(bool(overwrite)) if state.is_main_process else None)
             state.wait_for_everyone()
@@ -291,22 +291,12 @@ def fuse(
                 colors == "overlay",
                 done,
                 thermal,
+                runs_on,
+                dtype == "bfloat16",
             )
             rows, failures = _fuse_share(work, share, limit, state)
             code = _summarize(rows, failures, work, dataset, state)
     raise typer.Exit(code)
-
-
-@wrong_use()
-def _check_options(pipeline: "FusionPipeline", options: dict[str, Any], batch_size: int) -> None:
-    """Report options that the model refuses for every pair once, before any work."""
-    checked = {name: options[name] for name in ("num_inference_steps", "noise_strength", "denoise", "tile", "rescale")}
-    try:
-        pipeline.check_inputs(
-            num_pairs=1, generator=None, tile_overlap=None, batch_size=batch_size, output_type="pil", **checked
-        )
-    except ValueError as error:
-        raise ValueError(with_option_names(message_of(error))) from error
 
 
 def _find_checkpoint(model: str) -> tuple[Path, str]:
@@ -354,24 +344,15 @@ def _fuse_share(
 
 def _fuse_group(work: Work, pairs: "Sequence[data.Pair]") -> list[Row]:
     """Fuse and write pairs; if a group fails, try each of its pairs alone, so that only the bad one is lost."""
-    import torch
-
     assert work.pipeline is not None
     try:
-        # Seeds depend on the pair alone, so that batches, processes and resumed runs give the same picture.
-        hashes = [hashlib.blake2b(f"{work.seed} {pair.name}".encode(), digest_size=7).digest() for pair in pairs]
-        generators = [torch.Generator().manual_seed(int.from_bytes(value, "big")) for value in hashes]
         visible, infrared = [pair.visible_source for pair in pairs], [pair.infrared_source for pair in pairs]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", image.InputWarning)  # each picture carries its own in `info["notes"]`
             if any(work.thermal.concerns(pair) for pair in pairs):
-                images = [
-                    work.thermal.fuse(work.pipeline, pair, generator=generator, batch_size=1, **work.options)
-                    for pair, generator in zip(pairs, generators, strict=True)
-                ]
+                images = [work.thermal.fuse(work.pipeline, pair, batch_size=1, **_call(work, [pair])) for pair in pairs]
             else:
-                output = work.pipeline(visible, infrared, generator=generators, batch_size=len(pairs), **work.options)
-                images = output.images
+                images = work.pipeline(visible, infrared, batch_size=len(pairs), **_call(work, pairs)).images
         if work.overlaid:
             images = [_lay_over(*parts) for parts in zip(images, visible, infrared, strict=True)]
     except Exception as error:  # decoders, memory: whatever fails must not cost the other pairs
@@ -379,6 +360,19 @@ def _fuse_group(work: Work, pairs: "Sequence[data.Pair]") -> list[Row]:
             return [Row(pairs[0].name, "failed", notes=(message_of(error),))]
         return [row for pair in pairs for row in _fuse_group(work, [pair])]
     return [_save(work, pair, fused) for pair, fused in zip(pairs, images, strict=True)]
+
+
+def _call(work: Work, pairs: "Sequence[data.Pair]") -> dict[str, Any]:
+    """Arguments of the call, of those that the engine has."""
+    if work.options["noise_strength"] == 0:
+        absent = ("num_inference_steps", "noise_strength") if work.engine == "onnx" else ()
+        return {name: value for name, value in work.options.items() if name not in absent}
+    import torch
+
+    # Seeds depend on the pair alone, so that batches, processes and resumed runs give the same picture.
+    hashes = [hashlib.blake2b(f"{work.seed} {pair.name}".encode(), digest_size=7).digest() for pair in pairs]
+    generators = [torch.Generator().manual_seed(int.from_bytes(value, "big")) for value in hashes]
+    return work.options | {"generator": generators}
 
 
 def _lay_over(fused: Any, scan: Any, anatomy: Any) -> Any:
@@ -394,8 +388,7 @@ def _save(work: Work, pair: "data.Pair", fused: Any) -> Row:
     is_float = fused.mode == "F" or (samples is not None and samples.dtype.kind == "f")
     target = work.output if work.single else work.output / f"{pair.name}{'.tif' if is_float else '.png'}"
     notes = list(fused.info.get("notes", ()))
-    assert work.pipeline is not None
-    if work.pipeline.model.dtype.itemsize < 4 and (fused.mode in ("I;16", "F") or samples is not None):
+    if work.bfloat16 and (fused.mode in ("I;16", "F") or samples is not None):
         notes.append(f"bfloat16 leaves about {BFLOAT16_LEVELS} gray levels of a result of 16 bits: use --dtype float32")
     try:
         store_temperatures(fused, target, work.metadata)

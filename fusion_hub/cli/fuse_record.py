@@ -52,6 +52,14 @@ class FolderRecord:
         self.settings = {"format": FORMAT, **json.loads(json.dumps(dict(settings)))}
         self.done: dict[str, Done] = {}
 
+    @staticmethod
+    def engine_of(output: Path) -> Any:
+        """The engine of the pictures in a folder; None without a readable record."""
+        try:
+            return json.loads((output / FOLDER / "run.json").read_bytes()).get("engine", "torch")
+        except (OSError, ValueError, AttributeError):
+            return None
+
     def check(self, names: Iterable[str]) -> None:
         """Refuse a folder that holds pictures of other options, or of unknown origin, with a `ValueError`."""
         if (self.folder / "run.json").is_file():
@@ -126,6 +134,7 @@ class FolderRecord:
                 raise ValueError(before["format"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is damaged or of another version: {REMEDY}") from error
+        before.setdefault("engine", "torch")  # runs of version 0.1 had no other
         if differing := [key for key, now in self.settings.items() if key != "version" and before.get(key) != now]:
             key = min(differing, key=lambda key: key == "weights")  # the name of a model says more than its hash
             option = key if key == "weights" else f"--{key.replace('_', '-')}"

@@ -3,7 +3,6 @@
 The network is one convolution, both as an ONNX file and as what the pipeline runs, so that all else is compared.
 """
 
-import json
 import subprocess
 import sys
 import warnings
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import tifffile
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from PIL import ExifTags, Image
 
 from fusion_hub import DiffFuseNetPipeline, InputWarning
@@ -23,42 +20,7 @@ from fusion_hub.image import save_image
 from fusion_hub.onnx import FusionSession
 from fusion_hub.rigs import Rig
 from tests.support.tiny import picture_pair, tiny_pipeline
-
-KERNEL = np.random.default_rng(0).uniform(0, 1, (1, 2, 9, 9)).astype(np.float32)
-KERNEL /= KERNEL.sum()
-
-
-def write_network(path: Path, pipe: DiffFuseNetPipeline, **facts: Any) -> Path:
-    """The convolution; for an adaptive network the result is darker by both noise levels."""
-    image, level = ["batch", 1, "height", "width"], ["batch", 2]
-    values = {"visible": image, "infrared": image}
-    nodes = [
-        helper.make_node("Concat", ["visible", "infrared"], ["both"], axis=1),
-        helper.make_node("Conv", ["both", "kernel"], ["blurred"], pads=[4] * 4),
-    ]
-    constants = [numpy_helper.from_array(KERNEL, "kernel")]
-    if facts.get("adaptive"):
-        values["noise_level"] = level
-        constants.append(numpy_helper.from_array(np.array([-1, 1, 1, 1]), "shape"))
-        nodes.append(helper.make_node("ReduceSum", ["noise_level", "last"], ["sum"], keepdims=1))
-        constants.append(numpy_helper.from_array(np.array([1]), "last"))
-        nodes.append(helper.make_node("Reshape", ["sum", "shape"], ["offset"]))
-        nodes.append(helper.make_node("Sub", ["blurred", "offset"], ["fused"]))
-    else:
-        nodes.append(helper.make_node("Identity", ["blurred"], ["fused"]))
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()]
-    outputs = [helper.make_tensor_value_info("fused", TensorProto.FLOAT, image)]
-    model = helper.make_model(
-        helper.make_graph(nodes, "blur", infos, outputs, constants),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=9,
-    )
-    known = {"format": 1, "model": "blur", "network": "difffusenet", "multiple": pipe.model.multiple}
-    known |= {"tile_multiple": pipe.model.tile_multiple, "receptive_margin": pipe.model.receptive_margin}
-    known |= {"infrared_range": "auto", "adaptive": False, "license": "Apache-2.0", "version": "0.1.0"}
-    helper.set_model_props(model, {"fusion_hub": json.dumps(known | facts)})
-    onnx.save(model, path)
-    return path
+from tests.support.tiny_onnx import BLUR, write_fusion_network
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +29,7 @@ def pipe() -> DiffFuseNetPipeline:
     pipe: Any = tiny_pipeline()
 
     def blur(visible: torch.Tensor, infrared: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        return torch.nn.functional.conv2d(torch.cat([visible, infrared], dim=1), torch.from_numpy(KERNEL), padding=4)
+        return torch.nn.functional.conv2d(torch.cat([visible, infrared], dim=1), torch.from_numpy(BLUR), padding=4)
 
     pipe.fuse_luminance = blur
     return pipe
@@ -75,7 +37,7 @@ def pipe() -> DiffFuseNetPipeline:
 
 @pytest.fixture(scope="module")
 def session(pipe: DiffFuseNetPipeline, tmp_path_factory: pytest.TempPathFactory) -> FusionSession:
-    return FusionSession(write_network(tmp_path_factory.mktemp("onnx") / "blur.onnx", pipe), threads=1)
+    return FusionSession(write_fusion_network(tmp_path_factory.mktemp("onnx") / "blur.onnx", pipe), threads=1)
 
 
 def samples(image: Image.Image) -> np.ndarray:
@@ -151,8 +113,8 @@ def test_two_cameras(session: FusionSession, pipe: DiffFuseNetPipeline) -> None:
 
 
 def test_noise_is_estimated_on_the_whole_picture(pipe: DiffFuseNetPipeline, tmp_path: Path) -> None:
-    adaptive = FusionSession(write_network(tmp_path / "noisy.onnx", pipe, adaptive=True), threads=1)
-    plain = FusionSession(write_network(tmp_path / "plain.onnx", pipe), threads=1)
+    adaptive = FusionSession(write_fusion_network(tmp_path / "noisy.onnx", pipe, adaptive=True), threads=1)
+    plain = FusionSession(write_fusion_network(tmp_path / "plain.onnx", pipe), threads=1)
     rng = np.random.default_rng(0)
     visible, infrared = (0.5 + sigma * rng.standard_normal((129, 150)) for sigma in (0.01, 0.04))
     call: dict[str, Any] = {"output_type": "np", "infrared_range": "dtype"}
@@ -183,9 +145,9 @@ def test_refusals(pipe: DiffFuseNetPipeline, session: FusionSession, tmp_path: P
     with pytest.raises(OSError, match=r"damaged\.onnx is damaged"):
         FusionSession(tmp_path / "damaged.onnx")
     with pytest.raises(ValueError, match="not a fusion network"):
-        FusionSession(write_network(tmp_path / "later.onnx", pipe, format=2))
+        FusionSession(write_fusion_network(tmp_path / "later.onnx", pipe, format=2))
     with pytest.raises(ValueError, match="threads=0"):
-        FusionSession(write_network(tmp_path / "plain.onnx", pipe), threads=0)
+        FusionSession(write_fusion_network(tmp_path / "plain.onnx", pipe), threads=0)
 
 
 def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
@@ -193,7 +155,7 @@ def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "own")
     with pytest.raises(FileNotFoundError, match=r"no model\.onnx: make it with fusion-hub export"):
         FusionSession(tmp_path / "own")
-    write_network(tmp_path / "own" / "model.onnx", pipe, weights_sha256="0" * 64)
+    write_fusion_network(tmp_path / "own" / "model.onnx", pipe, weights_sha256="0" * 64)
     with pytest.raises(ValueError, match="other weights than"):
         FusionSession(tmp_path / "own")
 
@@ -201,11 +163,11 @@ def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
 def test_without_onnx_runtime(pipe: DiffFuseNetPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"pip install 'fusion-hub\[onnx\]'"):
-        FusionSession(write_network(tmp_path / "plain.onnx", pipe))
+        FusionSession(write_fusion_network(tmp_path / "plain.onnx", pipe))
 
 
 def test_nothing_heavy_is_imported(session: FusionSession, pipe: DiffFuseNetPipeline, tmp_path: Path) -> None:
-    file = write_network(tmp_path / "plain.onnx", pipe)
+    file = write_fusion_network(tmp_path / "plain.onnx", pipe)
     visible, infrared = picture_pair(33, 40)
     Image.fromarray(visible).save(tmp_path / "visible.png")
     Image.fromarray(infrared).save(tmp_path / "infrared.png")

@@ -3,6 +3,7 @@
 So what is found shows the order of the channels, the scale of the values, and where the letterbox put the picture.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from fusion_hub.downstream.yolo import Family, grid
 
 STRIDES = (8, 16, 32)
+BLUR = np.random.default_rng(0).uniform(0, 1, (1, 2, 9, 9)).astype(np.float32)
+BLUR /= BLUR.sum()
 
 
 def write_yolo(
@@ -70,6 +73,32 @@ def write_constant(
     ]
     inputs = [helper.make_tensor_value_info("images", input_type, input_shape)]
     return _save(path, nodes, inputs, infos, constants, metadata or {})
+
+
+def write_fusion_network(path: Path, pipe: Any, **facts: Any) -> Path:
+    """A file for `FusionSession`: one convolution; an adaptive network makes the result darker by both noise levels."""
+    image, level = ["batch", 1, "height", "width"], ["batch", 2]
+    values = {"visible": image, "infrared": image}
+    nodes = [
+        helper.make_node("Concat", ["visible", "infrared"], ["both"], axis=1),
+        helper.make_node("Conv", ["both", "kernel"], ["blurred"], pads=[4] * 4),
+    ]
+    constants = [numpy_helper.from_array(BLUR, "kernel")]
+    if facts.get("adaptive"):
+        values["noise_level"] = level
+        constants.append(numpy_helper.from_array(np.array([-1, 1, 1, 1]), "shape"))
+        nodes.append(helper.make_node("ReduceSum", ["noise_level", "last"], ["sum"], keepdims=1))
+        constants.append(numpy_helper.from_array(np.array([1]), "last"))
+        nodes.append(helper.make_node("Reshape", ["sum", "shape"], ["offset"]))
+        nodes.append(helper.make_node("Sub", ["blurred", "offset"], ["fused"]))
+    else:
+        nodes.append(helper.make_node("Identity", ["blurred"], ["fused"]))
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()]
+    outputs = [helper.make_tensor_value_info("fused", TensorProto.FLOAT, image)]
+    known = {"format": 1, "model": "blur", "network": "difffusenet", "multiple": pipe.model.multiple}
+    known |= {"tile_multiple": pipe.model.tile_multiple, "receptive_margin": pipe.model.receptive_margin}
+    known |= {"infrared_range": "auto", "adaptive": False, "license": "Apache-2.0", "version": "0.1.0"}
+    return _save(path, nodes, infos, outputs, constants, {"fusion_hub": json.dumps(known | facts)})
 
 
 def _save(
