@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from fusion_hub import data as pair_sets
 from fusion_hub import evaluation, pipelines
 from fusion_hub.cli import common
 from fusion_hub.cli.common import CommandError, OneProcess, fail_together
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from fusion_hub.evaluation import Contributions, Interval
 
 HEADINGS = {"change": "change", "PSNR": "PSNR", "Qabf": "Qabf", "VIF": "VIF", "SCD": "SCD", "SSIM_cddfuse": "SSIM"}
@@ -103,6 +100,9 @@ def _or_none(value: float) -> float | None:
 
 def print_tables(found: "Contributions") -> None:
     """One table of clean and one of noisy pairs, and what the parts are; 80 columns are enough."""
+    from rich.console import Console
+    from rich.markup import escape
+
     console, measured = Console(), evaluation.contributions
     count = f"{len(found.pairs)} pair{'s' * (len(found.pairs) != 1)}"
     noise = f"the same with noise of sigma {measured.SIGMA:g} of 255 in the infrared image"
@@ -131,7 +131,10 @@ def print_tables(found: "Contributions") -> None:
         console.print(f"With {count} the intervals mean little: give more by --data.", highlight=False)
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str, *columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
