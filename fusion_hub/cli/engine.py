@@ -61,16 +61,20 @@ def choose_engine(
         device, dtype: `--device` and `--dtype`.
         begun_with: engine of the pictures that are in the folder already, which `auto` keeps.
     """
+    obstacle = _obstacle(checkpoint, options, device, dtype)
+    has_torch = find_spec("torch") is not None
+    if not has_torch and (obstacle or wanted == "torch"):
+        why = f", and --engine onnx cannot be used here: {obstacle}" if obstacle else ": leave out --engine torch"
+        raise CommandError(f"PyTorch is not installed{why}", WRONG_USE)
     if wanted == "torch":
         return "torch"
-    obstacle = _obstacle(checkpoint, options, device, dtype)
     if wanted == "onnx":
         if obstacle:
             raise CommandError(f"--engine onnx cannot be used here: {obstacle}", WRONG_USE)
         return "onnx"
     if obstacle or begun_with == "torch":
         return "torch"
-    return "onnx" if begun_with == "onnx" or find_spec("torch") is None or _is_small(dataset) else "torch"
+    return "onnx" if begun_with == "onnx" or not has_torch or _is_small(dataset) else "torch"
 
 
 def load_engine(

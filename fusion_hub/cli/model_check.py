@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
 from fusion_hub import data as pair_sets
 from fusion_hub import evaluation, pipelines
 from fusion_hub.cli import common

@@ -118,3 +118,9 @@ for command in {list(commands)!r}:
     lines = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.splitlines()
     for line, message in zip(lines, commands.values(), strict=True):
         assert message in line and line.endswith("['rich']" if message == "difffusenet-msrs" else "[]"), line
+
+
+def test_without_any_engine(model: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    refused = fuse(pairs, "-m", model, "-o", tmp_path / "out")
+    assert refused.exit_code == 2 and "PyTorch is not installed, and --engine onnx cannot be used" in refused.output
