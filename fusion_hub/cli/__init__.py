@@ -88,7 +88,7 @@ class _Commands(_Group):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[arg-type]  # for "Did you mean"
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # for "Did you mean"
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)

@@ -345,7 +345,7 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(title: str, total: int | None, shown: bool, unit: str = "pair") -> "Iterator[tqdm[Any]]":
+def progress_bar(title: str, total: int | None, shown: bool, unit: str = "pair") -> "Iterator[tqdm[Any] | _HiddenBar]":
     """A bar with elapsed and remaining time on stderr, if that is a terminal; `total` is None for streams."""
     if not shown or not sys.stderr.isatty():
         yield _HiddenBar()

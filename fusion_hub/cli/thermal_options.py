@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from fusion_hub import FusionPipeline
+    from fusion_hub.onnx import FusionSession
 
 KELVINS = {"centikelvin": 0.01, "decikelvin": 0.1}
 
@@ -111,7 +112,9 @@ class Thermal:
             )
         return picture
 
-    def fuse(self, pipeline: "FusionPipeline", pair: "data.Pair", rig: Any = None, **call: Any) -> "Image.Image":
+    def fuse(
+        self, pipeline: "FusionPipeline | FusionSession", pair: "data.Pair", rig: Any = None, **call: Any
+    ) -> "Image.Image":
         """Fuse one pair and draw its temperatures, which are `info["temperatures"]` where they are to be saved."""
         visible, picture, notes = pair.visible_source, self.read(pair.infrared_source), []
         if isinstance(visible, VisiblePart) and not visible.exists():

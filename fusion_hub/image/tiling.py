@@ -38,7 +38,7 @@ def pad_reflect(x: Image, size: tuple[int, int], *, center: bool = False) -> Ima
             period = max(2 * (length - 1), 1)
             index = (np.arange(wanted) - ((wanted - length) // 2 if center else 0)) % period
             index = np.minimum(index, period - index)
-            x = x.take(index, axis=dim) if isinstance(x, np.ndarray) else x.index_select(dim, _like(index, x))  # type: ignore[union-attr]
+            x = x.take(index, axis=dim) if isinstance(x, np.ndarray) else x.index_select(dim, _like(index, x))  # type: ignore[assignment]
     return x
 
 
@@ -170,7 +170,7 @@ def run_tiled(
     output: Any = None
     for window in windows:
         part = (..., window.rows, window.columns)
-        result = fn(visible[part], infrared[part], window)  # type: ignore[arg-type]
+        result: Any = fn(visible[part], infrared[part], window)  # type: ignore[arg-type]
         if result.ndim != 4 or result.shape[-2:] != (window.height, window.width):
             raise ValueError(
                 f"the tile function returned {tuple(result.shape)} for a tile of {window.height} x {window.width}: "
