@@ -161,9 +161,9 @@ def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pa
             velocity = level.sqrt() * noise - (1 - level).sqrt() * features.shallow
             return noise if prediction_type == "epsilon" else velocity
 
-    assert module._diffusion(features, images, batch["sample"]) > 0.5  # an untrained one has
+    assert module._diffusion(features, images, images, batch["sample"])["diffusion"] > 0.5  # an untrained one has
     module.model.denoiser = Perfect()
-    assert module._diffusion(features, images, batch["sample"]) < 1e-8
+    assert module._diffusion(features, images, images, batch["sample"])["diffusion"] < 1e-8
 
 
 def test_degraded_images_are_compared_with_the_clean_ones(drawn_pairs: Path) -> None:
