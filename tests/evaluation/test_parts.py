@@ -266,7 +266,6 @@ def test_the_drawn_pairs_are_of_what_the_model_was_trained_on() -> None:
         assert len(pairs) == {"street": 5, "scans": 3}[expected]
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="weights from before gates and residual could vary")
 @pytest.mark.parametrize("name", [i.name for i in pretrained.list_models() if i.model_class == "DiffFuseNetModel"])
 def test_no_part_of_a_bundled_difffusenet_is_constant_over_a_real_picture(data_root: Path, name: str) -> None:
     """On a picture with noise in the infrared: D2FE has nothing to remove from a clean one."""

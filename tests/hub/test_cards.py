@@ -412,7 +412,7 @@ NAMES = sorted(checkpoints.PRETRAINED)
 WATCHED = {
     "difffusenet-msrs": "are not a blind test",
     "red-small-msrs": "taken over from `difffusenet-msrs`",
-    "difffusenet-medical": "one look at the numbers on `mri_ct/test`",
+    "difffusenet-medical": "which was stopped after one look at",
     "red-small-medical": "stopped after one look at `mri_ct/test`",
 }
 
