@@ -1,5 +1,5 @@
 """The command line: `fusion-hub sample`, `fuse`, `calibrate`, `fuse-video`, `evaluate`, `leaderboard`, `downstream`,
-`export-yolo`, `models`, `demo`, `train`, `publish`, `publish-dataset` and `publish-space`, each a module here.
+`export`, `export-yolo`, `models`, `demo`, `train`, `publish`, `publish-dataset`, `publish-space`, each a module here.
 
 Exit codes: 0 success; 1 a pair or the whole run failed; 2 wrong use of the command; 130 stopped by the user. Only the
 module of the command that runs is imported, and heavy libraries on first use, so that `--help` answers at once.
@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": CommandInfo("evaluate", "Measure fused images, with 95% intervals."),
     "leaderboard": CommandInfo("leaderboard", "Merge evaluations into one page."),
     "downstream": CommandInfo("downstream", "Compare detection and segmentation runs."),
+    "export": CommandInfo("export", "Write a network as an ONNX or OpenVINO file."),
     "export-yolo": CommandInfo("export_yolo", "Write fused images and boxes for YOLO."),
     "models": CommandInfo("models", "List the bundled checkpoints, or check one."),
     "demo": CommandInfo("demo", "Serve the page in the browser."),

@@ -96,6 +96,9 @@ def publish(
         Path | None,
         typer.Option("--save-card", metavar="FILE", help="Write the model card here too.", show_default="none"),
     ] = None,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Export the network to model.onnx, which runs without PyTorch, too.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Publish a checkpoint in one commit: full and half weights, card, license, configuration, numbers, a sample.
@@ -110,7 +113,9 @@ def publish(
         if card_file is not None and card_file.is_dir():
             raise CommandError(f"--save-card {card_file} is a folder: give a file, such as card.md", WRONG_USE)
         card: dict[str, Any] = {"licence": licence, "base_model": base_model, "data_terms": terms}
-        with hub.model.staged_model(checkpoint, repo_id, evaluation=evaluation, summary=summary, **card) as staged:
+        with hub.model.staged_model(
+            checkpoint, repo_id, evaluation=evaluation, summary=summary, onnx=onnx, **card
+        ) as staged:
             show_files(staged.folder, f"model {repo_id}")
             if card_file is not None:
                 with files.write_aside(card_file) as aside:

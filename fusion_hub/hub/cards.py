@@ -315,7 +315,7 @@ def render_model_card(
         printed=printed,
         speed=read_json(speed) if speed.is_file() else None,
         has={file: (folder / file).is_file() for file in ("LICENSE", "sample.png")}
-        | {"fp16": any(folder.glob("model/*.fp16*.safetensors"))},
+        | {"fp16": any(folder.glob("model/*.fp16*.safetensors")), "onnx": (folder / "model.onnx").is_file()},
     )
 
 

@@ -31,7 +31,7 @@ from fusion_hub.hub.card_checks import (
 from fusion_hub.hub.cards import describe_set, find_origin, find_trained, render_model_card, set_key, validate_card
 from fusion_hub.hub.upload import Published, PublishError, check_repo_id, find_checkpoint, plan, progress_bars, upload
 from fusion_hub.image.luminance import quantize
-from fusion_hub.pipelines import FusionPipeline
+from fusion_hub.pipelines import FusionPipeline, export
 from fusion_hub.pipelines.file_checks import check_model_folder
 
 HALF = "fp16"
@@ -52,6 +52,7 @@ _WEIGHTS = r"model/diffusion_pytorch_model(?:\.fp16)?(?:-\d{5}-of-\d{5})?\.safet
 _OPTIONAL = (
     *(r"metrics\.json", r"speed\.json", r"scheduler/scheduler_config\.json", _WEIGHTS),
     r"model/diffusion_pytorch_model\.safetensors\.index(?:\.fp16)?\.json",
+    r"model\.onnx",
 )
 _SHIM = r"from fusion_hub import \w+(?:  # noqa: F401)?\n"
 
@@ -84,6 +85,7 @@ def publish_model(
     licence: str | None = None,
     base_model: str | None = None,
     data_terms: Mapping[str, str] | None = None,
+    onnx: bool = False,
 ) -> Published:
     """Publish a checkpoint in one commit, tag it, download it again and compare.
 
@@ -96,13 +98,14 @@ def publish_model(
         evaluation: folder or `summary.json` of `fusion-hub evaluate --output`; by default `metrics.json` in the folder
             of the checkpoint, if it exists.
         summary, licence, base_model, data_terms: see `fusion_hub.hub.cards.render_model_card`.
+        onnx: export the network to `model.onnx`; a file of this name beside the weights is published in any case.
 
     Raises:
         PublishError: a check fails, the Hub refuses or cannot be reached, or the download differs from the upload. No
             new tag is left then, and the same call resumes.
     """
     card: dict[str, Any] = {"summary": summary, "licence": licence, "base_model": base_model, "data_terms": data_terms}
-    with staged_model(checkpoint, repo_id, evaluation=evaluation, **card) as staged:
+    with staged_model(checkpoint, repo_id, evaluation=evaluation, onnx=onnx, **card) as staged:
         return upload_model(staged, repo_id, private=private, tag=tag, token=token)
 
 
@@ -116,6 +119,7 @@ def staged_model(
     licence: str | None = None,
     base_model: str | None = None,
     data_terms: Mapping[str, str] | None = None,
+    onnx: bool = False,
 ) -> Iterator[StagedModel]:
     """A temporary folder with the repository: weights in both precisions, card, license, configuration, reports.
 
@@ -150,6 +154,7 @@ def staged_model(
                     raise ValueError(f"the weight {key} has values beyond half precision: train with weight decay")
             pipeline.save_pretrained(folder, variant=HALF)
             license_id = find_origin(read_config(folder), licence, base_model).license
+            _stage_onnx(source, folder, repo_id, license_id, onnx)
             terms = TEMPLATES / f"LICENSE.{license_id}.txt"  # other licenses are in the checkpoint's folder
             if not terms.is_file() and not (terms := source / "LICENSE").is_file():
                 raise FileNotFoundError(f"the text of the license {license_id} is not known here: put it into {terms}")
@@ -160,7 +165,7 @@ def staged_model(
             card = render_model_card(folder, name=name, repo_id=repo_id, summary=summary, **options)
             (folder / "notes.md").unlink(missing_ok=True)
             (folder / "README.md").write_text(card, encoding="utf-8")
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, export.ExportError) as error:
             raise PublishError(f"{checkpoint} cannot be published: {error}") from error
         if problems := check_model(folder):
             raise PublishError(f"{checkpoint} cannot be published: " + "; ".join(problems))
@@ -223,6 +228,18 @@ def _stage_reports(source: Path, folder: Path, evaluation: Path | None) -> None:
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def _stage_onnx(source: Path, folder: Path, repo_id: str, license_id: str, wanted: bool) -> None:
+    """`model.onnx`, exported if wanted, else that beside the weights, which must be of these weights."""
+    file = source / "model.onnx"
+    if wanted:
+        export.export(folder, "onnx", folder / file.name, license=license_id, source=repo_id)
+    elif file.is_file():
+        found = export.read_onnx_metadata(file).get("weights_sha256")
+        if found != export.hash_weights(source):
+            raise ValueError(f"{file} was not exported from the weights beside it: export again, or remove it")
+        shutil.copyfile(file, folder / file.name)
+
+
 def without_local_paths(value: Any) -> Any:
     """The same value, as JSON and YAML can hold it, without paths of this machine.
 
@@ -264,7 +281,7 @@ def check_model(folder: Path) -> list[str]:
     for name, size in found.items():
         if name not in REQUIRED and not any(re.fullmatch(pattern, name) for pattern in _OPTIONAL):
             problems.append(f"{name} does not belong in a model's repository")
-        elif size > LARGEST_TEXT and not re.fullmatch(_WEIGHTS, name):
+        elif size > LARGEST_TEXT and not re.fullmatch(_WEIGHTS, name) and name != "model.onnx":
             problems.append(f"{name} has {size:,} bytes, more than {LARGEST_TEXT:,}")
         elif name.endswith(".py") and not re.fullmatch(_SHIM, (folder / name).read_text(encoding="utf-8")):
             problems.append(f"{name} is not the one line that imports a class of this package")

@@ -285,11 +285,11 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         """Pixels from a cut edge beyond which the output no longer depends on the cut, rounded up to the grid."""
         return difffusenet_geometry(self.config).margin
 
-    def fuse_for_inference(self) -> FoldedDiffFuseNet | None:
+    def fuse_for_inference(self, portable: bool = False) -> FoldedDiffFuseNet | None:
         """The same function of a pair with constants folded, for one step without noise; the model stays as it is.
 
         Build it again after the weights, the device or the dtype have changed. Returns None for the ablations, which
-        run as they are trained.
+        run as they are trained. `portable` uses operators that can be exported only.
         """
         config = self.config
         complete = config.use_d2fe and config.use_edfd and config.num_coupling > 0
@@ -298,7 +298,7 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         complete &= (config.residual == "own") == own and not (own and config.prediction_type == "epsilon")
         if not complete or config.frequency != "haar_inn" or config.cross_frequency != "attention":
             return None
-        return FoldedDiffFuseNet(self)
+        return FoldedDiffFuseNet(self, portable)
 
     def forward(
         self,

@@ -14,6 +14,7 @@ operators that TorchInductor uses. Elsewhere the same layers run one after the o
 """
 
 import platform
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -33,20 +34,32 @@ _HAAR = (((1, 1), (1, 1)), ((1, -1), (1, -1)), ((1, 1), (-1, -1)), ((1, -1), (-1
 """Twice the low, horizontal, vertical and diagonal filter."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """Device and dtype to compute with, and whether convolutions are oneDNN's, which cannot be exported."""
+
+    device: torch.device
+    dtype: torch.dtype
+    in_onednn: bool
+
+    def place(self, value: Tensor) -> Tensor:
+        return value.to(self.device, self.dtype)
+
+
 class FoldedConv:
     """activation(conv(x) + b), or conv(x) + b + an addend; the size stays at stride 1 and is divided by a stride of 2.
 
     Args:
         weight: `(C', C / groups, k, k)`, any dtype and device.
         bias: `(C',)` or None.
-        example: a tensor on the device and of the dtype to compute with.
+        target: where to compute.
     """
 
     def __init__(
         self,
         weight: Tensor,
         bias: Tensor | None,
-        example: Tensor,
+        target: Target,
         *,
         stride: int = 1,
         groups: int = 1,
@@ -55,9 +68,9 @@ class FoldedConv:
         side = weight.shape[-1]
         self.stride, self.groups, self.activation = stride, groups, activation
         self.padding = 0 if side == stride else side // 2
-        self.weight = weight.to(example).contiguous(memory_format=torch.channels_last)
-        self.bias = None if bias is None else bias.to(example)
-        self.packed = runs_in_onednn(example)
+        self.weight = target.place(weight).contiguous(memory_format=torch.channels_last)
+        self.bias = None if bias is None else target.place(bias)
+        self.packed = target.in_onednn
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self._geometry)
 
@@ -79,26 +92,26 @@ class FoldedConv:
         return pointwise(x, self.weight, self.bias, *self._geometry, self.activation, [], algorithm)
 
 
-def runs_in_onednn(example: Tensor) -> bool:
-    """Whether convolutions of tensors like this one can take activations and addends along."""
+def runs_in_onednn(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether convolutions there can take activations and addends along."""
     operators = hasattr(torch.ops.mkldnn, "_convolution_pointwise_") and torch.backends.mkldnn.is_available()
-    if example.device.type != "cpu" or not operators or platform.machine().lower() not in ("x86_64", "amd64"):
+    if device.type != "cpu" or not operators or platform.machine().lower() not in ("x86_64", "amd64"):
         return False
-    bfloat16 = example.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return bool(bfloat16) or example.dtype == torch.float32
+    bfloat16 = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(bfloat16) or dtype == torch.float32
 
 
-def fold(layer: Any, example: Tensor, activation: Activation = "none", *, weight: Tensor | None = None) -> FoldedConv:
+def fold(layer: Any, target: Target, activation: Activation = "none", *, weight: Tensor | None = None) -> FoldedConv:
     """A layer as it is, or with other weights."""
     weight = layer.weight if weight is None else weight
     stride, groups = layer.stride[0], layer.groups
-    return FoldedConv(weight, layer.bias, example, stride=stride, groups=groups, activation=activation)
+    return FoldedConv(weight, layer.bias, target, stride=stride, groups=groups, activation=activation)
 
 
-def linear(weight: Tensor, bias: Tensor | None, example: Tensor, activation: Activation = "none") -> FoldedConv:
+def linear(weight: Tensor, bias: Tensor | None, target: Target, activation: Activation = "none") -> FoldedConv:
     """A 1x1 convolution from a matrix `(C', C)`, or a convolution of stride 2 from a weight `(C', C, 2, 2)`."""
     weight = weight if weight.ndim == 4 else weight[:, :, None, None]
-    return FoldedConv(weight, bias, example, stride=weight.shape[-1], activation=activation)
+    return FoldedConv(weight, bias, target, stride=weight.shape[-1], activation=activation)
 
 
 def haar_weight(channels: int) -> Tensor:
@@ -116,24 +129,22 @@ def _matrix(layer: Any) -> Tensor:
 
 def _unshuffle(pixels: Tensor, side: int) -> Tensor:
     """`F.pixel_unshuffle` with the result in channels_last, in one copy."""
-    batch, channels, height, width = pixels.shape
-    cells = pixels.view(batch, channels, height // side, side, width // side, side).permute(0, 2, 4, 1, 3, 5)
-    return cells.reshape(batch, height // side, width // side, -1).permute(0, 3, 1, 2)
+    cells = pixels.unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    return cells.permute(0, 2, 4, 1, 3, 5).flatten(3).permute(0, 3, 1, 2)
 
 
 def _shuffle(x: Tensor) -> Tensor:
     """`(B, 4C, H, W)`, channels in the order (row, column, channel), to `(B, C, 2H, 2W)` in channels_last."""
-    batch, channels, height, width = x.shape
-    cells = x.permute(0, 2, 3, 1).reshape(batch, height, width, 2, 2, channels // 4).permute(0, 1, 3, 2, 4, 5)
-    return cells.reshape(batch, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
+    cells = x.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1)).permute(0, 1, 3, 2, 4, 5)
+    return cells.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 class Norm:
     """`LocalGroupNorm`, optionally with another scale and shift than its own."""
 
-    def __init__(self, norm: Any, example: Tensor, scale: Tensor | None = None, shift: Tensor | None = None):
+    def __init__(self, norm: Any, target: Target, scale: Tensor | None = None, shift: Tensor | None = None):
         scale, shift = (norm.weight, norm.bias) if scale is None else (scale, shift)
-        self.scale, self.shift = (None if value is None else value.to(example) for value in (scale, shift))
+        self.scale, self.shift = (None if value is None else target.place(value) for value in (scale, shift))
         self.channels, self.eps = (norm.channels,), norm.eps
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -144,9 +155,9 @@ class Norm:
 class Join:
     """A convolution of an enlarged map beside a skip connection, without their concatenation."""
 
-    def __init__(self, layer: nn.Conv2d, below: int, example: Tensor) -> None:
-        self.below = FoldedConv(layer.weight[:, :below], None, example)
-        self.skip = fold(layer, example, weight=layer.weight[:, below:])
+    def __init__(self, layer: nn.Conv2d, below: int, target: Target) -> None:
+        self.below = FoldedConv(layer.weight[:, :below], None, target)
+        self.skip = fold(layer, target, weight=layer.weight[:, below:])
         self.convolve_first = layer.kernel_size == (1, 1)  # the same, at a quarter of the cost
 
     def __call__(self, below: Tensor, skip: Tensor) -> Tensor:
@@ -158,8 +169,8 @@ class Join:
 class Linear:
     """A linear layer in float32, for what is computed once for an image."""
 
-    def __init__(self, layer: Any, example: Tensor) -> None:
-        self.weight, self.bias = (value.to(example.device, torch.float32) for value in (layer.weight, layer.bias))
+    def __init__(self, layer: Any, target: Target) -> None:
+        self.weight, self.bias = (value.to(target.device, torch.float32) for value in (layer.weight, layer.bias))
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -168,12 +179,12 @@ class Linear:
 class ResidualBlock:
     """`ConditionalResidualBlock`, at one timestep unless `embedding` is None; overwrites its input by the result."""
 
-    def __init__(self, block: Any, embedding: Tensor | None, example: Tensor) -> None:
+    def __init__(self, block: Any, embedding: Tensor | None, target: Target) -> None:
         scale, shift = (None, None) if embedding is None else block.film(embedding)[0].chunk(2)
-        self.norm_1 = Norm(block.norm_1, example)
-        self.norm_2 = Norm(block.norm_2, example, None if scale is None else 1 + scale, shift)
-        self.conv_1, self.conv_2 = fold(block.conv_1, example), fold(block.conv_2, example)
-        self.film = Linear(block.film, example)
+        self.norm_1 = Norm(block.norm_1, target)
+        self.norm_2 = Norm(block.norm_2, target, None if scale is None else 1 + scale, shift)
+        self.conv_1, self.conv_2 = fold(block.conv_1, target), fold(block.conv_2, target)
+        self.film = Linear(block.film, target)
 
     def __call__(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """`embedding`: that of each image's timestep, `(B, EMBEDDING)` float32, where it was not given before."""
@@ -187,7 +198,7 @@ class ResidualBlock:
 class Coupling:
     """`InvertibleCoupling`, the first one with the Haar analysis in front."""
 
-    def __init__(self, coupling: Any, example: Tensor, haar: Tensor | None = None) -> None:
+    def __init__(self, coupling: Any, target: Target, haar: Tensor | None = None) -> None:
         lower, upper = coupling.mixing.factors()
         mixing = lower.double() @ upper.double()
         first, second = mixing.chunk(2)
@@ -195,14 +206,14 @@ class Coupling:
         weights = [first, second, _matrix(enter) @ first]
         if haar is not None:
             weights = [torch.einsum("oi,icyx->ocyx", weight, haar) for weight in weights]
-        self.z1, self.z2 = (linear(weight, None, example) for weight in weights[:2])
-        self.enter_1 = linear(weights[2], enter.bias, example, "gelu")
-        self.spread_1, self.leave_1 = fold(spread, example, "gelu"), fold(leave, example)
+        self.z1, self.z2 = (linear(weight, None, target) for weight in weights[:2])
+        self.enter_1 = linear(weights[2], enter.bias, target, "gelu")
+        self.spread_1, self.leave_1 = fold(spread, target, "gelu"), fold(leave, target)
         phi2, phi3 = (
-            [fold(phi[0], example, "gelu"), fold(phi[2], example, "gelu")] for phi in (coupling.phi2, coupling.phi3)
+            [fold(phi[0], target, "gelu"), fold(phi[2], target, "gelu")] for phi in (coupling.phi2, coupling.phi3)
         )
-        self.exponent = [*phi2, fold(coupling.phi2[4], example, "tanh")]
-        self.shift = [*phi3, fold(coupling.phi3[4], example)]
+        self.exponent = [*phi2, fold(coupling.phi2[4], target, "tanh")]
+        self.shift = [*phi3, fold(coupling.phi3[4], target)]
 
     def __call__(self, bands: Tensor) -> Tensor:
         z2 = self.leave_1(self.spread_1(self.enter_1(bands)), add=self.z2(bands))
@@ -216,11 +227,11 @@ class Coupling:
 class Band:
     """`BandFusion`: the parts of both images, then the depthwise layer with its residual."""
 
-    def __init__(self, fusion: Any, example: Tensor) -> None:
+    def __init__(self, fusion: Any, target: Target) -> None:
         visible, infrared = _matrix(fusion.mix).chunk(2, dim=1)
-        self.visible, self.infrared = linear(visible, fusion.mix.bias, example), linear(infrared, None, example)
+        self.visible, self.infrared = linear(visible, fusion.mix.bias, target), linear(infrared, None, target)
         center = F.pad(torch.ones_like(fusion.local.weight[..., :1, :1]), (1, 1, 1, 1))
-        self.local = fold(fusion.local, example, weight=fusion.local.weight + center)
+        self.local = fold(fusion.local, target, weight=fusion.local.weight + center)
 
     def __call__(self, visible: Tensor, infrared: Tensor) -> Tensor:
         return self.local(self.infrared(infrared, add=self.visible(visible)))
@@ -232,23 +243,23 @@ class UNet:
     Subclasses give the clean estimate its scales.
     """
 
-    def __init__(self, network: Any, embedding: Tensor | None, example: Tensor, scale: float) -> None:
+    def __init__(self, network: Any, embedding: Tensor | None, target: Target, scale: float) -> None:
         config, denoiser = network.config, network.denoiser
         channels = config.feature_channels
-        self.down_1, self.down_2 = fold(denoiser.down_1, example), fold(denoiser.down_2, example)
+        self.down_1, self.down_2 = fold(denoiser.down_1, target), fold(denoiser.down_2, target)
         self.block_1, self.block_2, *self.mid = (
-            ResidualBlock(block, embedding, example) for block in (denoiser.block_1, denoiser.block_2, *denoiser.mid)
+            ResidualBlock(block, embedding, target) for block in (denoiser.block_1, denoiser.block_2, *denoiser.mid)
         )
         _, middle, wide = config.denoiser_channels
-        self.up_2, self.up_1 = Join(denoiser.up_2, wide, example), Join(denoiser.up_1, middle, example)
+        self.up_2, self.up_1 = Join(denoiser.up_2, wide, target), Join(denoiser.up_1, middle, target)
         order = torch.arange(4 * channels).view(channels, 2, 2).permute(1, 2, 0).flatten()  # as `_shuffle` reads it
         weight, bias = scale * _matrix(denoiser.conv_out), scale * denoiser.conv_out.bias
-        self.prediction = linear(weight[order], bias[order], example)
+        self.prediction = linear(weight[order], bias[order], target)
         self.entry = denoiser.conv_in.weight.view(-1, channels, 2, 2)
 
         first, norm, _, second, _ = network.injection.weight
-        self.weigh_in, self.weigh_norm = fold(first, example), Norm(norm, example)
-        self.weigh_out = fold(second, example, "sigmoid")
+        self.weigh_in, self.weigh_norm = fold(first, target), Norm(norm, target)
+        self.weigh_out = fold(second, target, "sigmoid")
         self.residual_scale = config.residual_scale
 
     def predict(self, half: Tensor, embedding: Tensor | None = None) -> Tensor:
@@ -268,7 +279,7 @@ class UNet:
 class FixedStep(UNet):
     """D2FE at one timestep, with one residual for both images: everything of the timestep is a constant."""
 
-    def __init__(self, network: Any, example: Tensor) -> None:
+    def __init__(self, network: Any, target: Target) -> None:
         config, denoiser = network.config, network.denoiser
         # The clean estimate is keep * F - remove * prediction (`clean_estimate`).
         timestep = torch.tensor([config.inference_timestep])
@@ -277,18 +288,18 @@ class FixedStep(UNet):
         keep, remove = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
         if config.prediction_type == "epsilon":
             keep, remove = 1 / keep, remove / keep
-        super().__init__(network, embedding, example, -remove)
-        self.half_size = linear(self.entry, denoiser.conv_in.bias, example)
+        super().__init__(network, embedding, target, -remove)
+        self.half_size = linear(self.entry, denoiser.conv_in.bias, target)
         gain = denoiser.skip_gain(embedding)[0][:, None]
         identity = torch.eye(config.feature_channels, dtype=torch.float64)
-        self.skip = linear(keep * identity - remove * gain * _matrix(denoiser.skip), None, example)
+        self.skip = linear(keep * identity - remove * gain * _matrix(denoiser.skip), None, target)
         project = network.injection.project
-        self.residual = linear(_matrix(project) / 2, project.bias, example, "tanh")
+        self.residual = linear(_matrix(project) / 2, project.bias, target, "tanh")
 
     def __call__(self, shallow: Tensor, images: Tensor, level: Tensor | None) -> tuple[Tensor, Tensor]:
         """Enhanced features and the residual of both images, `(B, pixels, h, w)`."""
         enhanced = self.skip(shallow, add=self.predict(self.half_size(shallow)))
-        seen, warm = enhanced.chunk(2)
+        seen, warm = enhanced.tensor_split(2)
         weight = self.weights(torch.cat([seen, warm], dim=1))
         residual = self.residual(weight.mul_(seen + warm)).mul_(self.residual_scale)
         return enhanced, torch.cat([residual, residual])
@@ -301,22 +312,23 @@ class NoiseStep(UNet):
     q u, u = -(q + s gain_t W) F - (prediction without the skip of s F), W the skip's matrix.
     """
 
-    def __init__(self, network: Any, example: Tensor) -> None:
-        super().__init__(network, None, example, -1.0)
+    def __init__(self, network: Any, target: Target) -> None:
+        super().__init__(network, None, target, -1.0)
         config, denoiser = network.config, network.denoiser
-        self.half_size = linear(self.entry, None, example)
-        self.bias = denoiser.conv_in.bias.to(example)[:, None, None]
-        self.time_1, self.time_2 = (Linear(getattr(denoiser.time, f"linear_{k}"), example) for k in (1, 2))
-        self.gain, self.skip = Linear(denoiser.skip_gain, example), _matrix(denoiser.skip).to(example.device).float()
-        self.table = torch.tensor(noise_to_signal(network.alphas_cumprod), device=example.device)
+        self.half_size = linear(self.entry, None, target)
+        self.bias = target.place(denoiser.conv_in.bias)[:, None, None]
+        self.time_1, self.time_2 = (Linear(getattr(denoiser.time, f"linear_{k}"), target) for k in (1, 2))
+        self.gain, self.skip = Linear(denoiser.skip_gain, target), _matrix(denoiser.skip).to(target.device).float()
+        self.table = torch.tensor(noise_to_signal(network.alphas_cumprod), device=target.device)
         self.noise_gain = config.noise_gain
-        self.project = linear(_matrix(network.injection.project), None, example)
+        self.project = linear(_matrix(network.injection.project), None, target)
 
     def __call__(self, shallow: Tensor, images: Tensor, level: Tensor | None) -> tuple[Tensor, Tensor]:
         """Enhanced features and the residual of each image, `(2B, pixels, h, w)`."""
         level = estimate_noise(images) if level is None else level.to(shallow.device, torch.float32)
         level = self.noise_gain * level
-        timestep = torch.searchsorted(self.table, level).clamp_max(len(self.table) - 1)
+        # As `torch.searchsorted`, which cannot be exported.
+        timestep = (self.table < level[:, None]).sum(dim=1).clamp_max(len(self.table) - 1)
         embedding = self.time_2(
             F.silu(self.time_1(get_timestep_embedding(timestep, EMBEDDING, downscale_freq_shift=0)))
         )
@@ -328,12 +340,13 @@ class NoiseStep(UNet):
         gain = (signal[:, None] * self.gain(embedding))[:, :, None] * self.skip
         identity = torch.eye(gain.shape[-1], device=gain.device)
         matrices = -(sigma[:, None, None] * identity + gain).to(shallow.dtype)
-        for one, features, matrix in zip(removed.split(1), shallow.split(1), matrices, strict=True):
-            one += F.conv2d(features, matrix[:, :, None, None])
+        # A 1x1 convolution of each image with its own weights.
+        rows, features = (x.permute(0, 2, 3, 1).flatten(1, 2) for x in (removed, shallow))
+        rows.baddbmm_(features, matrices.mT)
         sigma = sigma.to(shallow.dtype)[:, None, None, None]
         enhanced = torch.addcmul(shallow, removed, sigma)
-        weights = self.weights(torch.cat(enhanced.chunk(2), dim=1))
-        for one, weight in zip(removed.chunk(2), weights.chunk(2, dim=1), strict=True):
+        weights = self.weights(torch.cat(enhanced.tensor_split(2), dim=1))
+        for one, weight in zip(removed.tensor_split(2), weights.chunk(2, dim=1), strict=True):
             one.mul_(weight)
         return enhanced, self.project(removed).mul_(sigma).tanh_().mul_(self.residual_scale)
 
@@ -341,55 +354,56 @@ class NoiseStep(UNet):
 class FoldedDiffFuseNet(nn.Module):
     """What [`DiffFuseNetModel.fuse_for_inference`] returns. It has no parameters of its own and is not saved.
 
-    It computes on the device and in the dtype that the model had.
+    It computes on the device and in the dtype that the model had. `portable` leaves oneDNN's operators out.
     """
 
     @torch.no_grad()
-    def __init__(self, model: "DiffFuseNetModel") -> None:
+    def __init__(self, model: "DiffFuseNetModel", portable: bool = False) -> None:
         super().__init__()
-        config, example = model.config, torch.empty(0, device=model.device, dtype=model.dtype)
+        config, device, dtype = model.config, model.device, model.dtype
+        target = Target(device, dtype, not portable and runs_in_onednn(device, dtype))
         weights = {name: value.to("cpu", torch.float64) for name, value in model.state_dict().items()}
         network: Any = type(model).from_config(config)
         network.double().load_state_dict(weights)
         channels = config.feature_channels
-        self.patch_size, self.window, self.dtype = config.patch_size, config.attention_window, example.dtype
+        self.patch_size, self.window, self.dtype = config.patch_size, config.attention_window, dtype
 
         encoder = network.encoder
-        self.encode_in, self.encode_norm = fold(encoder.conv_in, example), Norm(encoder.norm_in, example)
-        self.encode_out, self.unit_variance = fold(encoder.conv_out, example), Norm(encoder.norm_out, example)
+        self.encode_in, self.encode_norm = fold(encoder.conv_in, target), Norm(encoder.norm_in, target)
+        self.encode_out, self.unit_variance = fold(encoder.conv_out, target), Norm(encoder.norm_out, target)
 
         self.own_residual = config.residual == "own"
-        self.diffusion = (NoiseStep if config.noise_gain > 0 else FixedStep)(network, example)
+        self.diffusion = (NoiseStep if config.noise_gain > 0 else FixedStep)(network, target)
 
         # EDFD with the projection: its 1x1 layers meet in one matrix each.
         common, visible, infrared = network.decoupling.common, network.decoupling.visible, network.decoupling.infrared
-        self.common_in, self.common_out = fold(common[0], example, "gelu"), fold(common[2], example)
-        self.visible_in, self.infrared_in = (fold(branch[0], example, "gelu") for branch in (visible, infrared))
+        self.common_in, self.common_out = fold(common[0], target, "gelu"), fold(common[2], target)
+        self.visible_in, self.infrared_in = (fold(branch[0], target, "gelu") for branch in (visible, infrared))
         shared, specific = _matrix(network.project_features).chunk(2, dim=1)
         bias = network.project_features.bias + network.project_pixels.bias
-        self.project_shared = linear(shared, bias, example)
+        self.project_shared = linear(shared, bias, target)
         self.project_visible, self.project_infrared = (
-            linear(specific @ _matrix(branch[2]), specific @ branch[2].bias, example) for branch in (visible, infrared)
+            linear(specific @ _matrix(branch[2]), specific @ branch[2].bias, target) for branch in (visible, infrared)
         )
-        self.project_pixels = FoldedConv(network.project_pixels.weight, None, example)
+        self.project_pixels = FoldedConv(network.project_pixels.weight, None, target)
 
         haar = haar_weight(channels)
         self.coupling = [
-            Coupling(step, example, haar if number == 0 else None) for number, step in enumerate(network.coupling)
+            Coupling(step, target, haar if number == 0 else None) for number, step in enumerate(network.coupling)
         ]
         attention = network.band_attention
         self.normalized = attention.normalized
-        self.spatial_pooled = fold(attention.spatial_pooled, example)
-        self.spatial_direct = fold(attention.spatial_direct, example)
-        self.channel_in = fold(attention.channel[0], example, "gelu")
-        self.channel_out = fold(attention.channel[2], example)
-        self.fuse_low, self.fuse_high = Band(network.fuse_low, example), Band(network.fuse_high, example)
+        self.spatial_pooled = fold(attention.spatial_pooled, target)
+        self.spatial_direct = fold(attention.spatial_direct, target)
+        self.channel_in = fold(attention.channel[0], target, "gelu")
+        self.channel_out = fold(attention.channel[2], target)
+        self.fuse_low, self.fuse_high = Band(network.fuse_low, target), Band(network.fuse_high, target)
         # The synthesis is the transposed analysis: from (kind, channel) to (row, column, channel).
         synthesis = haar.permute(2, 3, 1, 0).reshape(4 * channels, 4 * channels)
         low, high = synthesis.split([channels, 3 * channels], dim=1)
-        self.synthesize_low, self.synthesize_high = linear(low, None, example), linear(high, None, example)
-        self.trunk = [fold(network.trunk[0], example, "gelu"), fold(network.trunk[2], example, "gelu")]
-        self.head = fold(network.fusion_head, example)
+        self.synthesize_low, self.synthesize_high = linear(low, None, target), linear(high, None, target)
+        self.trunk = [fold(network.trunk[0], target, "gelu"), fold(network.trunk[2], target, "gelu")]
+        self.head = fold(network.fusion_head, target)
 
     @torch.no_grad()
     def forward(self, visible: Tensor, infrared: Tensor, noise_level: Tensor | None = None) -> Tensor:
@@ -403,11 +417,11 @@ class FoldedDiffFuseNet(nn.Module):
         shallow = self.unit_variance(shallow)
         enhanced, residual = self.diffusion(shallow, images, noise_level)
 
-        seen, warm = enhanced.chunk(2)
+        seen, warm = enhanced.tensor_split(2)
         shared = self.common_out(self.common_in(torch.cat([seen, warm], dim=1)))
         projected = self.project_pixels(pixels.add_(residual))
         common = self.project_shared(shared)
-        seen_part, warm_part = projected.chunk(2)
+        seen_part, warm_part = projected.tensor_split(2)
         self.project_visible(self.visible_in(seen - shared), add=seen_part.add_(common))
         self.project_infrared(self.infrared_in(warm - shared), add=warm_part.add_(common))
 
@@ -415,14 +429,14 @@ class FoldedDiffFuseNet(nn.Module):
         for step in self.coupling:
             bands = step(bands)
         low, high = self._gate(bands)
-        fused_low, fused_high = self.fuse_low(*low.chunk(2)), self.fuse_high(*high.chunk(2))
+        fused_low, fused_high = self.fuse_low(*low.tensor_split(2)), self.fuse_high(*high.tensor_split(2))
         features = _shuffle(self.synthesize_high(fused_high, add=self.synthesize_low(fused_low)))
         for conv in self.trunk:
             features = conv(features)
         out = F.pixel_shuffle(self.head(features), self.patch_size).to(visible.dtype)
         logit, correction = out.chunk(2, dim=1)
         if self.own_residual:  # added to the images in their own dtype, not in bfloat16
-            visible, infrared = (images + F.pixel_shuffle(residual, self.patch_size)).chunk(2)
+            visible, infrared = (images + F.pixel_shuffle(residual, self.patch_size)).tensor_split(2)
         return torch.lerp(infrared, visible, torch.sigmoid(logit)) + correction
 
     def _gate(self, bands: Tensor) -> tuple[Tensor, Tensor]:

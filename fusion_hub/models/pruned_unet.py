@@ -74,12 +74,13 @@ class WindowAttnProcessor:
     def _attend_windows(self, tokens: Tensor, heads: int) -> Tensor:
         batch, height, width, _ = tokens.shape
         side, before = self.window, self.window // 2 if self.shift else 0
-        bottom, right = -(height + before) % side, -(width + before) % side
-        if before or bottom or right:
+        rows, columns = -(-(height + before) // side), -(-(width + before) // side)
+        bottom, right = rows * side - height - before, columns * side - width - before
+        # An exported graph always pads: the branch would hold for the sizes of the example only.
+        if torch.compiler.is_exporting() or before or bottom or right:
             with torch.autocast(tokens.device.type, enabled=False):  # it would compute this in float32
                 padded = F.pad(tokens.permute(0, 3, 1, 2), (before, right, before, bottom), mode="replicate")
             tokens = padded.permute(0, 2, 3, 1)
-        rows, columns = tokens.shape[1] // side, tokens.shape[2] // side
         tokens = tokens.reshape(batch, rows, side, columns, side, -1).transpose(2, 3)
         attended = self._attend(tokens.reshape(batch * rows * columns, side * side, -1), heads)
         attended = attended.view(batch, rows, columns, side, side, -1).transpose(2, 3)
@@ -197,6 +198,14 @@ class Wiring(nn.Module):
         return pair[0] + self.merge[merge] * pair[1]
 
 
+class Upsample(Upsample2D):
+    """diffusers' `Upsample2D` without branches on the number of images and elements, which cannot be exported."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:  # type: ignore[override]  # never called with a size
+        enlarged: Tensor = self.conv(F.interpolate(hidden_states, scale_factor=2.0, mode="nearest"))
+        return enlarged
+
+
 class DownBlock(nn.Module):
     """`CrossAttnDownBlock2D` without cross-attention: residual block and attention in turn.
 
@@ -262,7 +271,7 @@ class UpBlock(nn.Module):
         self.attentions = nn.ModuleList(
             settings.attention(level, out_channels, settings.layers_per_block + i) for i in range(count)
         )
-        self.upsamplers = nn.ModuleList([Upsample2D(out_channels, use_conv=True)]) if level == 1 else None
+        self.upsamplers = nn.ModuleList([Upsample(out_channels, use_conv=True)]) if level == 1 else None
         self.wiring = Wiring(2 * count - 1, 1) if settings.reversible else None
 
     def forward(self, x: Tensor, skips: list[Tensor], time: tuple[Tensor, ...], memory: str) -> Tensor:

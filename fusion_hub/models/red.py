@@ -14,6 +14,7 @@ The chain is deterministic: no noise is sampled. Space-to-depth takes the place 
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -322,7 +323,8 @@ class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers type
         v = torch.sigmoid(self.v_logit.to(dtype)) if self.config.reversible_fusion else None
         one = alphas.new_ones(())
         last = one + self.lambda_offset.to(dtype) if self.config.learnable_lambda else one
-        return Schedule(alphas, torch.cat([one[None], alphas.cumprod(0)]).unbind(), v, last)
+        levels = tuple(accumulate(alphas.unbind(), torch.mul, initial=one))  # `cumprod` cannot be exported
+        return Schedule(alphas, levels, v, last)
 
     def _encode(self, image: Tensor) -> Tensor:
         if self.config.resample == "convolution":

@@ -1,3 +1,4 @@
+from . import export
 from .checkpoints import PretrainedInfo, SegmenterInfo, list_models, locate, trained_on
 from .difffusenet import DiffFuseNetPipeline
 from .file_checks import check_model_folder, hash_checkpoint, run_note
@@ -16,6 +17,7 @@ __all__ = [
     "SegmenterInfo",
     "check_model_folder",
     "check_stored",
+    "export",
     "hash_checkpoint",
     "list_models",
     "locate",

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import fusion_hub.models.difffusenet_inference as inference
 from fusion_hub import DiffFuseNetModel, DiffFuseNetPipeline
 from fusion_hub.data import sample_pairs
 
@@ -27,7 +26,7 @@ def random_pair(*size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(*size, generator=generator), torch.rand(*size, generator=generator)
 
 
-@pytest.mark.parametrize("in_onednn", [True, False])
+@pytest.mark.parametrize("portable", [False, True])
 @pytest.mark.parametrize(
     "config",
     [
@@ -38,11 +37,9 @@ def random_pair(*size: int) -> tuple[torch.Tensor, torch.Tensor]:
         {"patch_size": 4, "num_mid_blocks": 2, "coupling_expansion": 2, "attention_window": 5},
     ],
 )
-def test_the_same_function(config: dict[str, Any], in_onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not in_onednn:
-        monkeypatch.setattr(inference, "runs_in_onednn", lambda example: False)
+def test_the_same_function(config: dict[str, Any], portable: bool) -> None:
     model = random_model(**config)
-    folded = model.fuse_for_inference()
+    folded = model.fuse_for_inference(portable)
     assert folded is not None
     for size in ((1, 1, 64, 96), (3, 1, 32, 160)):
         visible, infrared = random_pair(*size)
