@@ -225,7 +225,7 @@ def to_onnx(model: Any, metadata: dict[str, Any]) -> Any:
     except torch.onnx.OnnxExporterError as error:
         cause = str(error).strip().splitlines()[0]
         raise ExportError(
-            f"PyTorch cannot export this network ({cause}): use the versions of torch and onnxscript in requirements.txt"
+            f"PyTorch cannot export this network ({cause}): use the versions in requirements.txt"
         ) from error
     proto: Any = program.model_proto  # type: ignore[union-attr]  # None only from the deprecated exporter
     onnx.helper.set_model_props(proto, {PROPERTY: json.dumps(metadata)})
@@ -285,7 +285,7 @@ def compare(model: Any, run: Run) -> list[Difference]:
                 off = f"{255 * largest:.2f} gray levels" if same_shape else f"its shape, {fused.shape},"
                 raise ExportError(
                     f"the exported file differs from PyTorch by {off} for images of shape {shape}, so it is not kept: "
-                    "use the versions of torch and onnxscript in requirements.txt"
+                    "use the versions in requirements.txt"
                 )
             differences.append(Difference(shape, 255 * largest))
     return differences
