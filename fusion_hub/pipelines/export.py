@@ -6,10 +6,12 @@ sizes, one or three pairs at a time, against the network in PyTorch.
 """
 
 import hashlib
+import io
 import json
 import logging
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from fusion_hub import __version__
-from fusion_hub.files import write_aside
 from fusion_hub.models.difffusenet import DiffFuseNetModel
 from fusion_hub.pipelines.checkpoints import PRETRAINED, locate
 from fusion_hub.pipelines.file_checks import weight_files
@@ -148,17 +149,14 @@ def export(
     info = PRETRAINED.get(os.fspath(name))
     metadata = describe(pipeline, folder, source or _public_name(name), info.license if info else license)
     proto = to_onnx(pipeline.model, metadata)
-    with write_aside(target) as aside:
-        if to == "onnx":
-            import onnx
-
-            onnx.save(proto, aside)
-            differences = compare(pipeline.model, run_onnx(aside))
-        else:
-            weights = target.with_suffix(".bin")
-            with write_aside(weights) as weights_aside:
-                save_openvino(proto, metadata, aside, weights_aside)
-                differences = compare(pipeline.model, run_openvino(aside, weights_aside))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # OpenVINO insists on the ending of the name: a temporary folder, not a temporary name.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as aside:
+        file = Path(aside) / target.name
+        run = save_onnx(proto, file) if to == "onnx" else save_openvino(proto, metadata, file)
+        differences = compare(pipeline.model, run)
+        for written in sorted(Path(aside).iterdir()):  # the weights of OpenVINO, .bin, before the .xml that needs them
+            os.replace(written, target.with_name(written.name))
     return target, differences
 
 
@@ -232,30 +230,39 @@ def to_onnx(model: Any, metadata: dict[str, Any]) -> Any:
     return proto
 
 
-def save_openvino(proto: Any, metadata: dict[str, Any], file: Path, weights: Path) -> None:
-    """Write the two files of OpenVINO, with weights in float32."""
-    import io
+def save_onnx(proto: Any, file: Path) -> Run:
+    """Write an ONNX file and load it again."""
+    import onnx
 
+    onnx.save(proto, file)
+    return run_onnx(file)
+
+
+def save_openvino(proto: Any, metadata: dict[str, Any], file: Path) -> Run:
+    """Write the two files of OpenVINO, `.xml` and `.bin`, with weights in float32, and load them again."""
     import openvino
 
     model = openvino.convert_model(io.BytesIO(proto.SerializeToString()))
     model.set_rt_info(json.dumps(metadata), [PROPERTY])
-    openvino.serialize(model, file, weights)
+    openvino.serialize(model, file, file.with_suffix(".bin"))
+    return run_openvino(file)
 
 
 def run_onnx(file: Path) -> Run:
+    """Load an ONNX file with onnxruntime, on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(["fused"], inputs)[0]
 
 
-def run_openvino(file: Path, weights: Path) -> Run:
+def run_openvino(file: Path) -> Run:
+    """Load an OpenVINO file, on the CPU and in float32."""
     import openvino
 
     core = openvino.Core()
     # By itself it computes in bfloat16 on processors that have it.
-    compiled = core.compile_model(core.read_model(file, weights), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda inputs: compiled(inputs)["fused"]
 
 
