@@ -139,9 +139,9 @@ def export(
     check_format(to)
     file_name, _ = FILES[to]
     is_local = os.fspath(name) in PRETRAINED or Path(name).expanduser().is_dir()
-    if output is None and not is_local:
-        raise ExportError(f"{name} is not a folder or a bundled name: give the output, a file to write")
     folder = locate(name)
+    if output is None and not is_local:
+        raise ExportError(f"{name} is a Hub id, whose folder belongs to the cache: give the output, a file to write")
     target = folder / file_name if output is None else Path(output)
     if target.suffix != Path(file_name).suffix or target.is_dir():
         raise ExportError(f"{target} is no name for {to}: give a file that ends in {Path(file_name).suffix}")
