@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -309,11 +310,13 @@ def _public_name(name: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on packages that are not needed."""
+    """Without the exporter's notes on packages that are not needed and on names of equal axes."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)
