@@ -1,5 +1,7 @@
 """Turn a finished run into a bundled checkpoint: half precision, with the configuration it was trained with.
 
+A DiffFuseNet also gets `model.onnx`, which fuses without PyTorch.
+
 python train/bundle.py runs/difffusenet_msrs/pipeline difffusenet-msrs
 python train/bundle.py runs/segformer/bundle/pipeline segformer-b0-msrs
 python train/bundle.py runs/detector/bundle/pipeline detector-nano-msrs
@@ -12,7 +14,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from fusion_hub import FusionPipeline
+from fusion_hub import DiffFuseNetPipeline, FusionPipeline
+from fusion_hub.pipelines import export
 from fusion_hub.pretrained import DETECTORS, PRETRAINED, SEGMENTERS
 from fusion_hub.training import load_config, save_config
 
@@ -32,6 +35,8 @@ def main() -> None:
         pipeline.model.half()
         pipeline.save_pretrained(folder)
         shutil.copyfile(arguments.pipeline / "training.json", folder / "training.json")
+        if isinstance(pipeline, DiffFuseNetPipeline):
+            export.export(arguments.name, "onnx")
     elif arguments.name in SEGMENTERS:
         folder, benchmark = SEGMENTERS[arguments.name].folder, "segmentation"
         bundle_segmenter(arguments.pipeline, folder)

@@ -46,6 +46,9 @@ def export(
     The file is run at three sizes, with one and with three pairs, and compared with PyTorch in float32. It is not kept
     if it differs by more than one gray level. docs/export.md has its inputs and outputs.
     """
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
     with exit_codes("nothing was written"), common.terminate_as_interrupt():
         try:
             file, differences = pipelines.export.export(checkpoint, to, output, licence)

@@ -449,8 +449,18 @@ class FoldedDiffFuseNet(nn.Module):
             seen = low * torch.rsqrt(low.float().square().mean(dim=1, keepdim=True) + 1e-6).to(low.dtype)
         pooled = torch.cat([seen.mean(dim=1, keepdim=True), seen.amax(dim=1, keepdim=True)], dim=1)
         spatial = (self.spatial_pooled(pooled) + self.spatial_direct(seen)).sigmoid_().mul_(2)
-        energy = F.avg_pool2d(high.abs(), self.window, ceil_mode=True, count_include_pad=False)
+        energy = self._pool(high.abs())
         channel = self.channel_out(self.channel_in(energy)).sigmoid_().mul_(2)
         channel = F.interpolate(channel, scale_factor=self.window, mode="bilinear", align_corners=False)
         kinds = high.permute(0, 2, 3, 1).unflatten(3, (3, channels)) * spatial.permute(0, 2, 3, 1)[..., None]
         return low.mul_(channel[..., : low.shape[-2], : low.shape[-1]]), kinds.flatten(3).permute(0, 3, 1, 2)
+
+    def _pool(self, planes: Tensor) -> Tensor:
+        """The mean of each window, at the edges of the pixels there are."""
+        if not torch.compiler.is_exporting():
+            return F.avg_pool2d(planes, self.window, ceil_mode=True, count_include_pad=False)
+        # OpenVINO refuses windows larger than the image: pad to whole windows, and divide by the share of real pixels.
+        # Not -size // window: ONNX rounds quotients of integers towards zero.
+        bottom, right = ((size + self.window - 1) // self.window * self.window - size for size in planes.shape[-2:])
+        share = F.pad(torch.ones_like(planes[:, :1]), (0, right, 0, bottom))
+        return F.avg_pool2d(F.pad(planes, (0, right, 0, bottom)), self.window) / F.avg_pool2d(share, self.window)

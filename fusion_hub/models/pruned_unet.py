@@ -74,7 +74,8 @@ class WindowAttnProcessor:
     def _attend_windows(self, tokens: Tensor, heads: int) -> Tensor:
         batch, height, width, _ = tokens.shape
         side, before = self.window, self.window // 2 if self.shift else 0
-        rows, columns = -(-(height + before) // side), -(-(width + before) // side)
+        # Rounded up without negative numbers: ONNX rounds quotients of integers towards zero.
+        rows, columns = (height + before + side - 1) // side, (width + before + side - 1) // side
         bottom, right = rows * side - height - before, columns * side - width - before
         # An exported graph always pads: the branch would hold for the sizes of the example only.
         if torch.compiler.is_exporting() or before or bottom or right:
@@ -202,8 +203,9 @@ class Upsample(Upsample2D):
     """diffusers' `Upsample2D` without branches on the number of images and elements, which cannot be exported."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:  # type: ignore[override]  # never called with a size
-        enlarged: Tensor = self.conv(F.interpolate(hidden_states, scale_factor=2.0, mode="nearest"))
-        return enlarged
+        enlarged = F.interpolate(hidden_states, scale_factor=2.0, mode="nearest")
+        convolved: Tensor = self.conv(enlarged)  # type: ignore[misc]  # it has one with `use_conv`
+        return convolved
 
 
 class DownBlock(nn.Module):

@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from fusion_hub import DiffFuseNetModel, FusionPipeline, cli
+from fusion_hub.onnx import FusionSession
 from fusion_hub.pipelines import export
 from fusion_hub.pipelines.export import ExportError
 from tests.support.tiny import picture_pair, red_pipeline, tiny_pipeline
@@ -75,9 +76,12 @@ def test_the_metadata_describes_the_graph(exported: tuple[Path, Any]) -> None:
     assert set(about) <= set(re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8"))), "docs/export.md lacks a key"
 
 
-def test_openvino(exported: tuple[Path, Any], tmp_path: Path) -> None:
+def test_openvino(exported: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino", reason="the extra `export` is not installed")
     folder, _ = exported
+    # Tracing again would take most of a minute.
+    proto = pytest.importorskip("onnx").load(folder / "model.onnx")
+    monkeypatch.setattr(export, "to_onnx", lambda *_: proto)
     file, differences = export.export(folder, "openvino", tmp_path / "net.xml")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.bin", "net.xml"]
     assert len(differences) == 6 and max(found.levels for found in differences) < 0.01
@@ -101,6 +105,20 @@ def test_the_script_in_the_docs(exported: tuple[Path, Any], tmp_path: Path) -> N
     expected = pipeline(tmp_path / "visible.png", tmp_path / "infrared.png", **options).images[0]
     difference = np.asarray(Image.open(tmp_path / "fused.png"), int) - np.asarray(expected, int)
     assert np.abs(difference).max() <= 1
+
+
+def test_a_session_gives_the_pictures_of_the_pipeline(exported: tuple[Path, Any]) -> None:
+    folder, _ = exported
+    session, pipeline = FusionSession(folder), FusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    visible, infrared = picture_pair(45, 70)
+    adaptive = export.is_adaptive(pipeline.model)
+    for options in ({}, {"denoise": 0.7}) if adaptive else ({},):
+        ours, theirs = (
+            np.asarray(run(visible, infrared, **options).images[0], int)  # type: ignore[operator]
+            for run in (session, pipeline)
+        )
+        assert ours.std() > 5 and np.abs(ours - theirs).max() <= 1
 
 
 def run(*arguments: object) -> Result:
