@@ -114,10 +114,7 @@ def test_a_session_gives_the_pictures_of_the_pipeline(exported: tuple[Path, Any]
     visible, infrared = picture_pair(45, 70)
     adaptive = export.is_adaptive(pipeline.model)
     for options in ({}, {"denoise": 0.7}) if adaptive else ({},):
-        ours, theirs = (
-            np.asarray(run(visible, infrared, **options).images[0], int)
-            for run in (session, pipeline)
-        )
+        ours, theirs = (np.asarray(run(visible, infrared, **options).images[0], int) for run in (session, pipeline))
         assert ours.std() > 5 and np.abs(ours - theirs).max() <= 1
 
 
