@@ -170,11 +170,14 @@ class Linear:
     """A linear layer in float32, for what is computed once for an image."""
 
     def __init__(self, layer: Any, target: Target) -> None:
-        self.weight, self.bias = (value.to(target.device, torch.float32) for value in (layer.weight, layer.bias))
+        self.weight = layer.weight.t().contiguous().to(target.device, torch.float32)
+        self.bias = layer.bias.to(target.device, torch.float32)
 
     def __call__(self, x: Tensor) -> Tensor:
-        # Not a product of matrices, which rounds differently for a batch and for one of its images.
-        return (x[:, None] * self.weight).sum(dim=-1) + self.bias
+        # Not a product of matrices, which rounds differently for a batch and for one of its images. The sum is over the
+        # middle axis: OpenVINO adds a bias after a sum over the last one along the wrong axis
+        # (findings/openvino_reduce_then_bias.sh).
+        return (x[:, :, None] * self.weight).sum(dim=1) + self.bias
 
 
 class ResidualBlock:
