@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = {"fusion_hub": "fusion_hub", "space": "fusion_hub/space", "train/configs": "fusion_hub/training/configs"}
 FILES = ("pyproject.toml", "README.md", "LICENSE")
+CACHES = ("__pycache__", ".*_cache")  # of Python and of its tools
 NOT_RUN = {
     "installs packages",
     "installs packages, or needs Docker",
@@ -46,7 +48,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package, installed from its wheel; built from a copy, which leaves no files in the checkout."""
     root = tmp_path_factory.mktemp("wheel")
     for folder in SHIPPED:
-        ignored = shutil.ignore_patterns("__pycache__")
+        ignored = shutil.ignore_patterns(*CACHES)
         shutil.copytree(ROOT / folder, root / "source" / folder, copy_function=os.link, ignore=ignored)
     for file in FILES:
         shutil.copyfile(ROOT / file, root / "source" / file)
@@ -61,7 +63,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_is_complete(installed: Path) -> None:
     for folder, place in SHIPPED.items():
         for file in (ROOT / folder).rglob("*"):
-            if file.is_file() and "__pycache__" not in file.parts:
+            cached = any(fnmatch(part, cache) for part in file.parts for cache in CACHES)
+            if file.is_file() and not cached:
                 assert (installed / place / file.relative_to(ROOT / folder)).is_file(), f"{file} is not in the wheel"
 
 
