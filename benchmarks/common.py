@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -44,21 +45,24 @@ def parse_checked(
 
 
 def time_in_turn(
-    calls: Sequence[Callable[[], Any]], repeats: int, warm_up: int
+    calls: Sequence[Callable[[], Any]], repeats: int, warm_up: int, once_above: float = math.inf
 ) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
     """Wall clock and processor seconds of each call after the warm-up; in turn, so that other load meets all equally.
 
-    The processor's seconds are those of all threads together.
+    The processor's seconds are those of all threads together. A call whose first run takes more than `once_above`
+    seconds is not repeated: that run is its value.
     """
     seconds: list[list[tuple[float, float]]] = [[] for _ in calls]
     for _ in range(warm_up + repeats):
         for call, values in zip(calls, seconds, strict=True):
+            if values and values[0][0] > once_above:
+                continue
             wall, processor = time.perf_counter(), time.process_time()
             call()
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()
             values.append((time.perf_counter() - wall, time.process_time() - processor))
-    columns = [zip(*values[warm_up:], strict=True) for values in seconds]
+    columns = [zip(*(values[warm_up:] or values), strict=True) for values in seconds]
     return [(walls, processors) for walls, processors in columns]
 
 

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 import trainings
 from ablation_study import CHANGE, COLUMNS, FULL, METRICS, Study, finite, report
-from speed import count_flops
+from networks import count_flops
 from tqdm import tqdm
 
 import fusion_hub

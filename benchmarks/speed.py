@@ -4,6 +4,8 @@
     python benchmarks/speed.py --models base --dtypes bf16 --compile --threads 4
     python benchmarks/speed.py --device cuda                     # on a GPU
     python benchmarks/speed.py --memory-8k                       # peak memory of a pipeline on an 8192 x 8192 pair
+    python benchmarks/speed.py --peers all                       # beside the networks of other methods
+    python benchmarks/speed.py --profile difffusenet-msrs        # where the time goes, by kind of operation
 
 A row times the network on one luminance pair (`model`) and the pipeline from decoded picture to picture (`pipeline`),
 wall clock, after warm-up. The table also holds one plain convolution, 64 to 64 channels, 3x3, on an image of the same
@@ -12,6 +14,11 @@ count 2 for a multiply-add, in convolutions and matrix products. The process kee
 line does (`fusion_hub/allocator.py`), except for `--memory-8k`, which shows the memory of a plain program. Peak memory
 is the resident size of the whole process, interpreter and libraries included, after the calls of the pipeline; on a
 GPU it is the memory of the tensors. The pipeline's time includes copies to the GPU and back.
+
+`--peers` times the networks alone, ours and those of `peers.py` (random parameters), in turn in one process
+(`speed_peers.py`): fastest of `--repeats`, ratios to the convolution in the same type and to the first of `--models` in
+bfloat16, eager. A call of more than 10 s is timed once. Minutes on two cores; `--compile` takes several more.
+`--profile` is for the CPU (`speed_profile.py`).
 """
 
 import argparse
@@ -25,17 +32,18 @@ from pathlib import Path
 from typing import Any
 
 import common
+import speed_peers
+import speed_profile
 import torch
 from common import MIB
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from networks import DTYPES, SIZE, build_pipeline, count_flops, luminance_pair, plain_convolution
+from peers import PEERS
+from torch import nn
 
-from fusion_hub import DiffFuseNetModel, DiffFuseNetPipeline, FusionPipeline, list_models
+from fusion_hub import list_models
 from fusion_hub.allocator import keep_freed_memory
 from fusion_hub.evaluation.report import markdown_table
 from fusion_hub.models import DIFFFUSENET_VARIANTS
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -45,33 +53,13 @@ class Task:
     model: str  # a size of DiffFuseNet (weights do not matter for speed), a bundled checkpoint or a pipeline folder
     dtype: str = "fp32"  # or "bf16", of weights and input
     compile: bool = False  # with torch.compile
-    height: int = 480
-    width: int = 640
+    height: int = SIZE["height"]
+    width: int = SIZE["width"]
     threads: int = 2
     repeats: int = 10  # timed calls
     warm_up: int = 3  # calls before them
     whole: bool = False  # only one call of the pipeline, for its memory
     device: str = "cpu"  # or "cuda"
-
-
-def build_pipeline(name: str) -> Any:
-    """A pipeline from a name of `Task.model`, on the CPU, in eval mode."""
-    pipeline: FusionPipeline
-    if name in DIFFFUSENET_VARIANTS:
-        torch.manual_seed(0)
-        model = DiffFuseNetModel(**DIFFFUSENET_VARIANTS[name]).eval()
-        pipeline = DiffFuseNetPipeline(model, model.build_scheduler())
-    else:
-        pipeline = FusionPipeline.from_pretrained(name)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def count_flops(model: nn.Module, *inputs: Tensor) -> int:
-    """Floating-point operations of one call, 2 for each multiply-add."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(*inputs)
-    return counter.get_total_flops()
 
 
 def measure(task: Task) -> dict[str, Any]:
@@ -97,7 +85,7 @@ def measure(task: Task) -> dict[str, Any]:
     if not task.whole:
         multiple = int(pipeline.model.multiple)
         padded = [math.ceil(side / multiple) * multiple for side in (task.height, task.width)]
-        visible, infrared = torch.rand(2, 1, 1, *padded).to(task.device, dtype)
+        visible, infrared = luminance_pair(padded[0], padded[1], task.device, dtype)
         row["flops"] = count_flops(model, visible, infrared)
     if task.compile:
         model.compile()
@@ -105,10 +93,8 @@ def measure(task: Task) -> dict[str, Any]:
     time_calls({"pipeline": lambda: pipeline(*pictures)}, repeats, warm_up)
     row["peak_mib"] = common.peak_memory(task.device) / MIB
     if not task.whole:
-        layer = nn.Conv2d(64, 64, 3, padding=1, device=task.device, dtype=dtype)
-        layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        features = torch.rand(1, 64, task.height, task.width).to(task.device, dtype, memory_format=torch.channels_last)
-        calls = {"model": lambda: model(visible, infrared), "convolution": lambda: layer(features)}
+        convolution = plain_convolution(task.height, task.width, task.device, dtype)
+        calls = {"model": lambda: model(visible, infrared), "convolution": convolution}
         time_calls(calls, task.repeats, task.warm_up)
         row["ratio"] = row["model"]["median"] / row["convolution"]["median"]
     return row
@@ -152,7 +138,7 @@ def plan(arguments: argparse.Namespace) -> list[Task]:
         return [Task(name, "fp32", False, side, side, whole=True, **fixed) for name in chosen]
     times = {"repeats": arguments.repeats, "warm_up": arguments.warm_up}
     return [
-        Task(name, dtype, compiled, 480, 640, arguments.threads, **times, device=arguments.device)
+        Task(name, dtype, compiled, **SIZE, threads=arguments.threads, **times, device=arguments.device)
         for name in names
         for dtype in arguments.dtypes
         for compiled in ((False, True) if arguments.compile else (False,))
@@ -169,13 +155,18 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=10, help="timed calls")
     parser.add_argument("--warm-up", type=int, default=3, help="calls before them")
-    parser.add_argument("--memory-8k", action="store_true", help="only the peak memory of a very large pair")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--memory-8k", action="store_true", help="only the peak memory of a very large pair")
+    kind.add_argument("--peers", nargs="+", choices=("all", *PEERS), help="beside these networks, in one process")
+    kind.add_argument("--profile", metavar="MODEL", help="only the time of one network by kind of operation")
     parser.add_argument("--side", type=int, default=8192, help="of that pair, pixels")
     parser.add_argument("--json", type=Path, help="write the numbers and where they are from")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # a task for this process alone
     arguments = common.parse_checked(parser, argv, ("threads", "repeats", "side"))
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error(f"--device cuda: torch {torch.__version__} sees no GPU here")
+    if arguments.profile and arguments.device != "cpu":
+        parser.error("--profile is for the CPU: leave out --device")
     return arguments
 
 
@@ -188,13 +179,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             keep_freed_memory()  # as the command line does
         print(json.dumps(measure(task)))
         return 0
-    rows = []
-    for task in plan(arguments):
-        print(f"{task.model} {task.dtype} {task.width}x{task.height} ...", file=sys.stderr, flush=True)
-        rows.append(common.measure_apart(__file__, task))
+    times = {"threads": arguments.threads, "repeats": arguments.repeats, "warm_up": arguments.warm_up, **SIZE}
+    if arguments.peers:
+        keep_freed_memory()
+        ours = arguments.models or [name for name in ("difffusenet-msrs", "red-small-msrs") if name in default_models()]
+        chosen = list(PEERS) if "all" in arguments.peers else arguments.peers
+        rows = speed_peers.compare(ours, chosen, compiled=arguments.compile, device=arguments.device, **times)
+        text = speed_peers.table(rows, ours[0])
+    elif arguments.profile:
+        keep_freed_memory()
+        rows = [speed_profile.measure(arguments.profile, dtype, **times) for dtype in arguments.dtypes]
+        text = "\n\n".join(map(speed_profile.table, rows))
+    else:
+        rows = []
+        for task in plan(arguments):
+            print(f"{task.model} {task.dtype} {task.width}x{task.height} ...", file=sys.stderr, flush=True)
+            rows.append(common.measure_apart(__file__, task))
+        text = table(rows)
     gpu = {"gpu": torch.cuda.get_device_name()} if arguments.device == "cuda" else {}
     provenance = common.versions(arguments.threads, **gpu, cpu=common.cpu_model())
-    common.report(provenance, table(rows), arguments.json, rows=rows)
+    common.report(provenance, text, arguments.json, rows=rows)
     return 0
 
 

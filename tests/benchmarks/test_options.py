@@ -20,6 +20,8 @@ import pytest
         ("speed", ["--threads", "0"], "--threads must be at least 1, got 0"),
         ("speed", ["--json", "absent/folder/file.json"], "its folder does not exist"),
         ("speed", ["--dtypes", "fp8"], "invalid choice: 'fp8'"),
+        ("speed", ["--peers", "GAN"], "invalid choice: 'GAN'"),
+        ("speed", ["--peers", "all", "--memory-8k"], "not allowed with argument --peers"),
         ("space_load", ["--visitors", "0"], "--visitors must be at least 1, got 0"),
         ("space_load", ["--fusions", "5"], "one for each visitor, got 5"),
         ("space_load", ["--size", "8", "8"], "--size must be at least 32 32, got 8 8"),

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import common
+import networks
 import pytest
 import speed
+import speed_peers
+import speed_profile
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
 def test_flops_are_two_for_each_multiply_add() -> None:
     layer = nn.Conv2d(3, 5, 3, padding=1)
-    assert speed.count_flops(layer, torch.zeros(1, 3, 8, 6)) == 2 * 5 * 3 * 9 * 8 * 6
+    assert networks.count_flops(layer, torch.zeros(1, 3, 8, 6)) == 2 * 5 * 3 * 9 * 8 * 6
 
 
 def test_calls_are_timed_in_turn_after_the_warm_up() -> None:
@@ -30,6 +34,17 @@ def test_calls_are_timed_in_turn_after_the_warm_up() -> None:
     assert order == ["first", "second"] * 5
     assert min(walls) >= 0.002 and len(walls) == len(processors) == len(other) == 3
     assert min(processors) < min(walls)  # sleeping costs no processor
+
+
+def test_a_slow_call_is_timed_once() -> None:
+    order: list[str] = []
+
+    def slow() -> None:
+        order.append("slow")
+        time.sleep(0.02)
+
+    (once, _), (often, _) = common.time_in_turn([slow, lambda: order.append("quick")], 3, warm_up=1, once_above=0.01)
+    assert order == ["slow", *["quick"] * 4] and len(once) == 1 and once[0] >= 0.02 and len(often) == 3
 
 
 def test_peak_memory_counts_what_was_freed_again() -> None:
@@ -48,9 +63,9 @@ gpu = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(
 def test_a_row_is_measured(device: str) -> None:
     task = speed.Task("tiny", "bf16", height=40, width=64, threads=1, repeats=2, warm_up=1, device=device)
     row = speed.measure(task)
-    model = speed.build_pipeline("tiny").model
+    model = networks.build_pipeline("tiny").model
     assert row["parameters"] == model.num_parameters()
-    assert row["flops"] == speed.count_flops(model, *torch.zeros(2, 1, 1, 48, 64))
+    assert row["flops"] == networks.count_flops(model, *torch.zeros(2, 1, 1, 48, 64))
     assert row["ratio"] == row["model"]["median"] / row["convolution"]["median"]
     assert 0 < row["model"]["minimum"] <= row["model"]["median"] < row["pipeline"]["median"] + 10
     assert json.loads(json.dumps(row)) == row
@@ -100,6 +115,84 @@ def test_the_table_is_markdown_of_equal_columns() -> None:
         "base", "fp32", "640x480", "0.84 M", "31.0", "0.250", "0.200", "0.250", "0.200", "0.100", "2.5", "512"
     ]  # fmt: skip
     assert "bf16 compiled" in lines[3]
+
+
+@pytest.mark.parametrize("device", ["cpu", gpu])
+def test_peers_are_timed_beside_ours(device: str) -> None:
+    rows = speed_peers.compare(
+        ["tiny"], ["SDNet", "SAGE"], device=device, threads=1, repeats=1, warm_up=0, height=32, width=48
+    )
+    assert [(row["network"], row["dtype"], row["form"]) for row in rows] == [
+        (speed_peers.CONVOLUTION, "fp32", ""),
+        (speed_peers.CONVOLUTION, "bf16", ""),
+        ("tiny", "fp32", "eager, channels_last"),
+        ("tiny", "fp32", "folded"),
+        ("tiny", "bf16", "eager, channels_last"),
+        ("tiny", "bf16", "folded"),
+        ("SDNet", "fp32", "as published"),
+        ("SDNet", "bf16", "channels_last"),
+        ("SAGE", "fp32", "as published"),
+        ("SAGE", "bf16", "channels_last"),
+    ]
+    by_name = {(row["network"], row["dtype"], row["form"]): row for row in rows}
+    reference = by_name["tiny", "bf16", "eager, channels_last"]
+    assert reference["ratio"] == 1 and by_name[speed_peers.CONVOLUTION, "fp32", ""]["unit"] == 1
+    row = by_name["SAGE", "bf16", "channels_last"]
+    assert row["ratio"] == row["minimum"] / reference["minimum"]
+    assert row["unit"] == row["minimum"] / by_name[speed_peers.CONVOLUTION, "bf16", ""]["minimum"]
+    assert row["parameters"] == 135_617 and 0 < row["minimum"] <= row["median"] and row["runs"] == 1
+    assert json.loads(json.dumps(rows)) == rows
+    lines = speed_peers.table(rows, "tiny").splitlines()
+    assert len(lines) == 12 and "x tiny" in lines[0] and "| 0.136 M" in lines[-1]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_time_is_split_by_kind(dtype: str) -> None:
+    row = speed_profile.measure("tiny", dtype, threads=1, repeats=1, warm_up=0, height=32, width=48)
+    kinds = row["kinds"]
+    assert row["floor"]["calls"] > row["floor"]["different"] > 10
+    assert all(kinds[kind] > 0 for kind in ("convolution", "norm", "element-wise", "concatenation"))
+    assert row["floor"]["ms"] > 0 and json.loads(json.dumps(row)) == row
+    text = speed_profile.table(row)
+    assert text.startswith(f"tiny, folded, {dtype}, 48x32: ") and "| convolution " in text and "| all " in text
+
+
+def test_the_floor_has_the_convolutions_and_matrix_products_only() -> None:
+    weight, matrix, x = torch.rand(4, 3, 3, 3), torch.rand(8, 5), torch.rand(1, 3, 16, 8)
+
+    def call() -> None:
+        F.linear(F.gelu(F.conv2d(x, weight, padding=1)), matrix.T)
+        F.conv2d(x + 1, weight, padding=1)
+
+    with speed_profile.Recorder() as recorder, torch.no_grad():
+        call()
+    names = [func._schema.name for func, _ in recorder.calls]
+    assert names[0] == names[-1] == "aten::convolution" and set(names[1:-1]) <= {"aten::mm", "aten::addmm", "aten::bmm"}
+    with torch.no_grad():
+        floor = speed_profile.time_alone(call, repeats=1, warm_up=0)
+    assert floor["calls"] == len(names) and floor["different"] == len(names) - 1  # both convolutions are the same
+
+
+def test_kinds_of_operations() -> None:
+    assert speed_profile.kind_of("aten::mul_") == "element-wise"
+    assert speed_profile.kind_of("mkldnn::_convolution_pointwise_") == "convolution"
+    assert speed_profile.kind_of("aten::_softmax") == "activation"
+    assert speed_profile.kind_of("aten::amax") == "other"
+    operators = [operator for names in speed_profile.KINDS.values() for operator in names.split()]
+    assert len(operators) == len(set(operators))
+
+
+def test_the_script_compares_and_profiles(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "SIZE", {"height": 32, "width": 48})
+    quick = ["--models", "tiny", "--threads", "1", "--repeats", "1", "--warm-up", "0"]
+    file = tmp_path / "speed.json"
+    assert speed.main(["--peers", "SDNet", *quick, "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["rows"][-1]["network"] == "SDNet"
+    assert speed.main(["--profile", "tiny", "--dtypes", "bf16", *quick[2:]]) == 0
+    out = capsys.readouterr().out
+    assert "| SDNet " in out and "tiny, folded, bf16, 48x32: " in out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
