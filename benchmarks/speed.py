@@ -138,7 +138,7 @@ def plan(arguments: argparse.Namespace) -> list[Task]:
         return [Task(name, "fp32", False, side, side, whole=True, **fixed) for name in chosen]
     times = {"repeats": arguments.repeats, "warm_up": arguments.warm_up}
     return [
-        Task(name, dtype, compiled, **SIZE, threads=arguments.threads, **times, device=arguments.device)
+        Task(name, dtype, compiled, SIZE["height"], SIZE["width"], arguments.threads, **times, device=arguments.device)
         for name in names
         for dtype in arguments.dtypes
         for compiled in ((False, True) if arguments.compile else (False,))
