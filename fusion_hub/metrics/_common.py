@@ -1,9 +1,18 @@
 """Shared by the modules of metrics: reductions over one image and checks of shape."""
 
+import torch
 from torch import Tensor
 
-IMAGE = (1, 2, 3)
-"""The dimensions of one image in a batch `(B, 1, H, W)`."""
+IMAGE = (-3, -2, -1)
+"""The dimensions of one image in a batch `(B, 1, H, W)`, or in several of them, `(S, B, 1, H, W)`."""
+
+
+def inner_product(x: Tensor, y: Tensor, dim: tuple[int, ...] = IMAGE) -> Tensor:
+    """Sum of `x * y` over `dim`; over whole images in double precision without a map of the products."""
+    if dim != IMAGE or x.dtype != torch.float64 or x.shape != y.shape:
+        return (x * y).sum(dim)
+    vectors = (image.flatten(-3).flatten(0, -2) for image in (x, y))
+    return torch.stack([torch.dot(*pair) for pair in zip(*vectors, strict=True)]).view(x.shape[:-3])
 
 
 def require_side(name: str, image: Tensor, side: int) -> None:

@@ -7,7 +7,7 @@ precision and returns a `(B,)` double tensor.
 import torch
 from torch import Tensor
 
-from fusion_hub.metrics._common import IMAGE
+from fusion_hub.metrics._common import IMAGE, inner_product
 
 
 def pearson(x: Tensor, y: Tensor, dim: tuple[int, ...] = IMAGE, eps: float = 0.0) -> Tensor:
@@ -21,8 +21,8 @@ def pearson(x: Tensor, y: Tensor, dim: tuple[int, ...] = IMAGE, eps: float = 0.0
     """
     x = x - x.mean(dim, keepdim=True)
     y = y - y.mean(dim, keepdim=True)
-    scale = (x.square().sum(dim) * y.square().sum(dim) + eps).sqrt()
-    return (x * y).sum(dim) / torch.where(scale > 0, scale, 1.0)
+    scale = (inner_product(x, x, dim) * inner_product(y, y, dim) + eps).sqrt()
+    return inner_product(x, y, dim) / torch.where(scale > 0, scale, 1.0)
 
 
 def standard_deviation(fused: Tensor) -> Tensor:
@@ -34,7 +34,8 @@ def standard_deviation(fused: Tensor) -> Tensor:
     tensor([127.5000], dtype=torch.float64)
     """
     fused = fused.double()
-    return (fused - fused.mean(IMAGE, keepdim=True)).square().mean(IMAGE).sqrt()
+    deviation = fused - fused.mean(IMAGE, keepdim=True)
+    return (inner_product(deviation, deviation) / deviation[0].numel()).sqrt()
 
 
 def correlation(fused: Tensor, source: Tensor) -> Tensor:

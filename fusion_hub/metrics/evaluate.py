@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fusion_hub.metrics._common import require_batch
-from fusion_hub.metrics.registry import METRICS, find_metric
+from fusion_hub.metrics.registry import METRICS, PER_SOURCE, find_metric
 
 
 def evaluate_pair(fused: Any, visible: Any, infrared: Any, names: Iterable[str] | None = None) -> dict[str, float]:
@@ -65,24 +65,29 @@ def evaluate_batch(
             if names is None and min(fused.shape[-2:]) < metric.min_side:
                 values[name] = torch.full((len(fused),), math.nan, dtype=torch.float64, device=fused.device)
             elif metric.parts:
+                if name in PER_SOURCE:
+                    both = PER_SOURCE[name](images[0], torch.stack(images[1:]))
+                    values.update(zip(metric.parts, both, strict=True))
                 values[name] = torch.stack([value(part) for part in metric.parts]).sum(0)
             else:
                 values[name] = metric(*images)
         return values[name]
 
-    return {name: value(name) for name in metrics}
+    for name in sorted(metrics, key=lambda name: not metrics[name].parts):
+        value(name)  # sums first, since they give their parts too
+    return {name: values[name] for name in metrics}
 
 
 def _single(name: str, image: Any) -> Tensor:
     """`(H, W)` array, gray picture or tensor, or `(1, 1, H, W)` tensor -> `(1, 1, H, W)` tensor."""
     if not isinstance(image, Tensor):
-        array = np.asarray(image)
+        array = np.array(image, order="C")  # a copy, since a tensor cannot share memory that is read-only
         if array.dtype.kind not in "uif":
             raise TypeError(
                 f"{name} is {type(image).__name__} with dtype {array.dtype}: "
                 "pass an 8-bit gray array, tensor or PIL image of mode L."
             )
-        image = torch.from_numpy(array.astype(np.float64))
+        image = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float64))
     if image.ndim == 2:
         image = image[None, None]
     if image.ndim != 4 or image.shape[:2] != (1, 1):
@@ -94,23 +99,24 @@ def _single(name: str, image: Any) -> Tensor:
 
 
 def _checked(name: str, image: Tensor, device: torch.device) -> Tensor:
-    """The image on `device` in a dtype that torch can compute with; ValueError unless it is integers 0..255."""
+    """The image as uint8 on `device`; ValueError unless it is integers 0..255."""
     if image.dtype == torch.bool or image.is_complex():
         raise ValueError(f"{name} has dtype {image.dtype}: pass gray values 0..255.")
     if image.dtype == torch.uint8:
         return image.to(device)
     image = image.to(device, torch.float64)
-    if not bool(torch.isfinite(image).all()):
+    low, high = (extreme.item() for extreme in image.aminmax())
+    if not math.isfinite(high - low):  # both are nan if any value is
         raise ValueError(f"{name} has nan or infinite values: metrics need finite gray values 0..255.")
-    low, high = image.min().item(), image.max().item()
     if low < 0 or high > 255:
         raise ValueError(
             f"{name} has values {low:g}..{high:g}: metrics are defined on 8-bit gray values 0..255; "
             "convert first, (image / 257).round() for a 16-bit image."
         )
-    if bool((image != image.round()).any()):
+    levels = image.byte()
+    if bool((levels != image).any()):
         raise ValueError(
             f"{name} has values {low:g}..{high:g} that are not integers: round to 8 bit first, "
             "(image * 255).round() for an image in [0, 1]."
         )
-    return image
+    return levels

@@ -1,8 +1,8 @@
 """How faithful the fused image is to its sources: MSE, PSNR, SSIM, MS-SSIM, VIF, VIFF, Qcv, Qcb.
 
 Every function takes `(B, 1, H, W)` tensors of gray values 0..255 (any real dtype, any device), computes in double
-precision and returns a `(B,)` double tensor. Functions of `(fused, source)` compare with one source; tables print the
-sum over both sources, and the mean of MSE.
+precision and returns a `(B,)` double tensor. Functions of `(fused, source)` compare with one source, or with several
+stacked as `(S, B, 1, H, W)`, which gives `(S, B)`; tables print the sum over both sources, and the mean of MSE.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusion_hub.metrics._common import IMAGE, require_side
+from fusion_hub.metrics._common import IMAGE, inner_product, require_side
 from fusion_hub.metrics.gradient import sobel
 
 VIF_MIN_SIDE = 41  # the fourth scale still has one 3x3 window
@@ -28,18 +28,23 @@ def gaussian(size: int, sigma: float) -> list[float]:
     return [s / total for s in samples]
 
 
-def filter_valid(x: Tensor, window: Sequence[float]) -> Tensor:
-    """Filter rows and columns of `(..., H, W)` with a symmetric window, valid part only; same dtype as `x`.
+def filter_valid(x: Tensor, window: Sequence[float], step: int = 1) -> Tensor:
+    """Filter rows and columns of `(..., H, W)` with a symmetric window; every `step`-th value of the valid part.
 
-    A sum of shifted views, in double: much faster on a CPU than a convolution in double precision.
+    A sum of shifted views in double, rounded to the dtype of `x` after each direction: much faster on a CPU than a
+    convolution in double precision.
     """
-    for dim in (-2, -1):
-        length = x.shape[dim] - len(window) + 1
-        total = x.narrow(dim, 0, length).double() * window[0]
-        for k, weight in enumerate(window[1:], start=1):
-            total.add_(x.narrow(dim, k, length), alpha=weight)
-        x = total.to(x.dtype)
-    return x
+    height, width = (side - len(window) + 1 for side in x.shape[-2:])
+
+    def weighted_sum(views: Iterator[Tensor]) -> Tensor:
+        total = next(views) * window[0]
+        for weight, view in zip(window[1:], views, strict=True):
+            total.add_(view, alpha=weight)
+        return total
+
+    dtype, x = x.dtype, x.double()
+    x = weighted_sum(x[..., k : k + height : step, :] for k in range(len(window))).to(dtype).double()
+    return weighted_sum(x[..., k : k + width] for k in range(len(window)))[..., ::step].to(dtype)
 
 
 class Moments(NamedTuple):
@@ -72,7 +77,8 @@ def mean_squared_error(fused: Tensor, source: Tensor) -> Tensor:
     >>> mean_squared_error(torch.tensor([[[[0, 4]]]]), torch.tensor([[[[0, 0]]]]))
     tensor([8.], dtype=torch.float64)
     """
-    return (fused.double() - source.double()).square().mean(IMAGE)
+    difference = fused.double() - source.double()
+    return inner_product(difference, difference) / math.prod(difference.shape[-3:])
 
 
 def peak_signal_to_noise(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
@@ -84,7 +90,7 @@ def peak_signal_to_noise(fused: Tensor, visible: Tensor, infrared: Tensor) -> Te
     >>> peak_signal_to_noise(image, image + 1, image - 1).round(decimals=2)
     tensor([48.1300], dtype=torch.float64)
     """
-    return 10 * torch.log10(255**2 / ((mean_squared_error(fused, infrared) + mean_squared_error(fused, visible)) / 2))
+    return 10 * torch.log10(255**2 / mean_squared_error(fused, torch.stack([visible, infrared])).mean(0))
 
 
 def ssim_maps(fused: Tensor, source: Tensor, window: Sequence[float], value_range: float) -> tuple[Tensor, Tensor]:
@@ -117,7 +123,7 @@ def ssim_cddfuse(fused: Tensor, source: Tensor) -> Tensor:
     require_side("SSIM_cddfuse", fused, 7)
     moments = local_moments(source.float(), fused.float(), lambda image: filter_valid(image, [1 / 7] * 7))
     sampled = Moments(*moments[:2], *(moment * (49 / 48) for moment in moments[2:]))
-    return similarity(sampled, (0.01 * 2) ** 2, (0.03 * 2) ** 2)[0].double().mean(IMAGE)
+    return similarity(sampled, (0.01 * 2) ** 2, (0.03 * 2) ** 2)[0].mean(IMAGE, dtype=torch.float64)
 
 
 def ms_ssim(fused: Tensor, source: Tensor) -> Tensor:
@@ -133,15 +139,21 @@ def ms_ssim(fused: Tensor, source: Tensor) -> Tensor:
     require_side("MS_SSIM", fused, MS_SSIM_MIN_SIDE)
     x, f = source.double(), fused.double()
     window = gaussian(11, 1.5)
-    result = torch.ones(len(f), dtype=torch.float64, device=f.device)
+    result = torch.ones((), dtype=torch.float64, device=f.device)
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         if scale > 0:
             odd = max(f.shape[-2] % 2, f.shape[-1] % 2)
-            x, f = (F.avg_pool2d(F.pad(y, (odd, 0, odd, 0), mode="replicate"), 2) for y in (x, f))
+            x, f = (_halved(y, odd) for y in (x, f))
         whole, structure = ssim_maps(f, x, window, 255)
         last = scale == len(MS_SSIM_WEIGHTS) - 1
         result = result * (whole if last else structure).mean(IMAGE).clamp(min=0) ** weight
     return result
+
+
+def _halved(image: Tensor, odd: int) -> Tensor:
+    """Means of 2x2 pixels of `(..., H, W)`, with `odd` rows and columns repeated at the top and the left."""
+    batch = F.pad(image.flatten(0, -4), (odd, 0, odd, 0), mode="replicate")
+    return F.avg_pool2d(batch, 2).unflatten(0, image.shape[:-3])
 
 
 def _vif_model(fused: Tensor, source: Tensor, ceiling: float | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -153,26 +165,18 @@ def _vif_model(fused: Tensor, source: Tensor, ceiling: float | None = None) -> I
     tiny = 1e-10
     for scale in range(1, 5):
         size = 2 ** (5 - scale) + 1
-        window, top = gaussian(size, size / 5), ceiling if scale == 1 and ceiling is not None else math.inf
+        window, top = gaussian(size, size / 5), ceiling if scale == 1 else None
         if scale > 1:
-            source, fused = (filter_valid(x, window)[..., ::2, ::2] for x in (source, fused))
+            source, fused = (filter_valid(x, window, step=2) for x in (source, fused))
 
-        def blur(image: Tensor, window: Sequence[float] = window, top: float = top) -> Tensor:
-            return filter_valid(image.clamp(max=top), window)
+        def blur(image: Tensor, window: Sequence[float] = window, top: float | None = top) -> Tensor:
+            return filter_valid(image if top is None else image.clamp(max=top), window)
 
         _, _, var_x, var_f, covariance = local_moments(source, fused, blur)
-        var_x, var_f = var_x.clamp(min=0), var_f.clamp(min=0)
-        gain = covariance / (var_x + tiny)
-        residual = var_f - gain.square() * (var_x + tiny)
-
-        flat = var_x < tiny
-        gain, residual = gain.masked_fill(flat, 0), torch.where(flat, var_f, residual)
-        var_x = var_x.masked_fill(flat, 0)
-        flat = var_f < tiny
-        gain, residual = gain.masked_fill(flat, 0), residual.masked_fill(flat, 0)
-        inverted = gain < 0
-        residual = torch.where(inverted, var_f, residual).clamp(min=tiny)
-        yield gain.masked_fill(inverted, 0), residual, var_x
+        var_x, var_f = (F.threshold(variance, tiny, 0) for variance in (var_x, var_f))
+        gain = (covariance / (var_x + tiny)).clamp_(min=0)  # an inverted window keeps nothing, nor does a flat one
+        gain = gain.masked_fill_((var_x == 0) | (var_f == 0), 0)
+        yield gain, (var_f - gain.square() * (var_x + tiny)).clamp_(min=tiny), var_x
 
 
 def vif(fused: Tensor, source: Tensor, ceiling: float | None = None) -> Tensor:
@@ -186,7 +190,7 @@ def vif(fused: Tensor, source: Tensor, ceiling: float | None = None) -> Tensor:
     (tensor([1.], dtype=torch.float64), tensor([0.], dtype=torch.float64))
     """
     require_side("VIF", fused, VIF_MIN_SIDE)
-    kept = total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
+    kept = total = torch.zeros((), dtype=torch.float64, device=fused.device)
     for gain, residual, variance in _vif_model(fused, source, ceiling):
         kept = kept + torch.log1p(gain.square() * variance / (residual + 2)).sum(IMAGE)
         total = total + torch.log1p(variance / 2).sum(IMAGE)
@@ -205,12 +209,10 @@ def viff(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     require_side("VIFF", fused, VIF_MIN_SIDE)
     noise = 0.005 * 255**2
     result = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
-    scales = zip((1.0, 0.0, 0.15, 1.0), _vif_model(fused, infrared), _vif_model(fused, visible), strict=True)
-    for weight, of_infrared, of_visible in scales:
-        take_infrared = of_infrared[0] < of_visible[0]
-        gain, residual, variance = (
-            torch.where(take_infrared, a, b) for a, b in zip(of_infrared, of_visible, strict=True)
-        )
+    scales = zip((1.0, 0.0, 0.15, 1.0), _vif_model(fused, torch.stack([infrared, visible])), strict=True)
+    for weight, maps in scales:
+        take_infrared = maps[0][0] < maps[0][1]
+        gain, residual, variance = (torch.where(take_infrared, *of_each) for of_each in maps)
         kept = torch.log10(1 + gain.square() * variance / (residual + noise)) + 1e-7
         total = torch.log10(1 + variance / noise) + 1e-7
         result = result + weight * kept.sum(IMAGE) / total.sum(IMAGE)

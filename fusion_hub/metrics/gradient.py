@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusion_hub.metrics._common import IMAGE, require_side
+from fusion_hub.metrics._common import IMAGE, inner_product, require_side
 
 
 def sobel(image: Tensor, padding: str) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,8 @@ def spatial_frequency(fused: Tensor) -> Tensor:
     total = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
     for dim in (2, 3):
         if fused.shape[dim] > 1:
-            total = total + fused.diff(dim=dim).square().mean(IMAGE)
+            difference = fused.diff(dim=dim)
+            total = total + inner_product(difference, difference) / difference[0].numel()
     return total.sqrt()
 
 
@@ -56,10 +57,13 @@ def average_gradient(fused: Tensor) -> Tensor:
     """
     fused = fused.double()
     squares = torch.zeros_like(fused)
-    for dim in (2, 3):
-        if fused.shape[dim] > 1:
-            squares = squares + torch.gradient(fused, dim=dim)[0].square()
-    return (squares / 2).sqrt().mean(IMAGE)
+    for x, total in ((fused, squares), (fused.mT, squares.mT)):
+        if x.shape[-1] > 1:
+            twice, first, last = x[..., 2:] - x[..., :-2], x[..., 1] - x[..., 0], x[..., -1] - x[..., -2]
+            total[..., 1:-1].addcmul_(twice, twice, value=1 / 4)
+            total[..., 0] += first.square()
+            total[..., -1] += last.square()
+    return squares.div_(2).sqrt_().mean(IMAGE)
 
 
 def edge_intensity(fused: Tensor) -> Tensor:
@@ -76,10 +80,11 @@ def _strength_and_angle(image: Tensor) -> tuple[Tensor, Tensor]:
 
     sy points up here, as in the common programs: the sign matters, since only one of +-pi/2 is used.
     """
-    sx, sy = sobel(image.double(), "constant")
-    vertical = sx == 0
-    angle = torch.where(vertical, math.pi / 2, torch.atan(-sy / sx.where(~vertical, 1.0)))
-    return (sx.square() + sy.square()).sqrt(), angle
+    exact = image.short() if image.dtype == torch.uint8 else image.double()
+    sx, sy = (response.double() for response in sobel(exact, "constant"))
+    steep = torch.finfo(torch.float64).max  # the arctan of which is pi/2; y / 0 is infinite, 0 / 0 is nan
+    angle = (-sy / sx).nan_to_num_(nan=steep, posinf=steep, neginf=steep).atan_()
+    return (sx.square_() + sy.square_()).sqrt_(), angle
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
@@ -92,11 +97,11 @@ def _kept_and_total(edges: tuple[Tensor, Tensor], source: Tensor) -> tuple[Tenso
     """sum(Q^XF g_X) and sum(g_X) of Xydeas and Petrovic (2000), `(B,)` each; `edges` are those of the fused image."""
     (g_x, angle_x), (g_f, angle_f) = _strength_and_angle(source), edges
     # Equal strengths give the strength itself, not 1, in every common program. On 0..255 data that is at least 1.
-    strength = torch.where(g_x == g_f, g_f, _ratio(g_x, g_f))
-    orientation = 1 - (angle_x - angle_f).abs() / (math.pi / 2)  # not wrapped: -1..1
-    q_strength = 0.9994 * torch.sigmoid(15 * (strength - 0.5))
-    q_orientation = 0.9879 * torch.sigmoid(22 * (orientation - 0.8))
-    return (q_strength * q_orientation * g_x).sum(IMAGE), g_x.sum(IMAGE)
+    strength = torch.where(g_x == g_f, g_f, torch.minimum(g_x, g_f) / torch.maximum(g_x, g_f))
+    orientation = 1 - (angle_x - angle_f).abs_() / (math.pi / 2)  # not wrapped: -1..1
+    q_strength = torch.sigmoid(15 * (strength - 0.5)).mul_(0.9994)
+    q_orientation = torch.sigmoid(22 * (orientation - 0.8)).mul_(0.9879)
+    return inner_product(q_strength * q_orientation, g_x.expand_as(q_strength)), g_x.sum(IMAGE)
 
 
 def edge_preservation(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:

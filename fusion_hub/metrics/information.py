@@ -18,16 +18,15 @@ FMI_WINDOW = 3
 
 
 def gray_levels(image: Tensor) -> Tensor:
-    """Gray levels as integers, `(B, H * W)`."""
-    return image.double().round().clamp(0, LEVELS - 1).long().flatten(1)
+    """Gray levels as integers, uint8 `(..., H * W)`."""
+    levels = image if image.dtype == torch.uint8 else image.double().round().clamp(0, LEVELS - 1).byte()
+    return levels.flatten(-3)
 
 
 def _shares(codes: Tensor, bins: int) -> Tensor:
-    """Share of the pixels in each of `bins` bins, `(B, bins)`, from integer codes `(B, N)`."""
-    batch, pixels = codes.shape
-    offset = torch.arange(batch, device=codes.device).unsqueeze(1) * bins
-    counts = torch.bincount((codes + offset).flatten(), minlength=batch * bins)
-    return counts.view(batch, bins).double() / pixels
+    """Share of the pixels in each of `bins` bins, `(..., bins)`, from integer codes `(..., N)`."""
+    counts = torch.stack([torch.bincount(image, minlength=bins) for image in codes.flatten(0, -2)])
+    return counts.view(*codes.shape[:-1], bins).double() / codes.shape[-1]
 
 
 def _nats(p: Tensor) -> Tensor:
@@ -36,11 +35,11 @@ def _nats(p: Tensor) -> Tensor:
 
 
 def entropies(fused: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """H(source), H(fused) and H(source, fused) in nats, `(B,)` each."""
+    """H(source), H(fused) and H(source, fused) in nats, each with one value for each source image."""
     x, f = gray_levels(source), gray_levels(fused)
-    joint = _shares(x * LEVELS + f, LEVELS * LEVELS)
-    marginals = joint.view(-1, LEVELS, LEVELS)
-    return _nats(marginals.sum(2)), _nats(marginals.sum(1)), _nats(joint)
+    joint = _shares(x.int() * LEVELS + f, LEVELS * LEVELS)
+    marginals = joint.unflatten(-1, (LEVELS, LEVELS))
+    return _nats(marginals.sum(-1)), _nats(marginals.sum(-2)), _nats(joint)
 
 
 def entropy(fused: Tensor) -> Tensor:
@@ -88,7 +87,7 @@ def cross_entropy(fused: Tensor, source: Tensor) -> Tensor:
     p, p_fused = _shares(gray_levels(source), LEVELS), _shares(gray_levels(fused), LEVELS)
     both = (p > 0) & (p_fused > 0)
     ratio = torch.where(both, p / p_fused.where(both, 1.0), 1.0)
-    return (p * ratio.log2()).sum(1)
+    return (p * ratio.log2()).sum(-1)
 
 
 def feature_mutual_information(fused: Tensor, source: Tensor, chunk: int = 1 << 14) -> Tensor:

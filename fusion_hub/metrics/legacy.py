@@ -75,7 +75,7 @@ def peak_signal_to_noise_max(fused: Tensor, visible: Tensor, infrared: Tensor) -
     >>> peak_signal_to_noise_max(image, image + 1, image - 1)
     tensor([40.], dtype=torch.float64)
     """
-    error = (mean_squared_error(fused, infrared) + mean_squared_error(fused, visible)) / 2
+    error = mean_squared_error(fused, torch.stack([visible, infrared])).mean(0)
     peak = fused.double().amax(IMAGE)
     return torch.where(error > 0, 20 * peak.log10() - 10 * error.log10(), math.inf)
 

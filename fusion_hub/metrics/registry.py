@@ -5,7 +5,7 @@ mean. `LEGACY_METRICS` holds what other evaluation suites compute under the same
 they are named. `TABLES` of `tables.py` says which of them a paper's table shows. Equations are in the docstrings of
 the functions.
 
-To add a metric, write its function and one entry of `_WHOLE`. Where both sources enter, add one entry of `_PER_SOURCE`,
+To add a metric, write its function and one entry of `_WHOLE`. Where both sources enter, add one entry of `PER_SOURCE`,
 and `parts=_of_each(NAME)` where the metric is their sum. Add its names to `tables.py`. CONTRIBUTING.md has a checklist.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from fusion_hub.metrics import correlation, fidelity, gradient, information, legacy
@@ -61,12 +62,17 @@ def _alone(function: Callable[[Tensor], Tensor]) -> BatchFunction:
 
 
 def _sum(function: Callable[[Tensor, Tensor], Tensor], divisor: float = 1) -> BatchFunction:
-    """Sum of `function(fused, source)` over both sources, divided by `divisor`."""
-    return lambda fused, visible, infrared: (function(fused, infrared) + function(fused, visible)) / divisor
+    """Sum of `function(fused, sources)` over both sources, divided by `divisor`."""
+    return lambda fused, visible, infrared: function(fused, torch.stack([infrared, visible])).sum(0) / divisor
 
 
 def _mean(function: Callable[[Tensor, Tensor], Tensor]) -> BatchFunction:
     return _sum(function, 2)
+
+
+def _apart(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """`function` of one source, for several: one after the other, so that it needs no more memory."""
+    return lambda fused, sources: torch.stack([function(fused, source) for source in sources])
 
 
 def _of_source(function: Callable[[Tensor, Tensor], Tensor], index: int) -> BatchFunction:
@@ -154,8 +160,8 @@ _WHOLE: dict[str, Metric] = {metric.name: metric for metric in (
            "standard", _NEAR, _OPTIMUM),
     Metric("PSNR", fidelity.peak_signal_to_noise, "up", (0, INF), "dB, peak 255, MSE of both sources",
            "standard", _NEAR, _OPTIMUM),
-    Metric("FMI_gray", _mean(information.feature_mutual_information), "up", (0, 1), *_FMI),
-    Metric("FMI_dct", _mean(information.feature_mutual_information_dct), "up", (0, 1), *_FMI),
+    Metric("FMI_gray", _mean(_apart(information.feature_mutual_information)), "up", (0, 1), *_FMI),
+    Metric("FMI_dct", _mean(_apart(information.feature_mutual_information_dct)), "up", (0, 1), *_FMI),
     Metric("Qcv", fidelity.chen_varshney, "down", (0, INF), "16x16 blocks, alpha 5",
            "Chen and Varshney, 2007", "small visible differences where a source has edges",
            "copying the source of stronger edges"),
@@ -165,7 +171,7 @@ _WHOLE: dict[str, Metric] = {metric.name: metric for metric in (
 )}
 # fmt: on
 
-_PER_SOURCE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+PER_SOURCE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "VIF": fidelity.vif,
     "SSIM": fidelity.ssim,
     "Qabf": gradient.edge_preservation_source,
@@ -177,7 +183,10 @@ _PER_SOURCE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "CC": correlation.correlation,
     "MSE": fidelity.mean_squared_error,
 }
-"""`function(fused, source)` of the metrics that are also reported for one source alone."""
+"""`function(fused, source)` of the metrics that are also reported for one source alone.
+
+Both sources at once, `(2, B, 1, H, W)`, give `(2, B)`, and what depends on the fused image alone is computed only once.
+"""
 
 
 def _half(whole: Metric, source: str, function: BatchFunction) -> dict[str, Metric]:
@@ -190,7 +199,7 @@ def _half(whole: Metric, source: str, function: BatchFunction) -> dict[str, Metr
 
 METRICS: dict[str, Metric] = dict(_WHOLE)
 """Every metric in its recommended convention: of the fused image, of both sources, of one source."""
-for _name, _function in _PER_SOURCE.items():
+for _name, _function in PER_SOURCE.items():
     METRICS |= _half(_WHOLE[_name], "visible", _of_source(_function, 1))
     METRICS |= _half(_WHOLE[_name], "infrared", _of_source(_function, 2))
 METRICS |= _half(_WHOLE["SCD"], "visible", lambda f, v, i: _SCD(f, v, i))
@@ -231,7 +240,7 @@ LEGACY_METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     _form("Nabf", "Nabf01", _on_01(gradient.fusion_artifacts), (0, 1), "on 0..1, ill-conditioned, SeAFusion"),
     _form("Nabf", "Nabf_as_called", lambda f, v, i: gradient.fusion_artifacts(i, v, f), (0, 1),
           "arguments in the wrong order, Tang suite"),
-    _form("SSIM", "SSIM_matlab", _mean(legacy.ssim_matlab), (-1, 1),
+    _form("SSIM", "SSIM_matlab", _mean(_apart(legacy.ssim_matlab)), (-1, 1),
           "border replicated, L = 1, mean of both, Tang suite", 1),
     Metric("MEF_SSIM", legacy.mef_ssim, "up", (-1, 1), "one scale; SSIM of the SeAFusion suite", *_MEF, 11),
     Metric("MEF_MS_SSIM", legacy.mef_ms_ssim, "up", (0, 1), "three scales; MS_SSIM of the MATLAB suites", *_MEF,
