@@ -60,8 +60,8 @@ class Moments(NamedTuple):
 def local_moments(x: Tensor, y: Tensor, blur: Callable[[Tensor], Tensor]) -> Moments:
     """Moments of two images `(..., H, W)`, whose shapes may broadcast, under the windows of a linear filter `blur`."""
     mean_x, mean_y = blur(x), blur(y)
-    var_x, var_y = blur(x.square()) - mean_x.square(), blur(y.square()) - mean_y.square()
-    return Moments(mean_x, mean_y, var_x, var_y, blur(x * y) - mean_x * mean_y)
+    var_x, var_y = blur(x.square()).sub_(mean_x.square()), blur(y.square()).sub_(mean_y.square())
+    return Moments(mean_x, mean_y, var_x, var_y, blur(x * y).sub_(mean_x * mean_y))
 
 
 def similarity(moments: Moments, c1: float, c2: float) -> tuple[Tensor, Tensor]:
@@ -174,9 +174,10 @@ def _vif_model(fused: Tensor, source: Tensor, ceiling: float | None = None) -> I
 
         _, _, var_x, var_f, covariance = local_moments(source, fused, blur)
         var_x, var_f = (F.threshold(variance, tiny, 0) for variance in (var_x, var_f))
-        gain = (covariance / (var_x + tiny)).clamp_(min=0)  # an inverted window keeps nothing, nor does a flat one
+        divisor = var_x + tiny
+        gain = (covariance / divisor).clamp_(min=0)  # an inverted window keeps nothing, nor does a flat one
         gain = gain.masked_fill_((var_x == 0) | (var_f == 0), 0)
-        yield gain, (var_f - gain.square() * (var_x + tiny)).clamp_(min=tiny), var_x
+        yield gain, (var_f - gain.square() * divisor).clamp_(min=tiny), var_x
 
 
 def vif(fused: Tensor, source: Tensor, ceiling: float | None = None) -> Tensor:
@@ -212,7 +213,7 @@ def viff(fused: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     scales = zip((1.0, 0.0, 0.15, 1.0), _vif_model(fused, torch.stack([infrared, visible])), strict=True)
     for weight, maps in scales:
         take_infrared = maps[0][0] < maps[0][1]
-        gain, residual, variance = (torch.where(take_infrared, *of_each) for of_each in maps)
+        gain, residual, variance = (torch.where(take_infrared, of_both[0], of_both[1]) for of_both in maps)
         kept = torch.log10(1 + gain.square() * variance / (residual + noise)) + 1e-7
         total = torch.log10(1 + variance / noise) + 1e-7
         result = result + weight * kept.sum(IMAGE) / total.sum(IMAGE)
