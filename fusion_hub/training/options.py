@@ -25,7 +25,9 @@ class DiffFuseNetConfig:
     """Size, ablations, stages and loss weights of a DiffFuseNet run; see `fusion_hub.training.losses`."""
 
     variant: str = option(f"size: {', '.join(DIFFFUSENET_SIZES)}", "base", choices=DIFFFUSENET_SIZES, group="network")
+    patch_size: int | None = option("side of the patch behind one feature cell, pixels; empty: 2", None, 1, 16)
     feature_channels: int | None = option("width of the features, even; empty: the variant's", None, 2)
+    attention_window: int | None = option("windows of the channel gate, cells of a band; empty: 16", None, 1, 256)
     num_coupling: int | None = option("coupling steps; empty: the variant's", None, 0)
     prediction_type: str = option("what the denoiser predicts: v_prediction or epsilon", "v_prediction")
     inference_timestep: int = option("t at which the fusion path evaluates the denoiser, if noise_gain is 0", 40)

@@ -93,3 +93,31 @@ def test_the_script_prints_examples(pairs: PairedDataset, tmp_path: Path, capsys
     content = json.loads(file.read_text())["examples"]
     assert content["pairs"] == 1 and len(content["rows"]) == 13
     assert "| fused image" in capsys.readouterr().out
+
+
+def test_another_evaluator_is_timed_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file with the names and arguments of CDDFuse's program, whose EN is twice too large."""
+    file = tmp_path / "Evaluator.py"
+    file.write_text(
+        "from fusion_hub.metrics import evaluate_pair\n"
+        "ssim = max\n"
+        "def method(name, ours):\n"
+        "    def value(fused, visible=None, infrared=None):\n"
+        "        assert fused.dtype == float and fused.ndim == 2\n"
+        "        sources = (fused, fused) if visible is None else (visible, infrared)\n"
+        "        return evaluate_pair(fused, *sources, names=[ours])[ours] * (2 if name == 'EN' else 1)\n"
+        "    return staticmethod(value)\n"
+        "same = 'EN SD SF AG MI MSE CC SCD Qabf'.split()\n"
+        "others = {'PSNR': 'PSNR_max', 'VIFF': 'VIF', 'SSIM': 'SSIM_cddfuse'}\n"
+        "names = {**dict(zip(same, same)), **others}\n"
+        "Evaluator = type('Evaluator', (), {name: method(name, ours) for name, ours in names.items()})\n"
+    )
+    flags = ["--threads", "1", "--repeats", "1", "--sizes", "168x172", "--evaluator", str(file)]
+    assert benchmark.main([*flags, "--json", str(tmp_path / "metrics.json")]) == 0
+    rows = {row["metric"]: row for row in json.loads((tmp_path / "metrics.json").read_text())["rows"]}
+    assert len(rows) == 13 and rows["EN"]["difference"] == rows["all twelve"]["difference"] == 0.5
+    assert all(row["difference"] < 1e-12 for name, row in rows.items() if name not in ("EN", "all twelve"))
+    assert "| all twelve" in capsys.readouterr().out
+    file.write_text("import no_such_package\n")
+    assert benchmark.main(flags) == 1
+    assert "cannot be loaded: No module named 'no_such_package'" in capsys.readouterr().err

@@ -20,6 +20,7 @@ import pytest
         ("speed", ["--threads", "0"], "--threads must be at least 1, got 0"),
         ("speed", ["--json", "absent/folder/file.json"], "its folder does not exist"),
         ("speed", ["--dtypes", "fp8"], "invalid choice: 'fp8'"),
+        ("metrics", ["--evaluator", "absent.py"], "is not a file: give utils/Evaluator.py"),
         ("speed", ["--peers", "GAN"], "invalid choice: 'GAN'"),
         ("speed", ["--peers", "all", "--memory-8k"], "not allowed with argument --peers"),
         ("space_load", ["--visitors", "0"], "--visitors must be at least 1, got 0"),
