@@ -85,11 +85,18 @@ def load_engine(
     options: dict[str, Any],
     batch_size: int,
     show_steps: int | None,
+    threads: int | None,
     state: State,
 ) -> "FusionPipeline | FusionSession":
-    """The network, with options that it has; `show_steps`: seconds until a bar of its steps appears, None for none."""
+    """The network, with options that it has.
+
+    Args:
+        engine, checkpoint, device, dtype, options, batch_size, state: of the run.
+        show_steps: seconds until a bar of its steps appears, None for none.
+        threads: of ONNX Runtime; None: one for each core.
+    """
     if engine == "onnx":
-        session = pipelines.FusionSession(checkpoint)
+        session = pipelines.FusionSession(checkpoint, threads)
         session.check_inputs(options["tile"], options["rescale"], options["denoise"], batch_size)
         return session
     pipeline = load_pipeline(checkpoint, choose_device(device, state), dtype)
@@ -146,11 +153,14 @@ def _steps_of_file(checkpoint: Path) -> tuple[int | None, ...]:
 
 def _is_small(dataset: "data.PairedDataset") -> bool:
     """Whether all pairs have few pixels, as the header of the first one lets expect; not of a stream."""
-    if not dataset.length:
-        return dataset.length == 0
-    source = dataset[0].visible_source
+    return dataset.length is not None and (not dataset.length or dataset.length * pixels(dataset[0]) <= FEW_PIXELS)
+
+
+def pixels(pair: "data.Pair") -> int:
+    """Of the visible image by its header; those of a usual one where it is no file, or cannot be read."""
+    source = pair.visible_source
     try:
-        height, width = image.read_header(source).size if isinstance(source, os.PathLike | str) else USUAL_SIZE
+        size = image.read_header(source).size if isinstance(source, os.PathLike | str) else USUAL_SIZE
     except (ValueError, OSError):  # reported when it is fused
-        height, width = USUAL_SIZE
-    return dataset.length * height * width <= FEW_PIXELS
+        size = USUAL_SIZE
+    return size[0] * size[1]

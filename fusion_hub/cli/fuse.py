@@ -4,13 +4,15 @@ import errno
 import hashlib
 import itertools
 import re
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -34,6 +36,7 @@ from fusion_hub.cli.common import (
     exit_codes,
     fail_together,
     gather,
+    launched,
     message_of,
     parse_denoise,
     parse_ranges,
@@ -46,11 +49,12 @@ from fusion_hub.cli.common import (
     with_option_names,
     wrong_use,
 )
-from fusion_hub.cli.engine import Engine, EngineName, choose_engine, load_engine
+from fusion_hub.cli.engine import Engine, EngineName, choose_engine, load_engine, pixels
 from fusion_hub.cli.fuse_inputs import check_output, describe, find_source, open_dataset
 from fusion_hub.cli.fuse_record import Done, FolderRecord, Row
 from fusion_hub.cli.input_notes import warn_of_overlay, warn_of_stretch
 from fusion_hub.cli.photos import find_photos
+from fusion_hub.cli.side_by_side import cores_of_each, count_workers, dividing_cores, map_in_order
 from fusion_hub.cli.thermal_options import (
     AtmosphericTemperature,
     Counts,
@@ -69,11 +73,13 @@ from fusion_hub.cli.thermal_options import (
     store_temperatures,
     temperatures_file,
 )
+from fusion_hub.pipelines.limits import WHOLE_IMAGE_LIMIT
 
 if TYPE_CHECKING:
     from fusion_hub import FusionPipeline
     from fusion_hub.onnx import FusionSession
 
+TURNS = threading.Lock()  # of pairs too large to be fused side by side
 BFLOAT16_LEVELS = 270  # that are left of 65536 where the network computes in bfloat16
 
 EXAMPLES = """
@@ -110,6 +116,7 @@ class Work:
     thermal: Thermal
     engine: EngineName
     bfloat16: bool
+    threads: int  # pairs that are fused side by side
 
     def find(self, pair: "data.Pair") -> Done | None:
         """The picture of an earlier run."""
@@ -156,6 +163,15 @@ def fuse(
     ] = "auto",
     engine: Engine = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs to fuse together; more is faster on a GPU.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Pairs that are fused side by side on the CPU. Each needs memory of its own; pairs of more than "
+            "2.4 megapixels take turns.",
+            show_default="one for each core",
+        ),
+    ] = None,
     tile: Tile = None,
     rescale: Annotated[
         Literal["none", "minmax"], typer.Option(help="minmax stretches each result by itself: videos flicker.")
@@ -271,11 +287,16 @@ def fuse(
                 record = FolderRecord(output, settings | {"version": __version__}, state.process_index)
                 done = fail_together(lambda: _find_done(record, dataset, share, bool(overwrite), state))
             to_do = done is None or any(pair.name not in done for pair in share)
+            threads = 1
+            if any(gather(to_do)) and not single and not launched() and device in ("auto", "cpu"):
+                threads = count_workers(workers, dataset.length)
             pipeline = None
             if any(gather(to_do)):
-                show_steps = None if not state.is_main_process else 0 if single else 1
-                load = partial(load_engine, runs_on, checkpoint, device, dtype, options, batch_size, show_steps, state)
-                pipeline = fail_together(load)
+                show_steps = None if not state.is_main_process or threads > 1 else 0 if single else 1
+                load = partial(load_engine, runs_on, checkpoint, device, dtype, options, batch_size, show_steps)
+                pipeline = fail_together(partial(load, cores_of_each(threads) if threads > 1 else None, state))
+                if runs_on == "torch" and cast("FusionPipeline", pipeline).device.type != "cpu":
+                    threads = 1
             if record is not None:
                 fail_together(lambda: record.open(bool(overwrite)) if state.is_main_process else None)
             state.wait_for_everyone()
@@ -293,6 +314,7 @@ def fuse(
                 thermal,
                 runs_on,
                 dtype == "bfloat16",
+                threads,
             )
             rows, failures = _fuse_share(work, share, limit, state)
             code = _summarize(rows, failures, work, dataset, state)
@@ -314,52 +336,71 @@ def _fuse_share(
     if total is None and limit is not None:  # a stream
         total = limit // world + (rank < limit % world)
     rows: list[Row] = []
-    names: set[str] = set()
-    waiting: list[data.Pair] = []
     failures: list[tuple[str, str]] = []
-    title = f"fusing (process 1 of {world})" if world > 1 else "fusing"
-    with progress_bar(title, total, shown=state.is_main_process and not work.single) as bar:
+
+    def groups() -> "Iterator[Row | Sequence[data.Pair]]":
+        """Pairs to fuse together, and the row of each pair that is not fused."""
+        names: set[str] = set()
+        waiting: list[data.Pair] = []
+        seen = 0
         try:
             for pair in itertools.islice(share, total):
+                seen += 1
                 if pair.name in names:
                     why = "an earlier pair has the same name: give the pairs different names"
-                    rows.append(Row(pair.name, "failed", notes=(why,)))
+                    yield Row(pair.name, "failed", notes=(why,))
                 elif (done := work.find(pair)) is not None:
-                    rows.append(Row(pair.name, "already there", done.output, tuple(done.notes)))
+                    yield Row(pair.name, "already there", done.output, tuple(done.notes))
                 else:
                     waiting.append(pair)
                 names.add(pair.name)
                 if len(waiting) == work.batch_size:
-                    rows += _fuse_group(work, waiting)
+                    yield waiting
                     waiting = []
-                bar.update(len(rows) - bar.n)
         except CommandError:
             raise
         except Exception as error:  # the stream broke; fuse what has arrived, report what is missing
-            failures.append((f"pair {len(rows) + len(waiting) + 1} and all after it", message_of(error)))
-        rows += _fuse_group(work, waiting) if waiting else []
-        bar.update(len(rows) - bar.n)
+            failures.append((f"pair {seen + 1} and all after it", message_of(error)))
+        if waiting:
+            yield waiting
+
+    def fuse_group(group: "Row | Sequence[data.Pair]") -> list[Row]:
+        return [group] if isinstance(group, Row) else _fuse_group(work, group)
+
+    title = f"fusing (process 1 of {world})" if world > 1 else "fusing"
+    with progress_bar(title, total, shown=state.is_main_process and not work.single) as bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore", image.InputWarning)  # each picture carries its own in `info["notes"]`
+        with dividing_cores(1 if work.engine == "onnx" else work.threads) as start:
+            for found in map_in_order(fuse_group, groups(), work.threads, start):
+                rows += found
+                bar.update(len(rows) - bar.n)
     return rows, failures
 
 
 def _fuse_group(work: Work, pairs: "Sequence[data.Pair]") -> list[Row]:
     """Fuse and write pairs; if a group fails, try each of its pairs alone, so that only the bad one is lost."""
-    assert work.pipeline is not None
     try:
-        visible, infrared = [pair.visible_source for pair in pairs], [pair.infrared_source for pair in pairs]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", image.InputWarning)  # each picture carries its own in `info["notes"]`
-            if any(work.thermal.concerns(pair) for pair in pairs):
-                images = [work.thermal.fuse(work.pipeline, pair, batch_size=1, **_call(work, [pair])) for pair in pairs]
-            else:
-                images = work.pipeline(visible, infrared, batch_size=len(pairs), **_call(work, pairs)).images
+        with TURNS if work.threads > 1 and max(map(pixels, pairs)) > WHOLE_IMAGE_LIMIT else nullcontext():
+            images = _run(work, pairs)
         if work.overlaid:
-            images = [_lay_over(*parts) for parts in zip(images, visible, infrared, strict=True)]
+            images = [
+                _lay_over(fused, pair.visible_source, pair.infrared_source)
+                for fused, pair in zip(images, pairs, strict=True)
+            ]
     except Exception as error:  # decoders, memory: whatever fails must not cost the other pairs
         if len(pairs) == 1:
             return [Row(pairs[0].name, "failed", notes=(message_of(error),))]
         return [row for pair in pairs for row in _fuse_group(work, [pair])]
     return [_save(work, pair, fused) for pair, fused in zip(pairs, images, strict=True)]
+
+
+def _run(work: Work, pairs: "Sequence[data.Pair]") -> list[Any]:
+    """The fused pictures."""
+    assert work.pipeline is not None
+    if any(work.thermal.concerns(pair) for pair in pairs):
+        return [work.thermal.fuse(work.pipeline, pair, batch_size=1, **_call(work, [pair])) for pair in pairs]
+    visible, infrared = [pair.visible_source for pair in pairs], [pair.infrared_source for pair in pairs]
+    return list(work.pipeline(visible, infrared, batch_size=len(pairs), **_call(work, pairs)).images)
 
 
 def _call(work: Work, pairs: "Sequence[data.Pair]") -> dict[str, Any]:

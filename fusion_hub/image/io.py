@@ -337,7 +337,8 @@ def _stored_bits(image: Image.Image, stream: BinaryIO) -> tuple[int, bool]:
 
 _EIGHT_BIT_MODES = ("L", "LA", "RGB", "RGBA")
 _SAVE_FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {  # suffix: format, modes, options
-    ".png": ("PNG", ("1", *_EIGHT_BIT_MODES, "I;16"), {}),
+    # A third of the time of level 6, for files of about the same size.
+    ".png": ("PNG", ("1", *_EIGHT_BIT_MODES, "I;16"), {"compress_level": 4}),
     ".tif": ("TIFF", ("1", *_EIGHT_BIT_MODES, "I;16", "F"), {}),
     ".tiff": ("TIFF", ("1", *_EIGHT_BIT_MODES, "I;16", "F"), {}),
     ".jpg": ("JPEG", ("L", "RGB"), {"quality": 95, "subsampling": 0}),
