@@ -160,8 +160,10 @@ class FusionSession:
         for batch in read_batches(pairs, read, batch_size, self._trained_on):
             for note in (note for context in batch.contexts for note in context.notes):
                 warnings.warn(note, InputWarning, stacklevel=2)
+            positions, contexts = batch.positions, batch.contexts
             fused = self._fuse(batch.visible, batch.infrared, self._noise_level(batch[:2], denoise), tile)
-            for position, context, plane in zip(batch.positions, batch.contexts, fused[:, 0], strict=True):
+            del batch  # a very large pair is no longer needed
+            for position, context, plane in zip(positions, contexts, fused[:, 0], strict=True):
                 if output_type == "np":
                     images[position] = restore_array(plane, context, rescale == "minmax", np.dtype(np.float32))
                     continue
