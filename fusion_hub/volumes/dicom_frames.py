@@ -1,0 +1,318 @@
+"""Slices of a DICOM series in order of their position along the normal, and their values in physical units."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+
+from fusion_hub.volumes import jpeg_lossless
+from fusion_hub.volumes.dicom_series import Series
+from fusion_hub.volumes.volume import VolumeError, check_size
+
+_TOLERANCE = 0.01  # of the slice distance, by which distances may differ
+_ROUNDING = 0.02  # mm, of positions in the tags
+_SHEAR = 0.05  # mm between neighboring slices, in their plane
+_NOT_ORTHONORMAL = 1e-3
+_PARALLEL = 1e-4  # difference of direction cosines within a series
+
+jpeg_lossless.register()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One slice: where it is in its file and in space, and how its samples become values."""
+
+    file: int
+    index: int
+    position: np.ndarray
+    rows_and_columns: np.ndarray  # direction cosines, (2, 3)
+    spacing: tuple[float, float]  # between rows, between columns
+    thickness: float
+    slope: float
+    intercept: float
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The slices in order, and the geometry of the volume, in mm, left-posterior-superior."""
+
+    frames: tuple[Frame, ...]
+    origin: tuple[float, float, float]
+    spacing: tuple[float, float, float]  # along columns, rows, slices
+    direction: tuple[float, ...]  # 9 numbers, row by row, whose columns are the axes
+
+
+def sort_frames(series: Series) -> Grid:
+    """Order the slices of a series by position and check that they are one regular stack.
+
+    Raises:
+        VolumeError: missing slices, uneven spacing, several orientations, sizes or modalities, several images at one
+            position, no position, directions that are not orthonormal, a tilted gantry.
+    """
+    _check_uniform(series)
+    frames = [frame for number, header in enumerate(series.headers) for frame in _frames(number, header)]
+    directions = np.stack([frame.rows_and_columns for frame in frames])
+    groups = _distinct(directions.reshape(len(frames), 6), _PARALLEL)
+    if len(groups) > 1:
+        counts = " and ".join(map(str, groups))
+        raise VolumeError(f"the series mixes {len(groups)} orientations ({counts} images): give a series of one stack")
+    if len(spacings := {tuple(round(value, 5) for value in frame.spacing) for frame in frames}) > 1:
+        raise VolumeError(f"the series mixes {len(spacings)} pixel spacings: give a series of one stack")
+    row, column = _orthonormal(directions[0])
+    normal = np.cross(row, column)
+    along = np.array([frame.position @ normal for frame in frames])
+    order = np.argsort(along, kind="stable")
+    frames, along = [frames[i] for i in order], along[order]
+    distance = _check_distances(frames, along)
+    if distance is None:
+        distance = frames[0].thickness or 1.0
+    else:
+        _check_shear(np.stack([frame.position for frame in frames]), normal)
+    between_rows, between_columns = frames[0].spacing
+    direction = np.stack([row, column, normal], axis=1)
+    return Grid(
+        tuple(frames),
+        tuple(frames[0].position),
+        (between_columns, between_rows, float(distance)),
+        tuple(direction.flatten()),
+    )
+
+
+def read_values(series: Series, grid: Grid) -> np.ndarray:
+    """Values `(S, R, C)` float32 of the sorted slices: `slope * sample + intercept`, each slice with its own.
+
+    Raises:
+        VolumeError: color, samples that are no numbers, or a compression without a decoder.
+    """
+    header = series.headers[0]
+    rows, columns = int(header.Rows), int(header.Columns)
+    check_size((columns, rows, len(grid.frames)), "the series")
+    values = np.empty((len(grid.frames), rows, columns), dtype=np.float32)
+    places: dict[int, list[int]] = {}
+    for place, frame in enumerate(grid.frames):
+        places.setdefault(frame.file, []).append(place)
+    for number, slices in places.items():
+        samples = _samples(series.files[number])
+        if samples.shape[1:] != (rows, columns):
+            raise VolumeError(f"a file of the series holds {samples.shape[2]}x{samples.shape[1]} pixels: it is damaged")
+        for place in slices:
+            frame = grid.frames[place]
+            # float64, as 16-bit samples times a slope plus an intercept need more than 24 bits
+            values[place] = samples[frame.index] * np.float64(frame.slope) + frame.intercept
+    return values
+
+
+def _samples(file: Path) -> np.ndarray:
+    """Stored samples `(frames, rows, columns)` of a file, signed where the file says so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(file, force=True)
+        if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+            raise VolumeError("the series has an image without pixels: copy its files again")
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        compression = "no compression" if syntax is None or not syntax.is_compressed else syntax.name
+        try:
+            samples = dataset.pixel_array
+        except (RuntimeError, NotImplementedError) as error:
+            raise VolumeError(
+                f"the series is compressed as {compression}, for which no decoder is installed: decompress it, for "
+                "example with gdcmconv --raw"
+            ) from error
+        except Exception as error:  # decoders raise what they like
+            raise VolumeError(
+                f"the pixels of the series cannot be decoded ({compression}), they are shorter than its tags say or "
+                "damaged: copy the files again"
+            ) from error
+    stored, allocated = int(dataset.get("BitsStored") or 0), int(dataset.get("BitsAllocated") or 0)
+    if samples.dtype.kind in "iu" and 0 < stored < allocated:
+        samples = _used_bits(samples, stored, int(dataset.get("HighBit", stored - 1)))
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1" and not has_physical_unit(dataset):
+        low, high = _stored_range(dataset)
+        samples = (low + high) - samples.astype(np.int64)
+    return samples.reshape(-1, *samples.shape[-2:])
+
+
+def has_physical_unit(header: Dataset) -> bool:
+    """Whether values mean something by themselves, as HU and Bq/ml do: MONOCHROME1 then concerns the display only."""
+    return header.get("Modality") in ("CT", "PT")
+
+
+def _used_bits(samples: np.ndarray, stored: int, high: int) -> np.ndarray:
+    """Samples without the bits that do not belong to them, such as overlays in the upper four of sixteen."""
+    unused_above, unused_below = 8 * samples.dtype.itemsize - 1 - high, high + 1 - stored
+    if unused_above < 0 or unused_below < 0:
+        raise VolumeError(f"the series stores {stored} bits below bit {high}, which cannot be: it is damaged")
+    return (samples << unused_above) >> (unused_above + unused_below)  # of signed types, >> extends the sign
+
+
+def _stored_range(dataset: Dataset) -> tuple[int, int]:
+    bits = int(dataset.BitsStored)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.get("PixelRepresentation") else (0, 2**bits - 1)
+
+
+def _check_uniform(series: Series) -> None:
+    """Refuse color, and sizes or modalities that differ within the series."""
+    for name, what in (("Modality", "modalities"), ("Rows", "sizes"), ("Columns", "sizes"), ("SOPClassUID", "kinds")):
+        if len(values := {header.get(name) for header in series.headers}) > 1:
+            kinds = "" if what == "kinds" else f" ({', '.join(sorted(map(str, values)))})"
+            raise VolumeError(f"the series mixes {what} of images{kinds}: give a series of one stack")
+    first = series.headers[0]
+    color = first.get("PhotometricInterpretation", "MONOCHROME2")
+    if int(first.get("SamplesPerPixel") or 1) != 1 or color == "PALETTE COLOR":
+        raise VolumeError(f"the series holds color pictures ({color}): give the gray images they were made from")
+    if len(series.headers) > 1 and any(int(header.get("NumberOfFrames") or 1) > 1 for header in series.headers):
+        raise VolumeError(
+            f"the series has {len(series.headers)} files with several frames each, as time series have: give one file"
+        )
+
+
+def _frames(file: int, header: Dataset) -> list[Frame]:
+    count = int(header.get("NumberOfFrames") or 1)
+    if "SharedFunctionalGroupsSequence" in header or "PerFrameFunctionalGroupsSequence" in header:
+        shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+        groups = header.get("PerFrameFunctionalGroupsSequence") or []
+        if len(groups) != count:
+            raise VolumeError(f"the file has {count} frames but positions of {len(groups)}: it is damaged")
+        return [_frame(file, index, _merged(header, shared, group)) for index, group in enumerate(groups)]
+    if header.get("Modality") == "NM" and "DetectorInformationSequence" in header:
+        return _nuclear_frames(file, header, count)
+    if count > 1:
+        raise VolumeError(f"the file has {count} frames without a position each: give a series or an enhanced file")
+    return [_frame(file, 0, header)]
+
+
+def _merged(header: Dataset, shared: Dataset, group: Dataset) -> Dataset:
+    """The tags of one frame of an enhanced file as those of a single image."""
+    merged = Dataset()
+    for name in ("RescaleSlope", "RescaleIntercept", "Modality"):
+        if name in header:
+            setattr(merged, name, header.get(name))
+    for name in ("PixelMeasures", "PlanePosition", "PlaneOrientation", "PixelValueTransformation"):
+        for source in (shared, group):
+            for item in (source.get(f"{name}Sequence") or [])[:1]:
+                merged.update(item)
+    return merged
+
+
+def _nuclear_frames(file: int, header: Dataset, count: int) -> list[Frame]:
+    """Slices of a SPECT reconstruction, stacked along the normal in the order of the frames."""
+    kind = header.get("ImageType") or []
+    if len(kind) < 3 or kind[2] != "RECON TOMO":
+        name = kind[2] if len(kind) > 2 else "no reconstruction"
+        raise VolumeError(f"the NM file holds {name}, not RECON TOMO: give the reconstructed slices of one SPECT")
+    first = Dataset()
+    first.update(header.DetectorInformationSequence[0])
+    for name in ("PixelSpacing", "SliceThickness", "RescaleSlope", "RescaleIntercept", "ImageOrientationPatient"):
+        if name in header:
+            setattr(first, name, header.get(name))
+    start = _frame(file, 0, first)
+    # Its sign is the direction of stacking (PS3.3 C.8.4.15).
+    distance = float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 0)
+    order = header.get("SliceVector")
+    numbers = [int(n) - 1 for n in order] if order is not None and not isinstance(order, int) else list(range(count))
+    if sorted(numbers) != list(range(count)):
+        raise VolumeError(f"the NM file has {count} frames of {len(set(numbers))} slices: give one SPECT, not gated")
+    if distance == 0 and count > 1:
+        raise VolumeError("the NM file does not say how far apart its slices are: give one with SpacingBetweenSlices")
+    step = np.cross(*start.rows_and_columns) * distance
+    return [
+        Frame(
+            file,
+            index,
+            start.position + number * step,
+            start.rows_and_columns,
+            start.spacing,
+            start.thickness,
+            start.slope,
+            start.intercept,
+        )
+        for index, number in enumerate(numbers)
+    ]
+
+
+def _frame(file: int, index: int, tags: Dataset) -> Frame:
+    try:
+        position = np.array(tags.ImagePositionPatient, dtype=np.float64)
+        directions = np.array(tags.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+        spacing = tuple(float(value) for value in tags.PixelSpacing)
+        slope, intercept = float(tags.get("RescaleSlope", 1)), float(tags.get("RescaleIntercept", 0))
+        thickness = abs(float(tags.get("SliceThickness") or 0))
+    except AttributeError as error:
+        missing = error.name or "ImagePositionPatient"
+        raise VolumeError(
+            f"the images have no place in space ({missing} is missing): give the original series"
+        ) from None
+    except (TypeError, ValueError):
+        raise VolumeError("position, orientation or spacing of an image is no number: the series is damaged") from None
+    numbers = [*position, *directions.flat, *spacing, slope, intercept]
+    if len(numbers) != 13 or not np.isfinite(numbers).all() or min(spacing) <= 0 or slope == 0:
+        raise VolumeError(
+            "position, orientation, spacing or rescale of an image is out of range: the series is damaged"
+        )
+    return Frame(file, index, position, directions, (spacing[0], spacing[1]), thickness, slope, intercept)
+
+
+def _distinct(rows: np.ndarray, tolerance: float) -> list[int]:
+    """Sizes of the groups of rows that agree."""
+    sizes = []
+    while len(rows):
+        same = np.abs(rows - rows[0]).max(axis=1) <= tolerance
+        sizes.append(int(same.sum()))
+        rows = rows[~same]
+    return sizes
+
+
+def _orthonormal(directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    row, column = directions
+    if np.abs([row @ row - 1, column @ column - 1, row @ column]).max() > _NOT_ORTHONORMAL:
+        text = ", ".join(f"{value:g}" for value in directions.flat)
+        raise VolumeError(f"the direction cosines {text} are not orthonormal: the series is damaged")
+    row = row / np.linalg.norm(row)
+    column = column - (column @ row) * row
+    return row, column / np.linalg.norm(column)
+
+
+def _check_distances(frames: Sequence[Frame], along: np.ndarray) -> float | None:
+    """The distance of neighboring slices; None for a single one."""
+    gaps = np.diff(along)
+    if not len(gaps):
+        return None
+    if (gaps < _ROUNDING).any():
+        positions = 1 + int((gaps >= _ROUNDING).sum())
+        raise VolumeError(
+            f"the series has {len(frames)} images at {positions} positions, as series over time, echoes or diffusion "
+            "directions have: give a series with one image at each position"
+        )
+    usual = float(np.median(gaps))
+    allowed = max(_TOLERANCE * usual, _ROUNDING)
+    # The mean is the more exact one where all gaps are alike.
+    wide = np.flatnonzero(np.abs(gaps - usual) > allowed)
+    if not len(wide):
+        return float(gaps.mean())
+    multiples = gaps[wide] / usual
+    first = int(wide[0])
+    where = f"between {along[first]:.2f} and {along[first + 1]:.2f} mm along the normal"
+    if len(wide) <= len(gaps) / 2 and (np.abs(multiples - np.rint(multiples)) < 0.1).all() and (multiples > 1.5).all():
+        missing = int(np.rint(multiples - 1).sum())
+        raise VolumeError(
+            f"{missing} of the series' slices {'are' if missing > 1 else 'is'} missing: {where} the distance is "
+            f"{gaps[first]:.2f} mm, elsewhere {usual:.2f} mm; copy the whole series"
+        )
+    raise VolumeError(
+        f"the slices are unevenly spaced: {where} the distance is {gaps[first]:.2f} mm, elsewhere {usual:.2f} mm; "
+        "resample the series, or give one of even spacing"
+    )
+
+
+def _check_shear(positions: np.ndarray, normal: np.ndarray) -> None:
+    steps = np.diff(positions, axis=0)
+    aside = np.linalg.norm(steps - (steps @ normal)[:, None] * normal, axis=1)
+    if aside.max() > _SHEAR:
+        raise VolumeError(
+            f"the slices are shifted by up to {aside.max():.2f} mm in their plane, as with a tilted gantry: correct "
+            "the tilt, for example with dcm2niix"
+        )

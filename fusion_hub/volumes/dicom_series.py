@@ -1,0 +1,133 @@
+"""The image series of a DICOM file or folder, and the choice of one.
+
+Messages name series by position, number, modality and size only: descriptions and file names may identify a person.
+"""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
+
+from fusion_hub.volumes.volume import VolumeError
+
+_MAX_FILES = 20_000
+_PREFIX = 132  # bytes up to and including "DICM"
+_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Series:
+    """Headers of the images of one series, without pixels, and their files."""
+
+    uid: str
+    headers: tuple[Dataset, ...]
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        first = self.headers[0]
+        size = f"{first.get('Columns')}x{first.get('Rows')}"
+        frames = sum(int(header.get("NumberOfFrames") or 1) for header in self.headers)
+        return f"number {first.get('SeriesNumber')}, {first.get('Modality')}, {frames} images of {size}"
+
+
+def is_dicom(file: Path) -> bool:
+    """Whether a file is DICOM: by its prefix, or by a first element of group 8 in files without one."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(_PREFIX)
+    except OSError:
+        return False
+    return start[-4:] == b"DICM" or (len(start) == _PREFIX and start[:3] == b"\x08\x00\x05" and start[3:4] == b"\x00")
+
+
+def find_series(place: Path) -> list[Series]:
+    """The image series of a DICOM file, or of a folder and the folders in it, in order of number and UID.
+
+    Raises:
+        VolumeError: there is none; or the file cannot be read.
+    """
+    found: dict[str, dict[str, tuple[Dataset, Path]]] = defaultdict(dict)
+    others: set[str] = set()
+    for file in _files(place):
+        header = _read_header(file)
+        if header is None:
+            continue
+        if "Rows" not in header or "Columns" not in header or not header.get("SOPClassUID"):
+            others.add(_kind(header))
+            continue
+        uid = str(header.get("SeriesInstanceUID") or "")
+        found[uid].setdefault(str(header.get("SOPInstanceUID") or file), (header, file))  # copies count once
+    if not found:
+        held = f"; what it holds is {', '.join(sorted(others))}" if others else ""
+        raise VolumeError(f"{place} has no DICOM images{held}: give a folder or file with a CT, MR, PET or NM series")
+    series = [
+        Series(uid, *(tuple(part) for part in zip(*images.values(), strict=True))) for uid, images in found.items()
+    ]
+    return sorted(series, key=lambda one: (_number(one), one.uid))
+
+
+def choose_series(place: Path, wanted: str | int | None = None) -> Series:
+    """The series of a file or folder that `wanted` names; None: the only one.
+
+    A name is a number, a UID, or `#1`, `#2` ... for the position in the list that the error shows.
+    """
+    series = find_series(place)
+    if wanted is None:
+        chosen = series if len(series) == 1 else []
+        problem = f"{place} has {len(series)} series"
+    else:
+        name = str(wanted).strip()
+        chosen = [one for one in series if name in (one.uid, str(one.headers[0].get("SeriesNumber")))]
+        if not chosen and name.lstrip("#").isdecimal() and 1 <= int(name.lstrip("#")) <= len(series):
+            chosen = [series[int(name.lstrip("#")) - 1]]
+        if name.startswith("#") and name[1:].isdecimal():
+            chosen = series[int(name[1:]) - 1 : int(name[1:])] if int(name[1:]) else []
+        problem = f"{place} has {len(chosen) or 'no'} series named {name!r}"
+    if len(chosen) != 1:
+        listed = "; ".join(f"#{position} {one}" for position, one in enumerate(series[:_LISTED], 1))
+        more = f"; and {len(series) - _LISTED} more" if len(series) > _LISTED else ""
+        raise VolumeError(f"{problem}: choose one of {listed}{more} by number, UID or #position")
+    return chosen[0]
+
+
+def _files(place: Path) -> Iterator[Path]:
+    if place.is_file():
+        if not is_dicom(place):
+            raise VolumeError(f"{place} is no DICOM file: give a DICOM, NIfTI, NRRD or MetaImage file")
+        yield place
+        return
+    count = 0
+    for file in sorted(place.rglob("*")):
+        if file.name.upper() == "DICOMDIR" or file.name.startswith(".") or not file.is_file() or not is_dicom(file):
+            continue
+        count += 1
+        if count > _MAX_FILES:
+            raise VolumeError(f"{place} has more than {_MAX_FILES:,} DICOM files: give the folder of one study")
+        yield file
+
+
+def _read_header(file: Path) -> Dataset | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote values of tags
+            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+    except (InvalidDicomError, OSError, ValueError, KeyError, AttributeError, EOFError, NotImplementedError):
+        return None
+
+
+def _kind(header: Dataset) -> str:
+    uid = header.get("SOPClassUID")
+    return UID(uid).name.removesuffix(" Storage") if uid else "a file without images"
+
+
+def _number(series: Series) -> int:
+    try:
+        return int(series.headers[0].get("SeriesNumber") or 0)
+    except (TypeError, ValueError):
+        return 0

@@ -1,0 +1,212 @@
+"""Volumes from files: DICOM series, enhanced multi-frame DICOM, NIfTI, NRRD and MetaImage."""
+
+import hashlib
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+
+from fusion_hub.volumes.dicom_frames import has_physical_unit, read_values, sort_frames
+from fusion_hub.volumes.dicom_series import Series, choose_series, is_dicom
+from fusion_hub.volumes.suv import body_weight_factor
+from fusion_hub.volumes.volume import MODALITIES, Modality, Volume, VolumeError, check_size, check_values
+
+FILE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+_KINDS = {".nii": "NIfTI", ".nii.gz": "NIfTI", ".nrrd": "NRRD", ".mha": "MetaImage", ".mhd": "MetaImage"}
+_PET_UNITS = {"BQML": "Bq/ml", "GML": "SUV", "CNTS": "counts"}
+_HEADER_BYTES = 2**16
+
+
+def read_volume(
+    place: str | os.PathLike[str], *, series: str | int | None = None, modality: Modality | None = None
+) -> Volume:
+    """Read a volume in physical values.
+
+    DICOM slices are ordered by their position along the normal, whatever their names and numbers. Each slice has its
+    own rescale slope and intercept. PET in Bq/ml becomes SUV by body weight where its tags suffice.
+
+    Args:
+        place: a folder with the files of a DICOM series, possibly shuffled and beside other files; a DICOM file, single
+            or enhanced; a NIfTI (.nii, .nii.gz), NRRD (.nrrd) or MetaImage (.mha, .mhd) file.
+        series: of several DICOM series, the one to read: its number, its UID, or its position in the list, `#2`. Of a
+            file in four dimensions: the number of the volume, from 1.
+        modality: "CT", "MR", "PT" or "NM", for files that do not say.
+
+    Raises:
+        VolumeError: it cannot be read as one regular volume; the message says why.
+    """
+    path = Path(place)
+    if modality is not None and modality not in MODALITIES:
+        raise VolumeError(f"modality={modality!r} is unknown: give one of {', '.join(MODALITIES)}")
+    if not path.exists():
+        raise VolumeError(
+            f"{path} does not exist: give a folder of DICOM files, or a DICOM, NIfTI, NRRD or MetaImage file"
+        )
+    suffix = file_suffix(path)
+    if path.is_file() and suffix and not is_dicom(path):
+        volume = _read_file(path, _KINDS[suffix], series, modality)
+    else:
+        volume = _read_dicom(choose_series(path, series), modality)
+    check_values(volume.image, f"the {volume.source}")
+    return volume
+
+
+def file_suffix(path: Path) -> str:
+    """The suffix of a volume's file, such as ".nii.gz"; "" for other names."""
+    name = path.name.lower()
+    return next((suffix for suffix in sorted(FILE_SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), "")
+
+
+def _read_dicom(series: Series, modality: Modality | None) -> Volume:
+    header = series.headers[0]
+    stated = header.get("Modality")
+    if stated in MODALITIES and modality not in (None, stated):
+        raise VolumeError(f"the series says that it is {stated}, not {modality}: leave the modality out")
+    grid = sort_frames(series)
+    values = read_values(series, grid)
+    found: Modality | None = stated if stated in MODALITIES else modality
+    unit, notes = _dicom_unit(found, series, values)
+    if header.get("PhotometricInterpretation") == "MONOCHROME1" and not has_physical_unit(header):
+        notes.append("its low values are meant to be shown white (MONOCHROME1), so they were inverted")
+    image = sitk.GetImageFromArray(values)
+    image.SetOrigin(grid.origin)
+    image.SetSpacing(grid.spacing)
+    image.SetDirection(grid.direction)
+    frame = str(header.get("FrameOfReferenceUID") or "")
+    space = hashlib.blake2b(frame.encode(), digest_size=8).hexdigest() if frame else None
+    kind = "DICOM series" if len(series.files) > 1 else "DICOM file"
+    return Volume(image, found, unit, None, kind, tuple(notes), space)
+
+
+def _dicom_unit(modality: Modality | None, series: Series, values: np.ndarray) -> tuple[str, list[str]]:
+    """The unit of a series' values, and notes; PET values become SUV in place where the tags suffice."""
+    header = series.headers[0]
+    if modality == "CT":
+        return str(header.get("RescaleType") or "HU"), []
+    if modality == "PT":
+        stated = str(header.get("Units") or "")
+        unit = _PET_UNITS.get(stated, stated)
+        if unit != "Bq/ml":
+            return unit, []
+        factor, why = body_weight_factor(series.headers)
+        if factor is None:
+            return unit, [f"the PET stays in Bq/ml, since {why}"]
+        np.multiply(values, np.float32(factor), out=values)
+        return "SUV", []
+    return ("counts" if modality == "NM" else ""), []
+
+
+def _read_file(path: Path, kind: str, series: str | int | None, modality: Modality | None) -> Volume:
+    _check_one_file(path)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO({"NIfTI": "NiftiImageIO", "NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}[kind])
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise VolumeError(_reason(error, path, kind)) from None
+    size, components = reader.GetSize(), reader.GetNumberOfComponents()
+    if components != 1:
+        raise VolumeError(f"{path} has {components} components in each voxel, such as color: give a file with one")
+    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower():
+        raise VolumeError(f"{path} has complex values: give their magnitude")
+    if len(size) < 3:
+        raise VolumeError(f"{path} is a picture of two dimensions, not a volume: use fusion-hub fuse, or give a volume")
+    extra = size[3:]
+    number = _volume_number(path, extra, series)
+    check_size(size[:3], str(path))
+    if kind == "NIfTI":
+        image = sitk.GetImageFromArray(_nifti_values(path, number))
+        image.SetOrigin(reader.GetOrigin()[:3])
+        image.SetSpacing(reader.GetSpacing()[:3])
+        image.SetDirection(np.reshape(reader.GetDirection(), (len(size),) * 2)[:3, :3].flatten())
+    else:
+        image = _voxels(reader, path, kind, number)
+    notes = []
+    codes = [reader.GetMetaData(name) for name in ("qform_code", "sform_code") if reader.HasMetaDataKey(name)]
+    if kind == "NIfTI" and codes and all(code == "0" for code in codes):
+        notes.append("the NIfTI file does not say how it lies in space (qform and sform are 0), so left may be right")
+    unit = "HU" if modality == "CT" else ""
+    return Volume(image, modality, unit, None, f"{kind} file", tuple(notes))
+
+
+def _voxels(reader: sitk.ImageFileReader, path: Path, kind: str, number: int | None) -> sitk.Image:
+    if number is not None:
+        size = reader.GetSize()
+        reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
+        reader.SetExtractIndex([0, 0, 0, number, *[0] * (len(size) - 4)])
+    try:
+        image = sitk.Cast(reader.Execute(), sitk.sitkFloat32)
+    except RuntimeError as error:
+        raise VolumeError(_reason(error, path, kind)) from None
+    for key in image.GetMetaDataKeys():
+        image.EraseMetaData(key)
+    return image
+
+
+def _nifti_values(path: Path, number: int | None) -> np.ndarray:
+    """Values `(S, R, C)` float32, by nibabel: SimpleITK reads NaN as 0, and a file that is cut short as well."""
+    try:
+        stored: Any = nibabel.load(path)
+        voxels = stored.dataobj[:, :, :, number] if number is not None else stored.dataobj[:, :, :]
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+        raise VolumeError(_reason(error, path, "NIfTI")) from None
+    return np.ascontiguousarray(voxels.reshape(voxels.shape[:3]).T, dtype=np.float32)
+
+
+def _volume_number(path: Path, extra: tuple[int, ...], series: str | int | None) -> int | None:
+    """Which volume of a file with more than three dimensions, from 0; None for three dimensions."""
+    count = int(np.prod(extra)) if extra else 1
+    if not extra:
+        if series is not None:
+            raise VolumeError(f"{path} is a file of one volume, but series {series} was asked for: leave it out")
+        return None
+    if count == 1:
+        return 0
+    if len(extra) > 1:
+        raise VolumeError(f"{path} has {3 + len(extra)} dimensions: give a file with three")
+    text = str(series).lstrip("#") if series is not None else ""
+    if not text.isdecimal() or not 1 <= int(text) <= count:
+        raise VolumeError(
+            f"{path} holds {count} volumes, as series over time or diffusion directions do: choose one, 1 to {count}, "
+            "as the series"
+        )
+    return int(text) - 1
+
+
+def _check_one_file(path: Path) -> None:
+    """Refuse a text header that names other files: a stranger's could name any file of this machine."""
+    suffix = file_suffix(path)
+    if suffix not in (".nrrd", ".mha", ".mhd"):
+        return
+    with path.open("rb") as stream:
+        start = stream.read(_HEADER_BYTES)
+    text = start.split(b"\n\n")[0] if suffix == ".nrrd" else start
+    for line in text.split(b"\n"):
+        key, _, value = line.partition(b":" if suffix == ".nrrd" else b"=")
+        named = value.strip().decode("ascii", "replace")
+        if key.strip().lower() in (b"data file", b"datafile") or (
+            key.strip().lower() == b"elementdatafile" and named.upper() != "LOCAL" and not _is_beside(path, named)
+        ):
+            raise VolumeError(
+                f"{path} keeps its voxels in another place ({named}): give one file with header and voxels"
+            )
+        if key.strip().lower() == b"elementdatafile":
+            return
+
+
+def _is_beside(path: Path, named: str) -> bool:
+    return (
+        Path(named).name == named and named.upper() != "LIST" and "%" not in named and (path.parent / named).is_file()
+    )
+
+
+def _reason(error: Exception, path: Path, kind: str) -> str:
+    text = str(error)
+    if "orthonormal" in text or "determinant" in text:
+        return f"{path} has axes that are not at right angles: resample it to a regular grid"
+    return f"{path} cannot be read as {kind}, it is cut short or damaged: copy it again"

@@ -1,0 +1,397 @@
+"""Volumes are read in physical values and in their place in space, or refused in a sentence."""
+
+import gzip
+import struct
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.data import get_testdata_files
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, generate_uid
+
+from fusion_hub import volumes
+from fusion_hub.volumes.dicom_series import find_series
+from tests.support import scans
+
+RANDOM = np.random.default_rng(7)
+SAMPLES = RANDOM.integers(0, 4096, (9, 12, 16)).astype(np.uint16)
+OBLIQUE = scans.rotation(17, -31)
+
+
+def by_hand(images: list[Dataset]) -> np.ndarray:
+    """pydicom and rescale, in the order in which the slices were made."""
+    return np.stack([one.pixel_array * float(one.RescaleSlope) + float(one.RescaleIntercept) for one in images])
+
+
+def test_a_shuffled_series_with_gaps_in_numbering_is_exact(tmp_path: Path) -> None:
+    images = scans.series(SAMPLES, axes=OBLIQUE)
+    volume = volumes.read_volume(scans.save(images, tmp_path / "ct"))
+    assert np.array_equal(volume.array, by_hand(images).astype(np.float32))
+    assert (volume.modality, volume.unit, volume.source) == ("CT", "HU", "DICOM series")
+    assert np.allclose(volume.image.GetOrigin(), (-20, 31.5, 7.25), atol=1e-9)
+    assert np.allclose(volume.image.GetSpacing(), (0.8, 1.2, 3.0), atol=1e-6)
+    assert np.allclose(volume.image.GetDirection(), OBLIQUE.flatten(), atol=1e-6)
+    assert not volume.image.GetMetaDataKeys()
+
+
+def test_simpleitk_reads_the_same_series_the_same_way(tmp_path: Path) -> None:
+    folder = scans.save(scans.series(SAMPLES, axes=OBLIQUE), tmp_path / "ct")
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    other, volume = sitk.ReadImage(names), volumes.read_volume(folder)
+    assert np.array_equal(sitk.GetArrayFromImage(other), volume.array)
+    for name in ("GetOrigin", "GetSpacing", "GetDirection"):
+        assert np.allclose(getattr(other, name)(), getattr(volume.image, name)(), atol=1e-6)
+
+
+def test_each_slice_of_pet_has_its_own_slope(tmp_path: Path) -> None:
+    slopes = list(RANDOM.uniform(0.5, 4, len(SAMPLES)))
+    images = scans.series(SAMPLES, "PT", slopes=slopes, intercept=0.0, Units="CNTS")
+    volume = volumes.read_volume(scans.save(images, tmp_path / "pet"))
+    assert np.allclose(volume.array, by_hand(images), rtol=1e-6) and volume.unit == "counts"
+
+
+def pet(tmp_path: Path, **tags: Any) -> volumes.Volume:
+    tracer = Dataset()
+    tracer.RadionuclideTotalDose, tracer.RadionuclideHalfLife = 3.7e8, 6586.2
+    tracer.RadiopharmaceuticalStartTime = "235000"
+    wanted = {
+        "Units": "BQML",
+        "CorrectedImage": ["DECY", "ATTN"],
+        "DecayCorrection": "START",
+        "PatientWeight": 70.0,
+        "SeriesDate": "20190518",
+        "SeriesTime": "005000.00",
+        "AcquisitionDate": "20190518",
+        "AcquisitionTime": "005000.00",
+        "RadiopharmaceuticalInformationSequence": [tracer],
+    }
+    images = scans.series(SAMPLES, "PT", intercept=0.0, **(wanted | tags))
+    return volumes.read_volume(scans.save(images, tmp_path / "pet"))
+
+
+def test_suv_by_body_weight_across_midnight(tmp_path: Path) -> None:
+    volume = pet(tmp_path)
+    remaining = 3.7e8 * 0.5 ** (3600 / 6586.2)  # Bq, an hour after the injection
+    assert volume.unit == "SUV" and not volume.notes
+    assert np.allclose(volume.array, SAMPLES * 7e4 / remaining, rtol=1e-5)
+    assert volumes.choose_window(volume) == (0, 10)
+
+
+def test_suv_of_values_corrected_to_the_injection(tmp_path: Path) -> None:
+    assert np.allclose(pet(tmp_path, DecayCorrection="ADMIN").array, SAMPLES * 7e4 / 3.7e8, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("tags", "why"),
+    [
+        ({"PatientWeight": None}, "weight"),
+        ({"CorrectedImage": ["ATTN"]}, "not corrected"),
+        ({"DecayCorrection": "NONE"}, "start of the scan"),
+        ({"SeriesTime": "015000"}, "processed later"),
+        ({"RadiopharmaceuticalInformationSequence": []}, "dose"),
+        ({"SeriesTime": "nonsense"}, "cannot be read"),
+    ],
+)
+def test_pet_stays_in_becquerel_where_tags_are_missing(tmp_path: Path, tags: dict[str, Any], why: str) -> None:
+    volume = pet(tmp_path, **tags)
+    assert volume.unit == "Bq/ml" and why in volume.notes[0] and np.array_equal(volume.array, SAMPLES)
+
+
+def test_twelve_signed_bits_below_an_overlay(tmp_path: Path) -> None:
+    values = RANDOM.integers(-2048, 2048, (4, 8, 10))
+    overlay = RANDOM.integers(0, 16, values.shape) << 12
+    stored = ((values & 0xFFF) | overlay).astype(np.uint16).view(np.int16)
+    images = scans.series(stored, "MR", intercept=0.0, BitsStored=12, HighBit=11)
+    assert np.array_equal(volumes.read_volume(scans.save(images, tmp_path / "mr")).array, values)
+
+
+def test_monochrome1_inverts_a_signal_and_no_hounsfield_units(tmp_path: Path) -> None:
+    tags: dict[str, Any] = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12, "HighBit": 11}
+    signal = volumes.read_volume(scans.save(scans.series(SAMPLES, "MR", intercept=0.0, **tags), tmp_path / "mr"))
+    assert np.array_equal(signal.array, 4095 - SAMPLES.astype(int)) and "MONOCHROME1" in signal.notes[0]
+    units = volumes.read_volume(scans.save(scans.series(SAMPLES, **tags), tmp_path / "ct"))
+    assert np.array_equal(units.array, SAMPLES - 1024.0)
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_enhanced_files(tmp_path: Path, modality: str) -> None:
+    slopes, file = np.linspace(1, 2, len(SAMPLES)), tmp_path / "enhanced.dcm"
+    order = RANDOM.permutation(len(SAMPLES))
+    made = scans.enhanced(SAMPLES, modality, spacing=(1, 2, 4), origin=(1, 2, 3), slopes=slopes)
+    made.PerFrameFunctionalGroupsSequence = [made.PerFrameFunctionalGroupsSequence[i] for i in order]
+    made.PixelData = SAMPLES[order].tobytes()
+    made.save_as(file, enforce_file_format=True)
+    volume = volumes.read_volume(file)
+    assert np.allclose(volume.array, SAMPLES * slopes[:, None, None] - 5, rtol=1e-6)
+    assert volume.image.GetSpacing() == (1, 2, 4) and volume.image.GetOrigin() == (1, 2, 3)
+
+
+@pytest.mark.parametrize("distance", [4.0, -4.0])
+def test_spect_is_stacked_along_its_normal(tmp_path: Path, distance: float) -> None:
+    scans.spect(SAMPLES, distance).save_as(tmp_path / "nm.dcm", enforce_file_format=True)
+    volume = volumes.read_volume(tmp_path / "nm.dcm")
+    assert np.array_equal(volume.array, SAMPLES if distance > 0 else SAMPLES[::-1])
+    assert volume.image.GetOrigin()[2] == (12 if distance > 0 else 12 - 4 * (len(SAMPLES) - 1))
+
+
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEG2000Lossless])
+@pytest.mark.parametrize("signed", [False, True])
+def test_compressed_series(tmp_path: Path, syntax: Any, signed: bool) -> None:
+    samples = (SAMPLES.astype(np.int16) - 2000) if signed else SAMPLES
+    images = scans.series(samples)
+    for one, plane in zip(images, samples, strict=True):
+        if syntax == JPEGLosslessSV1:
+            one.file_meta.TransferSyntaxUID = syntax
+            one.PixelData = encapsulate([imagecodecs.ljpeg_encode(plane.view(np.uint16), bitspersample=16)])
+            one["PixelData"].VR = "OB"
+        else:
+            one.file_meta.TransferSyntaxUID = syntax
+            one.PixelData = encapsulate([imagecodecs.jpeg2k_encode(plane, level=0, codecformat="j2k")])
+            one["PixelData"].VR = "OB"
+    volume = volumes.read_volume(scans.save(images, tmp_path / "ct"))
+    assert np.array_equal(volume.array, samples - 1024.0)
+
+
+def scanner_files() -> list[Path]:
+    """pydicom's own files that hold a CT, MR, PT or NM image; only those that came with it."""
+    package = Path(pydicom.__file__).parent
+    files = map(Path, get_testdata_files())
+    found = [file for file in files if file.is_relative_to(package) and file.is_file()]
+    return [file for file in found if pydicom.dcmread(file, force=True, stop_before_pixels=True).get("Rows")]
+
+
+def test_files_of_pydicom() -> None:
+    """Each is read equal to pydicom and rescale, or refused for what it lacks; docs/volumes.md has the table."""
+    read = refused = 0
+    for file in scanner_files():
+        tags = pydicom.dcmread(file, force=True)
+        if tags.get("Modality") not in volumes.MODALITIES:
+            continue
+        try:
+            volume = volumes.read_volume(file)
+        except volumes.VolumeError as error:
+            lacks = "ImagePositionPatient" not in tags or file.name == "MR_truncated.dcm"
+            assert lacks and "\n" not in str(error), file
+            refused += 1
+        else:
+            expected = tags.pixel_array * float(tags.get("RescaleSlope", 1)) + float(tags.get("RescaleIntercept", 0))
+            assert np.array_equal(volume.array[0], expected.astype(np.float32)), file
+            read += 1
+    assert read >= 35 and refused >= 5, (read, refused)
+
+
+def refusal(tmp_path: Path, images: list[Dataset]) -> str:
+    with pytest.raises(volumes.VolumeError) as error:
+        volumes.read_volume(scans.save(images, tmp_path / "refused"))
+    message = str(error.value)
+    assert "\n" not in message and not any(value in message for value in scans.PLANTED.values())
+    return message
+
+
+def shifted(image: Dataset, along: float = 0.0, across: float = 0.0) -> Dataset:
+    image.ImagePositionPatient = list(np.add(image.ImagePositionPatient, [across, 0, along]))
+    return image
+
+
+def sheared(images: list[Dataset]) -> list[Dataset]:
+    return [shifted(image, across=0.4 * number) for number, image in enumerate(images)]
+
+
+def with_tags(image: Dataset, **tags: Any) -> Dataset:
+    for name, value in tags.items():
+        setattr(image, name, value)
+    return image
+
+
+def with_smaller_slice(images: list[Dataset]) -> list[Dataset]:
+    small = scans.series(SAMPLES[:1, :6, :8], SeriesInstanceUID=images[0].SeriesInstanceUID)
+    return [*images[1:], *small]
+
+
+def with_scout(images: list[Dataset]) -> list[Dataset]:
+    scout = with_tags(deepcopy(images[0]), ImageOrientationPatient=[0.0, 1, 0, 0, 0, -1], SOPInstanceUID="1.2")
+    return [*images, scout]
+
+
+def again(images: list[Dataset]) -> list[Dataset]:
+    return [*images, *(with_tags(deepcopy(image), SOPInstanceUID=generate_uid()) for image in images)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s[:4] + s[5:], "1 of the series' slices is missing: between 16.25 and 22.25 mm"),
+        (lambda s: s[:3] + s[4:6] + s[8:], "3 of the series' slices are missing"),
+        (lambda s: [*s[:-1], shifted(s[-1], 1.1)], "unevenly spaced"),
+        (sheared, "tilted gantry"),
+        (with_smaller_slice, "mixes sizes"),
+        (lambda s: [*s[:-1], with_tags(s[-1], Modality="MR")], "mixes modalities of images (CT, MR)"),
+        (with_scout, "mixes 2 orientations (9 and 1 images)"),
+        (again, "18 images at 9 positions"),
+        (lambda s: [with_tags(i, ImageOrientationPatient=[1.0, 0, 0, 0.5, 1, 0]) for i in s], "not orthonormal"),
+        (lambda s: [with_tags(i, ImageOrientationPatient=[0.0] * 6) for i in s], "not orthonormal"),
+        (lambda s: [with_tags(i, PixelSpacing=[0.0, 1.0]) for i in s], "out of range"),
+        (lambda s: [with_tags(i, PixelData=i.PixelData[:-20]) for i in s], "cannot be decoded"),
+        (lambda s: [with_tags(i, PhotometricInterpretation="PALETTE COLOR") for i in s], "color"),
+        (lambda s: [with_tags(i, PixelData=bytes(len(i.PixelData))) for i in s], "constant (value -1024 everywhere)"),
+        (lambda s: [with_tags(i, RescaleSlope=0.0) for i in s], "out of range"),
+    ],
+)
+def test_what_is_no_regular_stack_is_refused(
+    tmp_path: Path, change: Callable[[list[Dataset]], list[Dataset]], words: str
+) -> None:
+    assert words in refusal(tmp_path, change(scans.series(SAMPLES)))
+
+
+def test_images_without_pixels_or_place(tmp_path: Path) -> None:
+    images = scans.series(SAMPLES)
+    for image in images:
+        del image.PixelData
+    assert "without pixels" in refusal(tmp_path / "1", images)
+    images = scans.series(SAMPLES)
+    for image in images:
+        del image.ImagePositionPatient
+    assert "ImagePositionPatient is missing" in refusal(tmp_path / "2", images)
+    structures = scans.header("RTSTRUCT", "1.2.840.10008.5.1.4.1.1.481.3", SAMPLES[0])
+    del structures.Rows, structures.Columns, structures.PixelData
+    assert "RT Structure Set" in refusal(tmp_path / "3", [structures])
+    assert "RECON TOMO" in refusal(
+        tmp_path / "4", [scans.spect(SAMPLES, 4, ImageType=["ORIGINAL", "PRIMARY", "WHOLE BODY"])]
+    )
+
+
+def test_several_series_are_listed_and_chosen(tmp_path: Path) -> None:
+    first, second = scans.series(SAMPLES), scans.series(SAMPLES[:5], "MR", SeriesNumber=12, intercept=0.0)
+    message = refusal(tmp_path, [*first, *second])
+    assert "has 2 series" in message and "#1 number 3, CT, 9 images of 16x12; #2 number 12, MR, 5 images" in message
+    folder = tmp_path / "refused"
+    for name in ("12", "#2", second[0].SeriesInstanceUID):
+        assert volumes.read_volume(folder, series=name).modality == "MR"
+    assert volumes.read_volume(folder, series=3).modality == "CT"
+    with pytest.raises(volumes.VolumeError, match="no series named '99'"):
+        volumes.read_volume(folder, series="99")
+    assert len(find_series(folder)) == 2
+
+
+def test_copies_of_a_file_count_once(tmp_path: Path) -> None:
+    folder = scans.save(scans.series(SAMPLES), tmp_path / "ct")
+    scans.save(scans.series(SAMPLES[:0]), folder / "more")
+    (folder / "more" / "copy").write_bytes((folder / "IM0003").read_bytes())
+    assert volumes.read_volume(folder).array.shape == SAMPLES.shape
+
+
+AFFINE = np.array([[-0.9, 0.2, 0.1, 14], [0.1, 1.1, -0.3, -3], [0, 0.3, 2.6, 40], [0, 0, 0, 1]])
+
+
+def orthogonal_affine() -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = OBLIQUE * [0.7, 1.3, 4.1]
+    affine[:3, 3] = [12.5, -7.25, 31]
+    return affine
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_nifti_with_a_slope_is_where_nibabel_puts_it(tmp_path: Path, suffix: str) -> None:
+    image = nibabel.Nifti1Image(SAMPLES.astype(np.int16), orthogonal_affine())
+    image.header.set_slope_inter(0.5, -100)
+    nibabel.save(image, tmp_path / f"v{suffix}")
+    volume = volumes.read_volume(tmp_path / f"v{suffix}", modality="CT")
+    expected = nibabel.load(tmp_path / f"v{suffix}").get_fdata()
+    assert np.allclose(volume.array, expected.T, rtol=1e-6) and volume.unit == "HU" and not volume.notes
+    corner = volume.image.TransformIndexToPhysicalPoint((8, 5, 7))
+    assert np.allclose(corner * np.array([-1, -1, 1]), (orthogonal_affine() @ [8, 5, 7, 1])[:3], atol=1e-4)
+
+
+def test_nifti_that_does_not_say_how_it_lies(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(SAMPLES.astype(np.float32), None)
+    nibabel.save(image, tmp_path / "v.nii")
+    assert "left may be right" in volumes.read_volume(tmp_path / "v.nii").notes[0]
+
+
+def test_refused_files(tmp_path: Path) -> None:
+    def why(name: str, **options: Any) -> str:
+        with pytest.raises(volumes.VolumeError) as error:
+            volumes.read_volume(tmp_path / name, **options)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    nibabel.save(nibabel.Nifti1Image(SAMPLES.astype(np.float32), AFFINE), tmp_path / "sheared.nii")
+    assert "right angles" in why("sheared.nii")
+    series = np.stack([SAMPLES, SAMPLES[::-1]], axis=-1).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(series, np.eye(4)), tmp_path / "series.nii.gz")
+    assert "2 volumes" in why("series.nii.gz") and "2 volumes" in why("series.nii.gz", series=3)
+    assert np.array_equal(volumes.read_volume(tmp_path / "series.nii.gz", series=2).array, SAMPLES[::-1].T)
+    values = SAMPLES.astype(np.float32)
+    values[1, 2, 3:6] = np.nan
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "nan.nii")
+    assert "3 voxels that are NaN" in why("nan.nii")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.eye(4)), tmp_path / "empty.nii")
+    assert "constant (value 0 everywhere)" in why("empty.nii")
+    picture = sitk.GetImageFromArray(SAMPLES[0])
+    sitk.WriteImage(picture, str(tmp_path / "flat.nrrd"))
+    assert "two dimensions" in why("flat.nrrd")
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True), str(tmp_path / "rgb.mha"))
+    assert "3 components" in why("rgb.mha")
+    (tmp_path / "cut.nii").write_bytes((tmp_path / "nan.nii").read_bytes()[:700])
+    assert "cut short" in why("cut.nii")
+    for name in ("cut.mha", "cut.nrrd"):
+        sitk.WriteImage(sitk.GetImageFromArray(SAMPLES), str(tmp_path / name))
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-900])
+        assert "cut short" in why(name)
+    (tmp_path / "text.nii.gz").write_text("hello")
+    assert "cannot be read as NIfTI" in why("text.nii.gz")
+    (tmp_path / "no.txt").write_text("hello")
+    assert "no DICOM file" in why("no.txt") and "does not exist" in why("absent.nii")
+    (tmp_path / "empty").mkdir()
+    assert "no DICOM images" in why("empty")
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    header = nibabel.Nifti1Image(SAMPLES[:2], np.eye(4)).header.binaryblock
+    huge = bytearray(header)
+    struct.pack_into("<4h", huge, 40, 3, 30000, 30000, 30000)
+    with gzip.open(tmp_path / "bomb.nii.gz", "wb") as stream:
+        stream.write(bytes(huge) + bytes(4 + 2**22))
+    with pytest.raises(volumes.VolumeError, match="30000 x 30000 x 30000 voxels"):
+        volumes.read_volume(tmp_path / "bomb.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("v.mhd", b"ElementDataFile = /etc/hostname"), ("v.nrrd", b"data file: ../secret.raw")]
+)
+def test_headers_that_name_other_files_are_refused(tmp_path: Path, name: str, line: bytes) -> None:
+    start = (
+        b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 2 2\nencoding: raw\n" if name == "v.nrrd" else b"NDims = 3\n"
+    )
+    (tmp_path / name).write_bytes(start + line + b"\n\n" + bytes(8))
+    with pytest.raises(volumes.VolumeError, match="keeps its voxels in another place"):
+        volumes.read_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".mhd", ".nii.gz"])
+def test_files_of_simpleitk(tmp_path: Path, suffix: str) -> None:
+    image = sitk.GetImageFromArray(SAMPLES.astype(np.int16))
+    image.SetSpacing((0.5, 0.75, 2.5))
+    image.SetOrigin((3, -4, 5))
+    image.SetDirection(OBLIQUE.flatten())
+    sitk.WriteImage(image, str(tmp_path / f"v{suffix}"))
+    volume = volumes.read_volume(tmp_path / f"v{suffix}")
+    assert np.array_equal(volume.array, SAMPLES)
+    for name in ("GetOrigin", "GetSpacing", "GetDirection"):
+        assert np.allclose(getattr(image, name)(), getattr(volume.image, name)(), atol=1e-5)
+
+
+def test_the_values_outlive_the_volume(tmp_path: Path) -> None:
+    folder = scans.save(scans.series(SAMPLES), tmp_path / "ct")
+    kept = volumes.read_volume(folder).array
+    volumes.read_volume(folder)
+    assert np.array_equal(kept, SAMPLES - 1024.0)
