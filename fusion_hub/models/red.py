@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from fusion_hub.models.geometry import red_geometry
 from fusion_hub.models.layers import FusionModel, check_choice, check_flags, check_whole
 from fusion_hub.models.pruned_unet import CopyReport, Pair, PrunedUNet, copy_sd_unet, load_sd_unet, sd_unet_settings
+from fusion_hub.models.red_inference import FoldedRED
 from fusion_hub.models.reversible import MEMORY_MODES, WiredStep, wired_chain
 
 RED_VARIANTS: dict[str, dict[str, Any]] = {
@@ -192,6 +193,23 @@ class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers type
         tiles are never exact."""
         return red_geometry(self.config).margin
 
+    def timestep(self, t: int) -> int:
+        """That of step t in Stable Diffusion's schedule."""
+        return round(TRAIN_TIMESTEPS * t / self.config.num_steps) - 1
+
+    def fuse_for_inference(self) -> FoldedRED | None:
+        """The same function of a pair arranged for inference on a CPU; the model stays as it is.
+
+        Build it again after the weights, the device or the dtype have changed. Returns None where a statistic or an
+        attention spans the image, for the ablations of the chain and outside the CPU: they run as they are trained.
+        """
+        config = self.config
+        if self.device.type != "cpu" or config.norm != "local" or min(config.attention_window) == 0:
+            return None
+        if not config.reversible_fusion or config.resample != "pixel_shuffle":
+            return None
+        return FoldedRED(self)
+
     def set_memory_mode(self, mode: str, store_states: bool | None = None) -> None:
         """Set the memory mode, one of `MEMORY_MODES` in `reversible.py`, and `store_states` unless it is None.
 
@@ -287,8 +305,7 @@ class REDModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffusers type
         return lambda x, a, b, *sources: a * x + b * self._noise(t, x, *sources)
 
     def _noise(self, t: int, x: Tensor, *sources: Tensor) -> Tensor:
-        timestep = round(TRAIN_TIMESTEPS * t / self.config.num_steps) - 1
-        return self.unet(torch.cat([x, *sources], dim=1) if sources else x, timestep).to(x.dtype)
+        return self.unet(torch.cat([x, *sources], dim=1) if sources else x, self.timestep(t)).to(x.dtype)
 
     def _trace(
         self, sources: Pair, schedule: "Schedule", steps: int, tolerance: float | None

@@ -14,6 +14,7 @@ from fusion_hub.models.difffusenet_inference import FoldedDiffFuseNet
 from fusion_hub.models.geometry import difffusenet_geometry
 from fusion_hub.models.noise import estimate_noise
 from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, Steps, pair_noise
+from fusion_hub.pipelines.inference_form import InferenceForm
 from fusion_hub.pipelines.limits import STRONGEST_NOISE, TileRules, check_steps, tile_rules
 
 
@@ -42,7 +43,7 @@ class DiffFuseNetPipeline(FusionPipeline):
         self.register_modules(model=model, scheduler=scheduler)
         self.register_to_config(infrared_range=infrared_range)
         self.image_processor = FusionImageProcessor(infrared_range=cast(ValueRange, infrared_range))
-        self._folded_from: tuple[list[Any], FoldedDiffFuseNet | None] | None = None
+        self._form = InferenceForm()
 
     def check_steps(self, num_inference_steps: Any) -> None:
         check_steps(num_inference_steps, self.model.config)
@@ -76,14 +77,7 @@ class DiffFuseNetPipeline(FusionPipeline):
     @property
     def _folded(self) -> FoldedDiffFuseNet | None:
         """The inference form of the model as it is now; None where it is compiled, hooked or an ablation."""
-        model = self.model
-        if type(model) is not DiffFuseNetModel or model._forward_hooks or hasattr(model, "_hf_hook"):
-            return None
-        # In-place changes of a tensor raise its version; moves and new weights change its address or type.
-        state = [(p.data_ptr(), p._version, p.dtype, p.device) for p in model.parameters()]
-        if self._folded_from is None or self._folded_from[0] != state:
-            self._folded_from = (state, model.fuse_for_inference())
-        return self._folded_from[1]
+        return self._form.of(self.model)
 
     def fuse_luminance(
         self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling, return_intermediates: bool = False

@@ -13,6 +13,7 @@ from fusion_hub.image.tiling import Window
 from fusion_hub.models.geometry import red_geometry
 from fusion_hub.models.red import REDModel
 from fusion_hub.pipelines.fusion_pipeline import FusionPipeline, Sampling, Steps
+from fusion_hub.pipelines.inference_form import InferenceForm
 from fusion_hub.pipelines.limits import INEXACT_TILE, TileRules, check_steps, is_whole_number, tile_rules
 
 MAX_TILE_SIZE = 4096  # pixels
@@ -51,6 +52,7 @@ class REDPipeline(FusionPipeline):
         self.register_modules(model=model)
         self.register_to_config(infrared_range=infrared_range, tile_size=int(tile_size))
         self.image_processor = FusionImageProcessor(infrared_range=cast(ValueRange, infrared_range))
+        self._form = InferenceForm()
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
@@ -79,9 +81,8 @@ class REDPipeline(FusionPipeline):
     ) -> Any:
         # In float32 whatever the weights are: the model keeps its states so.
         device, steps = self._execution_device, sampling.num_inference_steps
-        return self.model(
-            visible.to(device),
-            infrared.to(device),
-            num_inference_steps=int(steps) if isinstance(steps, Integral) else steps,
-            return_intermediates=return_intermediates,
-        )
+        visible, infrared = visible.to(device), infrared.to(device)
+        steps = int(steps) if isinstance(steps, Integral) else steps
+        if steps != "auto" and not return_intermediates and (folded := self._form.of(self.model)):
+            return folded(visible, infrared, steps)
+        return self.model(visible, infrared, num_inference_steps=steps, return_intermediates=return_intermediates)

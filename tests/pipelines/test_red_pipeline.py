@@ -92,7 +92,8 @@ def test_bad_tile_size(pipe: REDPipeline, tile_size: object) -> None:
 def test_intermediates(pipe: REDPipeline, steps: int | str | None) -> None:
     images = pair(41, 59)
     output = pipe(*images, output_type="pt", num_inference_steps=steps, return_intermediates=True)
-    assert torch.equal(output.images, fuse(pipe, *images, num_inference_steps=steps))
+    # Without intermediates the inference form runs, which rounds differently.
+    torch.testing.assert_close(output.images, fuse(pipe, *images, num_inference_steps=steps), rtol=0, atol=1e-5)
     inner = output.intermediates
     assert isinstance(inner, REDOutput)
     assert len(inner.states) == inner.steps + 1 and len(inner.estimates) == inner.steps
