@@ -1,5 +1,6 @@
-"""The command line: `fusion-hub sample`, `fuse`, `calibrate`, `fuse-video`, `evaluate`, `leaderboard`, `downstream`,
-`export`, `export-yolo`, `models`, `demo`, `train`, `publish`, `publish-dataset`, `publish-space`, each a module here.
+"""The command line: `fusion-hub sample`, `fuse`, `calibrate`, `fuse-video`, `fuse-volume`, `evaluate`, `leaderboard`,
+`downstream`, `export`, `export-yolo`, `models`, `demo`, `train`, `publish`, `publish-dataset`, `publish-space`, each a
+module here.
 
 Exit codes: 0 success; 1 a pair or the whole run failed; 2 wrong use of the command; 130 stopped by the user. Only the
 module of the command that runs is imported, and heavy libraries on first use, so that `--help` answers at once.
@@ -29,6 +30,7 @@ COMMANDS = {
     "fuse": CommandInfo("fuse", "Fuse a pair of images, folders or a dataset."),
     "calibrate": CommandInfo("calibrate", "Align two cameras that are fixed to each other."),
     "fuse-video": CommandInfo("fuse_video", "Fuse two videos or streams."),
+    "fuse-volume": CommandInfo("fuse_volume", "Fuse two volumes: CT, MR, PET, SPECT."),
     "evaluate": CommandInfo("evaluate", "Measure fused images, with 95% intervals."),
     "leaderboard": CommandInfo("leaderboard", "Merge evaluations into one page."),
     "downstream": CommandInfo("downstream", "Compare detection and segmentation runs."),

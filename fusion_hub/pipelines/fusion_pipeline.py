@@ -334,11 +334,8 @@ class FusionPipeline(PortablePipeline):
                     inner = map_tensors(inner, partial(_crop_cells, size=size, padded=window.height))
                     fused = inner.fused
                     counter.end_tile()
-                elif side == 0:
-                    fused = fuse(seen, warm, window)
                 else:
-                    margin = rules.margin(side, overlap)
-                    fused = run_tiled(fuse, seen, warm, tile=side, overlap=overlap, multiple=grid, margin=margin)
+                    fused = self._whole_or_tiled(fuse, seen, warm, side, overlap)
                 del seen, warm  # a very large pair is no longer needed
 
                 # 5. Crop the padding: [N, 1, H', W'] -> [N, 1, H, W].
@@ -355,6 +352,46 @@ class FusionPipeline(PortablePipeline):
         self.maybe_free_model_hooks()
         output = FusionOutput(images=_stack(images, output_type), intermediates=inner)
         return output if return_dict else output.to_tuple()  # type: ignore[return-value]  # typed for the default
+
+    @torch.no_grad()
+    def fuse_planes(
+        self,
+        visible: Tensor,
+        infrared: Tensor,
+        *,
+        noise_level: Tensor | None = None,
+        num_inference_steps: Steps = None,
+        tile: int | None = None,
+    ) -> Tensor:
+        """Fuse luminance as it is, such as slices of volumes: nothing is read, judged, scaled or rounded.
+
+        Args:
+            visible, infrared: `(N, 1, H, W)` float32 in [0, 1] on the CPU.
+            noise_level: as [`noise_level`] gives it for these planes.
+            num_inference_steps, tile: as in the call.
+
+        Returns:
+            `(N, 1, H, W)` float32 in [0, 1] on the CPU.
+        """
+        sampling = Sampling(num_inference_steps, 0.0, (0,) * len(visible), noise_level)
+        seen, size = pad_to_multiple(visible, self.model.multiple)
+        warm, _ = pad_to_multiple(infrared, self.model.multiple)
+        side, overlap = self.tile_rules.choose(seen.shape[-2], seen.shape[-1], tile)
+
+        def fuse(seen: Tensor, warm: Tensor, window: Window) -> Tensor:
+            return self.fuse_luminance(seen, warm, window, sampling).to("cpu", torch.float32)
+
+        return crop_to(self._whole_or_tiled(fuse, seen, warm, side, overlap), size).clamp(0, 1)
+
+    def _whole_or_tiled(
+        self, fuse: Callable[[Tensor, Tensor, Window], Tensor], seen: Tensor, warm: Tensor, side: int, overlap: int
+    ) -> Tensor:
+        """Fuse padded planes in tiles of `side` pixels, or whole if it is 0."""
+        if side == 0:
+            return fuse(seen, warm, Window(0, 0, *seen.shape[-2:]))
+        rules = self.tile_rules
+        margin = rules.margin(side, overlap)
+        return run_tiled(fuse, seen, warm, tile=side, overlap=overlap, multiple=rules.geometry.grid, margin=margin)
 
     def check_inputs(
         self,

@@ -37,7 +37,7 @@ def write_volume(
     return write_image(image, Path(target))
 
 
-def to_levels(volume: Volume, dtype: type[np.unsignedinteger]) -> sitk.Image:
+def to_levels(volume: Volume, dtype: type[np.unsignedinteger] = np.uint16) -> sitk.Image:
     """Values in [0, 1] as 8- or 16-bit levels."""
     values = volume.array
     levels = quantize(np.ascontiguousarray(values).reshape(len(values), -1), dtype).reshape(values.shape)
