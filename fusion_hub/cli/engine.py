@@ -38,7 +38,7 @@ Engine = Annotated[
 ]
 
 USUAL_SIZE = 480, 640
-FEW_PIXELS = 16 * 640 * 480
+FEW_PIXELS = 128 * 640 * 480
 """Up to this many in all pairs, starting PyTorch takes longer than its quicker convolutions save."""
 
 
