@@ -25,7 +25,7 @@ from fusion_hub.models.difffusenet_inference import FoldedConv, Norm, Target, _u
 if TYPE_CHECKING:
     from fusion_hub.models.red import REDModel
 
-CHUNK = 1 << 18  # features of the tokens that are in work at a time: their hidden layer fits into the cache
+CHUNK = 1 << 19  # features of the tokens that are in work at a time: their hidden layer fits into the cache
 
 
 class Mix(NamedTuple):
