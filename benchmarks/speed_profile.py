@@ -24,7 +24,7 @@ from fusion_hub.evaluation.report import markdown_table
 CONVOLUTION, PRODUCT, OTHER = "convolution", "matrix product", "other"
 KINDS = {
     CONVOLUTION: "_convolution_pointwise mkldnn_convolution convolution _convolution conv2d _slow_conv2d_forward",
-    PRODUCT: "mm addmm bmm baddbmm matmul linear scaled_dot_product_attention "
+    PRODUCT: "_linear_pointwise mm addmm bmm baddbmm matmul linear scaled_dot_product_attention "
     "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_attention_math",
     "activation": "gelu silu sigmoid tanh relu leaky_relu softmax _softmax exp hardtanh",
     "norm": "layer_norm native_layer_norm group_norm native_group_norm batch_norm native_batch_norm",
@@ -86,6 +86,8 @@ def _alone(func: Any, args: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
         func, args = torch.ops.mkldnn._convolution_pointwise.default, (*args[1:8], "none", [], "")
     elif func._schema.name == "mkldnn::_convolution_pointwise":
         args = (*args[:7], "none", [], "")
+    elif func._schema.name == "mkldnn::_linear_pointwise":
+        args = (*args[:3], "none", [], "")
     packed = torch._mkldnn  # type: ignore[attr-defined]  # weights in oneDNN's own layout stay as they are
     return func, tuple(
         Layout((tuple(x.shape), x.stride(), x.dtype)) if isinstance(x, Tensor) and x.layout != packed else x

@@ -219,8 +219,9 @@ def checkerboard(fixed: sitk.Image, resampled: sitk.Image, squares: int = 8) -> 
             y, x = (np.arange(n) * old // n for n, old in zip((rows, columns), plane.shape, strict=True))
             pictures.append(np.clip((plane[np.ix_(y, x)] - low) / max(high - low, 1e-9), 0, 1))
         board = np.add.outer(np.arange(rows) // side, np.arange(columns) // side) % 2 == 0
-        view = np.round(255 * np.where(board, *pictures)).astype(np.uint8)
-        views.append(np.pad(view, ((0, shape.max() - rows), (0, 0))))
+        view = np.zeros((shape.max(), columns), np.uint8)
+        view[:rows] = np.round(255 * np.where(board, *pictures))
+        views.append(view)
     return np.hstack(views)
 
 

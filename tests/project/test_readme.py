@@ -25,6 +25,7 @@ NOT_RUN = {
     "installs packages, or needs Docker",
     "needs an account on the Hub",
     "needs a radiometric photo",
+    "needs volumes of one head",
 }
 """The reasons that the README may give, in a comment before a block, for what cannot run here."""
 
