@@ -34,7 +34,7 @@ TURNS = ((0.0, -20.0, 20.0), (-10.0, 10.0))  # degrees about each axis: first pl
 MARGIN = 30.0  # mm of surroundings that are compared along with the tissue: its outline says the most
 RADIUS = 80.0  # mm, of a head: by how much a radian moves it
 
-LARGEST_DISAGREEMENT = 8.0  # mm; right ones were seen to disagree by up to 6, wrong ones mostly by 30 and more
+LARGEST_DISAGREEMENT = 5.0  # mm; right ones were seen to disagree by up to 6, wrong ones from 4 on
 SMALLEST_LEAD = 3.0  # standard deviations
 SMALLEST_OVERLAP = 0.5
 LARGEST_RATIO = 6.0  # of the tissue volumes
