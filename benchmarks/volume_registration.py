@@ -9,7 +9,7 @@ usual size. The moving stack is turned about each axis and shifted along it, eac
 resampled.
 
 Two errors are given, both the mean over the voxels of the head. "motion" is from what the same stack's other motions
-give in the median, so it is the error of the motion alone. "atlas" is from the atlas's own alignment, which is itself
+give in the median: repeatability, not accuracy. "atlas" is from the atlas's own alignment, which is itself
 not exact. "MR, remapped" has a moving volume made from the MR itself, by a map of gray values that is not monotonic and
 a blur of 3 mm: there the truth is exact, and "atlas" is the error. A result is wrong if "motion" is above 5 mm ("atlas"
 where most motions fail, `--turn` above 30). Seconds are processor seconds of one thread.
@@ -29,7 +29,7 @@ from fusion_hub.evaluation.report import markdown_table
 from fusion_hub.volumes.registration import register
 
 SPACING = {"mri_ct": (0.94, 6.5), "mri_pet": (1.0, 1.7), "mri_spect": (0.94, 3.3)}  # mm: pixels, numbered slices
-STACKS = ("mri_ct/34", "mri_ct/37", "mri_ct/41", "mri_pet/41", "mri_spect/10")  # none of them was used to choose values
+STACKS = ("mri_ct/34", "mri_ct/37", "mri_ct/41", "mri_pet/41", "mri_spect/10")  # not used to choose values, but all PET is one head
 HIT, WRONG = 1.5, 5.0  # mm
 
 
