@@ -29,7 +29,7 @@ from fusion_hub.evaluation.report import markdown_table
 from fusion_hub.volumes.registration import register
 
 SPACING = {"mri_ct": (0.94, 6.5), "mri_pet": (1.0, 1.7), "mri_spect": (0.94, 3.3)}  # mm: pixels, numbered slices
-STACKS = ("mri_ct/34", "mri_ct/37", "mri_ct/41", "mri_pet/41", "mri_spect/10")  # not used to choose values, but all PET is one head
+STACKS = ("mri_ct/34", "mri_ct/37", "mri_ct/41", "mri_pet/41", "mri_spect/10")  # not tuned on; all PET is one head
 HIT, WRONG = 1.5, 5.0  # mm
 
 
