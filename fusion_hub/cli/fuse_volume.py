@@ -150,6 +150,7 @@ def fuse_volume(
     is given; a .json file beside it lists the settings.
     """
     with exit_codes("nothing was written"), terminate_as_interrupt():
+        _check_packages()
         if planes == 2:
             raise CommandError("--planes 2: give 1 or 3", WRONG_USE)
         amount = parse_denoise(denoise)
@@ -198,6 +199,14 @@ def fuse_volume(
             written.append(_write_record(output, pair, fused, found, settings))
         size = " x ".join(map(str, pair.grid.GetSize()))
         typer.echo(f"{output}: {size} voxels; {', '.join(map(str, written))}")
+
+
+def _check_packages() -> None:
+    """Report a missing extra before any work."""
+    try:
+        getattr(volumes, "VolumeError")  # noqa: B009  # imported on first use
+    except ImportError as error:
+        raise CommandError(str(error), WRONG_USE) from error
 
 
 def _check_output(output: Path, inputs: tuple[Path, Path], save_transform: Path | None, preview: Path | None) -> None:

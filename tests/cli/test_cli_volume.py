@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -166,3 +168,11 @@ def test_refusals(
     found, said = run(*sources, *options)
     assert found == code and words in said and len(said.strip().splitlines()) == 1, said
     assert "Traceback" not in said and [file.name for file in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_missing_extra_is_one_sentence(tmp_path: Path) -> None:
+    blocked = "import sys; sys.modules['SimpleITK'] = None; from fusion_hub.cli import main; main()"
+    words = ["fuse-volume", "mr.nii.gz", "ct.nii.gz", "--output", str(tmp_path / "f.nii.gz")]
+    run = subprocess.run([sys.executable, "-c", blocked, *words], capture_output=True, text=True, check=False)
+    assert run.returncode == 2 and "Traceback" not in run.stderr, run.stderr
+    assert "pip install 'fusion-hub[medical]'" in run.stderr
