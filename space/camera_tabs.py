@@ -9,7 +9,7 @@ import style
 from cameras import read_thermal, temperatures
 from examples import FOLDER
 from network import fetch_bounded
-from pairs import NOW, example_buttons, find_example, pair_tab
+from pairs import KEEP, NOW, example_buttons, find_example, pair_tab
 from stopping import stoppable
 from tabs import GPU, PRIVATE, QUIET, pictures, refusal
 
@@ -18,9 +18,9 @@ from fusion_hub.image import PALETTES
 
 # In the browser, as in `pairs.py`: the first own file takes the example and its result away, and no result comes late.
 FORGET = """(...boxes) =>
-    [...boxes.map((file) => (file?.path?.includes("FOLDER") ? null : file)), null, null, "", ""]""".replace(
+    [...boxes.map((file) => (file?.path?.includes("FOLDER") ? null : KEEP)), null, null, "", ""]""".replace(
     "FOLDER", FOLDER
-)
+).replace("KEEP", KEEP)
 SETTLE = """(first, second, ...outcome) => (first && second ? outcome : [null, null, "", outcome.at(-1)])"""
 LANE: dict[str, Any] = {"concurrency_id": "batch", "concurrency_limit": 1}  # with batches, one at a time
 

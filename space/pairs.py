@@ -47,24 +47,30 @@ COMPARED = [
 COLORS = [("Fused by the network", "fused"), ("Overlay with a scale", "overlay")]
 STREET_NAMES, MEDICAL_NAMES = ("Visible", "Infrared"), ("CT, PET, SPECT", "MRI")
 NOW: dict[str, Any] = {"queue": False, **QUIET}  # for what takes no time
+# Leaves a component alone. The value that it had would undo what a visitor did meanwhile.
+KEEP = """{ __type__: "update" }"""
 # These run in the browser, at once: no answer of the server can come late and replace what a visitor chose meanwhile.
-FORGET = """(...boxes) => {
+FORGET = (
+    """(...boxes) => {
     window.lastChoice = Date.now();
     const message = window.chosenFile?.size > MOST ? LARGE : "";
     window.chosenFile = null;
-    return [...boxes.map((file) => (file?.path?.includes("FOLDER") ? null : file)), null, "", null, [], message];
-}""".replace("FOLDER", FOLDER).replace("MOST", str(MAX_BYTES))
+    return [...boxes.map((file) => (file?.path?.includes("FOLDER") ? null : KEEP)), null, "", null, [], message];
+}""".replace("FOLDER", FOLDER)
+    .replace("MOST", str(MAX_BYTES))
+    .replace("KEEP", KEEP)
+)
 FILL = """(...boxes) => {
     const [root, prefix] = [window.gradio_config.root, window.gradio_config.api_prefix];
     const file = ([path, name]) =>
         ({ path, url: `${root}${prefix}/file=${path}`, orig_name: name, meta: { _type: "gradio.FileData" } });
-    return boxes.some(Boolean) ? boxes : [...FILES.map(file), ...MODEL];
+    return boxes.some(Boolean) ? boxes.map(() => (KEEP)) : [...FILES.map(file), ...MODEL];
 }"""
 # A fusion that a choice of another file has stopped also counts as failed.
 FAILED = """(...outcome) => (Date.now() - (window.lastChoice ?? 0) < 3000 ? outcome : [null, "", null, [], BUSY])"""
 # Takes a result away if an own file has emptied a box while it was on its way.
 SETTLE = """(first, second, ...outcome) => (first && second ? outcome : [null, "", null, [], outcome.at(-1)])"""
-REMOVE = """(message, file) => (message.includes("data-unread=WHAT") ? null : file)"""
+REMOVE = """(message, file) => (message.includes("data-unread=WHAT") ? null : KEEP)""".replace("KEEP", KEEP)
 
 
 class PairTab(NamedTuple):
@@ -245,7 +251,7 @@ def find_example(rows: Sequence[SamplePair], visible: str | None, infrared: str 
 def fill_script(row: SamplePair, with_model: bool = False) -> str:
     """`FILL` for an example."""
     files = json.dumps([[str(file), file.name] for file in (row.visible, row.infrared)])
-    return FILL.replace("FILES", files).replace("MODEL", json.dumps([row.model] if with_model else []))
+    return FILL.replace("FILES", files).replace("KEEP", KEEP).replace("MODEL", json.dumps([row.model] if with_model else []))
 
 
 def in_medical_words(text: str) -> str:

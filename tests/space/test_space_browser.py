@@ -616,9 +616,11 @@ def test_temperatures_of_a_flir_file(page: Page, tmp_path: Path) -> None:
 def put_file(page: Page, place: str, file: Path) -> None:
     """Choose a file for a file input, in place of what it holds."""
     box = page.locator(f"#{place}")
-    if box.get_by_label("Clear").count():
-        box.get_by_label("Clear").click()
-    box.locator("input[type=file]").first.set_input_files(file)
+    clear, field = box.get_by_label("Clear"), box.locator("input[type=file]").first
+    expect(clear.or_(field).first).to_be_attached()
+    if clear.count():
+        clear.click()
+    field.set_input_files(file)
     expect(box).to_contain_text(file.stem)
 
 
