@@ -251,7 +251,11 @@ def find_example(rows: Sequence[SamplePair], visible: str | None, infrared: str 
 def fill_script(row: SamplePair, with_model: bool = False) -> str:
     """`FILL` for an example."""
     files = json.dumps([[str(file), file.name] for file in (row.visible, row.infrared)])
-    return FILL.replace("FILES", files).replace("KEEP", KEEP).replace("MODEL", json.dumps([row.model] if with_model else []))
+    return (
+        FILL.replace("FILES", files)
+        .replace("KEEP", KEEP)
+        .replace("MODEL", json.dumps([row.model] if with_model else []))
+    )
 
 
 def in_medical_words(text: str) -> str:
