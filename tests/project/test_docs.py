@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,24 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     assert (tmp_path / "metrics" / "index.html").is_file()
+
+
+def test_no_section_is_there_twice() -> None:
+    """A merge once left the README with two versions of the same sections."""
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "model_cards").glob("*.md"),
+    ]
+    for page in pages:
+        above: list[str] = []
+        seen = set()
+        for line in re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL).splitlines():
+            if heading := re.fullmatch(r"(#+) (.+)", line):
+                above[len(heading[1]) - 1 :] = [heading[2]]
+                assert tuple(above) not in seen, f"{page.name}: {line}"
+                seen.add(tuple(above))
 
 
 def modules(*rooms: str) -> Iterator[ModuleType]:
