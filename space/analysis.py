@@ -74,7 +74,7 @@ def detect(
     threshold: float = 0.3,
     infrared_range: str | None = "auto",
     visible_range: str | None = "auto",
-    steps: str = "all",
+    steps: str = "default",
 ) -> tuple[list[tuple[str, str]], str, list[tuple[str, str]], str]:
     """Fuse a pair, then detect and segment objects in the visible, the infrared and the fused image.
 
@@ -88,7 +88,7 @@ def detect(
         infrared_range: the values of the infrared image that become black and white: "auto", "dtype" (full scale),
             "minmax", "percentile", or two values of the file such as "2600,2800".
         visible_range: the same for the visible image.
-        steps: of RED models: "all", a number, or "auto".
+        steps: of RED models: "default", "all", a number, or "auto".
 
     Returns:
         The pictures with boxes; an HTML table with the number of objects of each class; the pictures with a color for
@@ -178,7 +178,7 @@ def measure(
     model: str,
     infrared_range: str | None = "auto",
     visible_range: str | None = "auto",
-    steps: str = "all",
+    steps: str = "default",
 ) -> tuple[list[list[str]], str]:
     """Fuse a pair and measure the fused image with the metrics of the papers.
 
@@ -189,7 +189,7 @@ def measure(
         infrared_range: the values of the infrared image that become black and white: "auto", "dtype" (full scale),
             "minmax", "percentile", or two values of the file such as "2600,2800".
         visible_range: the same for the visible image.
-        steps: of RED models: "all", a number, or "auto".
+        steps: of RED models: "default", "all", a number, or "auto".
 
     Returns:
         A row for each metric: name, its value for the fused image and for two simple rules, its meaning; and warnings.
@@ -279,7 +279,7 @@ def explain(
     model: str,
     infrared_range: str | None = "auto",
     visible_range: str | None = "auto",
-    steps: str = "all",
+    steps: str = "default",
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Fuse a pair and show what the network computed, step by step.
 
@@ -290,7 +290,7 @@ def explain(
         infrared_range: the values of the infrared image that become black and white: "auto", "dtype" (full scale),
             "minmax", "percentile", or two values of the file such as "2600,2800".
         visible_range: the same for the visible image.
-        steps: of RED models: "all", a number, or "auto".
+        steps: of RED models: "default", "all", a number, or "auto".
 
     Returns:
         At most six pictures that need no knowledge of the network, then those of all steps, both in order of

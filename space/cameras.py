@@ -28,7 +28,7 @@ def align(
     visible: str | None,
     infrared: str | None,
     model: str = "difffusenet-msrs",
-    steps: str = "all",
+    steps: str = "default",
     left: Left = "Edges",
     infrared_range: str | None = "auto",
     visible_range: str | None = "auto",
@@ -41,7 +41,7 @@ def align(
         visible: the image that gives color, size and depth.
         infrared: the other image, of any size.
         model: name of a bundled checkpoint.
-        steps: of RED models: "all", a number, or "auto".
+        steps: of RED models: "default", "all", a number, or "auto".
         left: what the two pictures are: "Edges", those of the infrared image over the visible one before and after
             the alignment; or "Visible" or "Infrared" with the fused one.
         infrared_range: the values of the infrared image that become black and white: "auto", "dtype" (full scale),
@@ -66,7 +66,7 @@ def align_and_show(
     visible: str | None,
     infrared: str | None,
     model: str,
-    steps: str = "all",
+    steps: str = "default",
     left: Left = "Edges",
     infrared_range: str | None = "auto",
     visible_range: str | None = "auto",

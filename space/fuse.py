@@ -107,10 +107,16 @@ def quick_model() -> str:
 
 def step_choices() -> list[tuple[str, str]]:
     """`(label, value)` of each choice of steps."""
-    folders = [info.folder for info in list_models() if info.available and has_steps(info.name)]
-    configs = [json.loads((folder / "model" / "config.json").read_text(encoding="utf-8")) for folder in folders]
-    most = max((config["num_steps"] for config in configs), default=1)
-    return [("All", "all"), ("Automatic", "auto"), *((str(count), str(count)) for count in range(1, most + 1))]
+    names = [info.name for info in list_models() if info.available and has_steps(info.name)]
+    most = max(map(all_steps, names), default=1)
+    named = [("Default", "default"), ("All", "all"), ("Automatic", "auto")]
+    return [*named, *((str(count), str(count)) for count in range(1, most + 1))]
+
+
+def all_steps(model: str) -> int:
+    """The steps that a RED model was trained with."""
+    folder = next(info.folder for info in list_models() if info.name == model)
+    return int(json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))["num_steps"])
 
 
 def load_pipeline(name: str) -> FusionPipeline:
@@ -141,7 +147,7 @@ def fuse_pair(
     infrared_range: str | None = "auto",
     visible_range: str | None = "auto",
     *,
-    steps: str = "all",
+    steps: str = "default",
     max_pixels: int = MAX_PIXELS,
     **options: Any,
 ) -> tuple[Fusion, Any]:
@@ -223,11 +229,13 @@ def fuse_pictures(
 
 
 def parse_steps(model: str, steps: str) -> int | Literal["auto"] | None:
-    """Steps as the pipeline takes them; None for models without a choice. Raises `Refusal` for other values."""
-    if not isinstance(steps, str) or (steps not in ("all", "auto") and not steps.isdecimal()):
-        raise Refusal("Unknown steps", "Steps are all, auto or a number.")
-    if steps == "all" or not has_steps(model):
+    """Steps as the pipeline takes them; None for the model's own. Raises `Refusal` for other values."""
+    if not isinstance(steps, str) or (steps not in ("default", "all", "auto") and not steps.isdecimal()):
+        raise Refusal("Unknown steps", "Steps are default, all, auto or a number.")
+    if steps == "default" or not has_steps(model):
         return None
+    if steps == "all":
+        return all_steps(model)
     return "auto" if steps == "auto" else int(steps)
 
 
@@ -244,7 +252,7 @@ def fuse(
     visible: str | None,
     infrared: str | None,
     model: str,
-    steps: str = "all",
+    steps: str = "default",
     left: Left = "Visible",
     infrared_range: str | None = "auto",
     visible_range: str | None = "auto",
@@ -258,7 +266,8 @@ def fuse(
             For medical pairs: CT, PET or SPECT.
         infrared: the other image, of the same size. For medical pairs: MRI.
         model: name of a bundled checkpoint.
-        steps: of RED models: "all", a number, or "auto" to stop once more steps change nothing. Other models ignore it.
+        steps: of RED models: "default", "all", a number, or "auto" to stop once more steps change nothing. Other models
+            ignore it.
         left: the left picture of the slider, "Visible" or "Infrared".
         infrared_range: the values of the infrared image that become black and white: "auto", "dtype" (full scale),
             "minmax", "percentile", or two values of the file such as "2600,2800".
@@ -279,7 +288,7 @@ def fuse(
 @on_gpu(seconds=20)
 @error_messages()
 def fuse_and_show(
-    visible: str | None, infrared: str | None, model: str, steps: str = "all", left: Left = "Visible", *options: Any
+    visible: str | None, infrared: str | None, model: str, steps: str = "default", left: Left = "Visible", *options: Any
 ) -> Shown:
     """`fuse`, as the page keeps it for the visitor; `options` are the last arguments of `fuse`."""
     if left not in ("Visible", "Infrared"):
@@ -295,7 +304,7 @@ def fuse_into(
     visible: str | None,
     infrared: str | None,
     model: str,
-    steps: str = "all",
+    steps: str = "default",
     infrared_range: str | None = "auto",
     visible_range: str | None = "auto",
     keep_metadata: bool = False,

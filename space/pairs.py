@@ -118,7 +118,7 @@ def pair_tab(rows: Sequence[SamplePair], kind: Kind = "street") -> PairTab:
                 infrared = picture_input(names[1], f"{prefix}infrared")
             chosen = gr.Button("A file was chosen", visible="hidden", elem_id=f"{prefix}chosen")  # page.js clicks it
             model: Any = gr.State(MEDICAL) if medical else model_choice(f"{prefix}model", streets=unmatched)
-            steps: Any = gr.State("all") if medical else step_choice(model, f"{prefix}steps")
+            steps: Any = gr.State("default") if medical else step_choice(model, f"{prefix}steps")
             look = {"visible": medical, "elem_id": f"{prefix}colors"}
             colors = gr.Radio(COLORS, value="fused", label="Colors", info=style.COLORS, **look)
             *ranges, metadata = advanced(prefix, names)
@@ -298,6 +298,6 @@ def picture_input(label: str, elem_id: str) -> gr.Image:
 def step_choice(model: gr.Radio, elem_id: str) -> gr.Radio:
     """The steps of the chosen model, shown where it has a choice."""
     label, visible = "Diffusion steps: fewer is faster", has_steps(str(model.value))
-    steps = gr.Radio(step_choices(), value="all", label=label, visible=visible, elem_id=elem_id)
+    steps = gr.Radio(step_choices(), value="default", label=label, visible=visible, elem_id=elem_id)
     model.change(lambda name: gr.update(visible=has_steps(name)), model, steps, **QUIET)
     return steps

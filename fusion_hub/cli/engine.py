@@ -146,7 +146,8 @@ def _steps_of_file(checkpoint: Path) -> tuple[int | None, ...]:
     """Values of `num_inference_steps` that mean the steps of an exported network."""
     try:
         config = json.loads((checkpoint / "model" / "config.json").read_bytes())
-        return None, cast(int, config.get("num_steps", 1))
+        default = json.loads((checkpoint / "model_index.json").read_bytes()).get("default_denoising_steps")
+        return None, cast(int, default or config.get("num_steps", 1))
     except (OSError, ValueError, AttributeError):  # reported when it is loaded
         return (None,)
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from fusion_hub import __version__
 from fusion_hub.models.difffusenet import DiffFuseNetModel
+from fusion_hub.models.red import REDModel
 from fusion_hub.pipelines.checkpoints import PRETRAINED, locate
 from fusion_hub.pipelines.file_checks import weight_files
 from fusion_hub.pipelines.fusion_pipeline import FusionPipeline
@@ -69,13 +70,15 @@ class ExportForm(nn.Module):
 
     Args:
         model: the network in float32 on the CPU. A DiffFuseNet is exported in its inference form, a RED as it is.
+        steps: of a RED; None: all.
 
     Raises:
         ExportError: for an ablation of DiffFuseNet.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, steps: int | None = None) -> None:
         super().__init__()
+        self.options = {"num_inference_steps": steps} if isinstance(model, REDModel) else {}
         self.network = model.fuse_for_inference(portable=True) if isinstance(model, DiffFuseNetModel) else model
         if self.network is None:
             raise ExportError("this DiffFuseNet is an ablation, which has no form to export: give a complete network")
@@ -88,7 +91,7 @@ class ExportForm(nn.Module):
         cells = torch.stack([visible, infrared]).unflatten(4, (-1, self.multiple)).unflatten(3, (-1, self.multiple))
         visible, infrared = cells.flatten(5, 6).flatten(3, 4).unbind()
         if noise_level is None:
-            fused: Tensor = self.network(visible, infrared)
+            fused: Tensor = self.network(visible, infrared, **self.options)
         else:
             fused = self.network(visible, infrared, noise_level=noise_level.t().flatten())
         return fused
@@ -156,7 +159,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as aside:
         file = Path(aside) / target.name
         run = save_onnx(proto, file) if to == "onnx" else save_openvino(proto, metadata, file)
-        differences = compare(pipeline.model, run)
+        differences = compare(pipeline.model, run, metadata["num_inference_steps"])
         for written in sorted(Path(aside).iterdir()):  # the weights of OpenVINO, .bin, before the .xml that needs them
             os.replace(written, target.with_name(written.name))
     return target, differences
@@ -175,6 +178,7 @@ def describe(pipeline: FusionPipeline, folder: Path, source: str, license: str) 
         "tile_size": pipeline.config.get("tile_size", INEXACT_TILE),
         "infrared_range": pipeline.config["infrared_range"],
         "adaptive": is_adaptive(model),
+        "num_inference_steps": pipeline.count_steps(None),
         "weights_sha256": hash_weights(folder),
         "license": license,
         "version": __version__,
@@ -211,7 +215,7 @@ def to_onnx(model: Any, metadata: dict[str, Any]) -> Any:
     if is_adaptive(model):
         inputs["noise_level"] = torch.full((2, 2), STRONGEST_NOISE)
         shapes["noise_level"] = {0: batch}
-    form = ExportForm(model).eval()
+    form = ExportForm(model, metadata.get("num_inference_steps")).eval()
     settings: dict[str, Any] = {"opset_version": OPSET, "dynamo": True, "verbose": False}
     try:
         with torch.no_grad(), _quiet():
@@ -269,8 +273,10 @@ def run_openvino(file: Path) -> Run:
     return lambda inputs: compiled(inputs)["fused"]
 
 
-def compare(model: Any, run: Run) -> list[Difference]:
+def compare(model: Any, run: Run, steps: int | None = None) -> list[Difference]:
     """Run a file at three sizes, one of them no multiple of the pooling windows and one portrait, and two batch sizes.
+
+    `steps` of a RED are those that the file runs; None: all.
 
     Raises:
         ExportError: at the first shape that cannot be run, or whose result differs from the model in float32 by more
@@ -285,8 +291,9 @@ def compare(model: Any, run: Run) -> list[Difference]:
             inputs = {name: torch.rand(shape, generator=generator) for name in ("visible", "infrared")}
             level = STRONGEST_NOISE * torch.rand(batch, 2, generator=generator).round(decimals=1)
             given = {"noise_level": level.t().flatten()} if is_adaptive(model) else {}
+            options = {"num_inference_steps": steps} if isinstance(model, REDModel) else given
             with torch.no_grad():
-                expected = model(*inputs.values(), **given).numpy()
+                expected = model(*inputs.values(), **options).numpy()
             if given:
                 inputs["noise_level"] = level
             try:

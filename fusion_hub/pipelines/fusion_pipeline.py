@@ -230,9 +230,10 @@ class FusionPipeline(PortablePipeline):
                 `(C, H, W)`; or a list of them, or a batch `(B, H, W, C)` / `(B, C, H, W)`. Pairs may differ in size.
                 PET, SPECT and CT go in here.
             infrared: likewise, as many as `visible`, each of the size of its partner. MRI goes in here.
-            num_inference_steps: evaluations of the diffusion model. None: the model's own number, for DiffFuseNet 1,
-                for RED the T it was trained with. DiffFuseNet: evenly spaced from its `inference_timestep` down. RED: 1
-                to T, or `"auto"`, which stops when a further step would change next to nothing.
+            num_inference_steps: evaluations of the diffusion model. None: the checkpoint's own number, for DiffFuseNet
+                1, for RED its `default_denoising_steps`, 1 for the bundled ones. DiffFuseNet: evenly spaced from its
+                `inference_timestep` down. RED: 1 to the T it was trained with, or `"auto"`, which stops when a further
+                step would change next to nothing.
             noise_strength: scale of the Gaussian noise added to the features, 0 to 1. 0: the output is deterministic.
                 RED draws no noise and takes 0 only.
             denoise: how much sensor noise to remove before fusion, 0 to 1; 1 is for noise with a standard deviation of

@@ -1,8 +1,7 @@
 """RED as a pipeline: the network and the image processor's settings. It has no scheduler: coefficients are learned."""
 
 from collections.abc import Mapping
-from numbers import Integral
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -29,6 +28,8 @@ class REDPipeline(FusionPipeline):
         infrared_range: default of the argument of the same name in the call; stored with the weights.
         tile_size: side in pixels of the tiles, for a model whose attention or statistics span the whole image: about
             the crops it was trained on. Stored with the weights. A model that `tiles_exactly` does not need it.
+        default_denoising_steps: the fewest steps that give pictures of good quality, which `num_inference_steps=None`
+            runs. Stored with the weights. None: T, all steps that the model was trained with.
 
     Examples:
         >>> from fusion_hub import REDPipeline
@@ -46,11 +47,17 @@ class REDPipeline(FusionPipeline):
         model: REDModel,
         infrared_range: str | tuple[float, float] | list[Any] = "auto",  # a form that diffusers can check
         tile_size: int = INEXACT_TILE,
+        default_denoising_steps: int | None = None,
     ) -> None:
         super().__init__()
-        self.check_settings({"infrared_range": infrared_range, "tile_size": tile_size})
+        settings = {"tile_size": tile_size, "default_denoising_steps": default_denoising_steps}
+        self.check_settings({"infrared_range": infrared_range, **settings})
+        trained = model.config.num_steps
+        if default_denoising_steps is not None and default_denoising_steps > trained:
+            text = f"is more than the {trained} steps that the model was trained with: give fewer"
+            raise ValueError(f"default_denoising_steps={default_denoising_steps} {text}")
         self.register_modules(model=model)
-        self.register_to_config(infrared_range=infrared_range, tile_size=int(tile_size))
+        self.register_to_config(infrared_range=infrared_range, **settings)
         self.image_processor = FusionImageProcessor(infrared_range=cast(ValueRange, infrared_range))
         self._form = InferenceForm()
 
@@ -61,12 +68,22 @@ class REDPipeline(FusionPipeline):
         if not is_whole_number(tile_size) or not 1 <= tile_size <= MAX_TILE_SIZE:
             wanted = f"a whole number of pixels from 1 to {MAX_TILE_SIZE}: use about 128 to 256"
             raise ValueError(f"tile_size={tile_size!r} must be {wanted}")
+        steps = settings.get("default_denoising_steps")
+        if steps is not None and not (is_whole_number(steps) and steps >= 1):
+            raise ValueError(f"default_denoising_steps={steps!r} must be a whole number from 1, or null for all steps")
 
     def check_steps(self, num_inference_steps: Any) -> None:
         check_steps(num_inference_steps, self.model.config)
 
     def count_steps(self, num_inference_steps: Steps) -> int:
-        return int(num_inference_steps) if isinstance(num_inference_steps, Integral) else self.model.config.num_steps
+        if num_inference_steps == "auto":
+            return int(self.model.config.num_steps)
+        return int(num_inference_steps or self.default_steps)
+
+    @property
+    def default_steps(self) -> int:
+        """What `num_inference_steps=None` runs."""
+        return int(self.config.get("default_denoising_steps") or self.model.config.num_steps)
 
     @property
     def step_network(self) -> torch.nn.Module | None:
@@ -80,9 +97,10 @@ class REDPipeline(FusionPipeline):
         self, visible: Tensor, infrared: Tensor, window: Window, sampling: Sampling, return_intermediates: bool = False
     ) -> Any:
         # In float32 whatever the weights are: the model keeps its states so.
-        device, steps = self._execution_device, sampling.num_inference_steps
+        device = self._execution_device
         visible, infrared = visible.to(device), infrared.to(device)
-        steps = int(steps) if isinstance(steps, Integral) else steps
+        wanted = sampling.num_inference_steps
+        steps: int | Literal["auto"] = "auto" if wanted == "auto" else self.count_steps(wanted)
         if steps != "auto" and not return_intermediates and (folded := self._form.of(self.model)):
             return folded(visible, infrared, steps)
         return self.model(visible, infrared, num_inference_steps=steps, return_intermediates=return_intermediates)

@@ -137,6 +137,9 @@ class REDConfig:
     random_steps: bool = option(
         "random 1 to T steps for each batch, so that fewer than T also fuse well", False, group="steps"
     )
+    default_denoising_steps: int | None = option(
+        "steps that the finished pipeline runs unless it is given others; none: T", None, group="steps"
+    )
     early_estimates: float = option(
         "weight of all losses on the clean estimates of the steps before the last, so that the chain may stop early; "
         "needs memory = none",

@@ -136,4 +136,4 @@ class REDTask(FusionTask):
     def _pipeline(self, model: Any) -> Any:
         side = max(self.training.crop_size, self.training.late_crop_size or 0)
         tile_size = min(max(side, SMALLEST_TILE), LARGEST_TILE)
-        return REDPipeline(model, self.infrared_range(self.training), tile_size)
+        return REDPipeline(model, self.infrared_range(self.training), tile_size, self.config.default_denoising_steps)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fusion_hub import FusionPipeline
+from fusion_hub import FusionPipeline, REDPipeline
 from fusion_hub.data import generate_scene
 from fusion_hub.explain import Panel, explain
 from fusion_hub.explain.pictures import PrincipalColors, energy, enlarge, gray, heat, limits, opposed
@@ -157,7 +157,8 @@ def test_the_noise_that_was_removed_is_shown_for_each_image() -> None:
 def test_six_panels_tell_the_story_and_all_vary(name: str) -> None:
     scene = generate_scene(0, 96, 128, "brain" if "medical" in name else "night_street")
     pipe = FusionPipeline.from_pretrained(name)
-    panels = explain(pipe(scene.visible, scene.infrared, return_intermediates=True))
+    steps = 2 if isinstance(pipe, REDPipeline) else None  # one step, the default, makes a shorter story
+    panels = explain(pipe(scene.visible, scene.infrared, num_inference_steps=steps, return_intermediates=True))
     story = [panel for panel in panels if panel.plain]
     assert len(story) == 6 and story[-1] is panels[-1]
     assert all(panel.plain.endswith(".") and panel.plain.count(". ") == 0 for panel in story)

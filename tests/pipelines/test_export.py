@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from fusion_hub import DiffFuseNetModel, FusionPipeline, cli
+from fusion_hub import DiffFuseNetModel, FusionPipeline, REDPipeline, cli
 from fusion_hub.onnx import FusionSession
 from fusion_hub.pipelines import export
 from fusion_hub.pipelines.export import ExportError
@@ -27,7 +27,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 NETWORKS = {
     "fixed": lambda: tiny_pipeline(),
     "adaptive": lambda: tiny_pipeline(noise_gain=8.0, residual="own", residual_scale=0.4, gate="normalized"),
-    "red": lambda: red_pipeline(num_steps=2),
+    "red": lambda: red_pipeline(num_steps=3, default_denoising_steps=2),
 }
 
 
@@ -44,12 +44,14 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_the_same_function_at_other_sizes(exported: tuple[Path, Any]) -> None:
     folder, differences = exported
     assert len(differences) == 6 and max(found.levels for found in differences) < 0.01
-    model = FusionPipeline.from_pretrained(folder).model
+    pipeline = FusionPipeline.from_pretrained(folder)
+    model = pipeline.model
+    steps = {"num_inference_steps": pipeline.default_steps} if isinstance(pipeline, REDPipeline) else {}
     run, step, generator = export.run_onnx(folder / "model.onnx"), model.multiple, torch.Generator().manual_seed(3)
     for batch, rows, columns in ((2, 1, 1), (5, 7, 3)):
         shape = (batch, 1, rows * step, columns * step)
         inputs = {name: torch.rand(shape, generator=generator) for name in ("visible", "infrared")}
-        given = {}
+        given: dict[str, Any] = {**steps}
         if export.is_adaptive(model):
             inputs["noise_level"] = torch.linspace(0, 0.1, 2 * batch).view(batch, 2)
             given["noise_level"] = torch.cat([inputs["noise_level"][:, 0], inputs["noise_level"][:, 1]])
@@ -64,13 +66,15 @@ def test_the_metadata_describes_the_graph(exported: tuple[Path, Any]) -> None:
     folder, _ = exported
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     about = json.loads(session.get_modelmeta().custom_metadata_map["fusion_hub"])
-    model = FusionPipeline.from_pretrained(folder).model
+    pipeline = FusionPipeline.from_pretrained(folder)
+    model = pipeline.model
     assert {name: about[name] for name in ("multiple", "tile_multiple", "receptive_margin")} == {
         name: getattr(model, name) for name in ("multiple", "tile_multiple", "receptive_margin")
     }
     assert about["network"] == ("difffusenet" if isinstance(model, DiffFuseNetModel) else "red")
     assert about["adaptive"] == ("noise_level" in [put.name for put in session.get_inputs()])
     assert (about["format"], about["model"], about["source"], about["license"]) == (1, "tiny", "tiny", "mit")
+    assert about["num_inference_steps"] == pipeline.count_steps(None) == (2 if about["network"] == "red" else 1)
     assert about["weights_sha256"] == export.hash_weights(folder)
     assert str(folder.parent) not in (folder / "model.onnx").read_bytes().decode("latin-1")
     assert set(about) <= set(re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8"))), "docs/export.md lacks a key"

@@ -63,6 +63,21 @@ def test_steps(pipe: REDPipeline) -> None:
     assert automatic.isfinite().all()
 
 
+def test_default_steps_are_stored(pipe: REDPipeline, tmp_path: Path) -> None:
+    images = pair()
+    REDPipeline(pipe.model, default_denoising_steps=2).save_pretrained(tmp_path)
+    quick = FusionPipeline.from_pretrained(tmp_path)
+    assert torch.equal(fuse(quick, *images), fuse(pipe, *images, num_inference_steps=2))
+    assert torch.equal(fuse(quick, *images, num_inference_steps=3), fuse(pipe, *images))
+    assert quick(*images, return_intermediates=True).intermediates.steps == 2
+
+
+@pytest.mark.parametrize("steps", [0, 4, 1.5, True, "auto"])
+def test_bad_default_steps(pipe: REDPipeline, steps: object) -> None:
+    with pytest.raises(ValueError, match=f"default_denoising_steps={steps!r} (must be|is more than)"):
+        REDPipeline(pipe.model, default_denoising_steps=steps)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -247,14 +247,15 @@ def test_only_red_has_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert fuse.has_steps("red-small-msrs") and not fuse.has_steps(MODEL)
     assert fuse.parse_steps("red-small-msrs", "1") == 1
     assert fuse.parse_steps("red-small-msrs", "auto") == "auto"
-    assert fuse.parse_steps("red-small-msrs", "all") is None
+    assert fuse.parse_steps("red-small-msrs", "default") is None
+    assert fuse.parse_steps("red-small-msrs", "all") == 2
     assert fuse.parse_steps(MODEL, "1") is None
-    with pytest.raises(gr.Error, match="all, auto or a number"):
+    with pytest.raises(gr.Error, match="default, all, auto or a number"):
         fuse.parse_steps("red-small-msrs", "many")
     monkeypatch.setattr(checkpoints, "ROOT", BUNDLED)
-    assert [value for _, value in fuse.step_choices()] == ["all", "auto", "1", "2"]
+    assert [value for _, value in fuse.step_choices()] == ["default", "all", "auto", "1", "2"]
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
-    assert [value for _, value in fuse.step_choices()] == ["all", "auto", "1"]
+    assert [value for _, value in fuse.step_choices()] == ["default", "all", "auto", "1"]
 
 
 def street(height: int = 48, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -365,7 +366,7 @@ def test_an_api_call_without_a_known_model_is_refused(models: Path, tmp_path: Pa
     for function in (fuse.fuse, analysis.detect, analysis.measure, analysis.explain):
         with pytest.raises(gr.Error, match=f"There is no model .*: choose {MODEL}"):
             function(good, good, model)
-    with pytest.raises(gr.Error, match="Steps are all, auto or a number"):
+    with pytest.raises(gr.Error, match="Steps are default, all, auto or a number"):
         fuse.fuse(good, good, MODEL, steps=None)  # type: ignore[arg-type]
     with pytest.raises(gr.Error, match=r"a number from 0\.1 to 0\.9"):
         analysis.detect(good, good, MODEL, threshold=None)  # type: ignore[arg-type]

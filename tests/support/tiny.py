@@ -46,7 +46,7 @@ def tiny_pipeline(**settings: object) -> DiffFuseNetPipeline:
     return pipeline
 
 
-def red_pipeline(tile_size: int = 128, **settings: object) -> REDPipeline:
+def red_pipeline(tile_size: int = 128, default_denoising_steps: int | None = None, **settings: object) -> REDPipeline:
     """Random weights, none left at the zeros that training starts from, so that every layer shows in the output."""
     torch.manual_seed(0)
     model = REDModel(**{**RED_VARIANTS["tiny"], "num_steps": 3, **settings}).eval()
@@ -54,7 +54,7 @@ def red_pipeline(tile_size: int = 128, **settings: object) -> REDPipeline:
         for parameter in model.parameters():
             if parameter.ndim > 0 and not parameter.any():
                 parameter.normal_(std=0.05)
-    pipeline = REDPipeline(model, tile_size=tile_size)
+    pipeline = REDPipeline(model, tile_size=tile_size, default_denoising_steps=default_denoising_steps)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
