@@ -61,7 +61,10 @@ class TileRules(NamedTuple):
 def tile_rules(network: str, geometry: Geometry, tile_size: int = INEXACT_TILE) -> TileRules:
     """Of a network, "difffusenet" or "red"; `tile_size` is the side where tiles differ from the whole image."""
     if network == "difffusenet":
-        return TileRules(geometry, 0.6, WHOLE_IMAGE_LIMIT, AUTOMATIC_TILE)
+        # Wider overlaps need larger tiles, or most pixels are computed twice. They come with larger patches, whose
+        # features take less memory a pixel.
+        side = max(AUTOMATIC_TILE, 4 * exact_overlap(geometry, 0.6)) if geometry.exact else AUTOMATIC_TILE
+        return TileRules(geometry, 0.6, WHOLE_IMAGE_LIMIT, side)
     # Attention over a large image costs the square of its pixels, and means over it are not those of training.
     exact = geometry.exact
     return TileRules(geometry, 0.45, RED_WHOLE_LIMIT if exact else 0, RED_TILE if exact else tile_size)
