@@ -33,12 +33,13 @@ import style
 import tabs
 import views
 from camera_tabs import cameras_tab
-from examples import write_camera_examples, write_examples
+from examples import write_camera_examples, write_examples, write_volume_example
 from fuse import MEDICAL, available_models
 from network import BodyLimit, fill_in, log_refusals_in_one_line
 from pairs import pair_tab
 from starlette.middleware import Middleware
 from uploads import MAX_BYTES
+from volume_tab import volumes_tab
 
 from fusion_hub.allocator import share_arenas
 from fusion_hub.data import sample_pairs
@@ -67,8 +68,11 @@ def build_app(examples_folder: Path) -> gr.Blocks:
             with gr.Tab("Fuse", elem_id="tab_fuse"):
                 pairs = [pair_tab([row for row in rows if row.model != MEDICAL])]
             if MEDICAL in names:
-                with gr.Tab("Medical", elem_id="tab_medical"):
-                    pairs += [pair_tab([row for row in rows if row.model == MEDICAL], "medical")]
+                with gr.Tab("Medical", elem_id="tab_medical"), gr.Tabs(elem_id="medical_kinds"):
+                    with gr.Tab("Slices", elem_id="tab_slices"):
+                        pairs += [pair_tab([row for row in rows if row.model == MEDICAL], "medical")]
+                    with gr.Tab("Volumes", elem_id="tab_volumes"):
+                        volumes_tab(write_volume_example(examples_folder))
             with gr.Tab("Two cameras", elem_id="tab_cameras"):
                 cameras_tab(*write_camera_examples(examples_folder))
             views.follow_last(last, pairs)

@@ -7,12 +7,20 @@ import zipfile
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from uploads import Refusal
 
-MAX_ENTRIES = 200
-MAX_UNPACKED = 256 * 2**20  # bytes, all files together
-MAX_ENTRY = 32 * 2**20
+
+class Limits(NamedTuple):
+    """What a zip file may hold."""
+
+    entries: int  # files
+    unpacked: int  # bytes, all files together
+    entry: int  # bytes of a file
+
+
+IMAGES = Limits(200, 256 * 2**20, 32 * 2**20)
 MAX_DIRECTORY = 2**20  # bytes of the central directory, which Python reads at once
 MAX_NAME = 255  # bytes, the limit of most file systems
 _END = struct.Struct("<4s4H2LH")  # end of central directory record
@@ -24,25 +32,27 @@ _DRIVE = re.compile("[A-Za-z]:")
 _JAPANESE = re.compile(r"[\x00-\x7f\u3000-\u30ff\u4e00-\u9fff\uff01-\uff60]+")
 _HIDDEN = re.compile(r"/\.|/__MACOSX(/|$)|/Thumbs\.db$")
 _INSIDE_A_WORD = re.compile(r"[A-Za-z][^\x00-\x7f]")
+_PIECE = 2**20  # bytes that are unpacked at once
 
 
-def unpack(archive: Path, target: Path) -> list[PurePosixPath]:
+def unpack(archive: Path, target: Path, limits: Limits = IMAGES) -> list[PurePosixPath]:
     """Unpack a zip file into an existing folder; returns the paths below `target` of its files, without hidden ones.
 
     Raises:
         Refusal: the file is not a zip file, is damaged or encrypted, holds links or unsafe names, or is too large.
     """
-    _check_directory_size(archive)
+    _check_directory_size(archive, limits)
     try:
         with zipfile.ZipFile(archive) as opened:
             found = [(_safe_path(entry), entry) for entry in opened.infolist() if not _is_folder(entry)]
             # Hidden files are those that operating systems add.
             entries = [(path, entry) for path, entry in found if not _HIDDEN.search(f"/{path}")]
-            _check_entries(entries)
+            _check_entries(entries, limits)
             for path, entry in entries:
                 (target / path).parent.mkdir(parents=True, exist_ok=True)
-                with opened.open(entry) as stream:  # never more than the directory says, which is at most MAX_ENTRY
-                    (target / path).write_bytes(stream.read(entry.file_size))
+                with opened.open(entry) as stream, (target / path).open("wb") as file:
+                    for start in range(0, entry.file_size, _PIECE):  # never more than the directory says
+                        file.write(stream.read(min(_PIECE, entry.file_size - start)))
             return [path for path, _ in entries]
     except Refusal:  # a ValueError too
         raise
@@ -51,7 +61,7 @@ def unpack(archive: Path, target: Path) -> list[PurePosixPath]:
         raise Refusal("Not a zip file", text) from error
 
 
-def _check_directory_size(archive: Path) -> None:
+def _check_directory_size(archive: Path, limits: Limits) -> None:
     """Check the announced number of entries first: zipfile makes an object of every entry when it opens a file."""
     with archive.open("rb") as stream:
         stream.seek(max(0, archive.stat().st_size - 65536 - _END.size - _END64.size - _LOCATOR))
@@ -65,8 +75,8 @@ def _check_directory_size(archive: Path) -> None:
         if before < 0 or tail[before : before + 4] != b"PK\x06\x06":
             raise Refusal("Not a zip file", "The zip file is damaged: zip it again.")
         *_, entries, size, _ = _END64.unpack_from(tail, before)
-    if entries > 4 * MAX_ENTRIES or size > MAX_DIRECTORY:
-        raise Refusal("Too many files", f"The zip file holds too many files: at most {MAX_ENTRIES} are allowed.")
+    if entries > 4 * limits.entries or size > MAX_DIRECTORY:
+        raise Refusal("Too many files", f"The zip file holds too many files: at most {limits.entries} are allowed.")
 
 
 def _safe_path(entry: zipfile.ZipInfo) -> PurePosixPath:
@@ -119,15 +129,16 @@ def _is_folder(entry: zipfile.ZipInfo) -> bool:
     return entry.orig_filename.endswith(("/", "\\")) or (not entry.file_size and bool(entry.external_attr & _FOLDER))
 
 
-def _check_entries(entries: list[tuple[PurePosixPath, zipfile.ZipInfo]]) -> None:
+def _check_entries(entries: list[tuple[PurePosixPath, zipfile.ZipInfo]], limits: Limits) -> None:
     """Refuse too many or too large files, a file twice, and a file that is a folder too."""
     sizes = [entry.file_size for _, entry in entries]
-    if len(entries) > MAX_ENTRIES:
-        raise Refusal("Too many files", f"The zip file holds {len(entries)} files: at most {MAX_ENTRIES} are allowed.")
-    if max(sizes, default=0) > MAX_ENTRY:
-        raise Refusal("Too large", f"The zip file holds a file of more than {MAX_ENTRY // 2**20} MB.")
-    if sum(sizes) > MAX_UNPACKED:
-        text = f"The zip file would unpack to more than {MAX_UNPACKED // 2**20} MB: send fewer images at a time."
+    if len(entries) > limits.entries:
+        text = f"The zip file holds {len(entries)} files: at most {limits.entries} are allowed."
+        raise Refusal("Too many files", text)
+    if max(sizes, default=0) > limits.entry:
+        raise Refusal("Too large", f"The zip file holds a file of more than {limits.entry // 2**20} MB.")
+    if sum(sizes) > limits.unpacked:
+        text = f"The zip file would unpack to more than {limits.unpacked // 2**20} MB: send fewer images at a time."
         raise Refusal("Too large", text)
     counts = Counter(path for path, _ in entries)
     for path, count in counts.items():

@@ -11,10 +11,12 @@ from pathlib import Path
 import av
 import gradio as gr
 import numpy as np
-from fuse import Shown, fuse_into, quick_model
+from fuse import MEDICAL, Shown, fuse_into, quick_model
 from gpu import ON_ZERO_GPU
+from phantom import draw_section, write_phantom
 from PIL import Image, ImageDraw, ImageOps
 from uploads import LOG
+from volume_files import can_read
 
 from fusion_hub.data import SamplePair
 from fusion_hub.data.samples import sample_clip, unregistered_pair
@@ -53,6 +55,20 @@ def write_camera_examples(folder: Path) -> tuple[SamplePair, SamplePair]:
     clip = SamplePair("clip", "Street by night", text, quick_model(), *files)
     draw_thumbnail(clip._replace(visible=files[0].with_suffix(".png"), infrared=files[1].with_suffix(".png")))
     return pair, clip
+
+
+def write_volume_example(folder: Path) -> SamplePair | None:
+    """An example of two volumes, with the paths of their files; None where no volumes can be written."""
+    if not can_read():
+        return None
+    place = folder.resolve() / FOLDER
+    text = "An MR and a PET of a head that does not exist, on grids that do not match: they are registered first."
+    pair = SamplePair("volumes", "Drawn head", text, MEDICAL, *write_phantom(place))
+    files = [file.with_name(f"volume_{name}.png") for file, name in zip(pair[-2:], ("mr", "pet"), strict=True)]
+    for file, source in zip(files, pair[-2:], strict=True):
+        draw_section(source, file)
+    draw_thumbnail(pair._replace(visible=files[0], infrared=files[1]))
+    return pair
 
 
 def write_clip(file: Path, frames: Sequence[Image.Image], rate: int = 10) -> None:

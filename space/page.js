@@ -6,7 +6,7 @@
 
   const LIVE = [
     ...PREFIXES.flatMap((prefix) => [`${prefix}time`, `${prefix}message`]),
-    ...["batch_message", "flir_message", "flir_text", "clip_message", "clip_text"],
+    ...["batch_message", "flir_message", "flir_text", "clip_message", "clip_text", "volume_message", "volume_text"],
   ];
 
   const labelOf = (block) => block.querySelector("[data-testid=block-label]")?.innerText.trim() ?? "";
@@ -105,10 +105,10 @@
 
   // On a phone the result may be out of sight: scroll to it.
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("#fuse, #medical_fuse, #rig_fuse, #flir_run, #clip_run, .examples button");
+    const button = event.target.closest("#fuse, #medical_fuse, #rig_fuse, #flir_run, #clip_run, #volume_run, .examples button");
     if (!button || window.innerWidth > 640) return;
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const slider = button.closest(".tabitem")?.querySelector("#slider, #medical_slider, #rig_slider, #flir_picture, #clip_after");
+    const slider = button.closest(".tabitem")?.querySelector("#slider, #medical_slider, #rig_slider, #flir_picture, #clip_after, #volume_slices");
     slider?.scrollIntoView({ block: "center", behavior: calm ? "auto" : "smooth" });
   });
 

@@ -89,6 +89,18 @@ Two registered slices of the same head become one picture. **Not for clinical us
 since it can hide findings and show some that are not there. From DICOM or NIfTI, export a slice as 16-bit PNG or TIFF.
 """
 
+VOLUMES = """
+### Two volumes of one person
+
+CT, MR, PET or SPECT as hospitals store them: a **zip file** with the files of one DICOM series, one DICOM file, NIfTI,
+NRRD or MetaImage, at most {megavoxels:.1f} million voxels and 32 MiB. The moving volume, such as CT, PET or SPECT, is
+registered to the fixed one, such as MR, and both are fused slice by slice. **{notice}** An upload is deleted as soon as
+it has been read. Only voxels and geometry are kept, for an hour. A head has a face, though, and text in the pixels
+stays.
+"""
+
+NO_VOLUMES = "This server lacks the packages that read volumes: `pip install 'fusion-hub[medical]'` adds them."
+
 COLORS = "In the overlay, a color of a PET or SPECT means what it means in the scan; the fused image changes colors."
 
 BATCH = """

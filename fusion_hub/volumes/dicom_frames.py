@@ -1,5 +1,6 @@
 """Slices of a DICOM series in order of their position along the normal, and their values in physical units."""
 
+import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom import Dataset
+from pydicom.encaps import generate_frames
 
 from fusion_hub.volumes import jpeg_lossless
-from fusion_hub.volumes.dicom_series import Series
-from fusion_hub.volumes.volume import VolumeError, check_size
+from fusion_hub.volumes.dicom_series import Series, shown_code
+from fusion_hub.volumes.volume import MAX_VOXELS, VolumeError, check_size
 
 _TOLERANCE = 0.01  # of the slice distance, by which distances may differ
 _ROUNDING = 0.02  # mm, of positions in the tags
@@ -82,7 +84,7 @@ def sort_frames(series: Series) -> Grid:
     )
 
 
-def read_values(series: Series, grid: Grid) -> np.ndarray:
+def read_values(series: Series, grid: Grid, max_voxels: int = MAX_VOXELS) -> np.ndarray:
     """Values `(S, R, C)` float32 of the sorted slices: `slope * sample + intercept`, each slice with its own.
 
     Raises:
@@ -90,7 +92,7 @@ def read_values(series: Series, grid: Grid) -> np.ndarray:
     """
     header = series.headers[0]
     rows, columns = int(header.Rows), int(header.Columns)
-    check_size((columns, rows, len(grid.frames)), "the series")
+    check_size((columns, rows, len(grid.frames)), "the series", max_voxels)
     values = np.empty((len(grid.frames), rows, columns), dtype=np.float32)
     places: dict[int, list[int]] = {}
     for place, frame in enumerate(grid.frames):
@@ -115,6 +117,7 @@ def _samples(file: Path) -> np.ndarray:
             raise VolumeError("the series has an image without pixels: copy its files again")
         syntax = dataset.file_meta.get("TransferSyntaxUID")
         compression = "no compression" if syntax is None or not syntax.is_compressed else syntax.name
+        _check_streams(dataset, compression)
         try:
             samples = dataset.pixel_array
         except (RuntimeError, NotImplementedError) as error:
@@ -134,6 +137,47 @@ def _samples(file: Path) -> np.ndarray:
         low, high = _stored_range(dataset)
         samples = (low + high) - samples.astype(np.int64)
     return samples.reshape(-1, *samples.shape[-2:])
+
+
+def _check_streams(dataset: Dataset, compression: str) -> None:
+    """Refuse compressed frames of another size than the tags say, before a decoder makes room for them."""
+    if compression == "no compression" or "PixelData" not in dataset:
+        return
+    wanted = int(dataset.Rows), int(dataset.Columns)
+    try:
+        sizes = {_stream_size(frame) for frame in generate_frames(dataset.PixelData, number_of_frames=_count(dataset))}
+    except Exception:  # the decoder says what is wrong
+        return
+    for rows, columns in sizes - {None, wanted}:  # type: ignore[misc]
+        raise VolumeError(
+            f"a frame of the series holds {columns}x{rows} pixels ({compression}), its tags say "
+            f"{wanted[1]}x{wanted[0]}: it is damaged"
+        )
+
+
+def _count(header: Dataset) -> int:
+    return int(header.get("NumberOfFrames") or 1)
+
+
+def _stream_size(frame: bytes) -> tuple[int, int] | None:
+    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 frame states; None for what is none of these."""
+    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)  # JPEG 2000, maybe after boxes
+    if start >= 0:
+        width, height, left, top = struct.unpack_from(">4L", frame, start + 8)
+        return height - top, width - left
+    if frame[:2] != b"\xff\xd8":
+        return None
+    place = 2
+    while place + 9 <= len(frame) and frame[place] == 0xFF:
+        marker, length = frame[place + 1], int.from_bytes(frame[place + 2 : place + 4], "big")
+        if marker == 0xFF:
+            place += 1
+            continue
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            rows, columns = struct.unpack_from(">2H", frame, place + 5)
+            return rows, columns
+        place += 2 + length
+    return None
 
 
 def has_physical_unit(header: Dataset) -> bool:
@@ -158,12 +202,14 @@ def _check_uniform(series: Series) -> None:
     """Refuse color, and sizes or modalities that differ within the series."""
     for name, what in (("Modality", "modalities"), ("Rows", "sizes"), ("Columns", "sizes"), ("SOPClassUID", "kinds")):
         if len(values := {header.get(name) for header in series.headers}) > 1:
-            kinds = "" if what == "kinds" else f" ({', '.join(sorted(map(str, values)))})"
+            kinds = "" if what == "kinds" else f" ({', '.join(sorted(map(shown_code, values)))})"
             raise VolumeError(f"the series mixes {what} of images{kinds}: give a series of one stack")
     first = series.headers[0]
     color = first.get("PhotometricInterpretation", "MONOCHROME2")
     if int(first.get("SamplesPerPixel") or 1) != 1 or color == "PALETTE COLOR":
-        raise VolumeError(f"the series holds color pictures ({color}): give the gray images they were made from")
+        raise VolumeError(
+            f"the series holds color pictures ({shown_code(color)}): give the gray images they were made from"
+        )
     if len(series.headers) > 1 and any(int(header.get("NumberOfFrames") or 1) > 1 for header in series.headers):
         raise VolumeError(
             f"the series has {len(series.headers)} files with several frames each, as time series have: give one file"
@@ -171,7 +217,7 @@ def _check_uniform(series: Series) -> None:
 
 
 def _frames(file: int, header: Dataset) -> list[Frame]:
-    count = int(header.get("NumberOfFrames") or 1)
+    count = _count(header)
     if "SharedFunctionalGroupsSequence" in header or "PerFrameFunctionalGroupsSequence" in header:
         shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
         groups = header.get("PerFrameFunctionalGroupsSequence") or []
@@ -202,7 +248,7 @@ def _nuclear_frames(file: int, header: Dataset, count: int) -> list[Frame]:
     """Slices of a SPECT reconstruction, stacked along the normal in the order of the frames."""
     kind = header.get("ImageType") or []
     if len(kind) < 3 or kind[2] != "RECON TOMO":
-        name = kind[2] if len(kind) > 2 else "no reconstruction"
+        name = shown_code(kind[2]) if len(kind) > 2 else "no reconstruction"
         raise VolumeError(f"the NM file holds {name}, not RECON TOMO: give the reconstructed slices of one SPECT")
     first = Dataset()
     first.update(header.DetectorInformationSequence[0])

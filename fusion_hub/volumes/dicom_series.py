@@ -19,6 +19,14 @@ from fusion_hub.volumes.volume import VolumeError
 _MAX_FILES = 20_000
 _PREFIX = 132  # bytes up to and including "DICM"
 _LISTED = 12
+# Codes that messages may repeat. Any text could stand in these tags, so others are not repeated.
+_CODES = (
+    *("AR", "AU", "BI", "CR", "CT", "DX", "ECG", "ES", "GM", "IO", "IVUS", "KO", "M3D", "MG", "MR", "NM", "OCT", "OP"),
+    *("OT", "PR", "PT", "PX", "REG", "RF", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "SC", "SEG", "SM", "SR", "US"),
+    *("XA", "XC"),
+    *("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"),
+    *("STATIC", "DYNAMIC", "GATED", "WHOLE BODY", "TOMO", "GATED TOMO", "RECON TOMO", "RECON GATED TOMO"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,12 @@ class Series:
         first = self.headers[0]
         size = f"{first.get('Columns')}x{first.get('Rows')}"
         frames = sum(int(header.get("NumberOfFrames") or 1) for header in self.headers)
-        return f"number {first.get('SeriesNumber')}, {first.get('Modality')}, {frames} images of {size}"
+        return f"number {_number(self)}, {shown_code(first.get('Modality'))}, {frames} images of {size}"
+
+
+def shown_code(value: object) -> str:
+    """A code of DICOM for a message, "unknown" for what is none."""
+    return str(value) if str(value) in _CODES or str(value).isdecimal() else "unknown"
 
 
 def is_dicom(file: Path) -> bool:
@@ -123,7 +136,8 @@ def _read_header(file: Path) -> Dataset | None:
 
 def _kind(header: Dataset) -> str:
     uid = header.get("SOPClassUID")
-    return UID(uid).name.removesuffix(" Storage") if uid else "a file without images"
+    name = UID(uid).name if uid else ""  # the UID itself, or what stands in its place, where it is unknown
+    return name.removesuffix(" Storage") if name and name != uid else "a file without images"
 
 
 def _number(series: Series) -> int:

@@ -13,16 +13,30 @@ import SimpleITK as sitk
 from fusion_hub.volumes.dicom_frames import has_physical_unit, read_values, sort_frames
 from fusion_hub.volumes.dicom_series import Series, choose_series, is_dicom
 from fusion_hub.volumes.suv import body_weight_factor
-from fusion_hub.volumes.volume import MODALITIES, Modality, Volume, VolumeError, check_size, check_values
+from fusion_hub.volumes.volume import (
+    MAX_VOXELS,
+    MODALITIES,
+    Modality,
+    Volume,
+    VolumeError,
+    check_size,
+    check_values,
+)
 
 FILE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 _KINDS = {".nii": "NIfTI", ".nii.gz": "NIfTI", ".nrrd": "NRRD", ".mha": "MetaImage", ".mhd": "MetaImage"}
 _PET_UNITS = {"BQML": "Bq/ml", "GML": "SUV", "CNTS": "counts"}
+# The terms of the standard (PS3.3 C.11.1.1.2). Other texts are not repeated: anybody can type anything there.
+_CT_UNITS = ("HU", "HU_MOD", "MGML", "Z_EFF", "ED", "EDW", "PCT", "OD", "US")
 _HEADER_BYTES = 2**16
 
 
 def read_volume(
-    place: str | os.PathLike[str], *, series: str | int | None = None, modality: Modality | None = None
+    place: str | os.PathLike[str],
+    *,
+    series: str | int | None = None,
+    modality: Modality | None = None,
+    max_voxels: int = MAX_VOXELS,
 ) -> Volume:
     """Read a volume in physical values.
 
@@ -35,6 +49,7 @@ def read_volume(
         series: of several DICOM series, the one to read: its number, its UID, or its position in the list, `#2`. Of a
             file in four dimensions: the number of the volume, from 1.
         modality: "CT", "MR", "PT" or "NM", for files that do not say.
+        max_voxels: larger volumes are refused by their headers.
 
     Raises:
         VolumeError: it cannot be read as one regular volume; the message says why.
@@ -48,9 +63,9 @@ def read_volume(
         )
     suffix = file_suffix(path)
     if path.is_file() and suffix and not is_dicom(path):
-        volume = _read_file(path, _KINDS[suffix], series, modality)
+        volume = _read_file(path, _KINDS[suffix], series, modality, max_voxels)
     else:
-        volume = _read_dicom(choose_series(path, series), modality)
+        volume = _read_dicom(choose_series(path, series), modality, max_voxels)
     check_values(volume.image, f"the {volume.source}")
     return volume
 
@@ -61,13 +76,13 @@ def file_suffix(path: Path) -> str:
     return next((suffix for suffix in sorted(FILE_SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), "")
 
 
-def _read_dicom(series: Series, modality: Modality | None) -> Volume:
+def _read_dicom(series: Series, modality: Modality | None, max_voxels: int) -> Volume:
     header = series.headers[0]
     stated = header.get("Modality")
     if stated in MODALITIES and modality not in (None, stated):
         raise VolumeError(f"the series says that it is {stated}, not {modality}: leave the modality out")
     grid = sort_frames(series)
-    values = read_values(series, grid)
+    values = read_values(series, grid, max_voxels)
     found: Modality | None = stated if stated in MODALITIES else modality
     unit, notes = _dicom_unit(found, series, values)
     if header.get("PhotometricInterpretation") == "MONOCHROME1" and not has_physical_unit(header):
@@ -86,10 +101,13 @@ def _dicom_unit(modality: Modality | None, series: Series, values: np.ndarray) -
     """The unit of a series' values, and notes; PET values become SUV in place where the tags suffice."""
     header = series.headers[0]
     if modality == "CT":
-        return str(header.get("RescaleType") or "HU"), []
+        stated = str(header.get("RescaleType") or "HU").upper()
+        return (
+            (stated, []) if stated in _CT_UNITS else ("", ["the CT does not say in a term of DICOM what its unit is"])
+        )
     if modality == "PT":
         stated = str(header.get("Units") or "")
-        unit = _PET_UNITS.get(stated, stated)
+        unit = _PET_UNITS.get(stated, "")
         if unit != "Bq/ml":
             return unit, []
         factor, why = body_weight_factor(series.headers)
@@ -100,7 +118,7 @@ def _dicom_unit(modality: Modality | None, series: Series, values: np.ndarray) -
     return ("counts" if modality == "NM" else ""), []
 
 
-def _read_file(path: Path, kind: str, series: str | int | None, modality: Modality | None) -> Volume:
+def _read_file(path: Path, kind: str, series: str | int | None, modality: Modality | None, max_voxels: int) -> Volume:
     _check_one_file(path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO({"NIfTI": "NiftiImageIO", "NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}[kind])
@@ -118,7 +136,7 @@ def _read_file(path: Path, kind: str, series: str | int | None, modality: Modali
         raise VolumeError(f"{path} is a picture of two dimensions, not a volume: use fusion-hub fuse, or give a volume")
     extra = size[3:]
     number = _volume_number(path, extra, series)
-    check_size(size[:3], str(path))
+    check_size(size[:3], str(path), max_voxels)
     if kind == "NIfTI":
         image = sitk.GetImageFromArray(_nifti_values(path, number))
         image.SetOrigin(reader.GetOrigin()[:3])

@@ -1,8 +1,9 @@
 """A volume: physical values on a grid in space, without anything that identifies a person."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import SimpleITK as sitk
@@ -61,8 +62,31 @@ def check_values(image: sitk.Image, name: str) -> None:
         raise VolumeError(f"{name} is constant (value {low:g} everywhere): check that it holds the right data")
 
 
-def check_size(size: tuple[int, ...], name: str) -> None:
-    """Raise a `VolumeError` for a volume of more than `MAX_VOXELS` voxels."""
-    if np.prod(size, dtype=np.float64) > MAX_VOXELS:
+def check_size(size: tuple[int, ...], name: str, most: int = MAX_VOXELS) -> None:
+    """Raise a `VolumeError` for a volume of more than `most` voxels."""
+    if np.prod(size, dtype=np.float64) > most:
         shape = " x ".join(map(str, size))
-        raise VolumeError(f"{name} has {shape} voxels, more than {MAX_VOXELS:,}: crop it or reduce its resolution")
+        raise VolumeError(f"{name} has {shape} voxels, more than {most:,}: crop it or reduce its resolution")
+
+
+def from_array(
+    values: np.ndarray, origin: Sequence[float], spacing: Sequence[float], direction: Sequence[float], **known: Any
+) -> Volume:
+    """A volume of values `(S, R, C)` with its geometry in mm, left-posterior-superior.
+
+    Args:
+        values: stored as float32.
+        origin, spacing: along columns, rows and slices, 3 numbers each.
+        direction: 9 numbers, row by row, whose columns are the axes.
+        known: other attributes of the volume, such as `modality`.
+    """
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values, dtype=np.float32))
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction)
+    return Volume(image, **known)
+
+
+def upright(volume: Volume) -> Volume:
+    """The same volume with slices from feet to head, rows from front to back, columns from right to left."""
+    return replace(volume, image=sitk.DICOMOrient(volume.image, "LPS"))

@@ -36,6 +36,7 @@ import tifffile
 import uploads
 import yaml
 from gradio_client import Client, handle_file
+from phantom import write_phantom
 from PIL import ExifTags, Image
 
 from fusion_hub import FusionPipeline, evaluate_pair, evaluation, pretrained
@@ -61,6 +62,10 @@ ENDPOINTS = {
     "/align": ["visible", "infrared", "model", "steps", "left", *RANGES, "keep_metadata", "fov_ratio"],
     "/temperatures": ["file", "palette", "emissivity", "distance", "highlight"],
     "/fuse_clip": ["visible", "infrared", "align"],
+    "/fuse_volume": [
+        *("fixed", "moving", "model", "registration", "window", "moving_window", "modality", "moving_modality"),
+        *("series", "moving_series", "color", "accept_unsure"),
+    ],
     "/detect": ["visible", "infrared", "model", "threshold", *RANGES, "steps"],
     "/measure": ["visible", "infrared", "model", *RANGES, "steps"],
     "/explain": ["visible", "infrared", "model", *RANGES, "steps"],
@@ -74,9 +79,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarn
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of bundled checkpoints with one tiny model in it."""
+    """A folder of bundled checkpoints with two tiny models in it."""
     root = tmp_path_factory.mktemp("pretrained")
-    tiny_pipeline().save_pretrained(root / MODEL)
+    for name in (MODEL, fuse.MEDICAL):
+        tiny_pipeline().save_pretrained(root / name)
     checkpoints.ROOT = root
     fuse.load_once.cache_clear()
     yield root
@@ -476,6 +482,7 @@ def test_medical_texts_name_the_scan(models: Path, tmp_path: Path) -> None:
 
 def test_an_overlay_keeps_the_colors_of_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "ROOT", BUNDLED)
+    fuse.load_once.cache_clear()
     scene = generate_scene(0, 96, 128, "brain")
     pair = save(tmp_path / "pet.png", scene.visible), save(tmp_path / "mri.png", scene.infrared)
     shown = fuse.fuse_and_show(*pair, fuse.MEDICAL, "all", "Visible", "auto", "auto", False, "overlay")
@@ -495,6 +502,7 @@ def test_an_overlay_keeps_the_colors_of_the_scan(tmp_path: Path, monkeypatch: py
 
 def test_other_colors_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "ROOT", BUNDLED)
+    fuse.load_once.cache_clear()
     scene = generate_scene(0, 48, 64, "brain")
     pair = save(tmp_path / "pet.png", scene.visible), save(tmp_path / "mri.png", scene.infrared)
     with gr.Blocks() as page:
@@ -635,6 +643,8 @@ def test_the_lines_of_the_readme_run(
     examples.write_clip(Path("visible.mp4"), visible)
     examples.write_clip(Path("infrared.mp4"), [frame.crop((40, 30, 280, 210)) for frame in infrared])
     Path("FLIR0042.jpg").write_bytes(flir_file.photo())
+    for file, name in zip(write_phantom(tmp_path), ("mr.nii.gz", "pet.nii.gz"), strict=True):
+        file.rename(name)
     names: dict[str, Any] = {}
     exec(program.replace("http://127.0.0.1:7860", client.src), names)
     expected = fuse.fuse(example.visible, example.infrared, MODEL)[0]
@@ -651,6 +661,7 @@ def test_the_lines_of_the_readme_run(
     assert Image.open(names["aligned"]).size == (640, 480) and len(names["edges"]) == 2
     assert "10 frames" in names["report"] and "Aligned" in names["report"] and str(names["after"]).endswith("fused.mp4")
     assert Path(names["degrees"]).suffix == ".tif" and Image.open(names["photo"]).size == (80, 60)
+    assert names["volume"].endswith(".nii.gz") and "Registered" in names["quality"] and Path(names["sheet"]).is_file()
     assert len(names["pictures"]) == 3 and "emissivity 0.95" in names["summary"] and Path(names["drawn"]).is_file()
 
 

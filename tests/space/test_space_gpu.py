@@ -74,7 +74,7 @@ from pathlib import Path
 space, work = sys.argv[1:]
 sys.path.insert(0, space)
 
-import analysis, batch, cameras, clips, examples, fuse, gpu
+import analysis, batch, cameras, clips, examples, fuse, gpu, phantom, volume_fusion
 import gradio as gr
 import numpy as np
 from PIL import Image
@@ -103,6 +103,7 @@ try:
 except gr.Error as error:
     refused = [error.title, error.message]
 table, _ = analysis.measure(*pair, model)
+head = map(str, phantom.write_phantom(Path(work)))
 results = {
     "same": bool((fused == alone).all()),
     "refused": refused,
@@ -113,6 +114,7 @@ results = {
     "aligned": cameras.align(*map(str, unmatched), model)[3],
     "temperatures": cameras.temperatures(f"{work}/photo.jpg")[4],
     "clip": list(clips.fuse_clip(*map(str, clip), False))[-1][2],
+    "volume": volume_fusion.fuse_volume(*head, modality="MR", moving_modality="PT", registration="none")[2],
     "device": gpu.current_device(),
 }
 results["calls"] = sys.modules["spaces"].calls
@@ -135,9 +137,10 @@ def test_each_function_that_runs_networks_gets_its_gpu(tmp_path: Path) -> None:
     assert found["refused"] == ["Nothing to read yet", "Add the infrared image first."]
     assert found["metrics"] > 9 and found["panels"] > 10 and found["batch"] == "fused.zip" and found["previews"]
     assert "Aligned" in found["aligned"] and "32 x 24 pixels" in found["temperatures"]
+    assert found["volume"].startswith("88 x 108 x 40 voxels fused")
     assert found["clip"].startswith("10 frames of 320 x 240")
     names = ["fuse_and_show", "fuse_and_show", "measure", "detect", "explain", "fuse_all"]
-    names += ["align_and_show", "read_thermal", "fuse_all"]
+    names += ["align_and_show", "read_thermal", "fuse_all", "fuse_kept"]
     assert [name for name, _ in found["calls"]] == names
     assert all(0 < seconds <= 120 for _, seconds in found["calls"])
     assert found["device"] == "cpu", "in the server itself there is no GPU"

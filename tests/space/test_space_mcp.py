@@ -51,7 +51,7 @@ def uploaded(page: Page, path: Path) -> str:
 
 def test_tools_describe_their_parameters(space_page: Page) -> None:
     tools = {tool.name: tool for tool in in_session(space_page, lambda session: session.list_tools()).tools}
-    assert set(tools) == {"fuse", "align", "temperatures", "fuse_clip", "detect", "measure", "explain"}
+    assert set(tools) == {"fuse", "align", "temperatures", "fuse_clip", "fuse_volume", "detect", "measure", "explain"}
     for name, tool in tools.items():
         assert tool.description and len(tool.description) > 40, name
         for parameter, schema in tool.inputSchema["properties"].items():
