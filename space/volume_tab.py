@@ -124,8 +124,9 @@ def volumes_tab(example: SamplePair | None) -> None:
         except gr.Error as error:
             return gr.skip(), refusal(error)
 
-    def look_again(refused: str, *values: Any) -> Any:
-        return gr.skip() if refused else view(*values)[0]
+    def look_again(*values: Any) -> Any:
+        """The slices alone: a message that is there stays."""
+        return view(*values)[0]
 
     def fuse_here(progress: gr.Progress = gr.Progress(), *values: Any) -> list[Any]:  # noqa: B008
         first, second, model, registration, color, unsure, *ends = values
@@ -136,7 +137,7 @@ def volumes_tab(example: SamplePair | None) -> None:
             middle = (count_slices(made, PLANES[0]) + 1) // 2
             drawn = draw_slices(made, PLANES[0], middle, windows)
         except gr.Error as error:
-            return [*nothing(), gr.skip(), refusal(error)]
+            return [*nothing(), look_again(None, first, second, PLANES[0], 1, *ends), refusal(error)]
         downloads = (gr.update(value=file, visible=True) for file in (made.result, made.views))
         scroll = gr.update(maximum=count_slices(made, PLANES[0]), value=middle, visible=True)
         return [made, scroll, gr.update(value=PLANES[0], visible=True), made.text, *downloads, drawn, ""]
@@ -175,7 +176,7 @@ def volumes_tab(example: SamplePair | None) -> None:
 
         def read(file: str | None, one: str, kind: str, beside: Kept | None, role: str = role) -> list[Any]:
             mixed = beside is not None and beside.example
-            rest = [*([None, None, ""] if mixed else [gr.skip()] * 3), *nothing(), _EMPTY]
+            rest = [*([None, None, "", *hidden()] if mixed else [gr.skip()] * 6), *nothing(), _EMPTY]
             try:
                 with error_messages():
                     found = keep(file, role, one, kind)
@@ -184,7 +185,7 @@ def volumes_tab(example: SamplePair | None) -> None:
             return [found, describe(found), *control(found, role), "", *rest]
 
         own = [kept[side], infos[side], *controls[side], message]
-        others = [boxes[other], kept[other], infos[other], *shown, slices]
+        others = [boxes[other], kept[other], infos[other], *controls[other], *shown, slices]
         uploaded = box.upload(
             stoppable(read),
             [box, series[side], kinds[side], kept[other]],
@@ -193,13 +194,13 @@ def volumes_tab(example: SamplePair | None) -> None:
             **READING,
             **PRIVATE,
         )
-        uploaded.success(look_again, [message, *seen], slices, **QUIET)
+        uploaded.success(look_again, seen, slices, **QUIET)
         gr.on([box.upload, box.clear], lambda: None, None, None, cancels=runs, **NOW)
 
         def forget() -> list[Any]:
             return [None, "", *hidden(), "", *nothing(), _EMPTY]
 
-        box.clear(forget, None, [*own, *shown, slices], **QUIET).then(view, seen, [slices, message], **QUIET)
+        box.clear(forget, None, [*own, *shown, slices], **QUIET).then(look_again, seen, slices, **QUIET)
 
         def rename(found: Kept | None, kind: str, role: str = role) -> list[Any]:
             if found is None:
@@ -212,7 +213,7 @@ def volumes_tab(example: SamplePair | None) -> None:
             return [found, describe(found), *control(found, role), ""]
 
         kinds[side].input(rename, [kept[side], kinds[side]], own, **READING, **QUIET).then(
-            look_again, [message, *seen], slices, **QUIET
+            look_again, seen, slices, **QUIET
         )
 
         def choose(found: Kept | None, wanted: str, role: str = role) -> list[Any]:
@@ -229,7 +230,7 @@ def volumes_tab(example: SamplePair | None) -> None:
             return [*ends_of(found, window, role), ""]
 
         chosen = presets[side].input(choose, [kept[side], presets[side]], [*controls[side][1:], message], **NOW)
-        chosen.then(look_again, [message, *seen], slices, **QUIET)
+        chosen.then(look_again, seen, slices, **QUIET)
 
     for part in (number, *edges):
         part.input(view, seen, [slices, message], **LIVE)
@@ -239,16 +240,16 @@ def volumes_tab(example: SamplePair | None) -> None:
         return gr.update(maximum=count, value=(count + 1) // 2) if stack else gr.skip()
 
     plane.input(turn, [stack, plane], number, **NOW).then(view, seen, [slices, message], **QUIET)
-    stop.click(lambda: ["", ""], None, [text, message], cancels=runs, **QUIET)
+    # With an output of its own, or the page would show the canceled run as an error.
+    stop.click(lambda: "", None, message, cancels=runs, **QUIET)
 
 
 def check_windows(windows: Any, kept: tuple[Kept | None, Kept | None]) -> Any:
     """Both windows; a `Refusal` where black is not below white."""
     for (low, high), one, role in zip(windows, kept, ROLES, strict=True):
         if one and not (low is not None and high is not None and low < high):
-            raise Refusal(
-                "Empty window", f"Black is {low:g} and white {high:g} for the {role}: move black below white."
-            )
+            text = f"Black is {low} and white is {high} for the {role}: move black below white."
+            raise Refusal("Empty window", text)
     return windows
 
 

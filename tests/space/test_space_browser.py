@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,12 @@ from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 from space_load import Page as Server
 
+from fusion_hub import volumes
 from fusion_hub.data import generate_scene
 from fusion_hub.data.samples import unregistered_pair
 from fusion_hub.image import overlay_pair
 from fusion_hub.rigs import Rig
-from tests.support import flir_file
+from tests.support import flir_file, scans
 from tests.support.browser import chromium
 from tests.support.clips import moving_square, write_clip
 
@@ -31,7 +33,8 @@ TABS = {
     "how": "How it works",
     "batch": "Batch",
 }
-KINDS = ("pictures", "flir", "clip")  # the tabs in Two cameras
+# The tabs in Two cameras and Medical; those with which these open come last, so that later tests find them.
+KINDS = {"flir": "cameras", "clip": "cameras", "pictures": "cameras", "volumes": "medical", "slices": "medical"}
 PATIENCE = 60_000  # milliseconds; a loaded machine is slow
 LOCAL_SCHEMES = ("blob", "data", "about")  # of addresses that send no request
 PALE = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
@@ -542,8 +545,8 @@ def unpacked(server: Server) -> list[Path]:
 
 
 def open_kind(page: Page, kind: str) -> None:
-    """One of the tabs in Two cameras."""
-    open_tab(page, "cameras")
+    """One of the tabs in another one."""
+    open_tab(page, KINDS[kind])
     page.locator(f"#tab_{kind}-button").click()
     expect(page.locator(f"#tab_{kind}")).to_be_visible()
 
@@ -666,6 +669,77 @@ def test_a_canceled_clip_stops(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#clip_after")).not_to_contain_text("Fusing")
     expect(page.locator("#clip_message [role=alert]")).to_have_count(0)
     assert not page.locator("#clip_videos video").count()
+
+
+def slice_names(page: Page) -> list[str]:
+    """What the pictures of the slices are called, for those who do not see them."""
+    return [picture.get_attribute("alt") or "" for picture in page.locator("#volume_slices img").all()]
+
+
+def slice_source(page: Page, number: int) -> str:
+    return page.locator("#volume_slices img").nth(number).get_attribute("src") or ""
+
+
+def test_volumes_are_fused_and_scrolled_through(page: Page, opened: Visit, tmp_path: Path) -> None:
+    open_kind(page, "volumes")
+    ramp = np.indices((12, 32, 32)).sum(axis=0).astype(np.int16)
+    checks = ((np.indices((12, 32, 32)) // 4).sum(axis=0) % 2 * 60 + ramp).astype(np.int16)
+    ct = scans.save(scans.series(checks, "CT", intercept=0.0), tmp_path / "ct")
+    archive = Path(shutil.make_archive(str(tmp_path / "Plantedname"), "zip", ct))
+    mr = volumes.from_array(ramp, (-20.0, 31.5, 7.25), (0.8, 1.2, 3.0), np.eye(3).flatten().tolist())
+    volumes.write_volume(mr, tmp_path / "mr.nii.gz")
+    page.locator("#volume_run").click()
+    message = page.locator("#volume_message [role=alert]")
+    expect(message).to_contain_text("Add the fixed volume first")
+
+    put_file(page, "volume_fixed", tmp_path / "mr.nii.gz")
+    expect(page.locator("#volume_fixed_info")).to_contain_text("NIfTI file, 32 x 32 x 12 voxels of 0.8 x 1.2 x 3 mm")
+    expect(message).to_have_count(0)
+    put_file(page, "volume_moving", archive)
+    expect(page.locator("#volume_moving_info")).to_contain_text("CT, DICOM series, 32 x 32 x 12 voxels")
+    expect(page.locator("#volume_slices img")).to_have_count(2)  # to choose windows by
+    assert not [*opened.server.files.rglob("Plantedname*")], "uploads are deleted once they are read"
+    page.locator("#volume_registration").get_by_label("None").check()
+    page.locator("#volume_run").click()
+    expect(page.locator("#volume_slices img")).to_have_count(4)
+    expect(page.locator("#volume_text")).to_contain_text("Derived, not for diagnosis")
+    place = "axial slice 6 of 12"
+    assert slice_names(page) == [f"{name}, {place}" for name in ("Fixed volume", "CT", "Fused", "Checkerboard")]
+
+    before = [slice_source(page, number) for number in range(4)]
+    number = page.locator("#volume_number").get_by_role("slider")
+    number.focus()
+    page.keyboard.press("ArrowRight")  # a keyboard is enough
+    expect(page.locator("#volume_slices img").nth(2)).to_have_attribute("alt", "Fused, axial slice 7 of 12")
+    assert all(slice_source(page, number) != source for number, source in enumerate(before))
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#volume_slices img").nth(2)).to_have_attribute("src", before[2])
+
+    page.locator("#volume_moving_white").get_by_role("slider").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#volume_slices img").nth(1)).not_to_have_attribute("src", before[1])
+    assert [slice_source(page, number) for number in (0, 2)] == [before[0], before[2]], "no network ran"
+    expect(page.locator("#volume_slices figcaption").nth(2)).to_have_text("Fused with earlier windows: fuse again")
+    page.locator("#volume_plane").get_by_label("Coronal").check()
+    expect(page.locator("#volume_slices img").nth(2)).to_have_attribute("alt", re.compile("coronal slice 16 of 32"))
+    window = page.locator("#volume_moving_window input")
+    window.fill("500,90")
+    window.press("Enter")
+    expect(message).to_contain_text("The window of the moving volume is LOW,HIGH")
+    with page.expect_download() as answer:
+        page.locator("#volume_result").click()
+    answer.value.save_as(tmp_path / "fused.nii.gz")
+    assert volumes.read_volume(tmp_path / "fused.nii.gz").array.shape == (12, 32, 32)
+    text = page.content()
+    assert not [value for value in scans.PLANTED.values() if value in text]
+
+    notes = tmp_path / "notes.nii"
+    notes.write_text("no volume")
+    put_file(page, "volume_fixed", notes)
+    expect(message).to_contain_text("cannot be read as NIfTI")
+    expect(page.locator("#volume_slices img")).to_have_count(1)  # the other volume; nothing of the result
+    expect(page.locator("#volume_result")).not_to_be_visible()
+    open_kind(page, "slices")
 
 
 def test_a_keyboard_is_enough(page: Page) -> None:

@@ -1,5 +1,6 @@
 """Hostile input for the page: refused with a message that holds no path; the server stays up and small."""
 
+import gzip
 import io
 import json
 import re
@@ -12,15 +13,18 @@ from pathlib import Path
 
 import av
 import httpx
+import nibabel
 import numpy as np
 import pytest
 import tifffile
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
 from space_load import Page
 
-from tests.support import flir_file
+from tests.support import flir_file, scans
 from tests.support.clips import moving_square, write_clip
 from tests.support.space_page import black_png, encoded, noise, png_chunk, wait_for_examples, zipped
 
@@ -229,6 +233,42 @@ def test_a_clip_that_is_cut_off_later_is_fused_so_far(client: Client, tmp_path: 
     file = after["video"] if isinstance(after, dict) else after
     with av.open(str(file)) as opened:
         assert 15 < sum(1 for _ in opened.decode(video=0)) < 50
+
+
+def rle_bomb() -> bytes:
+    """A slice of 1024 x 1024 pixels whose runs unpack to 64 times its size."""
+    [image] = scans.series(np.zeros((1, 1024, 1024), np.int16), "CT")
+    segment = bytes([129, 0]) * (8 * MIB)
+    header = struct.pack("<16L", 2, 64, 64 + len(segment), *[0] * 13)
+    image.PixelData = encapsulate([header + segment + bytes([129, 0])])
+    image["PixelData"].VR = "OB"
+    image.file_meta.TransferSyntaxUID = RLELossless
+    stream = io.BytesIO()
+    image.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+NIFTI = bytes(nibabel.Nifti1Image(np.arange(1000, dtype=np.int16).reshape(10, 10, 10), np.eye(4)).to_bytes())
+FAR = NIFTI[:108] + struct.pack("<f", 3e9) + NIFTI[112:]  # where its voxels begin
+NRRD = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 250 250 250\nencoding: gzip\nendian: little\n\n"
+VOLUMES: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "gzip bomb": ("a.nii.gz", lambda: gzip.compress(NIFTI + bytes(1024 * MIB), 1), "more than 160 MB"),
+    "zip bomb": ("a.zip", lambda: zipped({"a": bytes(1024 * MIB)}), "more than 160 MB"),
+    "voxels far away": ("a.nii.gz", lambda: gzip.compress(FAR), "damaged|cut short"),
+    "NRRD bomb": ("a.nrrd", lambda: NRRD + gzip.compress(bytes(1024 * MIB), 1), "constant|damaged"),
+    "RLE bomb": ("a.dcm", rle_bomb, "damaged|no decoder"),
+}
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_volumes_are_refused_with_a_message(client: Client, space_page: Page, tmp_path: Path, name: str) -> None:
+    file, content, message = VOLUMES[name]
+    path = tmp_path / file
+    path.write_bytes(content())
+    with pytest.raises(AppError) as refusal:
+        client.predict(handle_file(path), handle_file(path), "difffusenet-medical", api_name="/fuse_volume")
+    check_message(str(refusal.value), message)
+    assert not [*space_page.files.rglob("fusion_hub_volume_*"), *space_page.files.rglob("volume.npy")]
 
 
 BLOCK = flir_file.block()
