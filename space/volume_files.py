@@ -7,9 +7,13 @@ repeat no name of a file and no text of a tag.
 
 import gzip
 import importlib.util
+import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -35,6 +39,7 @@ SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")  # of files other than DICOM; .m
 NAMES = {"CT": "CT", "MR": "MRI", "PT": "PET", "NM": "SPECT"}
 RULES = ("percentile", "uptake", "full")
 TOO_LONG_AGO = "Too long ago", "The volumes were deleted after an hour: upload them again."
+SECONDS = 60  # to read a volume
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _LISTED = 12
 _PIECE = 1 << 20
@@ -204,7 +209,29 @@ def _read(place: Path, what: str, series: str, modality: Any) -> "volumes.Volume
             for file in (path for path in (place.rglob("*") if place.is_dir() else [place]) if path.is_file()):
                 _check_syntax(file, what)
             series = _choose(volumes.find_series(place), what, series)
-        return volumes.read_volume(place, series=series or None, modality=modality, max_voxels=MAX_VOXELS)
+    return read_apart(place, what, series or None, modality)
+
+
+def read_apart(place: Path, what: str, series: str | None, modality: Any) -> "volumes.Volume":
+    """`read_volume` in a process of its own, which a damaged file may crash."""
+    with TemporaryDirectory(prefix="fusion_hub_volume_", dir=root()) as target:
+        options = {"place": str(place), "series": series, "modality": modality, "max_voxels": MAX_VOXELS}
+        command = [sys.executable, str(Path(__file__).with_name("volume_reader.py"))]
+        command.append(json.dumps(options | {"target": target}))
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+        quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        try:
+            ended = subprocess.run(command, env=environment, timeout=SECONDS, check=False, **quiet).returncode
+        except subprocess.TimeoutExpired as error:
+            raise Refusal("Too slow", f"The {what} takes too long to read: save it without compression.") from error
+        if ended != 0:
+            LOG.warning("a volume ended its reader with code %d", ended)
+            raise Refusal("Not a volume", f"The {what} is damaged, or another kind of file: copy it again.")
+        found = json.loads((Path(target) / "volume.json").read_text(encoding="utf-8"))
+        if "refused" in found:
+            raise volumes.VolumeError(found["refused"])
+        geometry, found["notes"] = found.pop("geometry"), tuple(found["notes"])
+        return volumes.from_array(np.load(Path(target) / "values.npy"), *geometry, **found)
 
 
 def _choose(found: "list[volumes.Series]", what: str, wanted: str) -> str:

@@ -1,5 +1,6 @@
 """The tab Volumes in Medical: two volumes in, one out, with slices to scroll through and windows to move."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -197,10 +198,12 @@ def volumes_tab(example: SamplePair | None) -> None:
         uploaded.success(look_again, seen, slices, **QUIET)
         gr.on([box.upload, box.clear], lambda: None, None, None, cancels=runs, **NOW)
 
-        def forget() -> list[Any]:
+        def forget(found: Kept | None) -> list[Any]:
+            if found:
+                Path(found.file).unlink(missing_ok=True)
             return [None, "", *hidden(), "", *nothing(), _EMPTY]
 
-        box.clear(forget, None, [*own, *shown, slices], **QUIET).then(look_again, seen, slices, **QUIET)
+        box.clear(forget, kept[side], [*own, *shown, slices], **QUIET).then(look_again, seen, slices, **QUIET)
 
         def rename(found: Kept | None, kind: str, role: str = role) -> list[Any]:
             if found is None:

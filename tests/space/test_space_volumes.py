@@ -40,6 +40,7 @@ from tests.support.space_page import zipped
 from tests.support.tiny import tiny_pipeline
 
 MODEL = fuse.MEDICAL
+READ_APART = volume_files.read_apart
 SAMPLES = (np.random.default_rng(3).random((12, 18, 20)) * 800).astype(np.int16) + np.int16(700)
 PLANTED = [value.split("^")[0] for value in scans.PLANTED.values()]
 
@@ -62,6 +63,16 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the server's files, of each test alone."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "server"))
     return tmp_path / "server"
+
+
+@pytest.fixture(autouse=True)
+def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Volumes are read in this process, which takes less time than another one, unless a test is about that."""
+
+    def read(place: Path, what: str, series: str | None, modality: Any) -> volumes.Volume:
+        return volumes.read_volume(place, series=series, modality=modality, max_voxels=volume_files.MAX_VOXELS)
+
+    monkeypatch.setattr(volume_files, "read_apart", read)
 
 
 @pytest.fixture(scope="module")
@@ -327,6 +338,23 @@ def test_hostile_files_are_refused(root: Path, name: str) -> None:
     text = error.value.message
     assert text.endswith(".") and "\n" not in text and not re.search(r"/tmp|server|\.py|Errno|None|hash|volume\.", text)
     assert not place.exists() and not [path for path in root.rglob("*") if path.is_file()], "nothing stays"
+
+
+def test_a_file_that_crashes_its_reader_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volume_files, "read_apart", READ_APART)
+    with pytest.raises(gr.Error, match="The fixed volume is damaged, or another kind of file: copy it again"):
+        keep(upload(root, scans.CRASH, "a.mha"), "fixed volume")
+    with pytest.raises(gr.Error, match="The fixed volume has 5 voxels that are NaN"):
+        values = SAMPLES.astype(np.float32)
+        values[0, 0, :5] = np.nan
+        keep(upload(root, nifti(values), "a.nii"), "fixed volume")
+    archive = zip_of(scans.series(SAMPLES, "CT", axes=scans.rotation(12, 25)))
+    kept = keep(upload(root, archive, "a.zip"), "fixed volume").volume()
+    right = volumes.read_volume(scans.save(scans.series(SAMPLES, "CT", axes=scans.rotation(12, 25)), tmp_path / "ct"))
+    assert np.array_equal(kept.array, right.array) and kept.unit == "HU" and kept.modality == "CT"
+    for name in ("GetOrigin", "GetSpacing", "GetDirection"):
+        assert getattr(kept.image, name)() == getattr(right.image, name)()
+    assert [path.name for path in root.rglob("*") if path.is_file()] == ["volume.npy"]
 
 
 def test_a_gap_is_named(root: Path) -> None:

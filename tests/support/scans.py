@@ -35,6 +35,12 @@ PLANTED = {
     "DeviceSerialNumber": "PLANTEDSERIAL",
 }
 
+CRASH = (
+    b"ObjectType = Image\nNDims = -1\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nElementSpacing = 1 1 1\n"
+    b"DimSize = 11 10 9\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+) + bytes(1980)
+"""A MetaImage file at which SimpleITK 2.5.7 crashes."""
+
 
 def rotation(about_x: float, about_z: float) -> np.ndarray:
     """Of angles in degrees, `(3, 3)`."""
