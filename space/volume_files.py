@@ -320,7 +320,9 @@ def _refusals(what: str) -> Iterator[None]:
         raise
     except volumes.VolumeError as error:
         text = re.sub(r"\S*fusion_hub_volume_\S*", f"the {what}", str(error))
-        text = re.sub(r"^(the series|the file|the images|the slices)\b", rf"the {what}: \1", text)
+        text = re.sub(
+            r"^(the (series|file|images|slices|(NIfTI|NRRD|MetaImage|DICOM) (file|series)))\b", rf"the {what}: \1", text
+        )
         raise Refusal("This volume cannot be read", sentence(text)) from None
     except Exception as error:  # its message may quote a tag, so the log gets its kind alone
         LOG.warning("a volume could not be read: %s", type(error).__name__)
