@@ -109,7 +109,7 @@ def measure(
 ) -> tuple[list[str], list[Found]]:
     """A row: share of hits, median and worst errors, seconds, flags."""
     head = np.argwhere(sitk.GetArrayViewFromImage(fixed) > 25)[::997, ::-1] * fixed.GetSpacing() + fixed.GetOrigin()
-    found = []
+    found: list[Found] = []
     for start in range(-1, starts):
         random, scale = np.random.default_rng((seed, max(start, 0))), float(start >= 0)
         angles, shifts = np.radians(random.uniform(-turn, turn, 3)), random.uniform(-shift, shift, 3)
@@ -117,8 +117,9 @@ def measure(
         result, back = register(fixed, moved(moving, motion, resample)), motion.GetInverse()
         there = np.array([back.TransformPoint(result.transform.TransformPoint(point)) for point in head.tolist()])
         reference = head if exact or start < 0 else found[0].points
-        errors = [float(np.linalg.norm(there - truth, axis=1).mean()) for truth in (reference, head)]
-        found.append(Found(there, *errors, result.disagreement, result.lead, result.trustworthy, result.seconds))
+        off, atlas_off = (float(np.linalg.norm(there - truth, axis=1).mean()) for truth in (reference, head))
+        checks = (result.disagreement, result.lead, result.trustworthy)
+        found.append(Found(there, off, atlas_off, *checks, result.seconds))
     found = found[1:]
     error, atlas = (np.array(column) for column in zip(*((f.error, f.atlas) for f in found), strict=True))
     flagged = np.array([not f.trustworthy for f in found])

@@ -7,7 +7,7 @@ Studholme, Hill, Hawkes, "An overlap invariant entropy measure of 3D medical ima
 32(1), 1999; the best of them are optimized. Around the tissue, the coarse grid sees much of the air, since the outline
 tells best where a head is, and the finer ones little of it, since the outlines of two modalities differ. The search is
 made twice, the second time with the roles of the volumes swapped and from other rotations. Both results are refined in
-the same way. They must agree; the one with more mutual information is taken.
+the same way. They must agree; the one with more mutual information, summed over both directions, is taken.
 """
 
 import itertools
@@ -129,9 +129,10 @@ def _register(
     say("registering the fixed volume to the moving one, as a check")
     back = _search(theirs, ours, kind, TURNS[1], seed, starts)
     say("refining the registration")
-    refined = [_optimize(ours, theirs, start, 2, seed) for start in (coarse, back.GetInverse())]
-    disagreement = _distance(*(transform for transform, _ in refined), ours.tissue)
-    transform, _ = max(refined, key=lambda result: result[1])
+    one = _optimize(ours, theirs, coarse, 2, seed)
+    other = _optimize(ours, theirs, back.GetInverse(), 2, seed)
+    disagreement = _distance(one, other, ours.tissue)
+    transform = max((one, other), key=lambda result: _information(ours, theirs, result, 2, seed))
     quality, _ = _similarity(ours, theirs, transform)
     elsewhere = [_similarity(ours, theirs, place)[0] for place in _places_away(ours, transform, seed)]
     chance = float(np.mean(elsewhere))
@@ -336,28 +337,19 @@ def _search(
 
     found: list[sitk.Transform] = []
     for place in sorted(places, key=rate, reverse=True)[:starts]:
-        maximum, _ = _optimize(fixed, moving, place, 0, seed)
+        maximum = _optimize(fixed, moving, place, 0, seed)
         if all(_distance(maximum, other, fixed.tissue) > GRIDS[0] / 2 for other in found):
             found.append(maximum)
-    best, _ = max((_optimize(fixed, moving, place, 1, seed) for place in found), key=lambda result: result[1])
+    middle = [_optimize(fixed, moving, place, 1, seed) for place in found]
+    best = max(middle, key=lambda result: _information(fixed, moving, result, 1, seed))
     if kind == "affine":
-        best, _ = _optimize(fixed, moving, _as_affine(best), 1, seed)
+        best = _optimize(fixed, moving, _as_affine(best), 1, seed)
     return best
 
 
-def _optimize(
-    fixed: _Subject, moving: _Subject, start: sitk.Transform, level: int, seed: int
-) -> tuple[sitk.Transform, float]:
-    """The nearest maximum of mutual information on one grid, and its value; the start and 0 where the volumes do not
-    meet there."""
-    method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(BINS)
-    method.SetMetricFixedMask(fixed.masks[level])
-    share = SAMPLES[level] / fixed.levels[level].GetNumberOfPixels()
-    if share < 1:
-        method.SetMetricSamplingStrategy(method.RANDOM)
-        method.SetMetricSamplingPercentage(share, seed + 1)  # a seed of 0 would be the clock
-    method.SetInterpolator(sitk.sitkLinear)
+def _optimize(fixed: _Subject, moving: _Subject, start: sitk.Transform, level: int, seed: int) -> sitk.Transform:
+    """The nearest maximum of mutual information on one grid; the start where the volumes do not meet there."""
+    method = _method(fixed, level, seed)
     method.SetOptimizerAsPowell(10, 30, GRIDS[level] / 2, GRIDS[level] / 20, 1e-5)
     turns = start.GetNumberOfParameters() - 3
     method.SetOptimizerScales([RADIUS] * turns + [1.0] * 3)
@@ -366,8 +358,34 @@ def _optimize(
     try:
         method.Execute(fixed.levels[level], moving.levels[level])
     except RuntimeError:
-        return start, 0.0
-    return found, -method.GetMetricValue()
+        return start
+    return found
+
+
+def _information(fixed: _Subject, moving: _Subject, transform: sitk.Transform, level: int, seed: int) -> float:
+    """Mutual information on one grid, the sum over both directions; each alone favors its own results."""
+    total = 0.0
+    for first, second, mapping in ((fixed, moving, transform), (moving, fixed, transform.GetInverse())):
+        method = _method(first, level, seed)
+        method.SetInitialTransform(mapping)
+        try:
+            total -= method.MetricEvaluate(first.levels[level], second.levels[level])
+        except RuntimeError:  # they do not meet
+            continue
+    return total
+
+
+def _method(fixed: _Subject, level: int, seed: int) -> sitk.ImageRegistrationMethod:
+    """Mutual information on one grid, around the tissue of the fixed volume."""
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(BINS)
+    method.SetMetricFixedMask(fixed.masks[level])
+    share = SAMPLES[level] / fixed.levels[level].GetNumberOfPixels()
+    if share < 1:
+        method.SetMetricSamplingStrategy(method.RANDOM)
+        method.SetMetricSamplingPercentage(share, seed + 1)  # a seed of 0 would be the clock
+    method.SetInterpolator(sitk.sitkLinear)
+    return method
 
 
 def _similarity(fixed: _Subject, moving: _Subject, transform: sitk.Transform) -> tuple[float, float]:
