@@ -426,6 +426,13 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         low, high, specific, gates = self._bands(enhanced, pixels, record)
         return FusionFeatures(shallow, enhanced, specific, low, high, self._to_pixels(pixels), gates)
 
+    def remove_noise(self, images: Tensor, enhanced: Tensor, shallow: Tensor) -> Tensor:
+        """Images `(2B, 1, H, W)`, visible first, with the residuals of their denoised and original features.
+
+        For `residual="own"` (eq. 6).
+        """
+        return images + self._to_pixels(self.injection(enhanced, shallow)).to(images.dtype)
+
     def encode(self, images: Tensor) -> Tensor:
         """Shallow features F_0 of images: `(B, 1, H, W)` to `(B, C, H / patch_size, W / patch_size)`."""
         features: Tensor = self.encoder(self._to_patches(images))

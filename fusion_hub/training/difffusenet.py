@@ -22,8 +22,9 @@ from fusion_hub.training.task import FusionTask
 
 TIMESTEP_STREAM, NOISE_STREAM = 1, 2  # of the random numbers of a sample
 _MODEL_FIELDS = (
-    "patch_size", "feature_channels", "attention_window", "num_coupling", "prediction_type", "inference_timestep",
-    "noise_gain", "residual", "residual_scale", "gate", "use_d2fe", "use_edfd", "frequency", "cross_frequency",
+    "patch_size", "feature_channels", "denoiser_channels", "attention_window", "num_coupling", "prediction_type",
+    "inference_timestep", "noise_gain", "residual", "residual_scale", "gate", "use_d2fe", "use_edfd", "frequency",
+    "cross_frequency",
 )  # fmt: skip
 
 
@@ -126,9 +127,15 @@ class DiffFuseNetTraining(nn.Module):
         first, second = features.enhanced.chunk(2)
         consistency = self.config.consistency * losses.consistency_loss(first, second)
         if self.model.config["noise_gain"] > 0:
-            with torch.no_grad():
+            weight = self.config.noise_decoding if self.model.config["residual"] == "own" else 0.0
+            with torch.set_grad_enabled(weight > 0):
                 clean = self.model.encode(targets)
-            terms = {"diffusion": losses.clean_features_loss(features.enhanced, clean) + consistency}
+            terms = {"diffusion": losses.clean_features_loss(features.enhanced, clean.detach()) + consistency}
+            if weight:
+                # The residual of a perfect denoiser, F^De = F(clean), is to be all noise of the image.
+                ideal = self.model.remove_noise(images, clean, features.shallow)
+                terms["noise_decoding"] = weight * F.l1_loss(ideal.float(), targets)
+            clean = clean.detach()
             if weight := self.config.feature_collapse:
                 error = (images - targets).square().mean(dim=(1, 2, 3))
                 gain = self.model.config["noise_gain"]

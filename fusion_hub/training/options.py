@@ -27,6 +27,9 @@ class DiffFuseNetConfig:
     variant: str = option(f"size: {', '.join(DIFFFUSENET_SIZES)}", "base", choices=DIFFFUSENET_SIZES, group="network")
     patch_size: int | None = option("side of the patch behind one feature cell, pixels; empty: 2", None, 1, 16)
     feature_channels: int | None = option("width of the features, even; empty: the variant's", None, 2)
+    denoiser_channels: list[int] | None = option(
+        "widths of the U-Net at 1/2, 1/4 and 1/8 of the features' size; empty: the variant's", None
+    )
     attention_window: int | None = option("windows of the channel gate, cells of a band; empty: 16", None, 1, 256)
     num_coupling: int | None = option("coupling steps; empty: the variant's", None, 0)
     prediction_type: str = option("what the denoiser predicts: v_prediction or epsilon", "v_prediction")
@@ -76,6 +79,10 @@ class DiffFuseNetConfig:
     decoupling: float = option("decoupling of the specific features, in both stages", 0.1)
     diffusion: float = option("loss of the denoiser; 1 in stage one", 0.1)
     restoration: float = option("distance of the images with their residuals to the clean images, in both stages", 10.0)
+    noise_decoding: float = option(
+        "distance of the images to the clean images, if the denoiser were perfect; needs noise_gain and residual = own",
+        0.0,
+    )
     feature_noise: float = option(
         "largest noise added to a quarter of the features of stage two, beside their unit variance; needs noise_gain",
         0.1,

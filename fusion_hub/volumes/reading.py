@@ -197,7 +197,10 @@ def _volume_number(path: Path, extra: tuple[int, ...], series: str | int | None)
 
 
 def _check_one_file(path: Path) -> None:
-    """Refuse a text header that names other files: a stranger's could name any file of this machine."""
+    """Refuse a text header that names other files, or whose number of dimensions is none.
+
+    A stranger's header could name any file of this machine. A number below 1 ends the process in SimpleITK 2.5.
+    """
     suffix = file_suffix(path)
     if suffix not in (".nrrd", ".mha", ".mhd"):
         return
@@ -207,6 +210,9 @@ def _check_one_file(path: Path) -> None:
     for line in text.split(b"\n"):
         key, _, value = line.partition(b":" if suffix == ".nrrd" else b"=")
         named = value.strip().decode("ascii", "replace")
+        if key.strip().lower() in (b"dimension", b"ndims") and not (named.isdecimal() and 1 <= int(named[:9]) <= 10):
+            stated = named or "no number"
+            raise VolumeError(f"{path} states {stated} as its number of dimensions: give a file with three")
         if key.strip().lower() in (b"data file", b"datafile") or (
             key.strip().lower() == b"elementdatafile" and named.upper() != "LOCAL" and not _is_beside(path, named)
         ):

@@ -256,7 +256,7 @@ VOLUMES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "zip bomb": ("a.zip", lambda: zipped({"a": bytes(1024 * MIB)}), "more than 160 MB"),
     "voxels far away": ("a.nii.gz", lambda: gzip.compress(FAR), "damaged|cut short"),
     "NRRD bomb": ("a.nrrd", lambda: NRRD + gzip.compress(bytes(1024 * MIB), 1), "constant|damaged"),
-    "crash of MetaIO": ("a.mha", lambda: scans.CRASH, "damaged"),
+    "crash of MetaIO": ("a.mha", lambda: scans.CRASH, "states -1"),
     "RLE bomb": ("a.dcm", rle_bomb, "damaged|no decoder"),
 }
 

@@ -8,6 +8,7 @@ import gzip
 import html
 import io
 import re
+import sys
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -342,7 +343,16 @@ def test_hostile_files_are_refused(root: Path, name: str) -> None:
 
 def test_a_file_that_crashes_its_reader_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volume_files, "read_apart", READ_APART)
-    with pytest.raises(gr.Error, match="The fixed volume is damaged, or another kind of file: copy it again"):
+    crashing = tmp_path / "python"
+    crashing.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crashing.chmod(0o755)
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(gr.Error, match="The fixed volume is damaged, or another kind of file: copy it again"),
+    ):
+        patched.setattr(sys, "executable", str(crashing))
+        keep(upload(root, nifti(SAMPLES.astype(np.float32)), "a.nii"), "fixed volume")
+    with pytest.raises(gr.Error, match="states -1 as its number of dimensions"):
         keep(upload(root, scans.CRASH, "a.mha"), "fixed volume")
     with pytest.raises(gr.Error, match="The fixed volume: the NIfTI file has 5 voxels"):
         values = SAMPLES.astype(np.float32)

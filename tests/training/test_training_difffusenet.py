@@ -187,6 +187,41 @@ def test_degraded_images_are_compared_with_the_clean_ones(drawn_pairs: Path) -> 
     assert terms["restoration"] == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_noise_decoding_teaches_the_residual_whatever_the_denoiser_does(drawn_pairs: Path) -> None:
+    """A denoiser that passes everything leaves the residual at 0, and its projection without a gradient."""
+    module = training_module(consistency=0.0, feature_noise=0.0, two_stage=False, noise_decoding=100.0)
+    batch = batch_of(drawn_pairs, 2, CROP)
+    clean = {f"clean_{name}": batch[name] for name in ("visible", "infrared")}
+    noise = 0.05 * torch.randn(batch["infrared"].shape, generator=torch.Generator().manual_seed(0))
+    noisy = {**batch, **clean, "infrared": batch["infrared"] + noise}
+    module.model.denoise = lambda shallow, *arguments, **named: shallow  # type: ignore[method-assign]
+    injection, encoder = module.model.injection, module.model.encoder
+
+    total, terms = module(noisy, 0)
+    images = torch.cat([noisy["visible"], noisy["infrared"]])
+    residual = injection(
+        encoder(module.model._to_patches(torch.cat(list(clean.values())))), module.model.encode(images)
+    )
+    left = images + module.model._to_pixels(residual) - torch.cat(list(clean.values()))
+    assert terms["noise_decoding"] == pytest.approx(100 * left.abs().mean().item(), rel=1e-4)
+    total.backward()
+    assert injection.project.weight.grad.abs().max() > 0
+    assert "noise_decoding" not in training_module()(noisy, 0)[1]
+
+    optimizer = torch.optim.Adam([*injection.parameters(), *encoder.parameters()], 3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        term = module._diffusion(
+            module.model.analyze(noisy["visible"], noisy["infrared"]),
+            images,
+            torch.cat(list(clean.values())),
+            batch["sample"],
+        )["noise_decoding"]
+        term.backward()
+        optimizer.step()
+    assert term.item() < 0.8 * terms["noise_decoding"].item()
+
+
 def test_forward_noise_reaches_the_fusion_path_in_stage_two(drawn_pairs: Path) -> None:
     module = training_module(feature_noise=0.3, stage_one_fraction=0.5)
     batch = batch_of(drawn_pairs, 8, CROP)

@@ -377,6 +377,23 @@ def test_headers_that_name_other_files_are_refused(tmp_path: Path, name: str, li
         volumes.read_volume(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "stated"),
+    [
+        ("v.mha", scans.CRASH, "-1"),
+        ("v.mha", scans.CRASH.replace(b"NDims = -1", b"NDims = 0"), "0"),
+        ("v.mha", scans.CRASH.replace(b"NDims = -1", b"NDims ="), "no number"),
+        ("v.nrrd", b"NRRD0004\ntype: uchar\ndimension: -3\nsizes: 2 2 2\nencoding: raw\n\n" + bytes(8), "-3"),
+    ],
+)
+def test_numbers_of_dimensions_below_1_are_refused(tmp_path: Path, name: str, content: bytes, stated: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        volumes.VolumeError, match=f"states {stated} as its number of dimensions: give a file with three"
+    ):
+        volumes.read_volume(tmp_path / name)
+
+
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".mhd", ".nii.gz"])
 def test_files_of_simpleitk(tmp_path: Path, suffix: str) -> None:
     image = sitk.GetImageFromArray(SAMPLES.astype(np.int16))
