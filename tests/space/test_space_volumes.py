@@ -8,8 +8,8 @@ import gzip
 import html
 import io
 import re
-import sys
 import struct
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
