@@ -132,7 +132,9 @@ def _register(
     one = _optimize(ours, theirs, coarse, 2, seed)
     other = _optimize(ours, theirs, back.GetInverse(), 2, seed)
     disagreement = _distance(one, other, ours.tissue)
-    transform = max((one, other), key=lambda result: _information(ours, theirs, result, 2, seed))
+    transform = one
+    if disagreement > GRIDS[-1] / 2:  # nearer ones are the same but for noise, which must not choose
+        transform = max((one, other), key=lambda result: _information(ours, theirs, result, 2, seed))
     quality, _ = _similarity(ours, theirs, transform)
     elsewhere = [_similarity(ours, theirs, place)[0] for place in _places_away(ours, transform, seed)]
     chance = float(np.mean(elsewhere))
