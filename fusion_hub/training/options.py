@@ -27,9 +27,6 @@ class DiffFuseNetConfig:
     variant: str = option(f"size: {', '.join(DIFFFUSENET_SIZES)}", "base", choices=DIFFFUSENET_SIZES, group="network")
     patch_size: int | None = option("side of the patch behind one feature cell, pixels; empty: 2", None, 1, 16)
     feature_channels: int | None = option("width of the features, even; empty: the variant's", None, 2)
-    denoiser_channels: list[int] | None = option(
-        "widths of the U-Net at 1/2, 1/4 and 1/8 of the features' size; empty: the variant's", None
-    )
     attention_window: int | None = option("windows of the channel gate, cells of a band; empty: 16", None, 1, 256)
     num_coupling: int | None = option("coupling steps; empty: the variant's", None, 0)
     prediction_type: str = option("what the denoiser predicts: v_prediction or epsilon", "v_prediction")
