@@ -52,11 +52,11 @@ class REDPipeline(FusionPipeline):
         super().__init__()
         settings = {"tile_size": tile_size, "default_denoising_steps": default_denoising_steps}
         self.check_settings({"infrared_range": infrared_range, **settings})
+        self.register_modules(model=model)
         trained = model.config.num_steps
         if default_denoising_steps is not None and default_denoising_steps > trained:
             text = f"is more than the {trained} steps that the model was trained with: give fewer"
             raise ValueError(f"default_denoising_steps={default_denoising_steps} {text}")
-        self.register_modules(model=model)
         self.register_to_config(infrared_range=infrared_range, **settings)
         self.image_processor = FusionImageProcessor(infrared_range=cast(ValueRange, infrared_range))
         self._form = InferenceForm()

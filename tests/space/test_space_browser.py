@@ -359,6 +359,7 @@ def test_a_pasted_picture_takes_the_example_away(page: Page) -> None:
 def test_a_choice_stops_the_fusion_of_the_pair_before(page: Page, small_pair: tuple[Path, Path]) -> None:
     fuse(page, EXAMPLE)  # 640 x 480
     page.locator("#model").get_by_label("red-small-msrs").check()
+    page.locator("#steps").get_by_label("All").check()
     page.locator("#fuse").click()
     expect(page.locator("#slider")).to_contain_text(re.compile("[01]/2 steps"))
     put(page, "visible", small_pair[0])
