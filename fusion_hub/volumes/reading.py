@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,7 @@ def _check_one_file(path: Path) -> None:
         key, _, value = line.partition(b":" if suffix == ".nrrd" else b"=")
         named = value.strip().decode("ascii", "replace")
         if key.strip().lower() in (b"dimension", b"ndims") and not (named.isdecimal() and 1 <= int(named[:9]) <= 10):
-            stated = named or "no number"
+            stated = named if re.fullmatch(r"-?\d{1,9}", named) else "no number"  # other text may name a person
             raise VolumeError(f"{path} states {stated} as its number of dimensions: give a file with three")
         if key.strip().lower() in (b"data file", b"datafile") or (
             key.strip().lower() == b"elementdatafile" and named.upper() != "LOCAL" and not _is_beside(path, named)

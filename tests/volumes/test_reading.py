@@ -383,6 +383,7 @@ def test_headers_that_name_other_files_are_refused(tmp_path: Path, name: str, li
         ("v.mha", scans.CRASH, "-1"),
         ("v.mha", scans.CRASH.replace(b"NDims = -1", b"NDims = 0"), "0"),
         ("v.mha", scans.CRASH.replace(b"NDims = -1", b"NDims ="), "no number"),
+        ("v.mha", scans.CRASH.replace(b"NDims = -1", b"NDims = Plantedname"), "no number"),
         ("v.nrrd", b"NRRD0004\ntype: uchar\ndimension: -3\nsizes: 2 2 2\nencoding: raw\n\n" + bytes(8), "-3"),
     ],
 )
