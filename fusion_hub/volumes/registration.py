@@ -1,13 +1,10 @@
 """Register two volumes of one head, rigid or affine, by mutual information, and check the result.
 
-Mutual information is estimated as in Mattes, Haynor, Vesselle, Lewellen, Eubank, "PET-CT image registration in the
-chest using free-form deformations", IEEE TMI 22(1), 2003, by SimpleITK, and maximized by Powell's method from coarse to
-fine grids. Rotations about the centers of the tissue are compared first, by the normalized mutual information of
-Studholme, Hill, Hawkes, "An overlap invariant entropy measure of 3D medical image alignment", Pattern Recognition
-32(1), 1999; the best of them are optimized. Around the tissue, the coarse grid sees much of the air, since the outline
-tells best where a head is, and the finer ones little of it, since the outlines of two modalities differ. The search is
-made twice, the second time with the roles of the volumes swapped and from other rotations. Both results are refined in
-the same way. They must agree; the one with more mutual information, summed over both directions, is taken.
+Rotations about the centers of the tissue are compared first. The best of them are optimized from coarse to fine grids
+([`mutual_information`]). Around the tissue, the coarse grid sees much of the air, since the outline tells best where a
+head is, and the finer ones little of it, since the outlines of two modalities differ. The search is made twice, from
+other rotations and with other points. Both results are refined with the same points. They must agree; the one with more
+mutual information is taken.
 """
 
 import itertools
@@ -24,17 +21,17 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from fusion_hub.files import write_aside
+from fusion_hub.volumes.mutual_information import BINS, Linear, Similarity, sample
 from fusion_hub.volumes.volume import VolumeError
 
 Kind = Literal["rigid", "affine"]
 Points = NDArray[np.float64]
 
-GRIDS = (8.0, 4.0, 2.0)  # mm between the points that are compared, from coarse to fine
-BINS = 32
-SAMPLES = (12_000, 25_000, 40_000)  # points of each grid that are compared, at most
-TURNS = ((0.0, -20.0, 20.0), (-10.0, 10.0))  # degrees about each axis: first places, of the second direction too
+GRIDS = (8.0, 4.0, 2.0)  # mm between voxels, from coarse to fine
+SAMPLES = (3_000, 7_000, 25_000)  # points of each volume that are compared on each grid, at most
+TURNS = ((0.0, -20.0, 20.0), (-10.0, 10.0))  # degrees about each axis: first places of the two searches
+TOLERANCES = (1e-4, 1e-4, 1e-5)  # relative gain at which the search on each grid ends
 MARGINS = (30.0, 12.0, 12.0)  # mm of surroundings of the tissue that are compared on each grid, too
-RADIUS = 80.0  # mm, of a head: by how much a radian moves it
 
 LARGEST_DISAGREEMENT = 3.0  # mm; right results of stacks that are not in the docs disagree by 2 at most
 SMALLEST_LEAD = 3.0  # standard deviations
@@ -54,8 +51,8 @@ class Registration:
             volumes that say nothing about each other, 2 for volumes that determine each other.
         chance: mean of the same at places 20 to 40 mm and 20 to 40 degrees away.
         lead: (quality - chance) in standard deviations of the values at those places.
-        disagreement: mm, mean over the tissue, between the results of two searches that are refined in the same way:
-            one with the volumes as they are, one with their roles swapped.
+        disagreement: mm, mean over the tissue, between the results of two searches, from other rotations and with other
+            points, that are refined in the same way.
         overlap: share of the tissue of the fixed volume that lies in the field of view of the moving one.
         reason: why the result is not trustworthy, a sentence; empty where it is.
         seconds: processor time.
@@ -73,7 +70,7 @@ class Registration:
 
     @property
     def trustworthy(self) -> bool:
-        """Whether both directions agree, clearly above chance, with enough overlap."""
+        """Whether both searches agree, clearly above chance, with enough overlap."""
         return not self.reason
 
 
@@ -83,7 +80,7 @@ def register(
     kind: Kind = "rigid",
     *,
     seed: int = 0,
-    starts: int = 3,
+    starts: int = 4,
     report: Callable[[str], None] | None = None,
 ) -> Registration:
     """Find the transform that lays `moving` over `fixed`.
@@ -96,7 +93,8 @@ def register(
         fixed, moving: 3-D, one value per voxel, any unit.
         kind: rigid (6 parameters) or affine (12).
         seed: of the choice of points that are compared.
-        starts: how many of the 54 places that are compared first are optimized; more take longer and fail less often.
+        starts: how many of the places that are compared first (54 and 16) are optimized in each search; more take
+            longer and fail less often.
         report: called with a few words before each step.
 
     Raises:
@@ -108,7 +106,7 @@ def register(
     if starts < 1:
         raise VolumeError(f"starts is {starts}: use at least 1")
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # sums in one order; the metric takes no number of its own
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # other work may need the rest
     try:
         return _register(fixed, moving, kind, seed, starts, report or (lambda words: None))
     finally:
@@ -124,17 +122,16 @@ def _register(
     tissues = [_tissue(image, name) for image, name in zip(images, ("fixed", "moving"), strict=True)]
     _check_sizes(*tissues)
     ours, theirs = (_prepare(image, tissue) for image, tissue in zip(images, tissues, strict=True))
-    say("registering the moving volume to the fixed one")
-    coarse = _search(ours, theirs, kind, TURNS[0], seed, starts)
-    say("registering the fixed volume to the moving one, as a check")
-    back = _search(theirs, ours, kind, TURNS[1], seed, starts)
+    center = ours.tissue.mean(0)
+    found: list[Linear] = []
+    for number, name in enumerate(("first", "second")):
+        say(f"registering the volumes, {name} search")
+        found.append(_search(ours, theirs, kind, number, seed, starts))
     say("refining the registration")
-    one = _optimize(ours, theirs, coarse, 2, seed)
-    other = _optimize(ours, theirs, back.GetInverse(), 2, seed)
+    measure = _measure(ours, theirs, 2, seed)
+    one, other = (measure.maximize(place, center, GRIDS[2], TOLERANCES[2], kind == "affine") for place in found)
     disagreement = _distance(one, other, ours.tissue)
-    transform = one
-    if disagreement > GRIDS[-1] / 2:  # nearer ones are the same but for noise, which must not choose
-        transform = max((one, other), key=lambda result: _information(ours, theirs, result, 2, seed))
+    transform = _as_transform(max((one, other), key=measure), center, kind)
     quality, _ = _similarity(ours, theirs, transform)
     elsewhere = [_similarity(ours, theirs, place)[0] for place in _places_away(ours, transform, seed)]
     chance = float(np.mean(elsewhere))
@@ -289,7 +286,7 @@ def _doubt(disagreement: float, lead: float, overlap: float) -> str:
     if overlap < SMALLEST_OVERLAP:
         return f"only {overlap:.0%} of the fixed volume's tissue lies in the moving one's field of view"
     if disagreement > LARGEST_DISAGREEMENT:
-        return f"registering in the other direction gives a result that is {disagreement:.1f} mm away"
+        return f"a second search, from other places, gives a result that is {disagreement:.1f} mm away"
     if lead < SMALLEST_LEAD:
         return f"the mutual information is only {lead:.1f} standard deviations above that of wrong places"
     return ""
@@ -325,69 +322,26 @@ def _prepare(image: sitk.Image, tissue: sitk.Image) -> _Subject:
     return _Subject(levels, masks, _points(_on_grid(tissue, levels[0])))
 
 
-def _search(
-    fixed: _Subject, moving: _Subject, kind: Kind, turns: tuple[float, ...], seed: int, starts: int
-) -> sitk.Transform:
-    """Compare rotations on the coarse grid, optimize the best there, and the best of these on the middle one."""
+def _search(fixed: _Subject, moving: _Subject, kind: Kind, number: int, seed: int, starts: int) -> Linear:
+    """Compare rotations on the coarse grid, optimize the best there, and all that they lead to on the middle one."""
     center = fixed.tissue.mean(0)
-    angles = tuple(itertools.product(turns, repeat=3))
+    coarse, middle = (_measure(fixed, moving, level, seed + 1 + number) for level in (0, 1))
+    angles = tuple(itertools.product(TURNS[number], repeat=3))
     places = [_rigid(turn, center, to) for to in (moving.tissue.mean(0), center) for turn in angles]
-
-    def rate(place: sitk.Transform) -> float:
-        quality, share = _similarity(fixed, moving, place)
-        return quality if share >= SMALLEST_OVERLAP else 1.0
-
-    found: list[sitk.Transform] = []
-    for place in sorted(places, key=rate, reverse=True)[:starts]:
-        maximum = _optimize(fixed, moving, place, 0, seed)
+    found: list[Linear] = []
+    for place in sorted((_matrix(place) for place in places), key=coarse, reverse=True)[:starts]:
+        maximum = coarse.maximize(place, center, GRIDS[0], TOLERANCES[0])
         if all(_distance(maximum, other, fixed.tissue) > GRIDS[0] / 2 for other in found):
             found.append(maximum)
-    middle = [_optimize(fixed, moving, place, 1, seed) for place in found]
-    best = max(middle, key=lambda result: _information(fixed, moving, result, 1, seed))
-    if kind == "affine":
-        best = _optimize(fixed, moving, _as_affine(best), 1, seed)
-    return best
+    best = max((middle.maximize(place, center, GRIDS[1], TOLERANCES[1]) for place in found), key=middle)
+    return middle.maximize(best, center, GRIDS[1], TOLERANCES[1], affine=True) if kind == "affine" else best
 
 
-def _optimize(fixed: _Subject, moving: _Subject, start: sitk.Transform, level: int, seed: int) -> sitk.Transform:
-    """The nearest maximum of mutual information on one grid; the start where the volumes do not meet there."""
-    method = _method(fixed, level, seed)
-    method.SetOptimizerAsPowell(10, 30, GRIDS[level] / 2, GRIDS[level] / 20, 1e-5)
-    turns = start.GetNumberOfParameters() - 3
-    method.SetOptimizerScales([RADIUS] * turns + [1.0] * 3)
-    found = type(start)(start)
-    method.SetInitialTransform(found, True)
-    try:
-        method.Execute(fixed.levels[level], moving.levels[level])
-    except RuntimeError:
-        return start
-    return found
-
-
-def _information(fixed: _Subject, moving: _Subject, transform: sitk.Transform, level: int, seed: int) -> float:
-    """Mutual information on one grid, the sum over both directions; each alone favors its own results."""
-    total = 0.0
-    for first, second, mapping in ((fixed, moving, transform), (moving, fixed, transform.GetInverse())):
-        method = _method(first, level, seed)
-        method.SetInitialTransform(mapping)
-        try:
-            total -= method.MetricEvaluate(first.levels[level], second.levels[level])
-        except RuntimeError:  # they do not meet
-            continue
-    return round(total, 4)  # so that noise of the last digits does not choose between equal results
-
-
-def _method(fixed: _Subject, level: int, seed: int) -> sitk.ImageRegistrationMethod:
-    """Mutual information on one grid, around the tissue of the fixed volume."""
-    method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(BINS)
-    method.SetMetricFixedMask(fixed.masks[level])
-    share = SAMPLES[level] / fixed.levels[level].GetNumberOfPixels()
-    if share < 1:
-        method.SetMetricSamplingStrategy(method.RANDOM)
-        method.SetMetricSamplingPercentage(share, seed + 1)  # a seed of 0 would be the clock
-    method.SetInterpolator(sitk.sitkLinear)
-    return method
+def _measure(fixed: _Subject, moving: _Subject, level: int, seed: int) -> Similarity:
+    volumes = enumerate((fixed, moving))
+    return Similarity(
+        *(sample(volume.levels[level], volume.masks[level], SAMPLES[level], 2 * seed + i) for i, volume in volumes)
+    )
 
 
 def _similarity(fixed: _Subject, moving: _Subject, transform: sitk.Transform) -> tuple[float, float]:
@@ -423,14 +377,13 @@ def _rigid(turn: tuple[float, ...], center: Points, to: Points) -> sitk.Euler3DT
     return sitk.Euler3DTransform(center.tolist(), *(math.radians(angle) for angle in turn), (to - center).tolist())
 
 
-def _as_affine(rigid: sitk.Transform) -> sitk.AffineTransform:
-    affine = sitk.AffineTransform(3)
-    matrix, offset = _matrix(rigid)
-    center = np.array(rigid.GetFixedParameters()[:3])
-    affine.SetCenter(center.tolist())
-    affine.SetMatrix(matrix.ravel().tolist())
-    affine.SetTranslation((matrix @ center + offset - center).tolist())
-    return affine
+def _as_transform(place: Linear, center: Points, kind: Kind) -> sitk.Transform:
+    matrix, offset = place
+    transform = sitk.AffineTransform(3) if kind == "affine" else sitk.Euler3DTransform()
+    transform.SetCenter(center.tolist())
+    transform.SetMatrix(matrix.ravel().tolist())
+    transform.SetTranslation((matrix @ center + offset - center).tolist())
+    return transform
 
 
 def _resample(image: sitk.Image, spacing: float) -> sitk.Image:
@@ -448,7 +401,9 @@ def _resample(image: sitk.Image, spacing: float) -> sitk.Image:
 
 
 def _on_grid(mask: sitk.Image, grid: sitk.Image) -> sitk.Image:
-    return sitk.Resample(mask, grid, sitk.Transform(), sitk.sitkNearestNeighbor)
+    """The mask on another grid. No threshold at 1/2: rounding would choose there, and differ with the orientation."""
+    share = sitk.Resample(mask, grid, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32, True)
+    return share > 0.47
 
 
 def _axes(image: sitk.Image) -> NDArray[np.float64]:
@@ -461,12 +416,13 @@ def _points(mask: sitk.Image) -> Points:
     return np.argwhere(sitk.GetArrayViewFromImage(mask))[:, ::-1] @ _axes(mask).T + mask.GetOrigin()
 
 
-def _distance(one: sitk.Transform, other: sitk.Transform, points: Points) -> float:
-    """Mean distance between where two transforms take points, mm."""
-    return float(np.linalg.norm(_map(one, points) - _map(other, points), axis=1).mean())
+def _distance(one: Linear, other: Linear, points: Points) -> float:
+    """Mean distance between where two places take points, mm."""
+    first, second = (points @ matrix.T + offset for matrix, offset in (one, other))
+    return float(np.linalg.norm(first - second, axis=1).mean())
 
 
-def _matrix(transform: sitk.Transform) -> tuple[NDArray[np.float64], Points]:
+def _matrix(transform: sitk.Transform) -> Linear:
     """A linear transform of any class as matrix and offset."""
     offset = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     columns = [np.array(transform.TransformPoint(axis)) - offset for axis in np.eye(3).tolist()]
