@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -323,7 +324,7 @@ def fuse(
 
 def _find_checkpoint(model: str) -> tuple[Path, str]:
     """Its folder, and a hash of all that the pictures depend on in it."""
-    folder = pipelines.locate(model)
+    folder = pipelines.locate(model, onnx=find_spec("onnxruntime") is not None)
     return folder, pipelines.hash_checkpoint(folder)
 
 

@@ -246,7 +246,13 @@ def resolve(name: str, table: Mapping[str, Bundled] = PRETRAINED) -> Path | None
     return None if info is None else info.folder
 
 
-def locate(name: str | os.PathLike[str], variant: str | None = None, **hub: Any) -> Path:
+def locate(
+    name: str | os.PathLike[str],
+    variant: str | None = None,
+    onnx: bool = False,
+    weights: bool = True,
+    **hub: Any,
+) -> Path:
     """The folder of a pipeline: of a bundled name, of a path, or downloaded from the Hub; looked up in this order.
 
     Of a repository come the JSON and safetensors files, never its code.
@@ -254,6 +260,8 @@ def locate(name: str | os.PathLike[str], variant: str | None = None, **hub: Any)
     Args:
         name: of the pipeline.
         variant: of the weights, `"fp16"`.
+        onnx: download the exported network, too.
+        weights: download the weights.
         hub: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`, as in huggingface_hub.
 
     Raises:
@@ -269,9 +277,13 @@ def locate(name: str | os.PathLike[str], variant: str | None = None, **hub: Any)
         return folder
     other = f"a bundled name ({', '.join(PRETRAINED)})"
     check_hub_id(text, "pipeline", f"{other}, an existing folder, or a Hub id 'owner/name'", ValueError)
-    weights = f"*/*.{variant}*.safetensors" if variant else "*/*.safetensors"
+    patterns = ["*.json"]
+    if weights:
+        patterns.append(f"*/*.{variant}*.safetensors" if variant else "*/*.safetensors")
+    if onnx:
+        patterns.append("model.onnx")
     try:
-        return download(text, ["*.json", weights], None if variant else ["*/*.*.safetensors"], **hub)
+        return download(text, patterns, None if variant else ["*/*.*.safetensors"], **hub)
     except Unavailable as error:
         raise OSError(
             f"cannot load {text!r} from the Hub ({error}): check id, revision, token and connection, or give an "

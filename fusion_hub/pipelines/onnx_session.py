@@ -28,7 +28,7 @@ from fusion_hub.image.tiling import Window, crop_to, pad_to_multiple, run_tiled
 from fusion_hub.models.geometry import UNBOUNDED, Geometry
 from fusion_hub.models.plane_noise import estimate_noise
 from fusion_hub.pipelines.batches import read_batches
-from fusion_hub.pipelines.checkpoints import locate, trained_on
+from fusion_hub.pipelines.checkpoints import locate, resolve, trained_on
 from fusion_hub.pipelines.file_checks import digest
 from fusion_hub.pipelines.limits import (
     INEXACT_TILE,
@@ -227,10 +227,12 @@ def find_file(path_or_name: str | os.PathLike[str]) -> Path:
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}: give one that fusion-hub export wrote")
         return path
-    file = locate(path_or_name) / FILE
+    file = locate(path_or_name, onnx=True, weights=False) / FILE
     if not file.is_file():
+        output = "" if resolve(os.fspath(path_or_name)) or path.is_dir() else f" --output {FILE} and give this file"
         raise FileNotFoundError(
-            f"{path_or_name} has no {FILE}: make it with fusion-hub export {path_or_name} --to onnx, or use a pipeline"
+            f"{path_or_name} has no {FILE}: make it with fusion-hub export {path_or_name} --to onnx{output}, or use a "
+            "pipeline"
         )
     return file
 

@@ -19,6 +19,7 @@ from fusion_hub import DiffFuseNetPipeline, InputWarning
 from fusion_hub.image import save_image
 from fusion_hub.onnx import FusionSession
 from fusion_hub.rigs import Rig
+from tests.support.hub_server import HubServer, Repository
 from tests.support.tiny import picture_pair, tiny_pipeline
 from tests.support.tiny_onnx import BLUR, write_fusion_network
 
@@ -158,6 +159,28 @@ def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
     write_fusion_network(tmp_path / "own" / "model.onnx", pipe, weights_sha256="0" * 64)
     with pytest.raises(ValueError, match="other weights than"):
         FusionSession(tmp_path / "own")
+
+
+def test_a_repository_of_the_hub(
+    session: FusionSession, pipe: DiffFuseNetPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network of a published checkpoint is downloaded, without the weights for PyTorch."""
+    pipe.save_pretrained(tmp_path / "checkpoint")
+    write_fusion_network(tmp_path / "checkpoint" / "model.onnx", pipe)
+    files = {p.relative_to(tmp_path / "checkpoint").as_posix(): p for p in tmp_path.rglob("checkpoint/**/*")}
+    contents = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
+    plain = {name: content for name, content in contents.items() if name != "model.onnx"}
+    with HubServer() as hub:
+        hub.redirect(monkeypatch, tmp_path / "home", token=None)
+        hub.repositories |= {"tester/exported": Repository(contents), "tester/plain": Repository(plain)}
+        there = FusionSession("tester/exported", threads=1)
+        assert not [request for request in hub.requests if request.endswith(".safetensors")]
+        with pytest.raises(FileNotFoundError, match=r"plain has no model\.onnx: .* --to onnx --output model\.onnx"):
+            FusionSession("tester/plain")
+        assert DiffFuseNetPipeline.from_pretrained("tester/exported").config is not None
+    pair = picture_pair()
+    downloaded, expected = (np.asarray(one(*pair).images[0]) for one in (there, session))
+    assert np.array_equal(downloaded, expected)
 
 
 def test_without_onnx_runtime(pipe: DiffFuseNetPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
