@@ -235,9 +235,10 @@ def read_apart(place: Path, what: str, series: str | None, modality: Any) -> "vo
 
 
 def _choose(found: "list[volumes.Series]", what: str, wanted: str) -> str:
-    """The number in the list of the one series to read."""
-    number = int(wanted.lstrip("#")) if re.fullmatch(r"#?\d{1,4}", wanted) else 0
-    if len(found) == 1 and wanted in ("", "#1", "1"):
+    """The number in the list of the one series to read, and after a slash that of one of several volumes in it."""
+    named = re.fullmatch(r"(?:#?(\d{1,4}))?(/\d{1,4})?", wanted)
+    number = int(named[1]) if named and named[1] else 0
+    if len(found) == 1 and named and not named[1]:
         number = 1
     if not 1 <= number <= len(found):
         listed = "; ".join(f"#{position} {_summary(one)}" for position, one in enumerate(found[:_LISTED], 1))
@@ -247,7 +248,7 @@ def _choose(found: "list[volumes.Series]", what: str, wanted: str) -> str:
     chosen = found[number - 1]
     if any(int(header.Rows) > MAX_SIDE or int(header.Columns) > MAX_SIDE for header in chosen.headers):
         raise Refusal("Too large", f"The {what} has slices of more than {MAX_SIDE} x {MAX_SIDE} pixels: crop it.")
-    return f"#{number}"
+    return f"#{number}{(named and named[2]) or ''}"
 
 
 def _summary(series: "volumes.Series") -> str:

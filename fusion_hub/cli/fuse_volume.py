@@ -46,7 +46,10 @@ _WINDOW = (
     "LOW,HIGH in the volume's unit; for CT brain, subdural, bone, lung, soft-tissue, mediastinum or abdomen; full, "
     "percentile or uptake"
 )
-_SERIES = "Of a folder with several DICOM series: the number, the UID, or the position in the list that the error shows"
+_SERIES = (
+    "Of a folder with several DICOM series: the number, the UID, or the position in the list that the error shows. /2 "
+    "after it, or alone, is the second of several volumes, as over time"
+)
 ModalityName = Literal["CT", "MR", "PT", "NM"]
 
 

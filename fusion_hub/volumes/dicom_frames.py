@@ -1,5 +1,7 @@
 """Slices of a DICOM series in order of their position along the normal, and their values in physical units."""
 
+import itertools
+import math
 import struct
 import warnings
 from collections.abc import Sequence
@@ -20,6 +22,21 @@ _ROUNDING = 0.02  # mm, of positions in the tags
 _SHEAR = 0.05  # mm between neighboring slices, in their plane
 _NOT_ORTHONORMAL = 1e-3
 _PARALLEL = 1e-4  # difference of direction cosines within a series
+# What tells images at one position apart, in this order, and its unit for messages.
+_PHASES = {
+    "TemporalPositionIndex": ("time points", ""),
+    "TemporalPositionIdentifier": ("time points", ""),
+    "EffectiveEchoTime": ("echo times", " ms"),
+    "EchoTime": ("echo times", " ms"),
+    "DiffusionBValue": ("b values", " s/mm\N{SUPERSCRIPT TWO}"),
+    "TriggerTime": ("trigger times", " ms"),
+    "FrameReferenceTime": ("frame times", " ms"),
+}
+_TIMES = (5, 6)  # of them: these may differ from slice to slice
+_NAMED = 12  # values of them in a message
+# Sequences of an enhanced file that hold what the tags of a single image do.
+_GEOMETRY = ("PixelMeasures", "PlanePosition", "PlaneOrientation", "PixelValueTransformation")
+_PARAMETERS = ("FrameContent", "MREcho", "MRDiffusion")
 
 jpeg_lossless.register()
 
@@ -36,6 +53,8 @@ class Frame:
     thickness: float
     slope: float
     intercept: float
+    phase: tuple[float, ...] = ()  # of `_PHASES`, NaN where it is not given
+    order: tuple[float, float] = (0.0, 0.0)  # time of acquisition and number, for images of one phase
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,7 @@ def sort_frames(series: Series) -> Grid:
     along = np.array([frame.position @ normal for frame in frames])
     order = np.argsort(along, kind="stable")
     frames, along = [frames[i] for i in order], along[order]
+    frames, along = _one_volume(frames, along, series.volume)
     distance = _check_distances(frames, along)
     if distance is None:
         distance = frames[0].thickness or 1.0
@@ -237,7 +257,7 @@ def _merged(header: Dataset, shared: Dataset, group: Dataset) -> Dataset:
     for name in ("RescaleSlope", "RescaleIntercept", "Modality"):
         if name in header:
             setattr(merged, name, header.get(name))
-    for name in ("PixelMeasures", "PlanePosition", "PlaneOrientation", "PixelValueTransformation"):
+    for name in (*_GEOMETRY, *_PARAMETERS):
         for source in (shared, group):
             for item in (source.get(f"{name}Sequence") or [])[:1]:
                 merged.update(item)
@@ -299,7 +319,18 @@ def _frame(file: int, index: int, tags: Dataset) -> Frame:
         raise VolumeError(
             "position, orientation, spacing or rescale of an image is out of range: the series is damaged"
         )
-    return Frame(file, index, position, directions, (spacing[0], spacing[1]), thickness, slope, intercept)
+    phase = tuple(_number(tags.get(name)) for name in _PHASES)
+    order = _number(tags.get("AcquisitionTime")), _number(tags.get("InstanceNumber"))
+    between = (spacing[0], spacing[1])
+    return Frame(file, index, position, directions, between, thickness, slope, intercept, phase, order)
+
+
+def _number(value: object) -> float:
+    """A value as a number, NaN where it is none."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return math.nan
 
 
 def _distinct(rows: np.ndarray, tolerance: float) -> list[int]:
@@ -320,6 +351,47 @@ def _orthonormal(directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     row = row / np.linalg.norm(row)
     column = column - (column @ row) * row
     return row, column / np.linalg.norm(column)
+
+
+def _one_volume(frames: Sequence[Frame], along: np.ndarray, number: int | None) -> tuple[list[Frame], np.ndarray]:
+    """The frames of one volume, where a series has equally many at each position; all of them otherwise."""
+    starts: list[int] = np.flatnonzero(np.diff(along, prepend=-np.inf) >= _ROUNDING).tolist()
+    counts = {end - start for start, end in itertools.pairwise([*starts, len(along)])}
+    count = max(counts)
+    if len(counts) > 1 or (count == 1 and number is None):
+        return list(frames), along  # several at some positions only are refused with the distances
+    if number is not None and number > count:
+        held = f"{count} images at each position" if count > 1 else "one image at each position"
+        raise VolumeError(f"the series has {held}, so there is no /{number}: leave it out or give a lower number")
+
+    def place(frame: Frame) -> tuple[float, ...]:
+        return tuple(-math.inf if math.isnan(value) else value for value in (*frame.phase, *frame.order))
+
+    stacks = [sorted(frames[start : start + count], key=place) for start in starts]
+    phases = [[frame.phase for frame in stack] for stack in stacks]
+    varying = [i for i in range(len(_PHASES)) if len({phase[i] for phase in phases[0]} - {math.nan}) > 1]
+    exact = [i for i in varying[:1] if i not in _TIMES]
+    if any(len({stack[n][i] for stack in phases}) > 1 for i in exact for n in range(count)):
+        raise VolumeError(
+            f"the series has {count} images at each of {len(stacks)} positions, which differ from position to position "
+            f"in their {list(_PHASES.values())[varying[0]][0]}: give a series with one image at each position"
+        )
+    if number is None:
+        raise VolumeError(
+            f"the series has {count} images at each of {len(stacks)} positions{_differences(phases[0], varying)}: "
+            f"choose one by /1 to /{count} as the series, or after its name where there are several"
+        )
+    return [stack[number - 1] for stack in stacks], along[starts]
+
+
+def _differences(phases: Sequence[tuple[float, ...]], varying: Sequence[int]) -> str:
+    """What tells the images at one position apart, in parentheses; nothing where that is not known."""
+    if not varying:
+        return ""
+    what, unit = list(_PHASES.values())[varying[0]]
+    values = [f"{phase[varying[0]]:g}" for phase in phases]
+    more = ", ..." if len(values) > _NAMED else ""
+    return f" ({what} {', '.join(values[:_NAMED])}{more}{unit})"
 
 
 def _check_distances(frames: Sequence[Frame], along: np.ndarray) -> float | None:

@@ -6,7 +6,7 @@ Messages name series by position, number, modality and size only: descriptions a
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pydicom
@@ -31,11 +31,15 @@ _CODES = (
 
 @dataclass(frozen=True)
 class Series:
-    """Headers of the images of one series, without pixels, and their files."""
+    """Headers of the images of one series, without pixels, and their files.
+
+    `volume` is the number, from 1, of the chosen one of several images at each position.
+    """
 
     uid: str
     headers: tuple[Dataset, ...]
     files: tuple[Path, ...]
+    volume: int | None = None
 
     def __str__(self) -> str:
         first = self.headers[0]
@@ -80,7 +84,8 @@ def find_series(place: Path) -> list[Series]:
         held = f"; what it holds is {', '.join(sorted(others))}" if others else ""
         raise VolumeError(f"{place} has no DICOM images{held}: give a folder or file with a CT, MR, PET or NM series")
     series = [
-        Series(uid, *(tuple(part) for part in zip(*images.values(), strict=True))) for uid, images in found.items()
+        Series(uid, tuple(header for header, _ in images.values()), tuple(file for _, file in images.values()))
+        for uid, images in found.items()
     ]
     return sorted(series, key=lambda one: (_number(one), one.uid))
 
@@ -88,14 +93,17 @@ def find_series(place: Path) -> list[Series]:
 def choose_series(place: Path, wanted: str | int | None = None) -> Series:
     """The series of a file or folder that `wanted` names; None: the only one.
 
-    A name is a number, a UID, or `#1`, `#2` ... for the position in the list that the error shows.
+    A name is a number, a UID, or `#1`, `#2` ... for the position in the list that the error shows. `/2` after it, or
+    alone for the only series, is the second of several images at each position.
     """
     series = find_series(place)
-    if wanted is None:
+    name, slash, number = str("" if wanted is None else wanted).strip().partition("/")
+    if slash and not (number.isdecimal() and int(number)):
+        raise VolumeError(f"the series {wanted!r} has no number after its /: give one such as /2")
+    if wanted is None or (slash and not name):
         chosen = series if len(series) == 1 else []
         problem = f"{place} has {len(series)} series"
     else:
-        name = str(wanted).strip()
         chosen = [one for one in series if name in (one.uid, str(one.headers[0].get("SeriesNumber")))]
         if not chosen and name.lstrip("#").isdecimal() and 1 <= int(name.lstrip("#")) <= len(series):
             chosen = [series[int(name.lstrip("#")) - 1]]
@@ -106,7 +114,7 @@ def choose_series(place: Path, wanted: str | int | None = None) -> Series:
         listed = "; ".join(f"#{position} {one}" for position, one in enumerate(series[:_LISTED], 1))
         more = f"; and {len(series) - _LISTED} more" if len(series) > _LISTED else ""
         raise VolumeError(f"{problem}: choose one of {listed}{more} by number, UID or #position")
-    return chosen[0]
+    return replace(chosen[0], volume=int(number)) if number else chosen[0]
 
 
 def _files(place: Path) -> Iterator[Path]:

@@ -47,8 +47,8 @@ def read_volume(
     Args:
         place: a folder with the files of a DICOM series, possibly shuffled and beside other files; a DICOM file, single
             or enhanced; a NIfTI (.nii, .nii.gz), NRRD (.nrrd) or MetaImage (.mha, .mhd) file.
-        series: of several DICOM series, the one to read: its number, its UID, or its position in the list, `#2`. Of a
-            file in four dimensions: the number of the volume, from 1.
+        series: of several DICOM series, the one to read: its number, its UID, or its position in the list, `#2`. `/3`
+            after it, or alone, is the third of several volumes in a series or in a file of four dimensions.
         modality: "CT", "MR", "PT" or "NM", for files that do not say.
         max_voxels: larger volumes are refused by their headers.
 
@@ -188,7 +188,7 @@ def _volume_number(path: Path, extra: tuple[int, ...], series: str | int | None)
         return 0
     if len(extra) > 1:
         raise VolumeError(f"{path} has {3 + len(extra)} dimensions: give a file with three")
-    text = str(series).lstrip("#") if series is not None else ""
+    text = str(series).lstrip("#/") if series is not None else ""
     if not text.isdecimal() or not 1 <= int(text) <= count:
         raise VolumeError(
             f"{path} holds {count} volumes, as series over time or diffusion directions do: choose one, 1 to {count}, "

@@ -236,7 +236,7 @@ def again(images: list[Dataset]) -> list[Dataset]:
         (with_smaller_slice, "mixes sizes"),
         (lambda s: [*s[:-1], with_tags(s[-1], Modality="MR")], "mixes modalities of images (CT, MR)"),
         (with_scout, "mixes 2 orientations (9 and 1 images)"),
-        (again, "18 images at 9 positions"),
+        (again, "2 images at each of 9 positions"),
         (lambda s: [with_tags(i, ImageOrientationPatient=[1.0, 0, 0, 0.5, 1, 0]) for i in s], "not orthonormal"),
         (lambda s: [with_tags(i, ImageOrientationPatient=[0.0] * 6) for i in s], "not orthonormal"),
         (lambda s: [with_tags(i, PixelSpacing=[0.0, 1.0]) for i in s], "out of range"),
@@ -280,6 +280,59 @@ def test_several_series_are_listed_and_chosen(tmp_path: Path) -> None:
     with pytest.raises(volumes.VolumeError, match="no series named '99'"):
         volumes.read_volume(folder, series="99")
     assert len(find_series(folder)) == 2
+
+
+def echoes(times: tuple[float, ...], **tags: Any) -> list[Any]:
+    """As many images at each position, in no order."""
+    uid, images = generate_uid(), []
+    for number, time in enumerate(times):
+        for image in scans.series(SAMPLES + number, "MR", intercept=0.0, SeriesInstanceUID=uid, EchoTime=time, **tags):
+            image.InstanceNumber = int(RANDOM.integers(1, 10**6))
+            images.append(image)
+    return images
+
+
+def test_one_of_several_volumes_of_a_series_is_chosen(tmp_path: Path) -> None:
+    message = refusal(tmp_path, echoes((90.0, 10.0, 50.0)))
+    assert "has 3 images at each of 9 positions (echo times 10, 50, 90 ms): choose one by /1 to /3" in message
+    folder = tmp_path / "refused"
+    for name, number in (("/1", 1), ("3/2", 2), ("#1/3", 0)):
+        assert np.array_equal(volumes.read_volume(folder, series=name).array, SAMPLES + number)
+    for name, words in (("/4", "3 images at each position, so there is no /4"), ("/x", "no number after its /")):
+        with pytest.raises(volumes.VolumeError, match=words):
+            volumes.read_volume(folder, series=name)
+
+
+def test_volumes_that_differ_in_time_only(tmp_path: Path) -> None:
+    images = echoes((5.0, 5.0))
+    for number, image in enumerate(images):
+        image.AcquisitionTime = f"1201{'30' if number < len(SAMPLES) else '10'}.5"
+    assert "2 images at each of 9 positions: choose" in refusal(tmp_path, images)
+    assert np.array_equal(volumes.read_volume(tmp_path / "refused", series="/2").array, SAMPLES)
+
+
+def test_volumes_that_are_not_alike_at_all_positions_are_refused(tmp_path: Path) -> None:
+    images = echoes((10.0, 50.0))
+    images[0].EchoTime = 30.0
+    assert "differ from position to position in their echo times" in refusal(tmp_path, images)
+    one = scans.save(scans.series(SAMPLES), tmp_path / "one")
+    assert volumes.read_volume(one, series="/1").array.shape == SAMPLES.shape
+    with pytest.raises(volumes.VolumeError, match="one image at each position, so there is no /2"):
+        volumes.read_volume(one, series="3/2")
+
+
+def test_one_of_several_volumes_of_an_enhanced_file(tmp_path: Path) -> None:
+    both = np.concatenate([SAMPLES, SAMPLES + 1])
+    image = scans.enhanced(both, "MR", spacing=(1, 1, 2), origin=(0, 0, 0), slopes=[1.0] * len(both))
+    for number, group in enumerate(image.PerFrameFunctionalGroupsSequence):
+        diffusion = Dataset()
+        diffusion.DiffusionBValue = 1000.0 if number < len(SAMPLES) else 0.0
+        group.MRDiffusionSequence = [diffusion]
+        group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 2.0 * (number % len(SAMPLES))]
+    folder = scans.save([image], tmp_path / "enhanced")
+    with pytest.raises(volumes.VolumeError, match=r"b values 0, 1000 s/mm"):
+        volumes.read_volume(folder)
+    assert np.array_equal(volumes.read_volume(folder, series="/2").array, SAMPLES - 5.0)
 
 
 def test_copies_of_a_file_count_once(tmp_path: Path) -> None:
