@@ -244,6 +244,16 @@ def test_one_of_several_is_chosen_by_its_position(root: Path) -> None:
     found = keep(upload(root, both, "a.zip"), "fixed volume", "2")
     assert found.stated and found.unit == "HU" and found.windows["default"] == volumes.PRESETS["brain"]
     assert volume_files.with_modality(found, "PT") is found, "its tags say what it is"
+    twice = [
+        image
+        for number, time in enumerate((90.0, 10.0))
+        for image in scans.series(SAMPLES + number, "MR", intercept=0.0, SeriesInstanceUID="1.2.3", EchoTime=time)
+    ]
+    with pytest.raises(gr.Error) as error:
+        keep(upload(root, zip_of(twice), "a.zip"), "fixed volume")
+    assert "(echo times 10, 90 ms): choose one by /1 to /2 as the series" in str(error.value.message)
+    for name in ("/2", "#1/2"):
+        assert np.array_equal(keep(upload(root, zip_of(twice), "a.zip"), "fixed volume", name).volume().array, SAMPLES)
     series = np.stack([SAMPLES.T, SAMPLES[::-1].T], axis=-1)
     kept = keep(upload(root, nifti(series), "v.nii"), "fixed volume", "2", "CT")
     assert np.array_equal(kept.volume().array, SAMPLES[::-1]) and "bone" in kept.windows
