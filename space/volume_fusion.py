@@ -184,7 +184,7 @@ def _transform(
     check()
     text = (
         f"**Registered** ({kind}): normalized mutual information {found.quality:.3f}, by chance {found.chance:.3f}; "
-        f"both directions agree within {found.disagreement:.1f} mm; overlap {found.overlap:.0%}. Look at the "
+        f"two searches agree within {found.disagreement:.1f} mm; overlap {found.overlap:.0%}. Look at the "
         "checkerboard: edges should go on from square to square."
     )
     if found.trustworthy:

@@ -260,7 +260,7 @@ def _find_transform(
     found = volumes.register(first.image, second.image, wanted or "rigid", report=lambda words: print_message(words))
     print_message(
         f"registered in {found.seconds:.0f} s: normalized mutual information {found.quality:.3f} (chance "
-        f"{found.chance:.3f}), both directions agree within {found.disagreement:.1f} mm, overlap {found.overlap:.0%}"
+        f"{found.chance:.3f}), two searches agree within {found.disagreement:.1f} mm, overlap {found.overlap:.0%}"
     )
     if not found.trustworthy:
         if not accept_unsure:

@@ -5,7 +5,8 @@ information", IEEE TMI 16(2), 1997, by Powell's method as there. Points around t
 in the other one, and both mutual informations are added: alone, each has ridges of its own, on which a search stops
 millimeters from the maximum of the sum. The points lie anywhere within voxels, since at voxel centers only one of the
 two volumes is interpolated and the grids leave their pattern in the function (Pluim, Maintz, Viergever, "Interpolation
-artefacts in mutual information-based image registration", CVIU 77, 2000). A count goes to the four nearest bins.
+artefacts in mutual information-based image registration", CVIU 77, 2000). Each sample is shared among the four nearest
+bins.
 """
 
 from dataclasses import dataclass

@@ -33,11 +33,16 @@ TURNS = ((0.0, -20.0, 20.0), (-10.0, 10.0))  # degrees about each axis: first pl
 TOLERANCES = (1e-4, 1e-4, 1e-5)  # relative gain at which the search on each grid ends
 MARGINS = (30.0, 12.0, 12.0)  # mm of surroundings of the tissue that are compared on each grid, too
 
-LARGEST_DISAGREEMENT = 3.0  # mm; right results of stacks that are not in the docs disagree by 2 at most
+LARGEST_DISAGREEMENT = 3.0  # mm
 SMALLEST_LEAD = 3.0  # standard deviations
 SMALLEST_OVERLAP = 0.5
 LARGEST_RATIO = 6.0  # of the tissue volumes
 FEWEST_VOXELS = 4  # along each axis
+MOST_FINE_VOXELS = 2**27  # a body of two meters has about that many
+_NUMBERS = (
+    *(sitk.sitkUInt8, sitk.sitkInt8, sitk.sitkUInt16, sitk.sitkInt16, sitk.sitkUInt32, sitk.sitkInt32),
+    *(sitk.sitkUInt64, sitk.sitkInt64, sitk.sitkFloat32, sitk.sitkFloat64),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +108,9 @@ def register(
     """
     if kind not in ("rigid", "affine"):
         raise VolumeError(f'kind is {kind!r}: use "rigid" or "affine"')
-    if starts < 1:
-        raise VolumeError(f"starts is {starts}: use at least 1")
+    for name, number, least in (("starts", starts, 1), ("seed", seed, 0)):
+        if not isinstance(number, int) or number < least:
+            raise VolumeError(f"{name} is {number!r}: use a whole number of at least {least}")
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # other work may need the rest
     try:
@@ -249,17 +255,25 @@ def _checked(image: sitk.Image, name: str) -> sitk.Image:
     if len(size) != 3 or parts != 1:
         shape = f"{len(size)}-D with {parts} value{'s' * (parts > 1)} per voxel"
         raise VolumeError(f"the {name} image is {shape}: registration takes 3-D volumes with one value per voxel")
+    if image.GetPixelID() not in _NUMBERS:
+        held = image.GetPixelIDTypeAsString()
+        raise VolumeError(f"the {name} volume holds {held}: registration takes whole numbers and real ones")
     if min(size) < FEWEST_VOXELS:
         raise VolumeError(
             f"the {name} volume is {' x '.join(map(str, size))} voxels: "
             f"registration needs at least {FEWEST_VOXELS} along each axis"
         )
-    array = sitk.GetArrayViewFromImage(image)
+    extent = np.multiply(size, image.GetSpacing())
+    if np.prod(np.ceil(extent / GRIDS[-1])) > MOST_FINE_VOXELS:
+        shown = " x ".join(f"{side / 1000:.3g}" for side in extent)
+        raise VolumeError(f"the {name} volume is {shown} m: check that its spacing is in mm, or crop it")
+    cast = sitk.Cast(image, sitk.sitkFloat32)
+    array = sitk.GetArrayViewFromImage(cast)
     if wrong := int(array.size - np.isfinite(array).sum()):
         raise VolumeError(f"{wrong} voxels of the {name} volume are not finite: replace them by its background")
     if (low := array.min()) == array.max():
         raise VolumeError(f"the {name} volume is {low:g} everywhere: choose one with content")
-    return sitk.Cast(image, sitk.sitkFloat32)
+    return cast
 
 
 def _check_sizes(fixed: sitk.Image, moving: sitk.Image) -> None:
@@ -301,7 +315,11 @@ def _tissue(image: sitk.Image, name: str) -> sitk.Image:
     mask = sitk.RelabelComponent(sitk.ConnectedComponent(opened)) == 1
     mask = sitk.BinaryFillhole(sitk.BinaryMorphologicalClosing(mask, [2] * 3))
     if sitk.GetArrayViewFromImage(mask).sum() < 100:  # 6 ml
-        raise VolumeError(f"nothing in the {name} volume stands out from its background: choose another one")
+        extent = " x ".join(f"{side:.0f}" for side in np.multiply(image.GetSize(), image.GetSpacing()))
+        raise VolumeError(
+            f"nothing of 6 ml or more stands out from the background of the {name} volume, {extent} mm: choose another "
+            "one, or check that its spacing is in mm"
+        )
     return mask
 
 
@@ -309,8 +327,8 @@ def _prepare(image: sitk.Image, tissue: sitk.Image) -> _Subject:
     """Gray values are the mean of their rank within the tissue, so that soft tissue in CT gets its share of the bins,
     and of the value stretched to 0 to 1, so that noise does not."""
     fine = _resample(image, GRIDS[-1])
-    array = sitk.GetArrayViewFromImage(fine)
-    inside = np.sort(array[sitk.GetArrayViewFromImage(_on_grid(tissue, fine)) > 0])
+    array, within = sitk.GetArrayViewFromImage(fine), _on_grid(tissue, fine)
+    inside = np.sort(array[sitk.GetArrayViewFromImage(within) > 0])
     rank = (np.searchsorted(inside, array, "left") + np.searchsorted(inside, array, "right")) / (2 * inside.size)
     low, high = np.percentile(array, 1), inside[int(0.99 * (inside.size - 1))]
     stretched = np.clip((array - low) / max(high - low, 1e-9), 0, 1)
@@ -390,7 +408,7 @@ def _resample(image: sitk.Image, spacing: float) -> sitk.Image:
     """The image on a grid of the same orientation and center with cubic voxels, smoothed where it was finer."""
     old = np.array(image.GetSpacing())
     extent = old * image.GetSize()
-    for axis in np.flatnonzero(old < 0.75 * spacing):
+    for axis in np.flatnonzero((old < 0.75 * spacing) & (np.array(image.GetSize()) >= FEWEST_VOXELS)):
         order = sitk.RecursiveGaussianImageFilter.ZeroOrder
         image = sitk.RecursiveGaussian(image, 0.4 * spacing, False, order, int(axis))
     size = np.maximum(np.ceil(extent / spacing), 1).astype(int)

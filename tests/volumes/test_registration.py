@@ -1,7 +1,9 @@
 """Registration of volumes: known motions are found, failures are recognized, transforms are kept."""
 
+import ast
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,6 +144,12 @@ def holed() -> sitk.Image:
     return image
 
 
+def spaced(spacing: float) -> sitk.Image:
+    image = head("CT")
+    image.SetSpacing([spacing] * 3)
+    return image
+
+
 def body() -> sitk.Image:
     image = head("CT")
     image.SetSpacing([18.0] * 3)
@@ -157,6 +165,10 @@ def body() -> sitk.Image:
         (lambda: flat(7.0), "the moving volume is 7 everywhere"),
         (holed, "1 voxels of the moving volume are not finite"),
         (body, "l of tissue and the moving one .* l: crop both"),
+        (lambda: spaced(600.0), r"the moving volume is 19\.2 x 19\.2 x 14\.4 m: check that its spacing is in mm"),
+        (lambda: spaced(0.1), "nothing of 6 ml or more stands out from .* the moving volume, 3 x 3 x 2 mm"),
+        (lambda: sitk.Cast(head("CT"), sitk.sitkComplexFloat32), "holds complex of 32-bit float"),
+        (lambda: sitk.Cast(head("CT"), sitk.sitkFloat64) * 1e300, "of the moving volume are not finite"),
     ],
 )
 def test_what_cannot_be_registered_is_refused_in_one_sentence(moving: Callable[[], sitk.Image], words: str) -> None:
@@ -164,11 +176,32 @@ def test_what_cannot_be_registered_is_refused_in_one_sentence(moving: Callable[[
         register(head("MR"), moving())
 
 
-def test_kind_and_starts_are_checked() -> None:
-    with pytest.raises(VolumeError, match="kind is 'elastic'"):
-        register(head("MR"), head("CT"), "elastic")
-    with pytest.raises(VolumeError, match="starts is 0"):
-        register(head("MR"), head("CT"), starts=0)
+def test_options_are_checked() -> None:
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"kind": "elastic"}, "kind is 'elastic'"),
+        ({"starts": 0}, "starts is 0"),
+        ({"starts": 1.5}, "starts is 1.5"),
+        ({"seed": -1}, "seed is -1"),
+    )
+    for options, words in cases:
+        with pytest.raises(VolumeError, match=words):
+            register(head("MR"), head("CT"), **options)
+
+
+def test_a_slab_of_four_thin_slices() -> None:
+    fixed, moving = (head(modality)[:, :, 10:14] for modality in ("MR", "CT"))
+    for image in (fixed, moving):
+        image.SetSpacing((6.0, 6.0, 1.0))
+    assert error(register(fixed, moving, starts=1).transform, sitk.Euler3DTransform(), CORNERS) < 3
+
+
+def test_no_array_is_a_view_of_an_image_that_is_gone() -> None:
+    """A view does not keep its image: with an image that has no name, it shows memory that was freed."""
+    folder = Path(registration.__file__).parent
+    for file in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("GetArrayViewFromImage"):
+                assert not any(isinstance(inner, ast.Call) for inner in ast.walk(node.args[0])), ast.unparse(node)
 
 
 def test_overlap_in_space() -> None:
