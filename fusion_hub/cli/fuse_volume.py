@@ -48,7 +48,7 @@ _WINDOW = (
 )
 _SERIES = (
     "Of a folder with several DICOM series: the number, the UID, or the position in the list that the error shows. /2 "
-    "after it, or alone, is the second of several volumes, as over time"
+    "after it, or alone, is the second of several volumes, such as time points"
 )
 ModalityName = Literal["CT", "MR", "PT", "NM"]
 
@@ -199,6 +199,8 @@ def fuse_volume(
                 "dtype": dtype,
             }
             settings |= {"planes": planes, "denoise": amount, "color": color, "keep_identity": keep_identity}
+            # Which of several volumes; the name of the series could identify somebody.
+            settings["volumes"] = [str(name or "").partition("/")[2] or None for name in (series, moving_series)]
             written.append(_write_record(output, pair, fused, found, settings))
         size = " x ".join(map(str, pair.grid.GetSize()))
         typer.echo(f"{output}: {size} voxels; {', '.join(map(str, written))}")

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -250,7 +251,6 @@ def locate(
     name: str | os.PathLike[str],
     variant: str | None = None,
     onnx: bool = False,
-    weights: bool = True,
     **hub: Any,
 ) -> Path:
     """The folder of a pipeline: of a bundled name, of a path, or downloaded from the Hub; looked up in this order.
@@ -260,8 +260,7 @@ def locate(
     Args:
         name: of the pipeline.
         variant: of the weights, `"fp16"`.
-        onnx: download the exported network, too.
-        weights: download the weights.
+        onnx: download the exported network, too, where there is one.
         hub: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`, as in huggingface_hub.
 
     Raises:
@@ -277,13 +276,13 @@ def locate(
         return folder
     other = f"a bundled name ({', '.join(PRETRAINED)})"
     check_hub_id(text, "pipeline", f"{other}, an existing folder, or a Hub id 'owner/name'", ValueError)
-    patterns = ["*.json"]
-    if weights:
-        patterns.append(f"*/*.{variant}*.safetensors" if variant else "*/*.safetensors")
-    if onnx:
-        patterns.append("model.onnx")
+    patterns = ["*.json", f"*/*.{variant}*.safetensors" if variant else "*/*.safetensors"]
+    ignored = None if variant else ["*/*.*.safetensors"]
     try:
-        return download(text, patterns, None if variant else ["*/*.*.safetensors"], **hub)
+        if onnx:
+            with suppress(Unavailable):  # a cache may have all but this file
+                return download(text, [*patterns, "model.onnx"], ignored, **hub)
+        return download(text, patterns, ignored, **hub)
     except Unavailable as error:
         raise OSError(
             f"cannot load {text!r} from the Hub ({error}): check id, revision, token and connection, or give an "

@@ -227,7 +227,7 @@ def find_file(path_or_name: str | os.PathLike[str]) -> Path:
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}: give one that fusion-hub export wrote")
         return path
-    file = locate(path_or_name, onnx=True, weights=False) / FILE
+    file = locate(path_or_name, onnx=True) / FILE
     if not file.is_file():
         output = "" if resolve(os.fspath(path_or_name)) or path.is_dir() else f" --output {FILE} and give this file"
         raise FileNotFoundError(
@@ -242,8 +242,8 @@ def _open(file: Path, threads: int | None) -> Any:
         import onnxruntime
     except ImportError as error:
         raise ImportError("FusionSession needs ONNX Runtime: pip install 'fusion-hub[onnx]'") from error
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads={threads} must be at least 1, or None for one for each core")
+    if threads is not None and not (isinstance(threads, int) and threads >= 1):
+        raise ValueError(f"threads={threads!r} must be a whole number of at least 1, or None for one for each core")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads or 0, 1
     options.log_severity_level = 3  # errors only

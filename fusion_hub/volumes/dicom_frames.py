@@ -1,7 +1,9 @@
 """Slices of a DICOM series in order of their position along the normal, and their values in physical units."""
 
+import datetime
 import itertools
 import math
+import re
 import struct
 import warnings
 from collections.abc import Sequence
@@ -22,21 +24,24 @@ _ROUNDING = 0.02  # mm, of positions in the tags
 _SHEAR = 0.05  # mm between neighboring slices, in their plane
 _NOT_ORTHONORMAL = 1e-3
 _PARALLEL = 1e-4  # difference of direction cosines within a series
-# What tells images at one position apart, in this order, and its unit for messages.
+# What tells images at one position apart, in the order of the volumes, and how a message shows it.
 _PHASES = {
-    "TemporalPositionIndex": ("time points", ""),
-    "TemporalPositionIdentifier": ("time points", ""),
-    "EffectiveEchoTime": ("echo times", " ms"),
-    "EchoTime": ("echo times", " ms"),
-    "DiffusionBValue": ("b values", " s/mm\N{SUPERSCRIPT TWO}"),
-    "TriggerTime": ("trigger times", " ms"),
-    "FrameReferenceTime": ("frame times", " ms"),
+    "TemporalPositionIndex": "time point {:g}",
+    "TemporalPositionIdentifier": "time point {:g}",
+    "EffectiveEchoTime": "echo time {:g} ms",
+    "EchoTime": "echo time {:g} ms",
+    "DiffusionBValue": "b value {:g} s/mm\N{SUPERSCRIPT TWO}",
 }
-_TIMES = (5, 6)  # of them: these may differ from slice to slice
-_NAMED = 12  # values of them in a message
+# Where these do not tell them apart: times, which may differ from slice to slice.
+_TIMES = ("TriggerTime", "NominalCardiacTriggerDelayTime", "TemporalPositionTimeOffset", "FrameReferenceTime")
+_PARTS = {"M": "magnitude", "P": "phase", "R": "real part", "I": "imaginary part"}  # of ImageType
+_NAMED = 12  # volumes in a message
 # Sequences of an enhanced file that hold what the tags of a single image do.
 _GEOMETRY = ("PixelMeasures", "PlanePosition", "PlaneOrientation", "PixelValueTransformation")
-_PARAMETERS = ("FrameContent", "MREcho", "MRDiffusion")
+_PARAMETERS = (
+    *("FrameContent", "MREcho", "MRDiffusion", "CardiacSynchronization", "TemporalPosition"),
+    *("MRImageFrameType", "CTImageFrameType", "PETFrameType"),
+)
 
 jpeg_lossless.register()
 
@@ -53,8 +58,10 @@ class Frame:
     thickness: float
     slope: float
     intercept: float
-    phase: tuple[float, ...] = ()  # of `_PHASES`, NaN where it is not given
-    order: tuple[float, float] = (0.0, 0.0)  # time of acquisition and number, for images of one phase
+    phase: tuple[float | None, ...] = ()  # of `_PHASES`
+    kind: tuple[str, ...] = ()  # ImageType
+    times: tuple[float | None, ...] = ()  # of `_TIMES`, and of the acquisition
+    number: float | None = None  # of the image, or of the frame in its file
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ def sort_frames(series: Series) -> Grid:
     along = np.array([frame.position @ normal for frame in frames])
     order = np.argsort(along, kind="stable")
     frames, along = [frames[i] for i in order], along[order]
-    frames, along = _one_volume(frames, along, series.volume)
+    frames = _one_volume(frames, along, series.volume)
+    along = np.array([frame.position @ normal for frame in frames])
     distance = _check_distances(frames, along)
     if distance is None:
         distance = frames[0].thickness or 1.0
@@ -319,18 +327,49 @@ def _frame(file: int, index: int, tags: Dataset) -> Frame:
         raise VolumeError(
             "position, orientation, spacing or rescale of an image is out of range: the series is damaged"
         )
-    phase = tuple(_number(tags.get(name)) for name in _PHASES)
-    order = _number(tags.get("AcquisitionTime")), _number(tags.get("InstanceNumber"))
-    between = (spacing[0], spacing[1])
-    return Frame(file, index, position, directions, between, thickness, slope, intercept, phase, order)
+    phase = tuple(None if (value := _number(tags.get(name))) is None else round(value, 2) for name in _PHASES)
+    kind = tags.get("FrameType") or tags.get("ImageType") or ()
+    times = *(_number(tags.get(name)) for name in _TIMES), _moment(tags)
+    instance = _number(tags.get("InstanceNumber"))
+    return Frame(
+        file,
+        index,
+        position,
+        directions,
+        (spacing[0], spacing[1]),
+        thickness,
+        slope,
+        intercept,
+        phase,
+        (kind,) if isinstance(kind, str) else tuple(map(str, kind)),
+        times,
+        float(index) if instance is None else instance,
+    )
 
 
-def _number(value: object) -> float:
-    """A value as a number, NaN where it is none."""
+def _number(value: object) -> float | None:
     try:
-        return float(str(value))
+        number = float(str(value))
     except ValueError:
-        return math.nan
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _moment(tags: Dataset) -> float | None:
+    """Date and time of the acquisition in seconds; the time of day where there is no date."""
+    stated = str(tags.get("FrameAcquisitionDateTime") or tags.get("AcquisitionDateTime") or "")
+    date, clock = stated[:8], stated[8:]
+    if not stated:
+        date, clock = (str(tags.get(name) or "") for name in ("AcquisitionDate", "AcquisitionTime"))
+    found = re.match(r"(\d\d)(\d\d)?(\d\d(?:\.\d+)?)?", clock)
+    if not found:
+        return None
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    try:
+        day = datetime.datetime.strptime(date, "%Y%m%d").toordinal()
+    except ValueError:
+        day = 0
+    return 86_400 * day + 3600 * hours + 60 * minutes + seconds
 
 
 def _distinct(rows: np.ndarray, tolerance: float) -> list[int]:
@@ -353,45 +392,91 @@ def _orthonormal(directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return row, column / np.linalg.norm(column)
 
 
-def _one_volume(frames: Sequence[Frame], along: np.ndarray, number: int | None) -> tuple[list[Frame], np.ndarray]:
-    """The frames of one volume, where a series has equally many at each position; all of them otherwise."""
-    starts: list[int] = np.flatnonzero(np.diff(along, prepend=-np.inf) >= _ROUNDING).tolist()
-    counts = {end - start for start, end in itertools.pairwise([*starts, len(along)])}
+def _one_volume(frames: Sequence[Frame], along: np.ndarray, number: int | None) -> list[Frame]:
+    """The frames of one volume of a series that has equally many images at each position.
+
+    Raises:
+        VolumeError: there are several and `number` is None or too large; or they cannot be told apart for certain.
+    """
+    rounding = min(_ROUNDING, frames[0].thickness / 4 or _ROUNDING)
+    starts = np.flatnonzero(np.diff(along, prepend=-np.inf) >= rounding).tolist()
+    stacks = [list(frames[start:end]) for start, end in itertools.pairwise([*starts, len(frames)])]
+    counts = {len(stack) for stack in stacks}
     count = max(counts)
-    if len(counts) > 1 or (count == 1 and number is None):
-        return list(frames), along  # several at some positions only are refused with the distances
-    if number is not None and number > count:
-        held = f"{count} images at each position" if count > 1 else "one image at each position"
-        raise VolumeError(f"the series has {held}, so there is no /{number}: leave it out or give a lower number")
-
-    def place(frame: Frame) -> tuple[float, ...]:
-        return tuple(-math.inf if math.isnan(value) else value for value in (*frame.phase, *frame.order))
-
-    stacks = [sorted(frames[start : start + count], key=place) for start in starts]
-    phases = [[frame.phase for frame in stack] for stack in stacks]
-    varying = [i for i in range(len(_PHASES)) if len({phase[i] for phase in phases[0]} - {math.nan}) > 1]
-    exact = [i for i in varying[:1] if i not in _TIMES]
-    if any(len({stack[n][i] for stack in phases}) > 1 for i in exact for n in range(count)):
+    if count == 1:
+        if number not in (None, 1):
+            raise VolumeError(f"the series has one image at each position, so there is no /{number}: leave it out")
+        return list(frames)
+    if len(counts) > 1:
         raise VolumeError(
-            f"the series has {count} images at each of {len(stacks)} positions, which differ from position to position "
-            f"in their {list(_PHASES.values())[varying[0]][0]}: give a series with one image at each position"
+            f"the series has {len(frames)} images at {len(stacks)} positions, {min(counts)} to {count} at each, as a "
+            "series over time of which some are missing: copy it whole, or give one with an image at each position"
+        )
+    if len(stacks) == 1:
+        raise VolumeError(f"the series has {count} images at one position: give a series of slices")
+    if max(np.ptp([frame.position for frame in stack], axis=0).max() for stack in stacks) > _SHEAR + rounding:
+        raise VolumeError(f"the series holds {count} stacks beside each other: give a series of one stack")
+    held = f"the series has {count} images at each of {len(stacks)} positions"
+    phases = [sorted((_key(frame) for frame in stack), key=str) for stack in stacks]
+    if any(phase != phases[0] for phase in phases):
+        raise VolumeError(
+            f"{held}, which differ from position to position in echo time, b value, time point or type: give a series "
+            "with one image at each position"
+        )
+    shown = _sorted_in_place(stacks)
+    if shown is None:
+        raise VolumeError(
+            f"{held}, and no tag tells for certain which belong together: give a series with one image at each position"
         )
     if number is None:
-        raise VolumeError(
-            f"the series has {count} images at each of {len(stacks)} positions{_differences(phases[0], varying)}: "
-            f"choose one by /1 to /{count} as the series, or after its name where there are several"
-        )
-    return [stack[number - 1] for stack in stacks], along[starts]
+        raise VolumeError(f"{held}: choose one as the series, {shown}, or as in 12/1 where there are several series")
+    if number > count:
+        raise VolumeError(f"{held}, so there is no /{number}: choose one, {shown}")
+    return [stack[number - 1] for stack in stacks]
 
 
-def _differences(phases: Sequence[tuple[float, ...]], varying: Sequence[int]) -> str:
-    """What tells the images at one position apart, in parentheses; nothing where that is not known."""
-    if not varying:
-        return ""
-    what, unit = list(_PHASES.values())[varying[0]]
-    values = [f"{phase[varying[0]]:g}" for phase in phases]
-    more = ", ..." if len(values) > _NAMED else ""
-    return f" ({what} {', '.join(values[:_NAMED])}{more}{unit})"
+def _key(frame: Frame) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
+    return frame.phase, frame.kind
+
+
+def _sorted_in_place(stacks: list[list[Frame]]) -> str | None:
+    """Sort the images at each position alike, and say what the numbers mean; None where that is not certain."""
+    count = len(stacks[0])
+
+    def order(frame: Frame) -> tuple[tuple[float, ...], tuple[str, ...]]:
+        return tuple(-math.inf if value is None else value for value in frame.phase), frame.kind
+
+    for stack in stacks:
+        stack.sort(key=order)
+    if len({_key(frame) for frame in stacks[0]}) == count:
+        names = [f"/{n} ({_named(frame, stacks[0])})" for n, frame in enumerate(stacks[0][:_NAMED], 1)]
+        return ", ".join(names) + (f" ... /{count}" if count > _NAMED else "")
+    for which in range(len(stacks[0][0].times)):
+        times = [[frame.times[which] for frame in stack] for stack in stacks]
+        if all(None not in column and len(set(column)) == count for column in times):
+            for stack in stacks:
+                stack.sort(key=lambda frame: (order(frame), frame.times[which] or 0.0))
+            return f"/1 to /{count} in the order of their times"
+    for stack in stacks:
+        stack.sort(key=lambda frame: (order(frame), frame.number or 0.0))
+    numbers = np.array([[math.nan if frame.number is None else frame.number for frame in stack] for stack in stacks])
+    steps = np.diff(numbers, axis=1)
+    one_after_another = (numbers.max(axis=0)[:-1] < numbers.min(axis=0)[1:]).all()
+    if (steps > 0).all() and (one_after_another or (steps == steps[0, 0]).all()):
+        return f"/1 to /{count} in the order of their numbers"
+    return None
+
+
+def _named(frame: Frame, stack: Sequence[Frame]) -> str:
+    """What tells an image from the others at its position."""
+    words = [
+        text.format(value)
+        for i, (text, value) in enumerate(zip(_PHASES.values(), frame.phase, strict=True))
+        if value is not None and len({f.phase[i] for f in stack}) > 1
+    ]
+    if len({f.kind for f in stack}) > 1:
+        words.append(next((_PARTS[code] for code in frame.kind if code in _PARTS), "another type"))
+    return ", ".join(words) or "without such a tag"
 
 
 def _check_distances(frames: Sequence[Frame], along: np.ndarray) -> float | None:
@@ -399,12 +484,6 @@ def _check_distances(frames: Sequence[Frame], along: np.ndarray) -> float | None
     gaps = np.diff(along)
     if not len(gaps):
         return None
-    if (gaps < _ROUNDING).any():
-        positions = 1 + int((gaps >= _ROUNDING).sum())
-        raise VolumeError(
-            f"the series has {len(frames)} images at {positions} positions, as series over time, echoes or diffusion "
-            "directions have: give a series with one image at each position"
-        )
     usual = float(np.median(gaps))
     allowed = max(_TOLERANCE * usual, _ROUNDING)
     # The mean is the more exact one where all gaps are alike.

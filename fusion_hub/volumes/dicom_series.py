@@ -99,7 +99,7 @@ def choose_series(place: Path, wanted: str | int | None = None) -> Series:
     series = find_series(place)
     name, slash, number = str("" if wanted is None else wanted).strip().partition("/")
     if slash and not (number.isdecimal() and int(number)):
-        raise VolumeError(f"the series {wanted!r} has no number after its /: give one such as /2")
+        raise VolumeError(f"the series {wanted!r} has no number from 1 after its /: give one such as /2")
     if wanted is None or (slash and not name):
         chosen = series if len(series) == 1 else []
         problem = f"{place} has {len(series)} series"

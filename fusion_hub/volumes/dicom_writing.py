@@ -12,6 +12,7 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 
 from fusion_hub import __version__, files
+from fusion_hub.volumes.dicom_frames import sort_frames
 from fusion_hub.volumes.dicom_series import Series, choose_series
 from fusion_hub.volumes.volume import VolumeError
 
@@ -47,7 +48,8 @@ def read_identity(sources: Sequence[tuple[Path, str | int | None]], reason: str)
     for name in (*_PATIENT, *_STUDY, "FrameOfReferenceUID"):
         if name in first:
             setattr(tags, name, first.get(name))
-    images = [(str(h.SOPClassUID), str(h.SOPInstanceUID)) for one in series for h in one.headers]
+    used = [one.headers[number] for one in series for number in sorted({f.file for f in sort_frames(one).frames})]
+    images = dict.fromkeys((str(header.SOPClassUID), str(header.SOPInstanceUID)) for header in used)
     return Identity(reason.strip(), tags, tuple(images))
 
 

@@ -3,6 +3,7 @@
 The network is one convolution, both as an ONNX file and as what the pipeline runs, so that all else is compared.
 """
 
+import hashlib
 import subprocess
 import sys
 import warnings
@@ -18,6 +19,7 @@ from PIL import ExifTags, Image
 from fusion_hub import DiffFuseNetPipeline, InputWarning
 from fusion_hub.image import save_image
 from fusion_hub.onnx import FusionSession
+from fusion_hub.pipelines import locate
 from fusion_hub.rigs import Rig
 from tests.support.hub_server import HubServer, Repository
 from tests.support.tiny import picture_pair, tiny_pipeline
@@ -164,20 +166,27 @@ def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
 def test_a_repository_of_the_hub(
     session: FusionSession, pipe: DiffFuseNetPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network of a published checkpoint is downloaded, without the weights for PyTorch."""
-    pipe.save_pretrained(tmp_path / "checkpoint")
-    write_fusion_network(tmp_path / "checkpoint" / "model.onnx", pipe)
-    files = {p.relative_to(tmp_path / "checkpoint").as_posix(): p for p in tmp_path.rglob("checkpoint/**/*")}
-    contents = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
+    """The network of a published checkpoint is downloaded, and must be of its weights."""
+    checkpoint = tmp_path / "checkpoint"
+    pipe.save_pretrained(checkpoint)
+    digest = hashlib.sha256(next(checkpoint.glob("*/*.safetensors")).read_bytes()).hexdigest()
+    write_fusion_network(checkpoint / "model.onnx", pipe, weights_sha256=digest)
+    files = {path.relative_to(checkpoint).as_posix(): path for path in checkpoint.rglob("*") if path.is_file()}
+    contents = {name: path.read_bytes() for name, path in files.items()}
     plain = {name: content for name, content in contents.items() if name != "model.onnx"}
+    weights = next(name for name in contents if name.endswith(".safetensors"))
     with HubServer() as hub:
         hub.redirect(monkeypatch, tmp_path / "home", token=None)
         hub.repositories |= {"tester/exported": Repository(contents), "tester/plain": Repository(plain)}
-        there = FusionSession("tester/exported", threads=1)
-        assert not [request for request in hub.requests if request.endswith(".safetensors")]
+        hub.repositories["tester/other"] = Repository({**contents, weights: contents[weights][:-1] + b"?"})
         with pytest.raises(FileNotFoundError, match=r"plain has no model\.onnx: .* --to onnx --output model\.onnx"):
             FusionSession("tester/plain")
-        assert DiffFuseNetPipeline.from_pretrained("tester/exported").config is not None
+        with pytest.raises(ValueError, match="was exported from other weights"):
+            FusionSession("tester/other")
+        assert not (locate("tester/exported") / "model.onnx").exists()
+    assert locate("tester/exported", onnx=True) == locate("tester/exported"), "the Hub cannot be reached"
+    with hub:
+        there = FusionSession("tester/exported", threads=1)
     pair = picture_pair()
     downloaded, expected = (np.asarray(one(*pair).images[0]) for one in (there, session))
     assert np.array_equal(downloaded, expected)

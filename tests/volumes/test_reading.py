@@ -236,7 +236,7 @@ def again(images: list[Dataset]) -> list[Dataset]:
         (with_smaller_slice, "mixes sizes"),
         (lambda s: [*s[:-1], with_tags(s[-1], Modality="MR")], "mixes modalities of images (CT, MR)"),
         (with_scout, "mixes 2 orientations (9 and 1 images)"),
-        (again, "2 images at each of 9 positions"),
+        (again, "2 images at each of 9 positions, and no tag tells"),
         (lambda s: [with_tags(i, ImageOrientationPatient=[1.0, 0, 0, 0.5, 1, 0]) for i in s], "not orthonormal"),
         (lambda s: [with_tags(i, ImageOrientationPatient=[0.0] * 6) for i in s], "not orthonormal"),
         (lambda s: [with_tags(i, PixelSpacing=[0.0, 1.0]) for i in s], "out of range"),
@@ -282,55 +282,131 @@ def test_several_series_are_listed_and_chosen(tmp_path: Path) -> None:
     assert len(find_series(folder)) == 2
 
 
-def echoes(times: tuple[float, ...], **tags: Any) -> list[Any]:
-    """As many images at each position, in no order."""
+def volumes_of_one_series(*changes: dict[str, Any], numbers: str = "in turn", **tags: Any) -> list[Any]:
+    """A volume `SAMPLES + n` for each of the changes of tags, with equal positions."""
     uid, images = generate_uid(), []
-    for number, time in enumerate(times):
-        for image in scans.series(SAMPLES + number, "MR", intercept=0.0, SeriesInstanceUID=uid, EchoTime=time, **tags):
-            image.InstanceNumber = int(RANDOM.integers(1, 10**6))
-            images.append(image)
+    for n, change in enumerate(changes):
+        for slice_, image in enumerate(scans.series(SAMPLES + n, "MR", intercept=0.0, SeriesInstanceUID=uid, **tags)):
+            number = {"in turn": slice_ * len(changes) + n, "restart": slice_}.get(numbers)
+            image.InstanceNumber = 1 + (int(RANDOM.integers(10**6)) if number is None else number)
+            images.append(with_tags(image, **change))
     return images
 
 
+def number_read(folder: Path, name: str) -> list[int]:
+    """Which of the volumes each slice is of."""
+    return [int(n) for n in (volumes.read_volume(folder, series=name).array - SAMPLES)[:, 0, 0]]
+
+
 def test_one_of_several_volumes_of_a_series_is_chosen(tmp_path: Path) -> None:
-    message = refusal(tmp_path, echoes((90.0, 10.0, 50.0)))
-    assert "has 3 images at each of 9 positions (echo times 10, 50, 90 ms): choose one by /1 to /3" in message
+    images = volumes_of_one_series(*({"EchoTime": time} for time in (90.0, 10.0, 50.0)), numbers="random")
+    message = refusal(tmp_path, images)
+    assert (
+        "has 3 images at each of 9 positions: choose one as the series, /1 (echo time 10 ms), /2 (echo time" in message
+    )
     folder = tmp_path / "refused"
     for name, number in (("/1", 1), ("3/2", 2), ("#1/3", 0)):
-        assert np.array_equal(volumes.read_volume(folder, series=name).array, SAMPLES + number)
-    for name, words in (("/4", "3 images at each position, so there is no /4"), ("/x", "no number after its /")):
+        assert number_read(folder, name) == [number] * len(SAMPLES)
+    for name, words in (
+        ("/4", "9 positions, so there is no /4: choose one, /1"),
+        ("/x", "no number from 1 after its /"),
+    ):
         with pytest.raises(volumes.VolumeError, match=words):
             volumes.read_volume(folder, series=name)
 
 
-def test_volumes_that_differ_in_time_only(tmp_path: Path) -> None:
-    images = echoes((5.0, 5.0))
-    for number, image in enumerate(images):
-        image.AcquisitionTime = f"1201{'30' if number < len(SAMPLES) else '10'}.5"
-    assert "2 images at each of 9 positions: choose" in refusal(tmp_path, images)
-    assert np.array_equal(volumes.read_volume(tmp_path / "refused", series="/2").array, SAMPLES)
+@pytest.mark.parametrize(
+    ("changes", "shown", "order"),
+    [
+        (
+            [{"TemporalPositionIdentifier": 2}, {"TemporalPositionIdentifier": 1}],
+            "/1 (time point 1), /2 (time point",
+            [1, 0],
+        ),
+        (
+            [{"EchoTime": e, "TemporalPositionIdentifier": t} for t in (1, 2) for e in (90.0, 10.0)],
+            "/1 (time point 1, echo time 10 ms), /2 (time point 1, echo time 90 ms), /3 (time point 2, echo",
+            [1, 0, 3, 2],
+        ),
+        ([{"ImageType": ["ORIGINAL", "PRIMARY", part]} for part in "PM"], "/1 (magnitude), /2 (phase)", [1, 0]),
+        ([{"AcquisitionTime": t} for t in ("120130.5", "120110")], "/1 to /2 in the order of their times", [1, 0]),
+        (
+            [{"AcquisitionTime": t, "AcquisitionDate": d} for d, t in (("20260102", "000010"), ("20260101", "235950"))],
+            "in the order of their times",
+            [1, 0],
+        ),
+        ([{}, {}, {}], "/1 to /3 in the order of their numbers", [0, 1, 2]),
+    ],
+)
+def test_what_tells_volumes_apart(tmp_path: Path, changes: list[dict[str, Any]], shown: str, order: list[int]) -> None:
+    assert shown in refusal(tmp_path, volumes_of_one_series(*changes))
+    for place, number in enumerate(order, 1):
+        assert number_read(tmp_path / "refused", f"/{place}") == [number] * len(SAMPLES)
 
 
-def test_volumes_that_are_not_alike_at_all_positions_are_refused(tmp_path: Path) -> None:
-    images = echoes((10.0, 50.0))
-    images[0].EchoTime = 30.0
-    assert "differ from position to position in their echo times" in refusal(tmp_path, images)
+def test_trigger_times_may_differ_from_slice_to_slice(tmp_path: Path) -> None:
+    images = volumes_of_one_series({}, {}, numbers="restart")
+    for n, image in enumerate(images):
+        image.TriggerTime = 100.0 * (n < len(SAMPLES)) + n % len(SAMPLES)
+    folder = scans.save(images, tmp_path / "cine")
+    assert number_read(folder, "/1") == [1] * len(SAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: [with_tags(s[0], EchoTime=30.0), *s[1:]], "differ from position to position in echo time"),
+        (lambda s: [with_tags(s[0], EchoTime=None), *s[1:]], "differ from position to position"),
+        (lambda s: [with_tags(i, EchoTime=None) if n % 9 == 0 else i for n, i in enumerate(s)], "differ from position"),
+        (lambda s: s[1:], "17 images at 9 positions, 1 to 2 at each"),
+        (lambda s: [with_tags(i, EchoTime=10.0) for i in s], "no tag tells for certain"),
+        (
+            lambda s: [with_tags(i, EchoTime=9.0, InstanceNumber=(n * 5) % 19) for n, i in enumerate(s)],
+            "no tag tells for certain",
+        ),
+        (lambda s: [*s[:9], *(shifted_aside(i) for i in s[9:])], "2 stacks beside each other"),
+    ],
+)
+def test_volumes_that_cannot_be_told_apart_are_refused(
+    tmp_path: Path, change: Callable[[list[Dataset]], list[Dataset]], words: str
+) -> None:
+    images = volumes_of_one_series({"EchoTime": 10.0}, {"EchoTime": 50.0}, numbers="restart")
+    folder = scans.save(change(images), tmp_path / "series")
+    for name in (None, "/1"):
+        with pytest.raises(volumes.VolumeError, match=words):
+            volumes.read_volume(folder, series=name)
+
+
+def shifted_aside(image: Dataset) -> Dataset:
+    x, y, z = image.ImagePositionPatient
+    return with_tags(image, ImagePositionPatient=[x + 100.0, y, z])
+
+
+def test_a_series_of_one_volume_needs_no_number(tmp_path: Path) -> None:
     one = scans.save(scans.series(SAMPLES), tmp_path / "one")
     assert volumes.read_volume(one, series="/1").array.shape == SAMPLES.shape
     with pytest.raises(volumes.VolumeError, match="one image at each position, so there is no /2"):
         volumes.read_volume(one, series="3/2")
+    thin = scans.save(scans.series(SAMPLES, spacing=(0.01, 0.01, 0.01)), tmp_path / "thin")
+    assert volumes.read_volume(thin).array.shape == SAMPLES.shape
 
 
-def test_one_of_several_volumes_of_an_enhanced_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jitter", [0.0, 0.002])
+def test_one_of_several_volumes_of_an_enhanced_file(tmp_path: Path, jitter: float) -> None:
     both = np.concatenate([SAMPLES, SAMPLES + 1])
     image = scans.enhanced(both, "MR", spacing=(1, 1, 2), origin=(0, 0, 0), slopes=[1.0] * len(both))
-    for number, group in enumerate(image.PerFrameFunctionalGroupsSequence):
+    groups = image.PerFrameFunctionalGroupsSequence
+    for number, group in enumerate(groups):
+        place = 2.0 * (number % len(SAMPLES)) + RANDOM.uniform(-jitter, jitter)
+        group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, place]
+    folder = scans.save([image], tmp_path / "plain")
+    assert np.array_equal(volumes.read_volume(folder, series="/2").array, SAMPLES + 1 - 5.0)
+    for number, group in enumerate(groups):
         diffusion = Dataset()
         diffusion.DiffusionBValue = 1000.0 if number < len(SAMPLES) else 0.0
         group.MRDiffusionSequence = [diffusion]
-        group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 2.0 * (number % len(SAMPLES))]
-    folder = scans.save([image], tmp_path / "enhanced")
-    with pytest.raises(volumes.VolumeError, match=r"b values 0, 1000 s/mm"):
+    folder = scans.save([image], tmp_path / "diffusion")
+    with pytest.raises(volumes.VolumeError, match=r"/1 \(b value 0 s/mm.\), /2 \(b value 1000 s/mm.\)"):
         volumes.read_volume(folder)
     assert np.array_equal(volumes.read_volume(folder, series="/2").array, SAMPLES - 5.0)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.uid import generate_uid
 
 from fusion_hub import volumes
 from tests.support import scans
@@ -103,6 +104,18 @@ def test_identity_is_kept_with_a_reason_only(tmp_path: Path) -> None:
     other = scans.save(scans.series((VALUES * 4000).astype(np.uint16), PatientID="X"), tmp_path / "other")
     with pytest.raises(volumes.VolumeError, match="different patient IDs"):
         volumes.read_identity([(source, None), (other, None)], "second reading")
+
+
+def test_references_are_those_of_the_chosen_volume(tmp_path: Path) -> None:
+    samples, uid = (VALUES * 4000).astype(np.uint16), generate_uid()
+    echoes = [scans.series(samples, "MR", SeriesInstanceUID=uid, EchoTime=time) for time in (10.0, 50.0)]
+    source = scans.save([image for images in echoes for image in images], tmp_path / "source")
+    identity = volumes.read_identity([(source, "/2")], "second reading")
+    assert {uid for _, uid in identity.references} == {str(image.SOPInstanceUID) for image in echoes[1]}
+    both = volumes.read_identity([(source, "/2"), (source, "/1")], "second reading")
+    assert len(both.references) == len(set(both.references)) == 2 * len(samples)
+    with pytest.raises(volumes.VolumeError, match="no /7"):
+        volumes.read_identity([(source, "/7")], "second reading")
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:
