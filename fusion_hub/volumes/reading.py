@@ -188,13 +188,13 @@ def _volume_number(path: Path, extra: tuple[int, ...], series: str | int | None)
         return 0
     if len(extra) > 1:
         raise VolumeError(f"{path} has {3 + len(extra)} dimensions: give a file with three")
-    text = str(series).lstrip("#/") if series is not None else ""
-    if not text.isdecimal() or not 1 <= int(text) <= count:
-        raise VolumeError(
-            f"{path} holds {count} volumes, as series over time or diffusion directions do: choose one, 1 to {count}, "
-            "as the series"
-        )
-    return int(text) - 1
+    advice = f"choose one, /1 to /{count}, as the series"
+    if series is None:
+        raise VolumeError(f"{path} holds {count} volumes, as series over time or diffusion directions do: {advice}")
+    named = re.fullmatch(r"(?:#?1/|/|#)?(\d{1,9})", str(series).strip())  # the file is its only series
+    if not named or not 1 <= int(named[1]) <= count:
+        raise VolumeError(f"{path} holds {count} volumes and none named {str(series)!r}: {advice}")
+    return int(named[1]) - 1
 
 
 def _check_one_file(path: Path) -> None:

@@ -458,7 +458,11 @@ def test_refused_files(tmp_path: Path) -> None:
     series = np.stack([SAMPLES, SAMPLES[::-1]], axis=-1).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(series, np.eye(4)), tmp_path / "series.nii.gz")
     assert "2 volumes" in why("series.nii.gz") and "2 volumes" in why("series.nii.gz", series=3)
-    assert np.array_equal(volumes.read_volume(tmp_path / "series.nii.gz", series=2).array, SAMPLES[::-1].T)
+    for name in (2, "2", "/2", "#2", "1/2", "#1/2"):
+        assert np.array_equal(volumes.read_volume(tmp_path / "series.nii.gz", series=name).array, SAMPLES[::-1].T)
+    for name in ("//2", "2/1", "/0", "x"):
+        with pytest.raises(volumes.VolumeError, match=f"none named '{name}': choose one, /1 to /"):
+            volumes.read_volume(tmp_path / "series.nii.gz", series=name)
     values = SAMPLES.astype(np.float32)
     values[1, 2, 3:6] = np.nan
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "nan.nii")
