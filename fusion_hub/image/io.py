@@ -176,7 +176,8 @@ def check_complete(path: Path) -> None:
 
 def _pillow(stream: BinaryIO, name: str, start: bytes, max_pixels: int) -> Image.Image:
     """Read the header only; Pillow's limit against decompression bombs, a global one, is set to ours meanwhile."""
-    Image.init()
+    is_usual = start[:8] == _PNG_START or start[:2] == b"\xff\xd8"
+    (Image.preinit if is_usual else Image.init)()  # all of Pillow's plugins take a while to import
     try:
         with _pil_limit_lock:
             before = Image.MAX_IMAGE_PIXELS

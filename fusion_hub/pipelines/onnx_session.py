@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 import numpy as np
 
@@ -40,7 +40,9 @@ from fusion_hub.pipelines.limits import (
     tile_rules,
 )
 from fusion_hub.rigs.registration import registration_by
-from fusion_hub.rigs.rig import Rig
+
+if TYPE_CHECKING:
+    from fusion_hub.rigs import Rig
 
 FILE = "model.onnx"
 WEIGHTS = Path("model", "diffusion_pytorch_model.safetensors")
@@ -135,7 +137,7 @@ class FusionSession:
         visible_range: ValueRange | None = None,
         tile: int | None = None,
         rescale: Rescale = "none",
-        rig: Rig | str | os.PathLike[str] | None = None,
+        rig: Union["Rig", str, os.PathLike[str], None] = None,
         output_type: Literal["pil", "np"] = "pil",
         batch_size: int | None = 1,
     ) -> SessionOutput:

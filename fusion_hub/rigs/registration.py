@@ -1,18 +1,24 @@
 """What a pipeline's argument `rig` stands for."""
 
 import os
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
 from fusion_hub.image.pair import Register
-from fusion_hub.rigs.calibrator import align_pair
-from fusion_hub.rigs.rig import Rig
+
+if TYPE_CHECKING:
+    from fusion_hub.rigs.rig import Rig
 
 
-def registration_by(rig: Rig | str | os.PathLike[str] | None) -> Register | None:
+def registration_by(rig: Union["Rig", str, os.PathLike[str], None]) -> Register | None:
     """What turns a pair into its registration, for the argument `rig` of the call; None for registered pairs."""
     if rig is None:
         return None
+    # Registered pairs, which are usual, start without these modules.
+    from fusion_hub.rigs.calibrator import align_pair
+    from fusion_hub.rigs.rig import Rig
+
     if rig == "auto":
         return align_pair
     if isinstance(rig, str | os.PathLike):
