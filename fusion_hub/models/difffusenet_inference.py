@@ -441,7 +441,10 @@ class FoldedDiffFuseNet(nn.Module):
 
         seen, warm = enhanced.tensor_split(2)
         shared = self.common_out(self.common_in(torch.cat([seen, warm], dim=1)))
-        projected = self.project_pixels(pixels.add_(residual))
+        if self.own_residual:  # not of the sum: in bfloat16 it loses a residual of less than a gray level
+            projected = self.project_pixels(residual, add=self.project_pixels(pixels))
+        else:
+            projected = self.project_pixels(pixels.add_(residual))
         common = self.project_shared(shared)
         seen_part, warm_part = projected.tensor_split(2)
         self.project_visible(self.visible_in(seen - shared), add=seen_part.add_(common))

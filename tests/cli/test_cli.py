@@ -596,7 +596,7 @@ def test_a_mistake_of_one_process_stops_all_and_is_printed_once(
     ("words", "message"),
     [
         ("--num-inference-steps 99", "--num-inference-steps 99 must be a whole number from 1 to 40"),
-        ("--tile 5", "--tile 5 must be a whole number of at least 448 pixels for this model"),
+        ("--tile 5", "--tile 5 must be a whole number of at least 704 pixels for this model"),
         ("-m red-small-msrs --num-inference-steps 3", "--num-inference-steps 3 must be a whole number from 1 to 2"),
         ("-m red-small-msrs --noise-strength 0.5", "--noise-strength 0.5 was given, but this model draws no noise"),
     ],

@@ -151,14 +151,17 @@ def test_bad_tensors_and_functions() -> None:
         run_tiled(lambda v, i, w: v, image, image, tile=64, overlap=16, multiple=16, margin=9)
 
 
-@pytest.mark.parametrize(("name", "size"), [("difffusenet-msrs", (640, 480)), ("red-small-msrs", (448, 224))])
+@pytest.mark.parametrize(
+    ("name", "dataset", "size"),
+    [("difffusenet-msrs", "llvip", (1280, 512)), ("red-small-msrs", "msrs", (448, 224))],
+)
 def test_smallest_tiles_of_a_bundled_model_are_within_a_gray_level(
-    name: str, size: tuple[int, int], data_root: Path
+    name: str, dataset: str, size: tuple[int, int], data_root: Path
 ) -> None:
     """The largest error that tiles may have by themselves, on a real picture: the smallest side has most borders."""
     pipe = FusionPipeline.from_pretrained(name)
     pipe.set_progress_bar_config(disable=True)
-    folder = data_root / "data" / "msrs" / "test"
+    folder = data_root / "data" / dataset / "test"
     file = sorted((folder / "vis").iterdir())[0]
     visible, infrared = (
         Image.open(folder / part / file.name).convert("L").crop((0, 0, *size)) for part in ("vis", "ir")

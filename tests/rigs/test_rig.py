@@ -216,7 +216,7 @@ def test_rig_files_batches_kinds_and_intermediates(
     both = pipe([pair[0], pair[0][::-1].copy()], [pair[1], pair[1]], rig=str(path), batch_size=2).images
     assert (np.asarray(both[0]) == alone).all()
     large = np.tile(pair[0], (2, 2, 1))  # the rig fits other resolutions of the same view
-    whole, tiled = (np.asarray(pipe(large, pair[1], rig=path, tile=tile).images[0]) for tile in (0, 448))
+    whole, tiled = (np.asarray(pipe(large, pair[1], rig=path, tile=tile).images[0]) for tile in (0, 704))
     assert np.abs(tiled.astype(int) - whole).max() <= 1
     deep = pipe((pair[0][..., 0].astype(np.uint16) * 257), pair[1], rig=path).images[0]
     assert deep.mode == "I;16" and deep.size == (400, 300)
