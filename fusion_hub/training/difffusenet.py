@@ -166,12 +166,15 @@ class DiffFuseNetTask(FusionTask):
     def build_model(self) -> DiffFuseNetModel:
         """A new network, or a copy of `initial_weights`."""
         if self.config.initial_weights:
-            return DiffFuseNetPipeline.from_pretrained(self.config.initial_weights).model
-        given = {name: value for name in _MODEL_FIELDS if (value := getattr(self.config, name)) is not None}
-        try:
-            return DiffFuseNetModel(**{**DIFFFUSENET_VARIANTS[self.config.variant], **given})
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+            model: DiffFuseNetModel = DiffFuseNetPipeline.from_pretrained(self.config.initial_weights).model
+        else:
+            given = {name: value for name in _MODEL_FIELDS if (value := getattr(self.config, name)) is not None}
+            try:
+                model = DiffFuseNetModel(**{**DIFFFUSENET_VARIANTS[self.config.variant], **given})
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+        self.check_crops(model.multiple)
+        return model
 
     def build_training_module(self, model: Any) -> DiffFuseNetTraining:
         """The losses of both stages around `model`."""

@@ -113,9 +113,7 @@ class REDTask(FusionTask):
                 model = REDModel(**model_fields(config))
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
-        sizes = (self.training.crop_size, self.training.late_crop_size)
-        if wrong := [size for size in sizes if size and size % model.multiple]:
-            raise ConfigError(f"crop_size = {wrong[0]} is not a multiple of {model.multiple}, which this model needs")
+        self.check_crops(model.multiple)
         return model
 
     def build_training_module(self, model: Any) -> REDTraining:

@@ -86,6 +86,12 @@ class FusionTask:
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0
         return crops.preload(progress=first) if config.preload else crops
 
+    def check_crops(self, multiple: int) -> None:
+        """Raise a `ConfigError` for crops that the network cannot take."""
+        for name in ("crop_size", "late_crop_size"):
+            if (size := getattr(self.training, name)) and size % multiple:
+                raise ConfigError(f"{name} = {size} is not a multiple of {multiple}, which this model needs")
+
     def infrared_range(self, config: TrainingConfig) -> Any:
         """The range that the pipeline gets: that of the sources, "auto" where they differ."""
         ranges = {source.resolve().infrared_range for source in config.sources}

@@ -167,10 +167,10 @@ def test_what_a_training_uses_is_said_before_it_starts(tmp_path: Path) -> None:
     for band, kind in (("vis", np.uint8), ("ir", np.uint16)):
         (tmp_path / "my" / band).mkdir(parents=True)
         for name in "ab":
-            pixels = random.integers(0, 255, (48, 48), dtype=kind)
+            pixels = random.integers(0, 255, (64, 64), dtype=kind)
             Image.fromarray(pixels).save(tmp_path / "my" / band / f"{name}.png")
-    Image.new("L", (48, 48)).save(tmp_path / "my" / "vis" / "lonely.png")
-    options = "--variant tiny --batch_size 1 --crop_size 48 --late_fraction 0 --warmup_steps 0 --validation_pairs 1"
+    Image.new("L", (64, 64)).save(tmp_path / "my" / "vis" / "lonely.png")
+    options = "--variant tiny --batch_size 1 --crop_size 64 --late_fraction 0 --warmup_steps 0 --validation_pairs 1"
     words = ["difffusenet", "--data", "my", "--output_dir", "run", "--tracker", "none", *options.split(), "--max_steps"]
     first = run(tmp_path, *words, "1")
     assert first.returncode == 0, first.stderr

@@ -46,7 +46,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_network(pipeline: Pipeline, seed: int = 0) -> Any:
-    visible, infrared = picture_pair(seed=seed)
+    visible, infrared = picture_pair(64, 96, seed)
     return pipeline(visible, infrared, return_intermediates=True).intermediates
 
 

@@ -89,7 +89,7 @@ def test_example_of_the_documentation(
     monkeypatch.chdir(tmp_path)
     exec(example, {})
     printed = capsys.readouterr().out
-    assert printed.startswith("torch.Size([1, 32, 25, 35])") and "Diffusion. Denoised, infrared: " in printed
+    assert printed.startswith("torch.Size([1, 48, 13, 18])") and "Diffusion. Denoised, infrared: " in printed
     assert 20 <= len(list(tmp_path.glob("*.png"))) <= 26
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fusion_hub import DiffFuseNetPipeline
 from fusion_hub.training import Source, Trainer, TrainingConfig, mixed_seed
+from fusion_hub.training.config import ConfigError
 from fusion_hub.training.difffusenet import DiffFuseNetConfig, DiffFuseNetTask, DiffFuseNetTraining
 from tests.support.tiny import ABLATIONS
 from tests.support.training_runs import (
@@ -145,6 +146,13 @@ def test_noise_and_timesteps_belong_to_the_sample() -> None:
     assert abs(float(many.float().mean()) - 500) < 50 and many.min() < 20 and many.max() > 980
 
 
+def test_crops_that_the_network_cannot_take_are_refused(tmp_path: Path) -> None:
+    for sizes in ({"crop_size": 48}, {"crop_size": 64, "late_fraction": 0.5, "late_crop_size": 80}):
+        task = DiffFuseNetTask(run_config(tmp_path, **sizes), DiffFuseNetConfig(variant="tiny", patch_size=4))
+        with pytest.raises(ConfigError, match=r"crop_size = (48|80) is not a multiple of 32, which this model needs"):
+            task.build_model()
+
+
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
 def test_a_perfect_denoiser_has_no_diffusion_loss(prediction_type: str, drawn_pairs: Path) -> None:
     module = training_module(prediction_type=prediction_type, consistency=0.0, noise_gain=0.0, residual="shared")
@@ -263,7 +271,7 @@ def test_two_processes_give_the_gradients_of_one_batch(tmp_path: Path, drawn_pai
 
 def test_the_script_trains_a_pipeline(tmp_path: Path, drawn_pairs: Path) -> None:
     flags = f"--variant tiny --max_steps 2 --batch_size 2 --sources {drawn_pairs} --validation_sources {drawn_pairs}"
-    flags += f" --crop_size {CROP} --validation_pairs 1 --validation_metrics EN --tracker none --use_edfd false"
+    flags += " --crop_size 64 --validation_pairs 1 --validation_metrics EN --tracker none --use_edfd false"
     assert run_script("difffusenet.py", *flags.split(), "--output_dir", str(tmp_path)) == 0
     pipeline = DiffFuseNetPipeline.from_pretrained(tmp_path / "pipeline")
     assert pipeline.model.config.use_edfd is False
