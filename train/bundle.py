@@ -49,6 +49,7 @@ def main() -> None:
     for key, value in config.items():  # no paths of one machine in a published file
         if isinstance(value, str) and os.path.isabs(value):
             config[key] = os.path.relpath(value)
+    config["output_dir"] = f"runs/{arguments.name.replace('-', '_')}"
     save_config(config, folder / "config.yaml")
     print(f"{folder}: now measure with benchmarks/{benchmark}.py and render the card with model_cards/render.py")
 

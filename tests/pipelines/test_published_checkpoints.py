@@ -1,5 +1,6 @@
 """Checkpoints that were published before the package was reorganized, and the bundled ones, go on loading."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,3 +24,11 @@ def test_version_0_1_checkpoints_give_the_pictures_of_version_0_1(name: str) -> 
 @pytest.mark.parametrize("name", pretrained.SEGMENTERS)
 def test_bundled_segmenter_loads(name: str) -> None:
     assert SegformerSegmenter.from_pretrained(name) is not None
+
+
+@pytest.mark.parametrize("name", [*pretrained.PRETRAINED, *pretrained.SEGMENTERS, *pretrained.DETECTORS])
+def test_configurations_name_no_folder_of_the_machine_that_trained(name: str) -> None:
+    text = (Path(pretrained.__file__).parent / name / "config.yaml").read_text(encoding="utf-8")
+    paths = re.findall(r"[\w./${}-]*/[\w./-]+", text)
+    assert "output_dir: runs/" in text
+    assert not [path for path in paths if path.startswith(("/", "..", "~")) or "/tmp/" in path]
