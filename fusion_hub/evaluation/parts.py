@@ -96,7 +96,11 @@ def _difffusenet_parts(model: Any) -> Iterator[Part]:
         both: tuple[nn.Module, ...] = (attention.spatial_pooled, attention.spatial_direct)
         yield Part("spatial gate", "1 everywhere", dict.fromkeys(both, _zeros))
         yield Part("channel gate", "1 everywhere", {attention.channel: _zeros})
-    yield Part("correction", "r = 0", {model.fusion_head: _without_correction})
+    heads = [model.fusion_head]
+    if config.detail_channels:
+        yield Part("detail head", "share and correction of the patches alone", {model.detail_head: _zeros})
+        heads.append(model.detail_head)
+    yield Part("correction", "r = 0", dict.fromkeys(heads, _without_correction))
 
 
 def _without_correction(_: tuple[Any, ...], output: Tensor) -> Tensor:

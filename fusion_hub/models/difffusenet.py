@@ -42,7 +42,7 @@ from fusion_hub.models.frequency import (
     haar_synthesis,
 )
 from fusion_hub.models.geometry import difffusenet_geometry
-from fusion_hub.models.layers import FeatureDecoupling, FusionModel, zero_module
+from fusion_hub.models.layers import DetailHead, FeatureDecoupling, FusionModel, zero_module
 from fusion_hub.models.noise import estimate_noise
 
 DIFFFUSENET_VARIANTS: dict[str, dict[str, Any]] = {
@@ -165,13 +165,16 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         residual_scale: bound of the residual.
         gate: `"plain"`, or `"normalized"`: the spatial gate reads the low band over its local scale, without a bias.
         attention_window: side of the windows, in band pixels, over which high-band energy is pooled.
+        detail_channels: hidden width of a head at half the image size that refines share and correction from the images
+            themselves; 0 leaves it out. For an even `patch_size` above 2, where features hold too little of a pixel.
         use_d2fe: ablation; False passes the shallow features and the images on unchanged.
         use_edfd: ablation; False takes the mean as shared and each image's own features as specific.
         frequency: `"haar_inn"`, `"haar"` (no coupling) or `"none"` (fusion of features, no bands, no attention).
         cross_frequency: `"attention"` or `"add"`.
 
     Raises:
-        ValueError: for a value of another type, out of range or unknown, or odd `feature_channels`.
+        ValueError: for a value of another type, out of range or unknown, odd `feature_channels`, or `detail_channels` with an odd
+            `patch_size`.
     """
 
     @register_to_config
@@ -190,6 +193,7 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         inference_timestep: int = 40,
         residual_scale: float = 0.1,
         attention_window: int = 16,
+        detail_channels: int = 0,
         noise_gain: float = 0.0,
         residual: str = "shared",
         gate: str = "plain",
@@ -208,6 +212,7 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
             ("coupling_expansion", coupling_expansion, 1, 16),
             ("num_train_timesteps", num_train_timesteps, 2, MAX_TIMESTEPS),
             ("attention_window", attention_window, 1, 256),
+            ("detail_channels", detail_channels, 0, layers.MAX_WIDTH),
         ):
             layers.check_whole(name, value, low, high)
         layers.check_whole("inference_timestep", inference_timestep, 0, num_train_timesteps - 1)
@@ -223,6 +228,8 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         layers.check_flags(use_d2fe=use_d2fe, use_edfd=use_edfd)
         if feature_channels % 2:
             raise ValueError(f"feature_channels must be even, got {feature_channels}")
+        if detail_channels and patch_size % 2:
+            raise ValueError(f"detail_channels needs an even patch_size, got {patch_size}")
         channels, pixels = feature_channels, in_channels * patch_size**2
 
         # Plain numbers: a buffer would be rounded by `.to(bfloat16)` (0.998 becomes 0.996).
@@ -259,6 +266,8 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         )
         self.fusion_head = zero_module(nn.Conv2d(channels, 2 * pixels, 3, padding=1))  # starts at the mean image
         self.reconstruction_head = nn.Conv2d(channels, pixels, 3, padding=1)
+        if detail_channels:
+            self.detail_head = DetailHead(in_channels, detail_channels)
 
     def build_scheduler(self) -> DDIMScheduler:
         """The noise schedule of the config, as a pipeline component."""
@@ -475,9 +484,12 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         bands = self.fuse_low(*features.low.chunk(2))
         if features.high is not None:
             bands = haar_synthesis(bands, self.fuse_high(*features.high.chunk(2)))
-        logit, residual = self._to_pixels(self.fusion_head(self.trunk(bands))).to(visible.dtype).chunk(2, dim=1)
-        share = torch.sigmoid(logit)
+        maps = self._to_pixels(self.fusion_head(self.trunk(bands))).to(visible.dtype)
         visible, infrared = self._mixed(features, visible, infrared)
+        if self.config.detail_channels:
+            maps = maps + self.detail_head(torch.cat([visible, infrared, maps], dim=1))
+        logit, residual = maps.chunk(2, dim=1)
+        share = torch.sigmoid(logit)
         return torch.lerp(infrared, visible, share) + residual, share
 
     def reconstruct(self, features: FusionFeatures) -> Tensor:

@@ -375,6 +375,28 @@ class NoiseStep(UNet):
         return enhanced, self.project(removed).mul_(sigma).tanh_().mul_(self.residual_scale)
 
 
+class Details:
+    """The fusion head and `DetailHead`, whose cells of 2x2 pixels the former gives in the order of the latter."""
+
+    def __init__(self, network: Any, target: Target) -> None:
+        head, details, half = network.fusion_head, network.detail_head, network.config.patch_size // 2
+        # (map, row, row in the cell, column, column in the cell) to (map, both in the cell, row, column)
+        order = torch.arange(len(head.weight)).view(-1, half, 2, half, 2).permute(0, 2, 4, 1, 3).flatten()
+        self.head = FoldedConv(head.weight[order], head.bias[order], target)
+        self.conv_in, self.conv_out = fold(details.conv_in, target, "gelu"), fold(details.conv_out, target)
+        self.dtype, self.half = target.dtype, half
+
+    def __call__(self, features: Tensor, images: Tensor) -> Tensor:
+        """Features `(B, C, h, w)` and both images `(B, 2, H, W)` to logit and correction, `(B, 2, H, W)`."""
+        maps = self.head(features)
+        if self.half > 1:
+            cells = maps.permute(0, 2, 3, 1).unflatten(3, (-1, self.half, self.half)).permute(0, 1, 4, 2, 5, 3)
+            maps = cells.flatten(3, 4).flatten(1, 2)
+            maps = maps.permute(0, 3, 1, 2)
+        seen = torch.cat([_unshuffle(images.to(self.dtype), 2), maps], dim=1)
+        return _to_pixels(self.conv_out(self.conv_in(seen), add=maps), 2)
+
+
 class FoldedDiffFuseNet(nn.Module):
     """What [`DiffFuseNetModel.fuse_for_inference`] returns. It has no parameters of its own and is not saved.
 
@@ -426,6 +448,7 @@ class FoldedDiffFuseNet(nn.Module):
         self.synthesize = linear(haar.permute(2, 3, 1, 0).reshape(4 * channels, 4 * channels), None, target)
         self.trunk = [fold(network.trunk[0], target, "gelu"), fold(network.trunk[2], target, "gelu")]
         self.head = fold(network.fusion_head, target)
+        self.details = Details(network, target) if config.detail_channels else None
 
     @torch.no_grad()
     def forward(self, visible: Tensor, infrared: Tensor, noise_level: Tensor | None = None) -> Tensor:
@@ -458,10 +481,13 @@ class FoldedDiffFuseNet(nn.Module):
         features = _shuffle(self.synthesize(torch.cat([fused_low, fused_high], dim=1)))
         for conv in self.trunk:
             features = conv(features)
-        out = _to_pixels(self.head(features), self.patch_size).to(visible.dtype)
-        logit, correction = out.chunk(2, dim=1)
         if self.own_residual:  # added to the images in their own dtype, not in bfloat16
             visible, infrared = (images + _to_pixels(residual, self.patch_size)).tensor_split(2)
+        if self.details is None:
+            out = _to_pixels(self.head(features), self.patch_size)
+        else:
+            out = self.details(features, torch.cat([visible, infrared], dim=1))
+        logit, correction = out.to(visible.dtype).chunk(2, dim=1)
         return torch.lerp(infrared, visible, torch.sigmoid(logit)) + correction
 
     def _gate(self, bands: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,12 +22,14 @@ def difffusenet_geometry(config: Mapping[str, Any]) -> Geometry:
     """Of a DiffFuseNet.
 
     The reach is the sum of the U-Net's (about 8 + 4 + 8 * 2 (num_mid_blocks + 1) feature pixels and their alignment),
-    the attention window with its interpolation (3/2 windows of two feature pixels), and the 3x3 layers around them.
+    the attention window with its interpolation (3/2 windows of two feature pixels), the 3x3 layers around them, and two
+    of the detail head at half the image size.
     """
     grid = config["patch_size"] * math.lcm(8, 2 * config["attention_window"])
     unet = 24 + 16 * (config["num_mid_blocks"] + 1) if config["use_d2fe"] else 0
     bands = 2 * (2 * config["attention_window"] + 4 * config["num_coupling"] + 4)
-    return Geometry(grid, config["patch_size"] * (unet + bands + 12), True)
+    details = 8 if config.get("detail_channels") else 0  # checkpoints of earlier versions do not state it
+    return Geometry(grid, config["patch_size"] * (unet + bands + 12) + details, True)
 
 
 def red_geometry(config: Mapping[str, Any]) -> Geometry:

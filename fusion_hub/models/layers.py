@@ -147,3 +147,20 @@ class FeatureDecoupling(nn.Module):
         """Two `(B, C, H, W)` feature maps to shared, visible-specific and infrared-specific features, same shape."""
         shared = self.common(torch.cat([visible, infrared], dim=1))
         return shared, self.visible(visible - shared), self.infrared(infrared - shared)
+
+
+class DetailHead(nn.Module):
+    """What to add to the share and the correction of DiffFuseNet, from pixels that its patches mix.
+
+    Two convolutions at half the image size see both images with both maps. It starts at zero. Not in the article.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(4 * 4 * channels, width, 3, padding=1)
+        self.conv_out = zero_module(nn.Conv2d(width, 4 * 2 * channels, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, 4C, H, W)`, visible, infrared, logit of the share and correction, to `(B, 2C, H, W)` for both maps."""
+        cells = F.pixel_unshuffle(x.to(self.conv_in.weight.dtype), 2).contiguous(memory_format=torch.channels_last)
+        return F.pixel_shuffle(self.conv_out(F.gelu(self.conv_in(cells))), 2).to(x.dtype)

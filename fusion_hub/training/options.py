@@ -28,6 +28,9 @@ class DiffFuseNetConfig:
     patch_size: int | None = option("side of the patch behind one feature cell, pixels; empty: 2", None, 1, 16)
     feature_channels: int | None = option("width of the features, even; empty: the variant's", None, 2)
     attention_window: int | None = option("windows of the channel gate, cells of a band; empty: 16", None, 1, 256)
+    detail_channels: int = option(
+        "width of the head at half size that refines share and correction, for patch_size above 2; 0: none", 0, 0
+    )
     num_coupling: int | None = option("coupling steps; empty: the variant's", None, 0)
     prediction_type: str = option("what the denoiser predicts: v_prediction or epsilon", "v_prediction")
     inference_timestep: int = option("t at which the fusion path evaluates the denoiser, if noise_gain is 0", 40)

@@ -88,6 +88,7 @@ OFF: dict[str, Callable[[Any, dict[str, Tensor], dict[str, Tensor]], bool]] = {
     "channel gate": lambda _, on, off: (
         torch.allclose(off["channel_gate"], torch.ones(())) and torch.equal(off["spatial_gate"], on["spatial_gate"])
     ),
+    "detail head": lambda _, on, off: torch.equal(off["low"], on["low"]),
     "correction": lambda _, on, off: torch.equal(off["share"], on["share"]) and all_zero(off["correction"]),
 }
 

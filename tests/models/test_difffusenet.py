@@ -219,6 +219,7 @@ REACHES: list[dict[str, Any]] = [
     {"patch_size": 1},
     {"use_d2fe": False},
     {"frequency": "none"},
+    {"use_d2fe": False, "frequency": "none", "patch_size": 4, "detail_channels": 4},
 ]
 
 

@@ -35,6 +35,8 @@ def random_pair(*size: int) -> tuple[torch.Tensor, torch.Tensor]:
         {"noise_gain": 8.0, "residual": "own", "residual_scale": 0.4, "gate": "normalized"},
         {"patch_size": 1, "num_mid_blocks": 0, "num_coupling": 1},
         {"patch_size": 4, "num_mid_blocks": 2, "coupling_expansion": 2, "attention_window": 5},
+        {"patch_size": 4, "detail_channels": 3, "noise_gain": 8.0, "residual": "own", "residual_scale": 0.4},
+        {"patch_size": 2, "detail_channels": 5},
     ],
 )
 def test_the_same_function(config: dict[str, Any], portable: bool) -> None:

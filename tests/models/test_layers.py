@@ -62,6 +62,8 @@ def test_local_group_norm_is_local(layout: torch.memory_format) -> None:
     ("network", "settings", "message"),
     [
         (DiffFuseNetModel, {"feature_channels": 7}, "feature_channels must be even, got 7"),
+        (DiffFuseNetModel, {"patch_size": 1, "detail_channels": 8}, "detail_channels needs an even patch_size, got 1"),
+        (DiffFuseNetModel, {"detail_channels": -1}, "detail_channels must be a whole number from 0 to 8192, got -1"),
         (DiffFuseNetModel, {"prediction_type": "sample"}, "must be one of v_prediction, epsilon, got 'sample'"),
         (DiffFuseNetModel, {"frequency": "fft"}, "frequency must be one of haar_inn, haar, none, got 'fft'"),
         (DiffFuseNetModel, {"cross_frequency": "mul"}, "cross_frequency must be one of attention, add, got 'mul'"),
