@@ -173,8 +173,8 @@ class DiffFuseNetModel(FusionModel, ModelMixin):  # type: ignore[misc]  # diffus
         cross_frequency: `"attention"` or `"add"`.
 
     Raises:
-        ValueError: for a value of another type, out of range or unknown, odd `feature_channels`, or `detail_channels` with an odd
-            `patch_size`.
+        ValueError: for a value of another type, out of range or unknown, odd `feature_channels`, or `detail_channels`
+            with an odd `patch_size`.
     """
 
     @register_to_config

@@ -23,7 +23,8 @@ from fusion_hub.training.task import FusionTask
 TIMESTEP_STREAM, NOISE_STREAM = 1, 2  # of the random numbers of a sample
 _MODEL_FIELDS = (
     "patch_size", "feature_channels", "attention_window", "detail_channels", "num_coupling", "prediction_type",
-    "inference_timestep", "noise_gain", "residual", "residual_scale", "gate", "use_d2fe", "use_edfd", "frequency", "cross_frequency",
+    "inference_timestep", "noise_gain", "residual", "residual_scale", "gate", "use_d2fe", "use_edfd",
+    "frequency", "cross_frequency",
 )  # fmt: skip
 
 
