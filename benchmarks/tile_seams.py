@@ -17,6 +17,7 @@ from PIL import Image
 
 from fusion_hub import FusionPipeline
 from fusion_hub.allocator import keep_freed_memory
+from fusion_hub.image.tiling import tile_windows
 
 LARGE = (1700, 1400)
 LLVIP = ("190001", "200004")
@@ -47,7 +48,8 @@ def main() -> None:
     pipeline: Any = FusionPipeline.from_pretrained(arguments.model)
     pipeline.set_progress_bar_config(disable=True)
     print(
-        "| picture | size | tile | overlap | largest difference | pixels above 1 | time, x whole |\n" + "|---" * 7 + "|"
+        "| picture | size | tile | overlap | largest difference | pixels above 1 | pixels computed, x image "
+        "| time, x whole |\n" + "|---" * 8 + "|"
     )
     for name, visible, infrared in pairs(arguments.data):
         if name not in arguments.pictures:
@@ -63,8 +65,11 @@ def main() -> None:
             ratio = (time.perf_counter() - began) / seconds
             levels = 255 * np.abs(tiled - whole)
             size = f"{visible.width}x{visible.height}"
+            windows = tile_windows(visible.height, visible.width, tile, overlap, pipeline.tile_rules.geometry.grid)
+            computed = sum(window.height * window.width for window in windows) / (visible.height * visible.width)
             print(
-                f"| {name} | {size} | {tile} | {overlap} | {levels.max():.2f} | {(levels > 1).sum()} | {ratio:.2f} |",
+                f"| {name} | {size} | {tile} | {overlap} | {levels.max():.2f} | {(levels > 1).sum()} | {computed:.2f} "
+                f"| {ratio:.2f} |",
                 flush=True,
             )
 

@@ -69,7 +69,9 @@ Align = Annotated[
 ]
 Tile = Annotated[
     int | None,
-    typer.Option(min=0, help="Side of the tiles in pixels; 0 turns tiling off.", show_default="auto, for large images"),
+    typer.Option(
+        min=0, help="Largest side of the tiles in pixels; 0 turns tiling off.", show_default="auto, for large images"
+    ),
 ]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 

@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Union
 
 import numpy as np
 
@@ -88,12 +88,13 @@ def tile_windows(height: int, width: int, tile: int, overlap: int, multiple: int
     """Windows that cover a `height` x `width` image, row by row.
 
     Every origin is a multiple of `multiple`, so that a network that pools sees the same grid in each tile as in the
-    whole image. Neighbours share at least `overlap` pixels. No window is larger than `tile`; only those at the right
-    and bottom edge may be smaller. An image no larger than one tile is a single window.
+    whole image. Neighbours share at least `overlap` pixels. No window is larger than `tile`. Along each axis there are
+    as few as that allows, and they are no larger than that number needs: all of one size, but for the last, which ends
+    with the image. An image no larger than one tile is a single window.
 
     Args:
         height, width: size of the image in pixels.
-        tile: side of a tile in pixels, a multiple of `multiple`.
+        tile: largest side of a tile in pixels, a multiple of `multiple`.
         overlap: smallest number of pixels that neighbors share, less than half of `tile`.
         multiple: grid of the tile origins in pixels.
 
@@ -103,6 +104,8 @@ def tile_windows(height: int, width: int, tile: int, overlap: int, multiple: int
     Examples:
         >>> [(w.top, w.left) for w in tile_windows(64, 160, tile=64, overlap=16, multiple=16)]
         [(0, 0), (0, 48), (0, 96)]
+        >>> [(w.left, w.width) for w in tile_windows(64, 144, tile=128, overlap=16, multiple=16)]
+        [(0, 80), (64, 80)]
     """
     if height < 1 or width < 1:
         raise ValueError(f"an image of {height} x {width} pixels has nothing to tile")
@@ -119,9 +122,12 @@ def tile_windows(height: int, width: int, tile: int, overlap: int, multiple: int
             f"tile - overlap must be at least multiple={multiple} so that tiles can advance, got {tile} - {overlap}: "
             f"use tile={math.ceil((multiple + overlap) / multiple) * multiple} or larger"
         )
-    tops = _starts(height, tile, overlap, multiple)
-    lefts = _starts(width, tile, overlap, multiple)
-    return [Window(top, left, min(tile, height - top), min(tile, width - left)) for top in tops for left in lefts]
+    rows, columns = (_Axis.of(length, tile, overlap, multiple) for length in (height, width))
+    return [
+        Window(top, left, min(rows.side, height - top), min(columns.side, width - left))
+        for top in rows.starts
+        for left in columns.starts
+    ]
 
 
 def run_tiled(
@@ -189,10 +195,29 @@ def _like(array: np.ndarray, image: Any) -> Any:
     return array if isinstance(image, np.ndarray) else sys.modules["torch"].from_numpy(array).to(image.device)
 
 
+class _Axis(NamedTuple):
+    """The tiles along one axis: their size, and their origins, multiples of `multiple`."""
+
+    side: int
+    starts: list[int]
+
+    @classmethod
+    def of(cls, length: int, tile: int, overlap: int, multiple: int) -> "_Axis":
+        """The smallest tiles of which no more are needed than of those of `tile`; more than twice the overlap."""
+        if length <= tile:
+            return cls(tile, [0])
+        count = len(_starts(length, tile, overlap, multiple))
+        least = max((2 * overlap // multiple + 1) * multiple, multiple + overlap)
+        least = math.ceil(max(least, (length + (count - 1) * overlap) / count) / multiple) * multiple
+        for side in range(least, tile, multiple):
+            starts = _starts(length, side, overlap, multiple)
+            if len(starts) == count:
+                return cls(side, starts)
+        return cls(tile, _starts(length, tile, overlap, multiple))
+
+
 def _starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
-    """Origins along one axis: multiples of `multiple`, as evenly spaced as that allows."""
-    if length <= tile:
-        return [0]
+    """Origins along one axis that is longer than a tile, as evenly spaced as the grid allows."""
     last = math.ceil((length - tile) / multiple) * multiple  # the first origin from which a tile reaches the end
     stride = (tile - overlap) // multiple * multiple
     steps = math.ceil(last / stride)
@@ -208,8 +233,9 @@ def _axis_weights(length: int, tile: int, overlap: int, multiple: int, margin: i
     fade = np.square(np.sin(0.5 * math.pi * np.clip(position / ramp, 0, 1)))
     weights = {}
     total = np.zeros(length)
-    for start in _starts(length, tile, overlap, multiple):
-        size = min(tile, length - start)
+    axis = _Axis.of(length, tile, overlap, multiple)
+    for start in axis.starts:
+        size = min(axis.side, length - start)
         weight = np.ones(size)
         if start > 0:
             weight[:overlap] *= fade

@@ -240,9 +240,9 @@ class FusionPipeline(PortablePipeline):
                 a tenth of the range (25 of 255). `"auto"`: as much as each image shows, next to nothing for clean ones.
                 For DiffFuseNet models that were trained for it.
             generator: source of the noise; a list has one for each pair. Unused without noise.
-            tile: side of the tiles in pixels. None: automatic, whole images up to 1536 x 1536 pixels, tiles of about
-                768 beyond; where a RED model's attention or statistics span the whole image, tiles of the size it was
-                trained on. 0: never tiles.
+            tile: largest side of the tiles in pixels. None: automatic, whole images up to 1536 x 1536 pixels, beyond
+                that tiles of up to 768 to 1280; where a RED model's attention or statistics span the whole image, tiles
+                of the size it was trained on. 0: never tiles.
             tile_overlap: pixels that neighboring tiles share; None: enough that no pixel of a real picture differs by
                 more than a gray level from the whole image. Fewer can leave seams of ten levels and more.
             batch_size: pairs of equal size in one evaluation; None: as many as fit in 1536 x 1536 pixels.

@@ -35,13 +35,32 @@ def test_windows_cover_are_aligned_and_overlap(height: int, width: int, numbers:
         assert w.top % multiple == 0 and w.left % multiple == 0
         assert 1 <= w.height <= tile and 1 <= w.width <= tile
         assert w.top + w.height <= height and w.left + w.width <= width
-        assert w.height == tile or w.top + w.height == height  # only the last may be smaller
+        assert w.height == windows[0].height or w.top + w.height == height  # only the last may be smaller
         count[w.rows, w.columns] += 1
     assert count.min() >= 1
     assert len(set(windows)) == len(windows)
     tops = sorted({w.top: w for w in windows}.values(), key=lambda w: w.top)
     for above, below in itertools.pairwise(tops):
         assert above.top + above.height - below.top >= overlap
+
+
+@settings(max_examples=80, deadline=None)
+@given(sizes, geometry)
+def test_windows_are_few_and_no_larger_than_their_number_needs(length: int, numbers: tuple[int, int, int]) -> None:
+    multiple, factor, overlap = numbers
+    tile = multiple * factor
+    assume(_fits(multiple, tile, overlap))
+    windows = tile_windows(1, length, tile, overlap, multiple)
+    stride = (tile - overlap) // multiple * multiple
+    assert len(windows) == (1 if length <= tile else 1 + -(-(length - tile) // stride))
+    side = windows[0].width
+    if len(windows) > 1 and side > multiple and _fits(multiple, side - multiple, overlap):
+        assert len(tile_windows(1, length, side - multiple, overlap, multiple)) > len(windows)
+
+
+def test_two_tiles_do_not_compute_most_pixels_twice() -> None:
+    windows = tile_windows(1400, 1700, 1280, 320, 64)
+    assert [(w.height, w.width) for w in windows] == [(896, 1024), (896, 996), (888, 1024), (888, 996)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -121,7 +140,7 @@ def test_batch_channels_and_half_precision_results() -> None:
 
 def test_small_image_is_one_window() -> None:
     assert tile_windows(50, 64, 64, 16, 16) == [Window(0, 0, 50, 64)]
-    assert [(w.top, w.left) for w in tile_windows(50, 65, 64, 16, 16)] == [(0, 0), (0, 16)]
+    assert [(w.top, w.left) for w in tile_windows(50, 65, 64, 16, 16)] == [(0, 0), (0, 32)]
 
 
 @pytest.mark.parametrize(
