@@ -14,6 +14,8 @@ import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.encaps import generate_frames
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID
 
 from fusion_hub.volumes import jpeg_lossless
 from fusion_hub.volumes.dicom_series import Series, shown_code
@@ -146,13 +148,13 @@ def _samples(file: Path) -> np.ndarray:
         syntax = dataset.file_meta.get("TransferSyntaxUID")
         compression = "no compression" if syntax is None or not syntax.is_compressed else syntax.name
         _check_streams(dataset, compression)
-        try:
-            samples = dataset.pixel_array
-        except (RuntimeError, NotImplementedError) as error:
+        if compression != "no compression" and not _can_decode(syntax):
             raise VolumeError(
                 f"the series is compressed as {compression}, for which no decoder is installed: decompress it, for "
                 "example with gdcmconv --raw"
-            ) from error
+            )
+        try:
+            samples = dataset.pixel_array
         except Exception as error:  # decoders raise what they like
             raise VolumeError(
                 f"the pixels of the series cannot be decoded ({compression}), they are shorter than its tags say or "
@@ -165,6 +167,13 @@ def _samples(file: Path) -> np.ndarray:
         low, high = _stored_range(dataset)
         samples = (low + high) - samples.astype(np.int64)
     return samples.reshape(-1, *samples.shape[-2:])
+
+
+def _can_decode(syntax: UID) -> bool:
+    try:
+        return get_decoder(syntax).is_available
+    except NotImplementedError:  # pydicom knows no decoder at all
+        return False
 
 
 def _check_streams(dataset: Dataset, compression: str) -> None:

@@ -15,8 +15,8 @@ import pytest
 import SimpleITK as sitk
 from pydicom.data import get_testdata_files
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, generate_uid
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import MPEG2MPML, JPEG2000Lossless, JPEGLosslessSV1, RLELossless, generate_uid
 
 from fusion_hub import volumes
 from fusion_hub.volumes.dicom_series import find_series
@@ -250,6 +250,19 @@ def test_what_is_no_regular_stack_is_refused(
     tmp_path: Path, change: Callable[[list[Dataset]], list[Dataset]], words: str
 ) -> None:
     assert words in refusal(tmp_path, change(scans.series(SAMPLES)))
+
+
+def test_damaged_pixels_are_not_taken_for_an_unknown_compression(tmp_path: Path) -> None:
+    images = scans.series(SAMPLES)
+    for image in images:
+        image.compress(RLELossless)
+        [frame] = generate_frames(image.PixelData, number_of_frames=1)
+        image.PixelData = encapsulate([frame[: len(frame) // 4 * 2]])
+    message = refusal(tmp_path / "1", images)
+    assert "(RLE Lossless), they are shorter than its tags say or damaged" in message
+    for image in images:
+        image.file_meta.TransferSyntaxUID = MPEG2MPML
+    assert "no decoder is installed" in refusal(tmp_path / "2", images)
 
 
 def test_images_without_pixels_or_place(tmp_path: Path) -> None:
