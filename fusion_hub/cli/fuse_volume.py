@@ -199,11 +199,16 @@ def fuse_volume(
                 "dtype": dtype,
             }
             settings |= {"planes": planes, "denoise": amount, "color": color, "keep_identity": keep_identity}
-            # Which of several volumes; the name of the series could identify somebody.
-            settings["volumes"] = [str(name or "").partition("/")[2] or None for name in (series, moving_series)]
+            settings["volumes"] = [_number_of(first, series), _number_of(second, moving_series)]
             written.append(_write_record(output, pair, fused, found, settings))
         size = " x ".join(map(str, pair.grid.GetSize()))
         typer.echo(f"{output}: {size} voxels; {', '.join(map(str, written))}")
+
+
+def _number_of(volume: "volumes.Volume", series: str | None) -> str | None:
+    """Which of several volumes was chosen, as text; not the name of a DICOM series, which could identify somebody."""
+    _, slash, number = str(series or "").rpartition("/")
+    return (number if slash or not volume.source.startswith("DICOM") else "").lstrip("#") or None
 
 
 def _check_packages() -> None:

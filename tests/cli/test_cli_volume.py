@@ -99,6 +99,22 @@ def test_the_geometry_comes_back(sources: tuple[Path, Path], tmp_path: Path) -> 
     assert [one["modality"] for one in record["sources"]] == ["MR", "PT"] and "not for diagnosis" in record["notice"]
 
 
+def test_the_record_says_which_volume_was_chosen(sources: tuple[Path, Path], tmp_path: Path) -> None:
+    several = np.stack([head(seed).T for seed in (1, 2)], axis=-1).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(several, np.diag([-1, -1, 3, 1])), tmp_path / "time.nii")
+    results: list[np.ndarray] = []
+    for name in ("2", "#2", "/2"):
+        code, said = run(
+            *(sources[0], tmp_path / "time.nii", "--moving-series", name, "--moving-modality", "PT"),
+            *("--series", "3", "--register", "none", "--output", tmp_path / "out.nii.gz"),
+        )
+        assert code == 0, said
+        assert json.loads((tmp_path / "out.json").read_text())["volumes"] == [None, "2"]
+        results.append(nibabel.load(tmp_path / "out.nii.gz").get_fdata())
+        (tmp_path / "out.nii.gz").unlink(), (tmp_path / "out.json").unlink()
+    assert np.array_equal(*results[:2]) and np.array_equal(*results[1:])
+
+
 def test_a_transform_is_used(sources: tuple[Path, Path], tmp_path: Path) -> None:
     move = sitk.Euler3DTransform((0, 0, 0), 0, 0, 0.1, (2, 3, -1))
     sitk.WriteTransform(move, str(tmp_path / "t.tfm"))

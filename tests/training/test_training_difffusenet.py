@@ -27,7 +27,7 @@ from tests.support.training_toy import launch, toy_config
 
 CROP = 48
 STEPS = 16
-SWITCHES = {**ABLATIONS, "one stage": {"two_stage": False}}
+SWITCHES = {**ABLATIONS, "one stage": {"two_stage": False}, "detail head": {"detail_channels": 4}}
 
 
 def run_config(output: Path, **values: Any) -> TrainingConfig:
