@@ -88,7 +88,6 @@ OFF: dict[str, Callable[[Any, dict[str, Tensor], dict[str, Tensor]], bool]] = {
     "channel gate": lambda _, on, off: (
         torch.allclose(off["channel_gate"], torch.ones(())) and torch.equal(off["spatial_gate"], on["spatial_gate"])
     ),
-    "detail head": lambda _, on, off: torch.equal(off["low"], on["low"]),
     "correction": lambda _, on, off: torch.equal(off["share"], on["share"]) and all_zero(off["correction"]),
 }
 
@@ -108,7 +107,22 @@ def test_a_part_of_difffusenet_is_off_as_stated_and_on_again_to_the_bit(bundled:
 
 
 def test_all_parts_are_tested(bundled: Pipeline) -> None:
-    assert [part.name for part in parts_of(bundled.model)] == list(OFF)
+    names = [part.name for part in parts_of(bundled.model)]
+    assert ("detail head" in names) == (bundled.model.config.detail_channels > 0)
+    assert [name for name in names if name != "detail head"] == list(OFF)
+
+
+def test_the_detail_head_adds_to_share_and_correction() -> None:
+    pipeline = tiny_pipeline(detail_channels=4, residual="own", noise_gain=4.0)
+    model, on = pipeline.model, tensors(run_network(pipeline))
+    with without(model, "detail head"):
+        off = tensors(run_network(pipeline))
+    for name in ("share", "correction"):
+        assert not torch.equal(on[name], off[name])
+    assert all(torch.equal(value, off[name]) for name, value in on.items() if name in ("low", "residual", "enhanced"))
+    with without(model, "correction"):
+        blank = tensors(run_network(pipeline))
+    assert all_zero(blank["correction"]) and not torch.equal(blank["share"], off["share"])
 
 
 def test_without_d2fe_is_a_noise_level_of_zero() -> None:
