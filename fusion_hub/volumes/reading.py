@@ -121,6 +121,8 @@ def _dicom_unit(modality: Modality | None, series: Series, values: np.ndarray) -
 
 def _read_file(path: Path, kind: str, series: str | int | None, modality: Modality | None, max_voxels: int) -> Volume:
     _check_one_file(path)
+    if kind == "NIfTI":
+        _check_place(path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO({"NIfTI": "NiftiImageIO", "NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}[kind])
     reader.SetFileName(str(path))
@@ -165,6 +167,20 @@ def _voxels(reader: sitk.ImageFileReader, path: Path, kind: str, number: int | N
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
     return image
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a NIfTI whose place in space is not finite: SimpleITK does not return from reading it."""
+    try:
+        header: Any = nibabel.load(path).header
+        names = {"sform": ("srow_x", "srow_y", "srow_z"), "qform": ("quatern_b", "quatern_c", "quatern_d")}
+        used = [name for form, fields in names.items() if int(header[f"{form}_code"]) > 0 for name in fields]
+        used += ["qoffset_x", "qoffset_y", "qoffset_z"] if int(header["qform_code"]) > 0 else []
+        wrong = [name for name in ("pixdim", *used) if not np.isfinite(np.ravel(header[name])[:4]).all()]
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError):
+        return  # the reader says what is wrong
+    if wrong:
+        raise VolumeError(f"{path} does not say where it lies: {wrong[0]} is {np.ravel(header[wrong[0]]).tolist()}")
 
 
 def _nifti_values(path: Path, number: int | None) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import gzip
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -451,6 +453,24 @@ def test_nifti_with_a_slope_is_where_nibabel_puts_it(tmp_path: Path, suffix: str
     assert np.allclose(volume.array, expected.T, rtol=1e-6) and volume.unit == "HU" and not volume.notes
     corner = volume.image.TransformIndexToPhysicalPoint((8, 5, 7))
     assert np.allclose(corner * np.array([-1, -1, 1]), (orthogonal_affine() @ [8, 5, 7, 1])[:3], atol=1e-4)
+
+
+@pytest.mark.parametrize("field", ["srow_y", "quatern_c", "qoffset_x", "pixdim"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nifti_in_no_place(tmp_path: Path, field: str, value: float) -> None:
+    """SimpleITK does not return from reading some of these, so they are refused before."""
+    image = nibabel.Nifti1Image(SAMPLES.astype(np.int16), AFFINE)
+    image.set_qform(np.diag([1, 2, 3, 1]), 1)
+    nibabel.save(image, tmp_path / "v.nii")
+    header = nibabel.load(tmp_path / "v.nii").header.copy()
+    header[field] = np.where(np.arange(header[field].size) == 1, value, header[field]) if header[field].ndim else value
+    content = (tmp_path / "v.nii").read_bytes()
+    (tmp_path / "v.nii").write_bytes(header.binaryblock + content[len(header.binaryblock) :])
+    code = "from fusion_hub import volumes; volumes.read_volume('v.nii')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert f"v.nii does not say where it lies: {field} is" in done.stderr
 
 
 def test_nifti_that_does_not_say_how_it_lies(tmp_path: Path) -> None:
