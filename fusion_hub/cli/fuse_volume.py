@@ -37,7 +37,7 @@ EXAMPLES = """
 \b
 Examples:
   fusion-hub fuse-volume mr/ ct/ --output fused.nii.gz --preview check.png
-  fusion-hub fuse-volume mr.nii.gz pet/ --color hot --output fused.nii.gz
+  fusion-hub fuse-volume mr.nii.gz pet/ --color hot --output colored.nii.gz
   fusion-hub fuse-volume study/ study/ --series 2 --moving-series 5 --window bone --output fused.dcm
   fusion-hub fuse-volume mr/ ct/ --save-transform ct_to_mr.tfm --output fused.nrrd
   fusion-hub fuse-volume mr/ ct/ --transform ct_to_mr.tfm --output fused.nrrd
@@ -158,7 +158,7 @@ def fuse_volume(
             raise CommandError("--planes 2: give 1 or 3", WRONG_USE)
         amount = parse_denoise(denoise)
         check_device(device)
-        _check_output(output, (fixed, moving), save_transform, preview)
+        _check_output(output, (fixed, moving), save_transform, preview, color is not None)
         with _in_a_sentence(output):
             if keep_identity is not None and output.suffix.lower() != ".dcm":
                 raise volumes.VolumeError("--keep-identity is for a DICOM output: end --output with .dcm")
@@ -181,28 +181,54 @@ def fuse_volume(
             levels, scale = volumes.to_levels(fused), None
             if color is not None:
                 levels, scale = volumes.color_uptake(fused, pair, color)
-            _write(levels, output, pair, identity)
-            written: list[Path] = []
-            if scale is not None:
-                written.append(volumes.save_legend(scale, _beside(output, "_legend.png")))
-            if preview is not None:
-                sheet = volumes.draw_views(pair, fused, None if scale is None else levels)
-                written.append(image.save_image(sheet, preview))
-            if save_transform is not None and mapping is not None:
-                volumes.save_transform(mapping, save_transform)
-                written.append(save_transform)
-            for note in fused.notes:
-                print_message(f"warning: {note}")
             settings: dict[str, Any] = {
                 "model": Path(model).name,
                 "weights": pipelines.hash_checkpoint(checkpoint),
                 "dtype": dtype,
+                "planes": planes,
+                "denoise": amount,
+                "color": color,
+                "keep_identity": keep_identity,
+                "volumes": [_number_of(first, series), _number_of(second, moving_series)],
             }
-            settings |= {"planes": planes, "denoise": amount, "color": color, "keep_identity": keep_identity}
-            settings["volumes"] = [_number_of(first, series), _number_of(second, moving_series)]
-            written.append(_write_record(output, pair, fused, found, settings))
+            with _all_or_none() as written:
+                if scale is not None:
+                    written.append(volumes.save_legend(scale, _beside(output, "_legend.png")))
+                if preview is not None:
+                    sheet = volumes.draw_views(pair, fused, None if scale is None else levels)
+                    written.append(image.save_image(sheet, preview))
+                if save_transform is not None:
+                    volumes.save_transform(mapping, save_transform)
+                    written.append(save_transform)
+                written.append(_write_record(output, pair, fused, found, settings))
+                _write(levels, output, pair, identity)
+            if mapping is None and registration is None:
+                print_message(
+                    "the volumes share a frame of reference and were not registered: --register rigid does it"
+                )
+            for note in fused.notes:
+                print_message(f"warning: {note}")
         size = " x ".join(map(str, pair.grid.GetSize()))
         typer.echo(f"{output}: {size} voxels; {', '.join(map(str, written))}")
+
+
+@contextmanager
+def _all_or_none() -> Iterator[list[Path]]:
+    """A list for the files that are written; they are removed if what comes after them fails or is interrupted."""
+    written: list[Path] = []
+    try:
+        yield written
+    except BaseException:
+        for file in written:
+            file.unlink(missing_ok=True)
+        raise
+
+
+def _is_ours(record: Path) -> bool:
+    try:
+        return "Fusion Hub" in str(json.loads(record.read_bytes()).get("program"))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _number_of(volume: "volumes.Volume", series: str | None) -> str | None:
@@ -219,8 +245,26 @@ def _check_packages() -> None:
         raise CommandError(str(error), WRONG_USE) from error
 
 
-def _check_output(output: Path, inputs: tuple[Path, Path], save_transform: Path | None, preview: Path | None) -> None:
+def _check_output(
+    output: Path, inputs: tuple[Path, Path], save_transform: Path | None, preview: Path | None, colored: bool
+) -> None:
+    legend, record = _beside(output, "_legend.png"), _beside(output, ".json")
     with wrong_use():
+        for written in filter(None, (output, save_transform, preview, legend, record)):
+            try:
+                written.exists()
+            except OSError as error:
+                raise ValueError(f"{written} cannot be a file: {error.strerror}") from error
+        for place in inputs:
+            if place.is_dir() and output.resolve().is_relative_to(place.resolve()):
+                raise ValueError(f"--output {output} lies in {place}, where it would be read as a source next time")
+        for written in filter(None, (save_transform, preview, legend if colored else None, record)):
+            if written.is_dir():
+                raise ValueError(f"{written} is a folder, and a file of this name is to be written: give another name")
+        if preview is not None and colored and preview.resolve() == legend.resolve():
+            raise ValueError(f"--preview {preview} has the name of the legend: give another name")
+        if record.exists() and not _is_ours(record):
+            raise ValueError(f"{record} exists and is no record of fuse-volume: give another --output")
         if output.suffix.lower() == ".dcm":
             volumes.check_folder(output)
         else:

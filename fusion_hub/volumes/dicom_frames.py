@@ -161,6 +161,10 @@ def _samples(file: Path) -> np.ndarray:
                 "damaged: copy the files again"
             ) from error
     stored, allocated = int(dataset.get("BitsStored") or 0), int(dataset.get("BitsAllocated") or 0)
+    if int(dataset.get("HighBit", stored - 1)) != stored - 1:
+        raise VolumeError(
+            "the series stores its values in the upper bits (HighBit), which is retired: convert it first"
+        )
     if samples.dtype.kind in "iu" and 0 < stored < allocated:
         samples = _used_bits(samples, stored, int(dataset.get("HighBit", stored - 1)))
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1" and not has_physical_unit(dataset):
@@ -241,6 +245,16 @@ def _check_uniform(series: Series) -> None:
         if len(values := {header.get(name) for header in series.headers}) > 1:
             kinds = "" if what == "kinds" else f" ({', '.join(sorted(map(shown_code, values)))})"
             raise VolumeError(f"the series mixes {what} of images{kinds}: give a series of one stack")
+    if any("ModalityLUTSequence" in header for header in series.headers):
+        raise VolumeError(
+            "the series has a table of values (Modality LUT) in place of slope and intercept: apply it first"
+        )
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        if len({name in header for header in series.headers}) > 1:
+            raise VolumeError(f"some images of the series have a {name} and others have none: it is damaged")
+    for name in ("Units", "SUVType", "PatientWeight") if series.headers[0].get("Modality") == "PT" else ():
+        if len({str(header.get(name) or "") for header in series.headers}) > 1:
+            raise VolumeError(f"the images of the PET series differ in {name}: give a series of one stack")
     first = series.headers[0]
     color = first.get("PhotometricInterpretation", "MONOCHROME2")
     if int(first.get("SamplesPerPixel") or 1) != 1 or color == "PALETTE COLOR":

@@ -69,17 +69,24 @@ def find_series(place: Path) -> list[Series]:
     Raises:
         VolumeError: there is none; or the file cannot be read.
     """
-    found: dict[str, dict[str, tuple[Dataset, Path]]] = defaultdict(dict)
+    found: dict[str, dict[tuple[str, str], tuple[Dataset, Path]]] = defaultdict(dict)
     others: set[str] = set()
+    damaged = 0
     for file in _files(place):
         header = _read_header(file)
-        if header is None:
+        if header is None or _is_cut_short(header):
+            damaged += 1
             continue
         if "Rows" not in header or "Columns" not in header or not header.get("SOPClassUID"):
             others.add(_kind(header))
             continue
         uid = str(header.get("SeriesInstanceUID") or "")
-        found[uid].setdefault(str(header.get("SOPInstanceUID") or file), (header, file))  # copies count once
+        # Copies count once; some programs that remove identities give all slices one UID.
+        key = str(header.get("SOPInstanceUID") or file), str(header.get("ImagePositionPatient") or "")
+        found[uid].setdefault(key, (header, file))
+    if damaged:
+        count = "1 DICOM file that is" if damaged == 1 else f"{damaged} DICOM files that are"
+        raise VolumeError(f"{place} has {count} cut short or damaged: copy the files again, or remove what is damaged")
     if not found:
         held = f"; what it holds is {', '.join(sorted(others))}" if others else ""
         raise VolumeError(f"{place} has no DICOM images{held}: give a folder or file with a CT, MR, PET or NM series")
@@ -140,6 +147,12 @@ def _read_header(file: Path) -> Dataset | None:
             return pydicom.dcmread(file, stop_before_pixels=True, force=True)
     except (InvalidDicomError, OSError, ValueError, KeyError, AttributeError, EOFError, NotImplementedError):
         return None
+
+
+def _is_cut_short(header: Dataset) -> bool:
+    """Whether the file ends before the size of its image: an image, which has a size, without one."""
+    uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+    return uid is not None and UID(uid).name.endswith("Image Storage") and "Rows" not in header
 
 
 def _kind(header: Dataset) -> str:

@@ -4,12 +4,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from highdicom.sc import SCImage
 from pydicom import Dataset
 from pydicom.uid import generate_uid
+from pydicom.valuerep import DA, TM
 
 from fusion_hub import __version__, files
 from fusion_hub.volumes.dicom_frames import sort_frames
@@ -38,7 +40,12 @@ def read_identity(sources: Sequence[tuple[Path, str | int | None]], reason: str)
     """
     if not reason.strip():
         raise VolumeError("keeping the identity needs a reason, which is stored with the result: state it")
-    series: list[Series] = [choose_series(place, wanted) for place, wanted in sources]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom quotes the values of tags
+        return _identity([choose_series(place, wanted) for place, wanted in sources], reason)
+
+
+def _identity(series: list[Series], reason: str) -> Identity:
     first = series[0].headers[0]
     if len({str(one.headers[0].get("PatientID")) for one in series}) > 1:
         raise VolumeError(
@@ -115,17 +122,18 @@ def _slice(
             software_versions=__version__,
             series_description=f"{description} derived, not for diagnosis"[-64:],
             patient_id=str(kept.get("PatientID") or "anonymous"),
-            patient_name=kept.get("PatientName") or "Anonymous^",
-            patient_birth_date=kept.get("PatientBirthDate") or None,
-            patient_sex=kept.get("PatientSex") or None,
+            patient_name=str(kept.get("PatientName") or "Anonymous^"),
+            patient_birth_date=_readable(DA, kept.get("PatientBirthDate")),
+            patient_sex=kept.get("PatientSex") if kept.get("PatientSex") in ("M", "F", "O") else None,
             study_id=kept.get("StudyID") or None,
             accession_number=kept.get("AccessionNumber") or None,
-            study_date=kept.get("StudyDate") or None,
-            study_time=kept.get("StudyTime") or None,
-            referring_physician_name=kept.get("ReferringPhysicianName") or None,
+            study_date=_readable(DA, kept.get("StudyDate")),
+            study_time=_readable(TM, kept.get("StudyTime")),
+            referring_physician_name=str(kept.get("ReferringPhysicianName") or "") or None,
             study_instance_uid=uids["study"],
             series_instance_uid=uids["series"],
         )
+    single.SpecificCharacterSet = "ISO_IR 192"
     single.ImageType = ["DERIVED", "SECONDARY"]
     del single.PatientOrientation  # the Image Plane module says it in numbers
     single.DerivationDescription = f"{description} fused by Fusion Hub {__version__}, not for diagnosis"
@@ -137,6 +145,14 @@ def _slice(
         single.ImageComments = f"identity kept: {identity.reason}"
         single.SourceImageSequence = [_reference(*one) for one in identity.references]
     return single
+
+
+def _readable(kind: type[DA] | type[TM], value: Any) -> Any:
+    """A date or time; None where it is missing or none of DICOM."""
+    try:
+        return kind(value) if value else None
+    except ValueError:
+        return None
 
 
 def _reference(kind: str, instance: str) -> Dataset:

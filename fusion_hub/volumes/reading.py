@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _PET_UNITS = {"BQML": "Bq/ml", "GML": "SUV", "CNTS": "counts"}
 # The terms of the standard (PS3.3 C.11.1.1.2). Other texts are not repeated: anybody can type anything there.
 _CT_UNITS = ("HU", "HU_MOD", "MGML", "Z_EFF", "ED", "EDW", "PCT", "OD", "US")
 _HEADER_BYTES = 2**16
+_NOT_ORTHONORMAL = 1e-3
 
 
 def read_volume(
@@ -63,10 +65,14 @@ def read_volume(
             f"{path} does not exist: give a folder of DICOM files, or a DICOM, NIfTI, NRRD or MetaImage file"
         )
     suffix = file_suffix(path)
-    if path.is_file() and suffix and not is_dicom(path):
-        volume = _read_file(path, _KINDS[suffix], series, modality, max_voxels)
-    else:
-        volume = _read_dicom(choose_series(path, series), modality, max_voxels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom quotes the values of tags, at their first use
+        if not path.is_file() or not suffix or is_dicom(path):
+            volume = _read_dicom(choose_series(path, series), modality, max_voxels)
+        elif _KINDS[suffix] == "NIfTI":
+            volume = _read_nifti(path, series, modality, max_voxels)
+        else:
+            volume = _read_file(path, _KINDS[suffix], series, modality, max_voxels)
     check_values(volume.image, f"the {volume.source}")
     return volume
 
@@ -103,12 +109,18 @@ def _dicom_unit(modality: Modality | None, series: Series, values: np.ndarray) -
     header = series.headers[0]
     if modality == "CT":
         stated = str(header.get("RescaleType") or "HU").upper()
+        if "RescaleIntercept" not in header and "SharedFunctionalGroupsSequence" not in header:
+            return "", ["the CT has no RescaleIntercept, which a CT must have, so its values may not be HU"]
         return (
             (stated, []) if stated in _CT_UNITS else ("", ["the CT does not say in a term of DICOM what its unit is"])
         )
     if modality == "PT":
         stated = str(header.get("Units") or "")
         unit = _PET_UNITS.get(stated, "")
+        if not unit:
+            return "", ["the PET does not say in a term that is known here what its unit is"]
+        if unit == "SUV" and header.get("SUVType") not in (None, "", "BW"):
+            return unit, ["the SUVs of the PET are not by body weight (SUVType)"]
         if unit != "Bq/ml":
             return unit, []
         factor, why = body_weight_factor(series.headers)
@@ -120,11 +132,9 @@ def _dicom_unit(modality: Modality | None, series: Series, values: np.ndarray) -
 
 
 def _read_file(path: Path, kind: str, series: str | int | None, modality: Modality | None, max_voxels: int) -> Volume:
-    _check_one_file(path)
-    if kind == "NIfTI":
-        _check_place(path)
+    notes = _check_header(path)
     reader = sitk.ImageFileReader()
-    reader.SetImageIO({"NIfTI": "NiftiImageIO", "NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}[kind])
+    reader.SetImageIO({"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}[kind])
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
@@ -140,19 +150,94 @@ def _read_file(path: Path, kind: str, series: str | int | None, modality: Modali
     extra = size[3:]
     number = _volume_number(path, extra, series)
     check_size(size[:3], str(path), max_voxels)
-    if kind == "NIfTI":
-        image = sitk.GetImageFromArray(_nifti_values(path, number))
-        image.SetOrigin(reader.GetOrigin()[:3])
-        image.SetSpacing(reader.GetSpacing()[:3])
-        image.SetDirection(np.reshape(reader.GetDirection(), (len(size),) * 2)[:3, :3].flatten())
-    else:
-        image = _voxels(reader, path, kind, number)
-    notes = []
-    codes = [reader.GetMetaData(name) for name in ("qform_code", "sform_code") if reader.HasMetaDataKey(name)]
-    if kind == "NIfTI" and codes and all(code == "0" for code in codes):
+    _check_axes(np.reshape(reader.GetDirection(), (len(size),) * 2)[:3, :3], path)
+    image = _voxels(reader, path, kind, number)
+    return Volume(image, modality, "HU" if modality == "CT" else "", None, f"{kind} file", tuple(notes))
+
+
+def _read_nifti(path: Path, series: str | int | None, modality: Modality | None, max_voxels: int) -> Volume:
+    """By nibabel: SimpleITK reads NaN as 0, takes the spacing of an sform from other fields, and knows no NIfTI-2."""
+    try:
+        stored: Any = nibabel.load(path)
+        header, shape = stored.header, stored.shape
+        kind = header.get_data_dtype()
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+        raise VolumeError(_reason(error, path, "NIfTI")) from None
+    if kind.fields:
+        raise VolumeError(
+            f"{path} has {len(kind.fields)} components in each voxel, such as color: give a file with one"
+        )
+    if kind.kind == "c":
+        raise VolumeError(f"{path} has complex values: give their magnitude")
+    if len(shape) < 3:
+        raise VolumeError(f"{path} is a picture of two dimensions, not a volume: use fusion-hub fuse, or give a volume")
+    number = _volume_number(path, tuple(shape[3:]), series)
+    check_size(shape[:3], str(path), max_voxels)
+    place, notes = nifti_place(header, path)
+    try:
+        voxels = stored.dataobj[:, :, :, number] if number is not None else stored.dataobj[:, :, :]
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+        raise VolumeError(_reason(error, path, "NIfTI")) from None
+    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.reshape(voxels.shape[:3]).T, dtype=np.float32))
+    spacing = np.linalg.norm(place[:3, :3], axis=0)
+    _check_axes(place[:3, :3] / spacing, path)
+    u, _, v = np.linalg.svd(place[:3, :3] / spacing)  # the nearest rotation, which takes the rounding away
+    image.SetOrigin(place[:3, 3].tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((u @ v).flatten().tolist())
+    return Volume(image, modality, "HU" if modality == "CT" else "", None, "NIfTI file", notes)
+
+
+def nifti_place(header: Any, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The affine of voxels to mm, `(4, 4)`, left-posterior-superior, and notes: the sform before the qform.
+
+    Raises:
+        VolumeError: numbers that are not finite, a spacing of 0, or forms that disagree about left and right.
+    """
+    codes = {form: int(header[f"{form}_code"]) for form in ("sform", "qform")}
+    fields = {"sform": ("srow_x", "srow_y", "srow_z"), "qform": ("quatern_b", "quatern_c", "quatern_d")}
+    used = [name for form, names in fields.items() if codes[form] > 0 for name in names]
+    used += ["qoffset_x", "qoffset_y", "qoffset_z"] if codes["qform"] > 0 else []
+    for name in ("pixdim", *used):
+        numbers = np.ravel(header[name])[:4].tolist()
+        if not np.isfinite(numbers).all():
+            raise VolumeError(f"{path} does not say where it lies: {name} is {numbers}")
+    forms: dict[str, np.ndarray] = {}
+    try:
+        forms |= {"sform": header.get_sform()} if codes["sform"] > 0 else {}
+        forms |= {"qform": header.get_qform()} if codes["qform"] > 0 else {}
+    except ValueError:  # quaternions of no rotation
+        raise VolumeError(f"{path} does not say where it lies: its qform is no rotation") from None
+    scale = {"meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0], 1.0)
+    notes: list[str] = []
+    if not forms:
         notes.append("the NIfTI file does not say how it lies in space (qform and sform are 0), so left may be right")
-    unit = "HU" if modality == "CT" else ""
-    return Volume(image, modality, unit, None, f"{kind} file", tuple(notes))
+        forms["spacing"] = np.diag([*np.asarray(header["pixdim"][1:4], dtype=np.float64), 1.0])
+        forms["spacing"][:2] *= -1  # as SimpleITK reads it: rows and columns to the left and to the back
+    affines = [np.diag([scale, scale, scale, 1.0]) @ form for form in forms.values()]
+    if not all(np.linalg.norm(affine[:3, :3], axis=0).min() > 0 for affine in affines):
+        raise VolumeError(f"{path} has a spacing of 0 mm: give it the distances of its voxels")
+    if len(affines) == 2:
+        mirrored = np.linalg.det(affines[0][:3, :3]) * np.linalg.det(affines[1][:3, :3]) < 0
+        if mirrored:
+            raise VolumeError(
+                f"{path} has a qform and an sform that disagree about left and right: correct one of them"
+            )
+        corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * [
+            *header.get_data_shape()[:3],
+            1,
+        ]
+        apart = float(np.linalg.norm(corners @ (affines[0] - affines[1]).T, axis=1).max())
+        if apart > 0.1 * np.linalg.norm(affines[0][:3, :3], axis=0).min():
+            notes.append(
+                f"the NIfTI file states two places, up to {apart:.1f} mm apart: its sform was used, not its qform"
+            )
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affines[0], tuple(notes)
+
+
+def _check_axes(direction: np.ndarray, path: Path) -> None:
+    if np.abs(direction.T @ direction - np.eye(3)).max() > _NOT_ORTHONORMAL:
+        raise VolumeError(f"{path} has axes that are not at right angles: resample it to a regular grid")
 
 
 def _voxels(reader: sitk.ImageFileReader, path: Path, kind: str, number: int | None) -> sitk.Image:
@@ -167,30 +252,6 @@ def _voxels(reader: sitk.ImageFileReader, path: Path, kind: str, number: int | N
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
     return image
-
-
-def _check_place(path: Path) -> None:
-    """Refuse a NIfTI whose place in space is not finite: SimpleITK does not return from reading it."""
-    try:
-        header: Any = nibabel.load(path).header
-        names = {"sform": ("srow_x", "srow_y", "srow_z"), "qform": ("quatern_b", "quatern_c", "quatern_d")}
-        used = [name for form, fields in names.items() if int(header[f"{form}_code"]) > 0 for name in fields]
-        used += ["qoffset_x", "qoffset_y", "qoffset_z"] if int(header["qform_code"]) > 0 else []
-        wrong = [name for name in ("pixdim", *used) if not np.isfinite(np.ravel(header[name])[:4]).all()]
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError):
-        return  # the reader says what is wrong
-    if wrong:
-        raise VolumeError(f"{path} does not say where it lies: {wrong[0]} is {np.ravel(header[wrong[0]]).tolist()}")
-
-
-def _nifti_values(path: Path, number: int | None) -> np.ndarray:
-    """Values `(S, R, C)` float32, by nibabel: SimpleITK reads NaN as 0, and a file that is cut short as well."""
-    try:
-        stored: Any = nibabel.load(path)
-        voxels = stored.dataobj[:, :, :, number] if number is not None else stored.dataobj[:, :, :]
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        raise VolumeError(_reason(error, path, "NIfTI")) from None
-    return np.ascontiguousarray(voxels.reshape(voxels.shape[:3]).T, dtype=np.float32)
 
 
 def _volume_number(path: Path, extra: tuple[int, ...], series: str | int | None) -> int | None:
@@ -213,31 +274,39 @@ def _volume_number(path: Path, extra: tuple[int, ...], series: str | int | None)
     return int(named[1]) - 1
 
 
-def _check_one_file(path: Path) -> None:
-    """Refuse a text header that names other files, or whose number of dimensions is none.
+def _check_header(path: Path) -> list[str]:
+    """Refuse a text header that names other files, a unit other than mm, or no number of dimensions; give notes.
 
-    A stranger's header could name any file of this machine. A number below 1 ends the process in SimpleITK 2.5.
+    A stranger's header could name any file of this machine, so nothing of a header may stand beyond what is checked
+    here. A number of dimensions below 1 ends the process in SimpleITK 2.5.
     """
-    suffix = file_suffix(path)
-    if suffix not in (".nrrd", ".mha", ".mhd"):
-        return
+    nrrd = file_suffix(path) == ".nrrd"
     with path.open("rb") as stream:
         start = stream.read(_HEADER_BYTES)
-    text = start.split(b"\n\n")[0] if suffix == ".nrrd" else start
-    for line in text.split(b"\n"):
-        key, _, value = line.partition(b":" if suffix == ".nrrd" else b"=")
-        named = value.strip().decode("ascii", "replace")
-        if key.strip().lower() in (b"dimension", b"ndims") and not (named.isdecimal() and 1 <= int(named[:9]) <= 10):
+    header, end, _ = start.replace(b"\r\n", b"\n").partition(b"\n\n") if nrrd else (start, b"", b"")
+    names = set()
+    for line in re.split(rb"[\r\n]", header):
+        key, *rest = re.split(rb":" if nrrd else rb"[=:]", line, maxsplit=1)
+        key, named = key.strip().lower(), b"".join(rest).strip().decode("ascii", "replace")
+        names.add(key)
+        if key in (b"dimension", b"ndims") and not (named.isdecimal() and 1 <= int(named[:9]) <= 10):
             stated = named if re.fullmatch(r"-?\d{1,9}", named) else "no number"  # other text may name a person
             raise VolumeError(f"{path} states {stated} as its number of dimensions: give a file with three")
-        if key.strip().lower() in (b"data file", b"datafile") or (
-            key.strip().lower() == b"elementdatafile" and named.upper() != "LOCAL" and not _is_beside(path, named)
+        if key in (b"data file", b"datafile") or (
+            key == b"elementdatafile" and named.upper() != "LOCAL" and not _is_beside(path, named)
         ):
             raise VolumeError(
                 f"{path} keeps its voxels in another place ({named}): give one file with header and voxels"
             )
-        if key.strip().lower() == b"elementdatafile":
-            return
+        if key == b"space units" and set(re.findall(r'"([^"]*)"', named)) - {"mm", ""}:
+            raise VolumeError(f"{path} is measured in other units than mm: convert its spacing and origin")
+        if key == b"elementdatafile":
+            return []
+    if not end:
+        raise VolumeError(f"{path} has no end of its header within {_HEADER_BYTES:,} bytes: it is damaged")
+    if nrrd and not {b"space", b"space directions"} <= names:
+        return ["the NRRD file does not say how it lies in space (space or space directions), so left may be right"]
+    return []
 
 
 def _is_beside(path: Path, named: str) -> bool:

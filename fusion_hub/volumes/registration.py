@@ -168,14 +168,15 @@ def overlap_share(
     return float(((index >= -0.5) & (index <= np.array(moving.GetSize()) - 0.5)).all(1).mean())
 
 
-def save_transform(transform: sitk.Transform, path: Path) -> None:
-    """Write a rigid or affine transform to a text file of ITK, whole or not at all.
+def save_transform(transform: sitk.Transform | None, path: Path) -> None:
+    """Write a rigid or affine transform to a text file of ITK, whole or not at all; None is the identity.
 
     Raises:
         VolumeError: the name does not end in .tfm, or the transform is of another kind.
     """
     if path.suffix.lower() != ".tfm":
         raise VolumeError(f"{path} does not end in .tfm: use such a name for a transform")
+    transform = sitk.Euler3DTransform() if transform is None else transform
     _check_linear(transform, "the transform")
     with tempfile.TemporaryDirectory() as folder, write_aside(path) as aside:
         text = Path(folder) / "transform.tfm"  # ITK chooses the format by the end of the name

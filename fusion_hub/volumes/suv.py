@@ -8,6 +8,9 @@ from pydicom import Dataset
 from pydicom.valuerep import DA, DT, TM
 
 _LONGEST_DECAY = timedelta(hours=24)
+# Seconds: Rb-82, O-15, N-13, C-11, Ga-68, F-18, Cu-61, Sc-44, Cu-64, Y-86, Br-76, Y-90, Zr-89, I-124.
+_HALF_LIVES = (75.5, 122.2, 598, 1221, 4063, 6586, 12_000, 14_290, 45_720, 53_060, 58_320, 230_500, 282_300, 360_800)
+_HALF_LIFE_TOLERANCE = 0.05
 _LEAST_DOSE = 1e5  # Bq; doses in MBq, against the standard, are smaller numbers
 
 
@@ -43,11 +46,11 @@ def body_weight_factor(slices: Sequence[Dataset]) -> tuple[float | None, str]:
             return weight * 1000 / dose, ""
         if first.get("DecayCorrection") != "START":
             return None, "its values are not decay-corrected to the start of the scan (DecayCorrection)"
-        if not half_life > 0:
-            return None, "its half-life is missing"
+        if not any(abs(half_life / known - 1) < _HALF_LIFE_TOLERANCE for known in _HALF_LIVES):
+            return None, f"its half-life of {half_life:g} s is that of no nuclide for PET"
         scan = _moment(first.get("SeriesDate"), first.get("SeriesTime"))
         acquired = [_moment(one.get("AcquisitionDate"), one.get("AcquisitionTime")) for one in slices]
-        injected = _injection(items[0], scan)
+        injected = _injection(items[0], scan, first.get("TimezoneOffsetFromUTC"))
     except (TypeError, ValueError, OverflowError):
         return None, "its dose, weight or times cannot be read"
     if scan is None or injected is None:
@@ -67,11 +70,17 @@ def _moment(date: Any, time: Any) -> datetime | None:
     return None if day is None or clock is None else datetime.combine(day, clock)
 
 
-def _injection(item: Dataset, scan: datetime | None) -> datetime | None:
-    """The injection; where only its time of day is known, the last such moment before the scan."""
+def _injection(item: Dataset, scan: datetime | None, zone: Any) -> datetime | None:
+    """The injection; where only its time of day is known, the last such moment before the scan.
+
+    `zone` is that of the series' times, such as "+0100". A moment with a zone of its own is converted to it, and is
+    of no use without it.
+    """
     if stated := item.get("RadiopharmaceuticalStartDateTime"):
         moment = DT(stated)
-        return None if moment is None else moment.replace(tzinfo=None)
+        if moment is None or moment.tzinfo is None:
+            return moment
+        return moment.astimezone(datetime.strptime(str(zone), "%z").tzinfo).replace(tzinfo=None)
     clock = TM(item.get("RadiopharmaceuticalStartTime") or "")
     if clock is None or scan is None:
         return None

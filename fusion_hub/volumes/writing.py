@@ -84,6 +84,7 @@ def check_target(target: Path) -> str:
 def _check_written(image: sitk.Image, file: Path) -> None:
     again = sitk.ReadImage(str(file))
     geometry = [np.array([*one.GetOrigin(), *one.GetSpacing(), *one.GetDirection()]) for one in (image, again)]
-    same = again.GetSize() == image.GetSize() and np.abs(geometry[0] - geometry[1]).max() <= _GEOMETRY
+    rounding = _GEOMETRY + 1e-7 * np.abs(geometry[0]).max()  # of NIfTI, whose numbers are float32
+    same = again.GetSize() == image.GetSize() and np.abs(geometry[0] - geometry[1]).max() <= rounding
     if not same or not np.array_equal(sitk.GetArrayViewFromImage(again), sitk.GetArrayViewFromImage(image)):
         raise OSError(f"{file.name} does not hold what was written: check the free space of the disk")

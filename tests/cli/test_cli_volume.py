@@ -136,6 +136,22 @@ def test_identity_is_kept_with_a_reason(sources: tuple[Path, Path], tmp_path: Pa
     assert json.loads((tmp_path / "out.json").read_text())["keep_identity"] == "phantom study 7"
 
 
+def test_a_kept_name_may_have_any_letters(tmp_path: Path) -> None:
+    shared = {"axes": AXES, "FrameOfReferenceUID": "1.2.3.4", "intercept": 0.0, "SpecificCharacterSet": "ISO_IR 192"}
+    shared |= {"PatientName": "山田^太郎", "PatientSex": "X", "PatientBirthDate": ""}
+    mr, pet = (scans.save(scans.series(head(n), "MR", **shared), tmp_path / f"{n}") for n in (0, 1))
+    code, said = run(mr, pet, "--output", tmp_path / "out.dcm", "--keep-identity", "研究")
+    assert code == 0 and "warning" not in said.lower(), said
+    tags = pydicom.dcmread(tmp_path / "out.dcm" / "00001.dcm")
+    assert tags.PatientName == "山田^太郎" and "研究" in tags.ImageComments
+
+
+def test_a_transform_is_saved_where_nothing_was_registered(sources: tuple[Path, Path], tmp_path: Path) -> None:
+    code, said = run(*sources, "--output", tmp_path / "out.nii", "--save-transform", tmp_path / "t.tfm")
+    assert code == 0 and "share a frame of reference and were not registered" in said, said
+    assert volumes.load_transform(tmp_path / "t.tfm").TransformPoint((1, 2, 3)) == (1, 2, 3)
+
+
 def test_an_unsure_registration_is_refused(
     sources: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +186,11 @@ def test_an_unsure_registration_is_refused(
         (("--output", "out.nii", "--transform", "absent.tfm"), 1, "absent.tfm"),
         (("--output", "out.nii", "--modality", "CT"), 1, "says that it is MR"),
         (("--output", "in"), 2, "no suffix of a volume"),
+        (("--output", "in/mr/fused.dcm"), 2, "would be read as a source next time"),
+        (("--output", "out.nii", "--preview", "in/mr.png"), 2, "in/mr.png is a folder"),
+        (("--output", "o.nii", "--color", "hot", "--preview", "o_legend.png"), 2, "has the name of the legend"),
+        (("--output", "in/scan.nii"), 2, "no record of fuse-volume"),
+        (("--output", 300 * "n" + ".nii"), 2, "cannot be a file: File name too long"),
     ],
 )
 def test_refusals(
@@ -181,6 +202,8 @@ def test_refusals(
     words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "in" / "scan.json").write_text('{"EchoTime": 0.03}')  # of a program that converts DICOM
+    (tmp_path / "in" / "mr.png").mkdir()
     found, said = run(*sources, *options)
     assert found == code and words in said and len(said.strip().splitlines()) == 1, said
     assert "Traceback" not in said and [file.name for file in tmp_path.iterdir()] == ["in"]

@@ -4,6 +4,7 @@ import gzip
 import struct
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -106,6 +107,70 @@ def test_suv_of_values_corrected_to_the_injection(tmp_path: Path) -> None:
 def test_pet_stays_in_becquerel_where_tags_are_missing(tmp_path: Path, tags: dict[str, Any], why: str) -> None:
     volume = pet(tmp_path, **tags)
     assert volume.unit == "Bq/ml" and why in volume.notes[0] and np.array_equal(volume.array, SAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("stated", "zone", "hours"),
+    [("20190517234000", "", 1), ("20190517224000+0000", "+0100", 1), ("20190517224000+0000", "", None)],
+)
+def test_the_injection_has_a_time_zone(tmp_path: Path, stated: str, zone: str, hours: float | None) -> None:
+    tracer = Dataset()
+    tracer.RadionuclideTotalDose, tracer.RadionuclideHalfLife = 3.7e8, 6586.2
+    tracer.RadiopharmaceuticalStartDateTime = stated
+    tags = {"TimezoneOffsetFromUTC": zone} if zone else {}
+    volume = pet(tmp_path, RadiopharmaceuticalInformationSequence=[tracer], SeriesTime="004000", **tags)
+    if hours is None:
+        assert volume.unit == "Bq/ml" and "cannot be read" in volume.notes[0]
+    else:
+        factor = 70_000 / (3.7e8 * 2 ** (-3600 * hours / 6586.2))
+        assert volume.unit == "SUV" and np.allclose(volume.array, SAMPLES * factor, rtol=1e-6)
+
+
+def test_units_that_are_not_known_for_certain_are_not_stated(tmp_path: Path) -> None:
+    tracer = Dataset()
+    tracer.RadionuclideTotalDose, tracer.RadionuclideHalfLife = 3.7e8, 109.77  # minutes
+    tracer.RadiopharmaceuticalStartTime = "235000"
+    minutes = pet(tmp_path / "1", RadiopharmaceuticalInformationSequence=[tracer])
+    assert minutes.unit == "Bq/ml" and "half-life of 109.77 s is that of no nuclide" in minutes.notes[0]
+    lean = pet(tmp_path / "2", Units="GML", SUVType="LBM")
+    assert "not by body weight" in lean.notes[0]
+    unknown = pet(tmp_path / "3", Units="PROPCPS")
+    assert unknown.unit == "" and "does not say" in unknown.notes[0]
+    images = scans.series(SAMPLES)
+    for image in images:
+        del image.RescaleSlope, image.RescaleIntercept
+    raw = volumes.read_volume(scans.save(images, tmp_path / "4"))
+    assert raw.unit == "" and "no RescaleIntercept" in raw.notes[0]
+
+
+def test_slices_with_one_identifier_are_no_copies(tmp_path: Path) -> None:
+    """As programs leave them that take identities away."""
+    images = scans.series(SAMPLES)
+    for image in images:
+        image.SOPInstanceUID = images[0].SOPInstanceUID
+    assert np.array_equal(volumes.read_volume(scans.save(images, tmp_path / "ct")).array, SAMPLES - 1024.0)
+
+
+@pytest.mark.parametrize("length", [300, 500, 700])
+def test_a_slice_that_is_cut_short_is_not_left_out(tmp_path: Path, length: int) -> None:
+    folder = scans.save(scans.series(SAMPLES), tmp_path / "ct")
+    last = [file for file in sorted(folder.iterdir()) if file.stat().st_size > 700][-1]
+    last.write_bytes(last.read_bytes()[:length])
+    with pytest.raises(volumes.VolumeError, match="1 DICOM file that is cut short or damaged"):
+        volumes.read_volume(folder)
+
+
+def test_no_warning_quotes_a_tag(tmp_path: Path) -> None:
+    images = scans.series(SAMPLES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for image in images:
+            image.SeriesInstanceUID, image.FrameOfReferenceUID = "1.2.840.99.0019530417.01.05", "1.2.PLANTED.9"
+        folder = scans.save(images, tmp_path / "ct")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert volumes.read_volume(folder).array.shape == SAMPLES.shape
+        volumes.read_identity([(folder, None)], "a reason")
 
 
 def test_twelve_signed_bits_below_an_overlay(tmp_path: Path) -> None:
@@ -224,6 +289,11 @@ def with_scout(images: list[Dataset]) -> list[Dataset]:
     return [*images, scout]
 
 
+def without(image: Dataset, name: str) -> Dataset:
+    delattr(image, name)
+    return image
+
+
 def again(images: list[Dataset]) -> list[Dataset]:
     return [*images, *(with_tags(deepcopy(image), SOPInstanceUID=generate_uid()) for image in images)]
 
@@ -246,6 +316,13 @@ def again(images: list[Dataset]) -> list[Dataset]:
         (lambda s: [with_tags(i, PhotometricInterpretation="PALETTE COLOR") for i in s], "color"),
         (lambda s: [with_tags(i, PixelData=bytes(len(i.PixelData))) for i in s], "constant (value -1024 everywhere)"),
         (lambda s: [with_tags(i, RescaleSlope=0.0) for i in s], "out of range"),
+        (lambda s: [with_tags(i, BitsStored=12, HighBit=15) for i in s], "upper bits (HighBit), which is retired"),
+        (lambda s: [with_tags(i, ModalityLUTSequence=[Dataset()]) for i in s], "Modality LUT"),
+        (lambda s: [*s[:-1], without(s[-1], "RescaleSlope")], "have a RescaleSlope and others have none"),
+        (
+            lambda s: [with_tags(i, Modality="PT", Units=u) for i, u in zip(s, ["BQML", *["CNTS"] * 8], strict=True)],
+            "differ in Units",
+        ),
     ],
 )
 def test_what_is_no_regular_stack_is_refused(
@@ -473,6 +550,60 @@ def test_nifti_in_no_place(tmp_path: Path, field: str, value: float) -> None:
     assert f"v.nii does not say where it lies: {field} is" in done.stderr
 
 
+def test_nifti_with_two_places(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(SAMPLES.T.astype(np.int16), None)
+    image.set_sform(np.diag([1.2, 1.1, 3, 1]), 1)
+    image.header["pixdim"][1:4] = 1  # SimpleITK takes the spacing from here
+    nibabel.save(image, tmp_path / "spacing.nii")
+    assert np.allclose(volumes.read_volume(tmp_path / "spacing.nii").image.GetSpacing(), (1.2, 1.1, 3))
+    moved = np.diag([1.2, 1.1, 3, 1])
+    moved[:3, 3] = 5, 0, 0
+    image.set_qform(moved, 1)
+    nibabel.save(image, tmp_path / "moved.nii")
+    volume = volumes.read_volume(tmp_path / "moved.nii")
+    assert "two places, up to 5.0 mm apart" in volume.notes[0] and volume.image.GetOrigin() == (0, 0, 0)
+    image.set_qform(np.diag([-1.2, 1.1, 3, 1]), 1)
+    nibabel.save(image, tmp_path / "mirrored.nii")
+    with pytest.raises(volumes.VolumeError, match="disagree about left and right"):
+        volumes.read_volume(tmp_path / "mirrored.nii")
+    image.set_qform(None, 0), image.set_sform(np.zeros((4, 4)), 1)
+    nibabel.save(image, tmp_path / "flat.nii")
+    with pytest.raises(volumes.VolumeError, match="spacing of 0 mm"):
+        volumes.read_volume(tmp_path / "flat.nii")
+
+
+def test_nifti_2(tmp_path: Path) -> None:
+    place = np.diag([-1.5, 2, 3, 1])
+    place[:3, :3] = scans.rotation(20, 30) @ place[:3, :3]
+    nibabel.save(nibabel.Nifti2Image(SAMPLES.T.astype(np.int16), place), tmp_path / "v.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(SAMPLES.T.astype(np.int16), place), tmp_path / "w.nii.gz")
+    second, first = (volumes.read_volume(tmp_path / name) for name in ("v.nii.gz", "w.nii.gz"))
+    assert np.array_equal(second.array, SAMPLES) and np.allclose(
+        second.image.GetDirection(), first.image.GetDirection()
+    )
+
+
+NRRD = (
+    b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 2 2\nencoding: raw\nspace: left-posterior-superior\n"
+    b"space directions: (1,0,0) (0,2,0) (0,0,3)\nspace origin: (4,5,6)\n"
+)
+
+
+def test_the_place_of_nrrd(tmp_path: Path) -> None:
+    file, voxels = tmp_path / "v.nrrd", bytes(range(8))
+    file.write_bytes(NRRD + b'space units: "mm" "mm" "mm"\n\n' + voxels)
+    volume = volumes.read_volume(file)
+    assert volume.notes == () and volume.image.GetSpacing() == (1, 2, 3) and volume.image.GetOrigin() == (4, 5, 6)
+    file.write_bytes(NRRD + b'space units: "m" "m" "m"\n\n' + voxels)
+    with pytest.raises(volumes.VolumeError, match="other units than mm"):
+        volumes.read_volume(file)
+    file.write_bytes(NRRD.replace(b"(0,2,0)", b"(1,2,0)") + b"\n" + voxels)
+    with pytest.raises(volumes.VolumeError, match="not at right angles"):
+        volumes.read_volume(file)
+    file.write_bytes(NRRD.split(b"space:")[0] + b"\n" + voxels)
+    assert "does not say how it lies" in volumes.read_volume(file).notes[0]
+
+
 def test_nifti_that_does_not_say_how_it_lies(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(SAMPLES.astype(np.float32), None)
     nibabel.save(image, tmp_path / "v.nii")
@@ -532,7 +663,13 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [("v.mhd", b"ElementDataFile = /etc/hostname"), ("v.nrrd", b"data file: ../secret.raw")]
+    ("name", "line"),
+    [
+        ("v.mhd", b"ElementDataFile = /etc/hostname"),
+        ("v.mha", b"ElementDataFile : /etc/hostname"),
+        ("v.mha", b"\r  ElementDataFile: /etc/hostname"),
+        ("v.nrrd", b"data file: ../secret.raw"),
+    ],
 )
 def test_headers_that_name_other_files_are_refused(tmp_path: Path, name: str, line: bytes) -> None:
     start = (
@@ -540,6 +677,15 @@ def test_headers_that_name_other_files_are_refused(tmp_path: Path, name: str, li
     )
     (tmp_path / name).write_bytes(start + line + b"\n\n" + bytes(8))
     with pytest.raises(volumes.VolumeError, match="keeps its voxels in another place"):
+        volumes.read_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "comment"), [("v.mha", b"Comment = x\n"), ("v.nrrd", b"# comment\n")])
+def test_nothing_of_a_header_stands_beyond_what_is_checked(tmp_path: Path, name: str, comment: bytes) -> None:
+    start = b"NRRD0004\ntype: uchar\ndimension: 3\n" if name == "v.nrrd" else b"NDims = 3\n"
+    line = b"data file: /etc/hostname\n\n" if name == "v.nrrd" else b"ElementDataFile = /etc/hostname\n"
+    (tmp_path / name).write_bytes(start + comment * 8000 + line)
+    with pytest.raises(volumes.VolumeError, match="no end of its header within 65,536 bytes"):
         volumes.read_volume(tmp_path / name)
 
 
