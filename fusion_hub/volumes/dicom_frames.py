@@ -146,7 +146,7 @@ def _samples(file: Path) -> np.ndarray:
         if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
             raise VolumeError("the series has an image without pixels: copy its files again")
         syntax = dataset.file_meta.get("TransferSyntaxUID")
-        compression = "no compression" if syntax is None or not syntax.is_compressed else syntax.name
+        compression = _compression(syntax)
         _check_streams(dataset, compression)
         if compression != "no compression" and not _can_decode(syntax):
             raise VolumeError(
@@ -171,6 +171,15 @@ def _samples(file: Path) -> np.ndarray:
         low, high = _stored_range(dataset)
         samples = (low + high) - samples.astype(np.int64)
     return samples.reshape(-1, *samples.shape[-2:])
+
+
+def _compression(syntax: UID | None) -> str:
+    try:
+        return syntax.name if syntax is not None and syntax.is_compressed else "no compression"
+    except ValueError:  # no transfer syntax of the standard
+        raise VolumeError(
+            "the series is stored in a private transfer syntax: convert it, for example with gdcmconv --raw"
+        ) from None
 
 
 def _can_decode(syntax: UID) -> bool:

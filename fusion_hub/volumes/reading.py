@@ -32,6 +32,14 @@ _PET_UNITS = {"BQML": "Bq/ml", "GML": "SUV", "CNTS": "counts"}
 _CT_UNITS = ("HU", "HU_MOD", "MGML", "Z_EFF", "ED", "EDW", "PCT", "OD", "US")
 _HEADER_BYTES = 2**16
 _NOT_ORTHONORMAL = 1e-3
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, OverflowError, zlib.error),
+    *(nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError),
+)
+_ANATOMICAL_SPACES = (  # of NRRD; the others are those of a device
+    *("left-posterior-superior", "right-anterior-superior", "left-anterior-superior"),
+    *("lps", "ras", "las", "lpst", "rast", "last"),
+)
 
 
 def read_volume(
@@ -158,10 +166,13 @@ def _read_file(path: Path, kind: str, series: str | int | None, modality: Modali
 def _read_nifti(path: Path, series: str | int | None, modality: Modality | None, max_voxels: int) -> Volume:
     """By nibabel: SimpleITK reads NaN as 0, takes the spacing of an sform from other fields, and knows no NIfTI-2."""
     try:
-        stored: Any = nibabel.load(path)
-        header, shape = stored.header, stored.shape
+        with nibabel.imageglobals.LoggingOutputSuppressor():  # of what it mends in the header
+            stored: Any = nibabel.load(path)
+        with nibabel.openers.Opener(path) as stream:
+            header = type(stored.header).from_fileobj(stream, check=False)
+        shape = stored.shape
         kind = header.get_data_dtype()
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+    except _UNREADABLE as error:
         raise VolumeError(_reason(error, path, "NIfTI")) from None
     if kind.fields:
         raise VolumeError(
@@ -171,12 +182,14 @@ def _read_nifti(path: Path, series: str | int | None, modality: Modality | None,
         raise VolumeError(f"{path} has complex values: give their magnitude")
     if len(shape) < 3:
         raise VolumeError(f"{path} is a picture of two dimensions, not a volume: use fusion-hub fuse, or give a volume")
+    if min(shape) < 1:
+        raise VolumeError(f"{path} states a size of {' x '.join(map(str, shape))} voxels: it is damaged")
     number = _volume_number(path, tuple(shape[3:]), series)
     check_size(shape[:3], str(path), max_voxels)
     place, notes = nifti_place(header, path)
     try:
         voxels = stored.dataobj[:, :, :, number] if number is not None else stored.dataobj[:, :, :]
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+    except _UNREADABLE as error:
         raise VolumeError(_reason(error, path, "NIfTI")) from None
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.reshape(voxels.shape[:3]).T, dtype=np.float32))
     spacing = np.linalg.norm(place[:3, :3], axis=0)
@@ -284,14 +297,14 @@ def _check_header(path: Path) -> list[str]:
     with path.open("rb") as stream:
         start = stream.read(_HEADER_BYTES)
     header, end, _ = start.replace(b"\r\n", b"\n").partition(b"\n\n") if nrrd else (start, b"", b"")
-    names = set()
+    stated = {}
     for line in re.split(rb"[\r\n]", header):
         key, *rest = re.split(rb":" if nrrd else rb"[=:]", line, maxsplit=1)
         key, named = key.strip().lower(), b"".join(rest).strip().decode("ascii", "replace")
-        names.add(key)
+        stated[key] = named
         if key in (b"dimension", b"ndims") and not (named.isdecimal() and 1 <= int(named[:9]) <= 10):
-            stated = named if re.fullmatch(r"-?\d{1,9}", named) else "no number"  # other text may name a person
-            raise VolumeError(f"{path} states {stated} as its number of dimensions: give a file with three")
+            number = named if re.fullmatch(r"-?\d{1,9}", named) else "no number"  # other text may name a person
+            raise VolumeError(f"{path} states {number} as its number of dimensions: give a file with three")
         if key in (b"data file", b"datafile") or (
             key == b"elementdatafile" and named.upper() != "LOCAL" and not _is_beside(path, named)
         ):
@@ -304,7 +317,8 @@ def _check_header(path: Path) -> list[str]:
             return []
     if not end:
         raise VolumeError(f"{path} has no end of its header within {_HEADER_BYTES:,} bytes: it is damaged")
-    if nrrd and not {b"space", b"space directions"} <= names:
+    space = stated.get(b"space", "").lower().removesuffix("-time")
+    if nrrd and (space not in _ANATOMICAL_SPACES or b"space directions" not in stated):
         return ["the NRRD file does not say how it lies in space (space or space directions), so left may be right"]
     return []
 

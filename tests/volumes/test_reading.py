@@ -342,6 +342,14 @@ def test_damaged_pixels_are_not_taken_for_an_unknown_compression(tmp_path: Path)
     for image in images:
         image.file_meta.TransferSyntaxUID = MPEG2MPML
     assert "no decoder is installed" in refusal(tmp_path / "2", images)
+    for image in images:
+        image.file_meta.TransferSyntaxUID = "1.2.840.113619.5.2"
+    folder = tmp_path / "3"
+    folder.mkdir()
+    for number, image in enumerate(images):
+        pydicom.dcmwrite(folder / str(number), image, implicit_vr=True, little_endian=True, enforce_file_format=True)
+    with pytest.raises(volumes.VolumeError, match="private transfer syntax"):
+        volumes.read_volume(folder)
 
 
 def test_images_without_pixels_or_place(tmp_path: Path) -> None:
@@ -572,6 +580,24 @@ def test_nifti_with_two_places(tmp_path: Path) -> None:
         volumes.read_volume(tmp_path / "flat.nii")
 
 
+@pytest.mark.parametrize(
+    ("place", "values", "words"),
+    [(42, (-16,), "states a size"), (70, (999,), "cut short or damaged"), (80, (0.0,) * 3, "spacing of 0")],
+)
+def test_nifti_headers_that_nibabel_mends_or_trips_over(
+    tmp_path: Path, place: int, values: tuple[float, ...], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = nibabel.Nifti1Image(SAMPLES.astype(np.int16), None)
+    image.set_qform(np.diag([1, 2, 3, 1]), 1)
+    nibabel.save(image, tmp_path / "v.nii")
+    content = bytearray((tmp_path / "v.nii").read_bytes())
+    struct.pack_into(f"<{len(values)}{'f' if place == 80 else 'h'}", content, place, *values)
+    (tmp_path / "v.nii").write_bytes(content)
+    with pytest.raises(volumes.VolumeError, match=words):
+        volumes.read_volume(tmp_path / "v.nii")
+    assert capfd.readouterr().err == ""
+
+
 def test_nifti_2(tmp_path: Path) -> None:
     place = np.diag([-1.5, 2, 3, 1])
     place[:3, :3] = scans.rotation(20, 30) @ place[:3, :3]
@@ -600,8 +626,9 @@ def test_the_place_of_nrrd(tmp_path: Path) -> None:
     file.write_bytes(NRRD.replace(b"(0,2,0)", b"(1,2,0)") + b"\n" + voxels)
     with pytest.raises(volumes.VolumeError, match="not at right angles"):
         volumes.read_volume(file)
-    file.write_bytes(NRRD.split(b"space:")[0] + b"\n" + voxels)
-    assert "does not say how it lies" in volumes.read_volume(file).notes[0]
+    for header in (NRRD.split(b"space:")[0], NRRD.replace(b"left-posterior-superior", b"scanner-xyz")):
+        file.write_bytes(header + b"\n" + voxels)
+        assert "does not say how it lies" in volumes.read_volume(file).notes[0]
 
 
 def test_nifti_that_does_not_say_how_it_lies(tmp_path: Path) -> None:
