@@ -168,7 +168,7 @@ def _read_nifti(path: Path, series: str | int | None, modality: Modality | None,
     try:
         with nibabel.imageglobals.LoggingOutputSuppressor():  # of what it mends in the header
             stored: Any = nibabel.load(path)
-        with nibabel.openers.Opener(path) as stream:
+        with nibabel.openers.Opener(str(path)) as stream:
             header = type(stored.header).from_fileobj(stream, check=False)
         shape = stored.shape
         kind = header.get_data_dtype()
