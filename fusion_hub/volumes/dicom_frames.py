@@ -166,7 +166,7 @@ def _samples(file: Path) -> np.ndarray:
             "the series stores its values in the upper bits (HighBit), which is retired: convert it first"
         )
     if samples.dtype.kind in "iu" and 0 < stored < allocated:
-        samples = _used_bits(samples, stored, int(dataset.get("HighBit", stored - 1)))
+        samples = _used_bits(samples, stored)
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1" and not has_physical_unit(dataset):
         low, high = _stored_range(dataset)
         samples = (low + high) - samples.astype(np.int64)
@@ -235,12 +235,10 @@ def has_physical_unit(header: Dataset) -> bool:
     return header.get("Modality") in ("CT", "PT")
 
 
-def _used_bits(samples: np.ndarray, stored: int, high: int) -> np.ndarray:
+def _used_bits(samples: np.ndarray, stored: int) -> np.ndarray:
     """Samples without the bits that do not belong to them, such as overlays in the upper four of sixteen."""
-    unused_above, unused_below = 8 * samples.dtype.itemsize - 1 - high, high + 1 - stored
-    if unused_above < 0 or unused_below < 0:
-        raise VolumeError(f"the series stores {stored} bits below bit {high}, which cannot be: it is damaged")
-    return (samples << unused_above) >> (unused_above + unused_below)  # of signed types, >> extends the sign
+    unused = 8 * samples.dtype.itemsize - stored
+    return (samples << unused) >> unused  # of signed types, >> extends the sign
 
 
 def _stored_range(dataset: Dataset) -> tuple[int, int]:

@@ -85,6 +85,8 @@ def find_series(place: Path) -> list[Series]:
         key = str(header.get("SOPInstanceUID") or file), str(header.get("ImagePositionPatient") or "")
         found[uid].setdefault(key, (header, file))
     if damaged:
+        if place.is_file():
+            raise VolumeError(f"{place} is cut short or damaged: copy it again")
         count = "1 DICOM file that is" if damaged == 1 else f"{damaged} DICOM files that are"
         raise VolumeError(f"{place} has {count} cut short or damaged: copy the files again, or remove what is damaged")
     if not found:
