@@ -4,12 +4,13 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from fusion_hub import data, image, rigs
 from fusion_hub.cli.common import wrong_use
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class VisiblePart:
 
     file: Path
 
-    def __call__(self) -> np.ndarray:
+    def __call__(self) -> "np.ndarray":
         """`(H, W[, 3])` uint8. Raises a `ValueError` where there is none."""
         visible = image.read_radiometric(self.file, "the photo").visible
         if visible is None:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from fusion_hub import data, files, image, rigs
@@ -139,6 +138,8 @@ class Thermal:
 
     def draw(self, picture: "image.Picture", fused: "Image.Image | None" = None, rig: Any = None) -> "Image.Image":
         """The temperatures as the options say, over the fused picture or alone."""
+        import numpy as np  # here, since refusals and pictures that are already there need none
+
         degrees = picture.pixels.astype(np.float32)
         if picture.valid is not None:
             degrees[~picture.valid] = np.nan
@@ -174,6 +175,8 @@ def _may_be_degrees(picture: "image.Picture") -> bool:
     """Whether a picture is of floats that are no luminance in [0, 1]."""
     if picture.pixels.dtype.kind != "f" or picture.pixels.ndim == 3:
         return False
+    import numpy as np
+
     known = picture.pixels[np.isfinite(picture.pixels)]
     return known.size > 0 and (known.min() < 0 or known.max() > 1)
 

@@ -110,6 +110,7 @@ class DiffFuseNetTraining(nn.Module):
         terms = {
             "intensity": (losses.salient_intensity_loss if salient else losses.intensity_loss)(fused, *clean),
             "gradient": losses.signed_gradient_loss(fused, *clean, config.gradient_gain, config.noise_floor),
+            "edges": losses.edge_preservation_loss(fused, *clean, config.noise_floor),
             "ssim": ssim,
             "structure": structure,
             "fidelity": losses.fidelity_loss(fused, *clean),

@@ -72,6 +72,7 @@ class DiffFuseNetConfig:
     gradient: float = option("distance to the stronger gradient, with its sign", 12.0)
     gradient_gain: float = option("factor on the target gradient; above 1: crisper than the sources", 1.1)
     noise_floor: float = option("gradients below this many times a source's noise energy are no target", 0.0)
+    edges: float = option("edges of both sources that are lost in strength or direction (1 - Qabf)", 0.0)
     ssim: float = option("SSIM with both sources, weighted by their local variance", 0.5)
     structure: float = option("SSIM with both sources that also counts flat regions", 2.0)
     fidelity: float = option("visual information fidelity with both sources", 2.5)

@@ -25,6 +25,8 @@ LOSSES: dict[str, ImageLoss] = {
     "mean intensity": losses.mean_intensity_loss,
     "gradient": losses.signed_gradient_loss,
     "unsigned gradient": losses.unsigned_gradient_loss,
+    "edges": losses.edge_preservation_loss,
+    "edges above the noise": lambda f, v, i: losses.edge_preservation_loss(f, v, i, noise_floor=0.3),
     "mean ssim": losses.ssim_loss,
     "ssim": lambda f, v, i: losses.ssim_losses(f, v, i)[0],
     "structure": lambda f, v, i: losses.ssim_losses(f, v, i)[1],
@@ -153,6 +155,35 @@ def test_unsigned_gradient_asks_for_the_larger_magnitude_whatever_its_sign() -> 
         assert value == pytest.approx(expected, rel=1e-4)
     flat = torch.full_like(visible, 0.3)
     assert losses.unsigned_gradient_loss(1 - visible, visible, flat) < 1e-6
+
+
+def test_edge_preservation_is_qabf_with_directions_modulo_pi(real_pair: tuple[Tensor, Tensor]) -> None:
+    def edges(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        y, x = (scipy.ndimage.sobel(image[0, 0].double().numpy(), axis, mode="nearest") for axis in (0, 1))
+        return np.hypot(x, y), np.arctan2(y, x)
+
+    visible, infrared = real_pair
+    for fused in ((visible + infrared) / 2, torch.maximum(visible, infrared), 1 - visible):
+        strength_f, angle_f = edges(fused)
+        kept, total = 0.0, 0.0
+        for source in (visible, infrared):
+            strength, angle = edges(source)
+            ratio = np.minimum(strength, strength_f) / np.maximum(np.maximum(strength, strength_f), 1e-9)
+            turn = np.abs(angle - angle_f) % np.pi
+            direction = 1 - np.minimum(turn, np.pi - turn) / (np.pi / 2)
+            quality = 0.9994 / (1 + np.exp(-15 * (ratio - 0.5))) * 0.9879 / (1 + np.exp(-22 * (direction - 0.8)))
+            kept, total = kept + (quality * strength).sum(), total + strength.sum()
+        value = losses.edge_preservation_loss(fused, visible, infrared).item()
+        assert value == pytest.approx(1 - kept / total, abs=3e-3)
+        qabf = METRICS["Qabf"](*((255 * image).round() for image in (fused, visible, infrared))).item()
+        assert value == pytest.approx(1 - qabf, abs=0.1)  # the metric compares angles without the modulo
+
+
+def test_edges_of_noise_hardly_count() -> None:
+    _, visible, _ = pictures()
+    noise = 0.5 + 0.1 * torch.randn_like(visible)
+    counted, discounted = (losses.edge_preservation_loss(visible, visible, noise, floor) for floor in (0.0, 1.0))
+    assert discounted < counted / 2
 
 
 def test_ssim_losses_weight_the_maps_by_local_variance() -> None:
