@@ -1,5 +1,7 @@
 """The layouts of paired sets: two folders, one folder, a metadata file, a list. All end as `Pair`s."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -13,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
-import numpy as np
 from PIL import Image
 
 from fusion_hub.data.pairing import (
@@ -30,6 +31,7 @@ from fusion_hub.data.pairing import (
 )
 from fusion_hub.data.pairs import EXCHANGED, Findings, ImageSource, Pair, looks_exchanged, some
 from fusion_hub.image.io import EXTENSIONS, read_header, read_picture
+from fusion_hub.image.lazy_numpy import np
 
 METADATA_FILES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.json")
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")

@@ -1,17 +1,19 @@
 """One pair and its pictures, read on demand; and the report on what is wrong with a set of pairs."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, Union
 
-import numpy as np
 from PIL import Image
 
 from fusion_hub.image.io import from_pil, read_header, read_picture
+from fusion_hub.image.lazy_numpy import np
 from fusion_hub.image.luminance import Role
 from fusion_hub.image.picture import Picture
 from fusion_hub.image.sources import read_bytes
@@ -19,7 +21,7 @@ from fusion_hub.image.sources import read_bytes
 READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # Pillow's, on bad files
 
 # A file; an encoded image {"bytes", "path"} as `datasets` stores it; a picture in memory; or a function that makes one.
-ImageSource: TypeAlias = Path | Mapping[str, Any] | Image.Image | np.ndarray | Callable[[], np.ndarray]
+ImageSource: TypeAlias = Union[Path, Mapping[str, Any], Image.Image, "np.ndarray", Callable[[], "np.ndarray"]]
 
 _SAMPLED_PAIRS = 4  # whose channels `looks_exchanged` compares
 EXCHANGED = (
@@ -156,7 +158,7 @@ class PairReport:
         defects = (items for name, items in self._sections().items() if name not in ("left_out", "notes"))
         return self.usable > 0 and not any(defects)
 
-    def raise_if_empty(self) -> "PairReport":
+    def raise_if_empty(self) -> PairReport:
         """Return the report itself; raises `ValueError` with the whole report where no usable pair is left."""
         if self.usable <= 0:
             raise ValueError(f"no usable pair is left.\n{self}")

@@ -3,6 +3,8 @@
 Scenes are crops of the eight rendered pairs in `synthetic/`, for the demo, the tests and training without a data set.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import zlib
@@ -12,9 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-import numpy as np
 from PIL import Image
 
+from fusion_hub.image.lazy_numpy import np
 from fusion_hub.image.luminance import quantize
 
 Kind = Literal["night_street", "day_road", "smoke", "brain"]

@@ -6,6 +6,8 @@ files; each record has a byte order of its own. Positions of the fields: https:/
 files of 24 cameras.
 """
 
+from __future__ import annotations
+
 import io
 import struct
 import zlib
@@ -13,8 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import imagecodecs
-import numpy as np
+from fusion_hub.image.lazy_numpy import np
 
 FFF_STARTS = (b"FFF\0", b"AFF\0")
 _SEGMENT = b"FLIR\0"
@@ -166,6 +167,8 @@ def decode_counts(block: Block, check: Callable[[tuple[int, int]], None]) -> np.
         sizes = [struct.unpack(">x2H", frame) for frame in frames if len(frame) == 5]
         if sizes != [(height, width)]:
             raise Damage("the sizes of its raw data disagree")
+        import imagecodecs
+
         try:
             counts = imagecodecs.jpegls_decode(data)
         except Exception as error:  # a codec fails in any way on damaged data
@@ -193,6 +196,8 @@ def decode_png(data: bytes, size: tuple[int, int], channels: int, bits: int) -> 
         if end + 12 > len(data) or zlib.crc32(data[offset + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             raise Damage("its PNG is damaged")
         offset = end
+    import imagecodecs
+
     try:
         pixels = imagecodecs.png_decode(data)
     except Exception as error:

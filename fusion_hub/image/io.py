@@ -5,6 +5,8 @@ imagecodecs, everything else, all of it 8-bit, to Pillow. Pillow stretches PGM a
 here.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import struct
@@ -16,12 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import imagecodecs
-import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from fusion_hub.files import write_aside
 from fusion_hub.image.flir import FFF_STARTS, Block
+from fusion_hub.image.lazy_numpy import np
 from fusion_hub.image.luminance import Role, quantize
 from fusion_hub.image.picture import Header, Metadata, Picture, depth_of, exif_block, has_exif, metadata_of, upright
 from fusion_hub.image.pnm import is_pnm, read_pnm, read_pnm_header
@@ -272,6 +273,8 @@ def _plain_mode(image: Image.Image) -> str:
 
 def _by_imagecodecs(image: Image.Image, stream: BinaryIO, name: str) -> Picture:
     """16-bit PNG, and JPEG 2000 and AVIF of more than 8 bits, with the samples that are stored."""
+    import imagecodecs  # and NumPy with it
+
     bits, signed = (16, False) if image.format == "PNG" else _stored_bits(image, stream)
     decoders = {"PNG": imagecodecs.png_decode, "AVIF": imagecodecs.avif_decode, "JPEG2000": imagecodecs.jpeg2k_decode}
     stream.seek(0)
@@ -456,6 +459,8 @@ def _write_deep(image: DeepImage, stream: BinaryIO, file_format: str, metadata: 
     if file_format != "PNG":
         return write_tiff(image.samples, stream, metadata, software)
     samples = image.samples if image.samples.dtype == np.uint16 else quantize(image.samples, np.uint16)
+    import imagecodecs
+
     plain = imagecodecs.png_encode(np.ascontiguousarray(samples))
     chunks = []  # that the encoder does not write
     if metadata.icc_profile is not None:

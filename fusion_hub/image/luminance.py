@@ -3,20 +3,21 @@
 Pipelines, training, evaluation and the page all scale and round here.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-
+from fusion_hub.image.lazy_numpy import np
 from fusion_hub.image.picture import Picture, full_scale
 
 ValueRange: TypeAlias = Literal["auto", "dtype", "minmax", "percentile"] | tuple[float, float]
 Role: TypeAlias = Literal["visible", "infrared"]
 DEFAULT_PERCENTILE = (0.5, 99.5)
 
-LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])  # BT.601
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # BT.601
 STRIP_PIXELS = 2**17  # float temporaries are made for this many pixels at a time, so they stay in the cache
 UNIT_SLACK = 1e-4  # resampling filters leave [0, 1] by a rounding error; that much is clipped, more is an error
 _PERCENTILE_PIXELS = 2**22  # above this many pixels percentiles are taken from a regular grid of them
@@ -93,7 +94,7 @@ def luma(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim == 2:
         return pixels
     working = np.float64 if pixels.dtype.itemsize > 2 and pixels.dtype != np.float32 else np.float32
-    out, weights = np.empty(pixels.shape[:2], dtype=working), LUMA_WEIGHTS.astype(working)
+    out, weights = np.empty(pixels.shape[:2], dtype=working), np.array(LUMA_WEIGHTS, dtype=working)
     for rows in strips(out.shape):
         np.matmul(pixels[rows].astype(working), weights, out=out[rows])
     return out
@@ -101,7 +102,7 @@ def luma(pixels: np.ndarray) -> np.ndarray:
 
 def quantize(
     values: np.ndarray,
-    dtype: type[np.unsignedinteger] = np.uint8,
+    dtype: type[np.unsignedinteger] | Literal["uint8", "uint16"] = "uint8",
     white: float | None = None,
     ties: Literal["up", "even"] = "up",
 ) -> np.ndarray:

@@ -1,10 +1,13 @@
 """A decoded picture, whatever file, array or tensor it came from, and the metadata that a result inherits from it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 
-import numpy as np
 from PIL import ExifTags, Image
+
+from fusion_hub.image.lazy_numpy import np
 
 Depth = Literal["uint8", "uint16", "float32"]
 

@@ -1,10 +1,11 @@
 """PGM and PPM, of 8 and 16 bits, as text and binary: Pillow would stretch their samples to 255 or 65535."""
 
+from __future__ import annotations
+
 import re
 from typing import BinaryIO
 
-import numpy as np
-
+from fusion_hub.image.lazy_numpy import np
 from fusion_hub.image.picture import Header, Picture, depth_of
 from fusion_hub.image.tiff import Check
 

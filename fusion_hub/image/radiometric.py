@@ -19,6 +19,8 @@ which is solved for U(object). The window is taken to reflect nothing. The trans
 G. J. Tattersall: Thermimage, doi:10.5281/zenodo.1069704).
 """
 
+from __future__ import annotations
+
 import io
 import math
 from collections.abc import Mapping
@@ -26,10 +28,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import BinaryIO, Literal
 
-import numpy as np
 from PIL import ExifTags, Image
 
 from fusion_hub.image import flir
+from fusion_hub.image.lazy_numpy import np
 from fusion_hub.image.picture import Picture
 from fusion_hub.image.sources import MAX_PIXELS, EncodedImage, check_size, opened
 from fusion_hub.image.thermal_makers import other_maker
@@ -87,7 +89,7 @@ class Conditions:
     window_temperature: float = 20.0
     window_transmission: float = 1.0
 
-    def changed(self, **given: float | None) -> "Conditions":
+    def changed(self, **given: float | None) -> Conditions:
         """With other values for those that are not None; raises a `ValueError` for one outside its range."""
         known = {key: value for key, value in given.items() if value is not None}
         check_conditions(known)

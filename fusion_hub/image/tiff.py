@@ -4,6 +4,8 @@ Decoded by tifffile and imagecodecs. Pillow reads 8-bit TIFF well but swaps byte
 knows no float64 and reduces 16-bit colors to 8 bits.
 """
 
+from __future__ import annotations
+
 import io
 import logging
 import math
@@ -16,9 +18,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import lazy_loader
-import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from fusion_hub.image.lazy_numpy import np
 from fusion_hub.image.picture import Header, Metadata, Picture, depth_of, full_scale, metadata_of_tiff, upright
 
 if TYPE_CHECKING:
@@ -122,7 +124,7 @@ def kelvins_of_count(stream: BinaryIO) -> float | None:
 
 
 @contextmanager
-def _opened(stream: BinaryIO, name: str) -> "Iterator[tifffile.TiffFile]":
+def _opened(stream: BinaryIO, name: str) -> Iterator[tifffile.TiffFile]:
     """A TIFF file; any error becomes a `ValueError` that names it."""
     try:
         with tifffile.TiffFile(stream) as tiff:
@@ -135,7 +137,7 @@ def _opened(stream: BinaryIO, name: str) -> "Iterator[tifffile.TiffFile]":
         raise ValueError(f"{name} is a damaged TIFF file: export it again") from error
 
 
-def _choose(tiff: "tifffile.TiffFile", name: str) -> tuple[Any, int, Any]:
+def _choose(tiff: tifffile.TiffFile, name: str) -> tuple[Any, int, Any]:
     """The page to fuse, the number of full pictures, and the page that masks it or None."""
     pages: list[Any] = [tiff.pages[index] for index in range(min(len(tiff.pages), _MOST_PAGES))]
     if not pages:
@@ -156,7 +158,7 @@ def _choose(tiff: "tifffile.TiffFile", name: str) -> tuple[Any, int, Any]:
     return full[0], count * max(1, full[0].imagedepth), mask
 
 
-def _check_whole(tiff: "tifffile.TiffFile", page: Any, name: str) -> None:
+def _check_whole(tiff: tifffile.TiffFile, page: Any, name: str) -> None:
     """Every strip or tile must lie in the file: a missing one would become black."""
     wanted = math.prod(page.chunked)
     length = tiff.filehandle.size

@@ -175,7 +175,7 @@ def detector_input(luminance: Tensor, chroma: Tensor, scales: Sequence[float], l
     Pillow does it, to the top left of a canvas that the largest scale would fill; 32 divides its sides.
     """
     blue, red = luminance + 1.772 * chroma[:, :1], luminance + 1.402 * chroma[:, 1:]
-    red_weight, green_weight, blue_weight = LUMA_WEIGHTS.tolist()
+    red_weight, green_weight, blue_weight = LUMA_WEIGHTS
     green = (luminance - red_weight * red - blue_weight * blue) / green_weight
     image = 255 * torch.cat([blue, green, red], dim=1).clamp(0, 1)
     height, width = (32 * math.ceil(_resized(side, largest) / 32) for side in image.shape[-2:])

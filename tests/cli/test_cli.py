@@ -95,7 +95,7 @@ def test_version_and_module() -> None:
 
 def test_help_loads_no_heavy_library() -> None:
     script = "import sys; from fusion_hub.cli import main; sys.argv = ['x', 'fuse', '--help']\ntry: main()\nfinally: "
-    script += "print([name for name in ('torch', 'diffusers', 'datasets', 'accelerate', 'PIL') if name in sys.modules])"
+    script += "print([name for name in ('torch', 'diffusers', 'datasets', 'numpy', 'PIL') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.stdout.endswith("[]\n"), result.stdout
     assert "torchrun --nproc_per_node 2" in result.stdout  # an example
@@ -112,22 +112,24 @@ def test_refusals_load_no_heavy_library(pairs: Path, tmp_path: Path, model: str)
         f"{pairs} -o {out} -m {pairs}": "model_index.json is missing",
         f"{pairs}/nowhere -o {out} -m {model}": "no data set named",
         f"{pairs}/vis {pairs}/nowhere -o {out} -m {model}": "there is no file or folder",
+        f"{pairs} -o {out} -m {model} --device warp": "--device warp cannot be used here",
+        # These read pixels, and with them NumPy.
         f"{pairs}/vis/a.jpg {pairs}/ir/c.png -o {tmp_path}/c.png -m {model}": "nothing is resized silently",
         f"{pairs}/vis/a.jpg {model}/model_index.json -o {tmp_path}/c.png -m {model}": "is not an image",
-        f"{pairs} -o {out} -m {model} --device warp": "--device warp cannot be used here",
     }
     script = f"""
 import sys
 from typer.testing import CliRunner
 from fusion_hub.cli import app
-heavy = {{"torch", "diffusers", "datasets", "accelerate"}}
+heavy = {{"torch", "diffusers", "datasets", "accelerate", "numpy"}}
 for command in {list(commands)!r}:
     result = CliRunner().invoke(app, ["fuse", *command.split()], catch_exceptions=False)
     print(repr(result.output), sorted(heavy & sys.modules.keys()))
 """
     lines = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.splitlines()
     for line, message in zip(lines, commands.values(), strict=True):
-        assert message in line and line.endswith("[]"), line
+        reads_pixels = message in ("nothing is resized silently", "is not an image")
+        assert message in line and line.endswith("['numpy']" if reads_pixels else "[]"), line
 
 
 PATTERNS = [
