@@ -343,14 +343,16 @@ def failure_lines(failures: "Sequence[Failure]") -> list[str]:
 def tables(title: str, rows: "Sequence[Row]", metrics: Sequence[str], width: int) -> list[Table]:
     """As many tables as `width` characters need: means with their 95% intervals below them, best mean in bold."""
     report = evaluation.report
-    names = short_names([row.method for row in rows], max(12, width // 5))
+    most = max(row.n for row in rows)
+    counted = [row.method if row.n == most else f"{row.method} ({row.count})" for row in rows]
+    names = short_names(counted, max(12, width // 5))
     columns = {}
     for metric in metrics:
         cells = []
         for row in rows:
             found = row.metrics[metric]
-            mean, low, high = (report.format_value(metric, value) for value in (found.mean, found.low, found.high))
-            cells.append((mean, f"[{low},{high}]" if found.has_ends else ""))
+            low, high = (report.format_value(metric, value) for value in (found.low, found.high))
+            cells.append((report.mean_text(row, metric), f"[{low},{high}]" if found.has_ends else ""))
         columns[metric] = cells
     room = width - 3 - max(map(len, ["method", *names]))  # one for the edge, two after the names
     groups: list[list[str]] = []
@@ -378,7 +380,7 @@ def tables(title: str, rows: "Sequence[Row]", metrics: Sequence[str], width: int
             shown = []
             for metric in group:
                 mean, interval = columns[metric][index]
-                mean = f"[bold]{mean}[/]" if report.best(rows, metric) is row else mean
+                mean = f"[bold]{mean}[/]" if row.method in report.best(rows, metric) else mean
                 shown.append(f"{mean}\n[dim]{escape(interval)}[/]" if interval else mean)
             table.add_row(escape(name), *shown)
         made.append(table)

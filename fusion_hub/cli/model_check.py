@@ -148,7 +148,7 @@ def _cell(column: str, value: "Interval", signed: bool) -> str:
     if math.isnan(value.mean):
         return ""
     mean, low, high = (_number(column, number, signed) for number in (value.mean, value.low, value.high))
-    return mean if column == "change" else f"{mean}\n[dim]{low},{high}[/]"
+    return mean if column == "change" or not value.has_ends else f"{mean}\n[dim]{low},{high}[/]"
 
 
 def _number(column: str, value: float, signed: bool) -> str:

@@ -32,6 +32,8 @@ FuseBoth = Callable[[Pair, str], tuple[Image.Image, Image.Image]]
 """The same, and the picture that is stretched to the full range before it is rounded."""
 
 Rescale = Literal["none", "minmax"]
+LOW_BITS = 4095
+"""A 16-bit picture without a larger value holds 12 bits or fewer."""
 ALWAYS = ("average", "maximum")
 """Baselines in every report: a claim means little without them."""
 
@@ -81,16 +83,31 @@ def luminance(image: Image.Image) -> np.ndarray:
         ValueError: for modes on which the metrics are not defined (floats beyond [0, 1], CMYK ...).
     """
     if isinstance(image, DeepImage):
-        pixels = image.samples[..., :3]
+        gray = image.samples.shape[2] == 2  # and alpha
+        pixels = image.samples[..., 0] if gray else image.samples[..., :3]
     else:
         pixels = from_pil(image, "the image").pixels
-        unit = image.mode == "F" and 0 <= pixels.min() <= pixels.max() <= 1
-        if not unit and image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16L", "I;16B"):
+    if pixels.dtype.kind == "f":
+        if not 0 <= pixels.min() <= pixels.max() <= 1:
             raise ValueError(
-                "it holds float values beyond 0 to 1, or no numbers: the metrics are defined on 8-bit images"
-                if image.mode == "F"
-                else f"it has the mode {image.mode}: the metrics are defined on 8-bit gray or color images"
+                "it holds float values beyond 0 to 1, or no numbers: the metrics are defined on 8-bit images, so save "
+                "it with 8 bits, or as floats from 0 to 1"
             )
+    elif not isinstance(image, DeepImage) and image.mode not in (
+        "1",
+        "L",
+        "LA",
+        "P",
+        "RGB",
+        "RGBA",
+        "I;16",
+        "I;16L",
+        "I;16B",
+    ):
+        raise ValueError(
+            f"it has the mode {image.mode}: the metrics are defined on gray or color images of 8 bits, so save it with "
+            "8 bits, or with 16 over the full scale"
+        )
     return quantize(luma(pixels.astype(np.float64)), white=full_scale(pixels.dtype))
 
 
@@ -179,15 +196,22 @@ def pipeline_method(name: str, pipeline: "FusionPipeline", options: Mapping[str,
 
 
 def describe_checkpoint(pipeline: "FusionPipeline") -> dict[str, Any]:
-    """Class, number of parameters, hash of the weights' files and of the values in memory."""
+    """Class, settings, number of parameters, hash of the weights' files and of the values in memory."""
     folder = Path(pipeline.config.get("_name_or_path", ""))
     files = sorted(folder.glob("model/*.safetensors")) if folder.is_dir() else []
     values = hashlib.sha256()
     for key, tensor in sorted(pipeline.model.state_dict().items()):
         values.update(key.encode())
         values.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    settings = {
+        key: value
+        for config in (pipeline.model.config, pipeline.config)
+        for key, value in config.items()
+        if not key.startswith("_") and key not in pipeline.components
+    }
     return {
         "class": type(pipeline).__name__,
+        "settings": settings,
         "parameters": sum(parameter.numel() for parameter in pipeline.model.parameters()),
         "sha256": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
         "state_sha256": values.hexdigest(),
@@ -241,7 +265,14 @@ def folder_method(name: str, folder: Path, datasets: Mapping[str, list[str]]) ->
         files[dataset] = {pair: by_pair[pair][0] for pair in pairs}
 
     def fuse(pair: Pair, dataset: str) -> Image.Image:
-        return to_image(read_picture(files[dataset][pair.name]))
+        picture = read_picture(files[dataset][pair.name])
+        most = int(picture.pixels.max()) if picture.pixels.dtype == np.uint16 else 0
+        if 0 < most <= LOW_BITS:
+            raise ValueError(
+                f"it has 16 bits and no value above {most}, so it would be measured as nearly black: save it with 8 "
+                "bits, or with 16 over the full scale of 65535"
+            )
+        return to_image(picture)
 
     content = hashlib.sha256()
     for dataset, own_files in sorted(files.items()):

@@ -38,6 +38,7 @@ UNPAIRED = ("no infrared partner", "no visible partner", "several files of one n
 # Thresholds of the warnings; docs/metrics.md shows what the trivial rules reach.
 NEAR_SOURCE = 0.15  # of the distance between the sources; the average of both lies at 0.5
 ONE_SIDED = 0.5  # of the smaller per-source VIF of the average
+CLAMPED_SHARE = 0.002  # of the pixels of an image, on average
 FULL_RANGE_SHARE = 0.9  # of the images touch both ends of the gray scale
 
 Record = dict[str, Any]
@@ -148,8 +149,8 @@ def measure_pair(
     Returns:
         `values`: by metric, None where it is undefined. `distance_visible`, `distance_infrared`: mean absolute
         difference to each source in gray levels; `distance_sources`: that of the sources. `range`: darkest and
-        brightest level. `stretched`: `values` of the stretched image; without one, only the contrast metrics after a
-        min-max stretch of `fused`.
+        brightest level; `clamped` as in `clamped_share`. `picture`: digest of `fused`. `stretched`: `values` of the
+        stretched image; without one, only the contrast metrics after a min-max stretch of `fused`.
 
     Raises:
         ValueError: the fused image has another size than its sources, or is too small for a metric.
@@ -184,8 +185,23 @@ def measure_pair(
         "distance_infrared": distance(fused, infrared),
         "distance_sources": distance(visible, infrared),
         "range": [int(fused.min()), int(fused.max())],
+        "clamped": clamped_share(fused),
         "size": [width, height],
+        "picture": picture_digest(fused),
     }
+
+
+def clamped_share(luminance: np.ndarray) -> float:
+    """Share of the pixels at the brightest level of `(H, W)` uint8, if it holds many more than the levels below it: the
+    mark of a clamp, which a stretch does not leave. Else 0."""
+    counts = np.bincount(luminance.ravel())
+    top, below = int(counts[-1]), counts[:-1][counts[:-1] > 0][-5:]
+    return top / luminance.size if below.size and top > 4 * below.mean() else 0.0
+
+
+def picture_digest(luminance: np.ndarray) -> str:
+    """Of the luminance `(H, W)` uint8 of a picture: whether a saved one is that which was measured."""
+    return hashlib.blake2b(repr(luminance.shape).encode() + luminance.tobytes(), digest_size=16).hexdigest()
 
 
 def slug(name: str) -> str:
@@ -260,6 +276,7 @@ class Row:
         stretched: mean of the contrast metrics after a min-max stretch of every image.
         distances: visible, infrared, sources: mean absolute difference in gray levels.
         full_range: share of the images that reach from (nearly) 0 to (nearly) 255.
+        clamped: mean share of the pixels of an image that were clamped to its brightest level (`clamped_share`).
         was_stretched: whether each image was stretched to the full range; None: unknown, and taken as not.
         expected: pairs that the set should have, including those that could not be paired; 0: not known.
     """
@@ -278,6 +295,7 @@ class Row:
     source: str = "measured here"
     warnings: Sequence[str] = ()
     expected: int = 0
+    clamped: float = 0.0
     minmax: Mapping[str, Interval] = field(default_factory=dict)
     minmax_values: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
@@ -322,10 +340,11 @@ def _lists(values: Mapping[str, Sequence[float | None]]) -> dict[str, list[float
 
 
 def spans_by_stretch(row: Row, average: Row, maximum: Row) -> bool:
-    """Whether images of unknown origin must have been stretched: each reaches both ends of the gray scale, and most of
-    those of both baselines do not."""
+    """Whether images of unknown origin must have been stretched: each reaches both ends of the gray scale, most of
+    those of both baselines do not, and no clamp shows at the bright end."""
     natural = max(average.full_range, maximum.full_range)
-    return row.was_stretched is None and row.full_range == 1 and natural < FULL_RANGE_SHARE
+    unknown = row.was_stretched is None
+    return unknown and row.full_range == 1 and natural < FULL_RANGE_SHARE and row.clamped < CLAMPED_SHARE
 
 
 def summarize(
@@ -359,6 +378,7 @@ def summarize(
         was_stretched=method.stretched,
         full_range=_mean([float(r["range"][0] <= 2 and r["range"][1] >= 253) for r in found]),
         expected=expected,
+        clamped=_mean([r.get("clamped", 0.0) for r in found]),
         minmax={name: bootstrap_mean(column, seed) for name, column in other.items()},
         minmax_values=other,
     )

@@ -184,11 +184,18 @@ def pairs_of(rows: Sequence[Row]) -> str:
     return f"{count} pair{'' if count == '1' else 's'}"
 
 
-def best(rows: Sequence[Row], metric: str) -> Row | None:
-    """The row with the best mean; None if it is defined for none."""
-    defined = [row for row in rows if not math.isnan(row.metrics[metric].mean)]
-    sign = 1 if find_metric(metric).direction == "up" else -1
-    return max(defined, key=lambda row: sign * row.metrics[metric].mean, default=None)
+def best(rows: Sequence[Row], metric: str) -> list[str]:
+    """Methods with the best mean, several where means are equal; of rows over fewer images than another one, none."""
+    most = max((row.metrics[metric].n for row in rows), default=0)
+    means = {row.method: row.metrics[metric].mean for row in rows if row.metrics[metric].n == most > 0}
+    top = (max if find_metric(metric).direction == "up" else min)(means.values(), default=math.nan)
+    return [method for method, mean in means.items() if math.isclose(mean, top, rel_tol=1e-12)]
+
+
+def mean_text(row: Row, metric: str) -> str:
+    """A mean, with its number of images where that is not the row's."""
+    found = row.metrics[metric]
+    return format_value(metric, found.mean) + (f" ({found.n} of {row.n})" if 0 < found.n < row.n else "")
 
 
 def by_convention(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -206,8 +213,9 @@ def means_table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
         lines.append([escape(row.method), row.count])
         for metric in metrics:
             found = row.metrics[metric]
-            mean, low, high = (format_value(metric, value) for value in (found.mean, found.low, found.high))
-            shown = f"**{mean}**" if winners[metric] is row else mean
+            low, high = (format_value(metric, value) for value in (found.low, found.high))
+            shown = mean_text(row, metric)
+            shown = f"**{shown}**" if row.method in winners[metric] else shown
             lines[-1].append(f"{shown} [{low}, {high}]" if found.has_ends else shown)
     return markdown_table(["method", "n", *map(heading, metrics)], lines)
 
@@ -260,8 +268,8 @@ def latex(result: "Evaluation") -> str:
     ):
         lines = []
         for row in rows:
-            cells = {metric: format_value(metric, row.metrics[metric].mean) for metric in result.metrics}
-            bold = (rf"\textbf{{{c}}}" if best(rows, metric) is row else c for metric, c in cells.items())
+            cells = {metric: mean_text(row, metric) for metric in result.metrics}
+            bold = (rf"\textbf{{{c}}}" if row.method in best(rows, metric) else c for metric, c in cells.items())
             lines.append([escape_latex(row.method), *bold])
         most = max(row.n for row in rows)
         fewer = "; ".join(f"{row.method} over {row.count}" for row in rows if row.n < most)

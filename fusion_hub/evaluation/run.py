@@ -18,7 +18,7 @@ import PIL
 import torch
 
 from fusion_hub import __version__
-from fusion_hub.data.pairs import some
+from fusion_hub.data.pairs import READ_ERRORS, some
 from fusion_hub.evaluation import report
 from fusion_hub.evaluation.methods import ALWAYS, Method, baseline_method, luminance, source_luminance
 from fusion_hub.evaluation.records import (
@@ -26,12 +26,14 @@ from fusion_hub.evaluation.records import (
     Records,
     Row,
     measure_pair,
+    picture_digest,
     slug,
     spans_by_stretch,
     summarize,
     warnings_of,
 )
 from fusion_hub.files import disk_trouble, sweep_leftovers
+from fusion_hub.image.io import read_picture, to_image
 from fusion_hub.image.processor import save_image
 from fusion_hub.metrics import CDDFUSE_METRICS, find_metric
 
@@ -110,8 +112,13 @@ def with_baselines(methods: Sequence[Method], ranges: Mapping[str, Any] | None =
     """The methods, followed by the baselines that every report has.
 
     Raises:
-        ValueError: two methods have one name, or names that would be one file name.
+        ValueError: two methods have one name, names that would be one file name, or the name of such a baseline.
     """
+    for method in methods:
+        if method.name in ALWAYS and method.kind != "baseline":
+            raise ValueError(
+                f"{method.name!r} is the name of a baseline that every table has: give the method another (NAME=...)"
+            )
     everything = [
         *methods,
         *(baseline_method(name, ranges=ranges) for name in ALWAYS if name not in {m.name for m in methods}),
@@ -184,14 +191,14 @@ def measure_share(
     failures: list[Failure] = []
     for dataset in datasets:
         records = {method.name: Records(output, method, dataset, metrics, stretched) for method in methods}
-        done = {name: set(record.read()) for name, record in records.items()}
+        done = {name: record.read() for name, record in records.items()}
         for pair in dataset.pairs.shard(process, processes):
             files = {
                 method.name: report.image_path(images, method.name, pair.name, dataset.name)
                 for method in methods
                 if images is not None and method.kind != "folder"
             }
-            absent = {name for name, file in files.items() if not file.exists()}
+            absent = {name for name, file in files.items() if not _is_of(file, done[name].get(pair.name, {}))}
             missing = [method for method in methods if method.name in absent or pair.name not in done[method.name]]
             try:
                 sources = source_luminance(pair, **dataset.ranges) if missing else None
@@ -216,6 +223,14 @@ def measure_share(
                         failures.append(Failure(method.name, dataset.name, pair.name, _message(error)))
                 progress()
     return failures
+
+
+def _is_of(file: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a saved picture is there, and is that which was measured: not of another run into the same folder."""
+    try:
+        return file.exists() and picture_digest(luminance(to_image(read_picture(file)))) == record.get("picture")
+    except READ_ERRORS:
+        return False
 
 
 def _message(error: BaseException) -> str:
@@ -300,6 +315,8 @@ def write(result: Evaluation, datasets: Sequence[EvaluationSet], folder: Path, i
                 name = f"per_image/{slug(row.dataset)}--{slug(row.method)}{ending}.csv"
                 texts[name] = report.per_image_csv(part, expected.get(row.dataset, []))
     files = [report.write_text(folder / name, text) for name, text in texts.items()]
+    for earlier in set((folder / "per_image").glob("*--*.csv")) - set(files):
+        earlier.unlink()  # of a method or convention that the report no longer has
     sweep_leftovers(folder)
     try:
         if result.rows:

@@ -72,15 +72,15 @@ def percentile_interval(mean: float, samples: np.ndarray, n: int = 0) -> Interva
 def bootstrap_mean(values: Sequence[float | None], seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Mean of the defined values and its percentile bootstrap interval (Efron, 1979), by resampling images.
 
-    Undefined values (None) are left out; without any defined value all numbers are NaN. With fewer than two defined
-    values the interval is the mean itself.
+    Undefined values (None) are left out; without any defined value all numbers are NaN. Fewer than `MIN_IMAGES` have a
+    mean without an interval.
     """
     defined = np.array([value for value in values if value is not None], dtype=np.float64)
     if len(defined) == 0:
         return Interval(math.nan)
     mean = float(defined.mean())
-    if len(defined) == 1:
-        return Interval(mean, mean, mean, 1)
+    if len(defined) < MIN_IMAGES:
+        return Interval(mean, n=len(defined))
     drawn = np.random.default_rng(seed).integers(0, len(defined), (resamples, len(defined)))
     return percentile_interval(mean, defined[drawn].mean(1), len(defined))
 
@@ -137,12 +137,16 @@ class Resampling:
 
         Runs are drawn again as well: with two or three the interval is too narrow, as they say little of their scatter.
         """
-        return percentile_interval(mean, next(self.means_over_runs(drawn)))
+        return self._percentiles(mean, next(self.means_over_runs(drawn)))
 
     def difference(self, mean: float, first: np.ndarray, second: np.ndarray) -> Interval:
         """Interval of `mean`, that of `second` minus that of `first`; the runs of each side are drawn separately."""
         before, after = self.means_over_runs(first, second)
-        return percentile_interval(mean, after - before)
+        return self._percentiles(mean, after - before)
+
+    def _percentiles(self, mean: float, samples: np.ndarray) -> Interval:
+        """No interval over fewer than `MIN_IMAGES` images."""
+        return percentile_interval(mean, samples) if self.counts.shape[1] >= MIN_IMAGES else Interval(mean)
 
     def means_over_runs(self, *sides: np.ndarray) -> Iterator[np.ndarray]:
         """Means over drawn runs, `(resamples,)`, of each side `(resamples, S)`; each side draws its own runs."""

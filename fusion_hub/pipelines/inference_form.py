@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 
 class InferenceForm:
     """Builds `model.fuse_for_inference()` at first use and again after the weights, the dtype or the device changed."""
@@ -10,9 +12,12 @@ class InferenceForm:
         self._built: tuple[list[Any], Any] | None = None
 
     def of(self, model: Any) -> Any | None:
-        """None where the model is compiled, hooked, of a class derived from ours, or has no such form."""
+        """None where the model is compiled, hooked, of a class derived from ours, or has no such form.
+
+        Nor under autocast: it chooses dtypes layer by layer, and the operators of oneDNN in the form do not take part.
+        """
         changed = model._compiled_call_impl is not None or model._forward_hooks or hasattr(model, "_hf_hook")
-        if changed or "fuse_for_inference" not in vars(type(model)):
+        if changed or torch.is_autocast_enabled(model.device.type) or "fuse_for_inference" not in vars(type(model)):
             return None
         # In-place changes of a tensor raise its version; moves and new weights change its address or type.
         state = [(p.data_ptr(), p._version, p.dtype, p.device) for p in model.parameters()]

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from fusion_hub.evaluation import (
     luminance,
     measure_share,
     pipeline_method,
+    report,
     source_luminance,
     with_baselines,
 )
@@ -33,6 +35,7 @@ from fusion_hub.evaluation import run as run_module
 from fusion_hub.evaluation.methods import Kind, stretch
 from fusion_hub.evaluation.records import GUARD_METRICS, Records, measure_pair, slug
 from fusion_hub.evaluation.report import by_convention
+from fusion_hub.image.io import DeepImage
 from fusion_hub.metrics import evaluate_pair
 from tests.support.tiny import tiny_pipeline
 
@@ -74,6 +77,20 @@ def test_luminance_rounds_bt601() -> None:
     assert np.array_equal(luminance(Image.fromarray(np.stack([gray] * 3, -1))), gray)
     with pytest.raises(ValueError, match="float values beyond 0 to 1"):
         luminance(Image.fromarray(gray.astype(np.float32)))
+    with pytest.raises(ValueError, match="float values beyond 0 to 1"):
+        luminance(DeepImage(colors.astype(np.float32)))
+    assert np.array_equal(luminance(DeepImage(np.stack([gray] * 3, -1) / np.float32(255))), gray)
+    assert np.array_equal(luminance(DeepImage(np.stack([gray, gray[::-1]], -1).astype(np.uint16) * 257)), gray)
+    with pytest.raises(ValueError, match=r"the mode I: .* save it with 8 bits"):
+        luminance(Image.fromarray(gray.astype(np.int32)))
+
+
+def test_sixteen_bits_in_the_low_ones_are_refused(drawn: EvaluationSet, tmp_path: Path) -> None:
+    for pair in drawn.pairs:
+        Image.fromarray(source_luminance(pair)[0].astype(np.uint16)).save(tmp_path / f"{pair.name}.png")
+    method = folder_method("low", tmp_path, {drawn.name: drawn.names})
+    with pytest.raises(ValueError, match=r"16 bits and no value above \d+.*full scale of 65535"):
+        method.fuse(drawn.pairs[0], drawn.name)
 
 
 def test_values_are_those_of_evaluate_pair(drawn: EvaluationSet) -> None:
@@ -155,6 +172,50 @@ def test_a_folder_that_must_have_been_stretched_is_compared_with_stretched_rows(
     assert row(result, "theirs").was_stretched and row(result, "plain").was_stretched is None
     assert any("taken as stretched on saving" in text for text in row(result, "theirs").warnings)
     assert "theirs" not in {r.method for r in by_convention(result.rows)["clamped"]}
+
+
+def test_a_folder_that_was_clamped_at_both_ends_is_not_taken_as_stretched(tmp_path: Path) -> None:
+    pairs = [tuple((np.random.default_rng(k).random((2, 48, 48)) * 60 + 90).astype(np.uint8)) for k in range(3)]
+    low = EvaluationSet.of("low", PairedDataset.open(pairs))
+
+    def clip(visible: np.ndarray, _: np.ndarray) -> np.ndarray:
+        return (8 * (visible - 120.0) + 128).clip(0, 255).astype(np.uint8)
+
+    result = measured([rule("boosted", clip, "folder")], low, tmp_path)
+    assert row(result, "boosted").full_range == 1 and row(result, "boosted").was_stretched is None
+    assert "boosted" in {r.method for r in by_convention(result.rows)["clamped"]}
+
+
+def test_the_name_of_a_baseline_is_not_free(drawn: EvaluationSet) -> None:
+    with pytest.raises(ValueError, match="'maximum' is the name of a baseline"):
+        with_baselines([rule("maximum", lambda v, i: v, "folder")])
+    assert [method.name for method in with_baselines([baseline_method("maximum")])] == ["maximum", "average"]
+
+
+def test_equal_means_share_the_mark_and_a_part_of_the_images_has_none(drawn: EvaluationSet, tmp_path: Path) -> None:
+    def fail_on_the_last(visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
+        if np.array_equal(visible, source_luminance(drawn.pairs[3])[0]):
+            raise ValueError("not this one")
+        return np.maximum(visible, infrared) // 2 + 127
+
+    dim = [rule(name, lambda v, i: v // 2) for name in ("one", "same")]
+    result = measured([*dim, rule("part", fail_on_the_last)], drawn, tmp_path)
+    assert row(result, "part").n == 3
+    rows = [row(result, name) for name in ("one", "same", "part")]
+    for metric in METRICS:
+        assert report.best(rows, metric) == ["one", "same"]
+    assert report.latex(result).count(r"\textbf") >= 2 * report.latex(result).count(r"\begin{tabular}")
+
+
+def test_metrics_over_fewer_images_say_so(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 2, 48, 48), dtype=np.uint8)
+    pictures[0, 1] = pictures[0, 0]  # a pair of equal pictures has an infinite PSNR, which has no mean
+    same = EvaluationSet.of("same", PairedDataset.open([tuple(pair) for pair in pictures]))
+    methods = with_baselines([rule("copy", lambda v, i: v), rule("nearly", lambda v, i: v ^ 1)])
+    failures = measure_share(methods, [same], ["PSNR"], tmp_path)
+    result = collect(methods, [same], ["PSNR"], tmp_path, failures)
+    assert report.mean_text(row(result, "copy"), "PSNR").endswith(" (2 of 3)")
+    assert report.best(result.rows[:2], "PSNR") == ["nearly"]
 
 
 # --- statistics ---
@@ -308,6 +369,30 @@ def test_shares_of_processes_make_the_whole_and_a_cut_line_is_measured_again(
     assert collect(methods, [drawn], METRICS, tmp_path).as_json() == whole.as_json()
 
 
+def test_pictures_and_tables_of_another_run_are_replaced(drawn: EvaluationSet, tmp_path: Path) -> None:
+    def picture() -> np.ndarray:
+        return np.asarray(Image.open(tmp_path / "images" / "drawn_test" / "mine" / f"{drawn.names[0]}.png"))
+
+    bright = Method("mine", "model", lambda p, _: Image.fromarray(source_luminance(p)[0]), {}, "bright")
+    dark = Method("mine", "model", lambda p, _: Image.fromarray(source_luminance(p)[0] // 2), {}, "dark")
+    evaluate([bright], [drawn], METRICS, tmp_path, save_images=True)
+    first = picture()
+    evaluate([dark], [drawn], METRICS, tmp_path, save_images=True)
+    np.testing.assert_array_equal(picture(), first // 2)
+    evaluate([bright], [drawn], METRICS, tmp_path, save_images=True)  # measured already, but the picture is another
+    np.testing.assert_array_equal(picture(), first)
+    evaluate([replace(dark, name="other")], [drawn], METRICS, tmp_path, stretched=False)
+    names = {file.name for file in (tmp_path / "per_image").iterdir()}
+    assert names == {f"drawn_test--{name}.csv" for name in ("other", "average", "maximum")}
+
+
+def test_settings_beside_the_weights_are_part_of_a_model(drawn: EvaluationSet) -> None:
+    first, second = tiny_pipeline(), tiny_pipeline()
+    assert pipeline_method("m", first).fingerprint == pipeline_method("m", second).fingerprint
+    second.register_to_config(infrared_range=(0.0, 400.0))
+    assert pipeline_method("m", first).fingerprint != pipeline_method("m", second).fingerprint
+
+
 def test_the_files(drawn: EvaluationSet, tmp_path: Path) -> None:
     pipeline = tiny_pipeline()
     result = evaluate([pipeline_method("tiny_1|x", pipeline)], [drawn], METRICS, tmp_path, save_images=True)
@@ -318,15 +403,15 @@ def test_the_files(drawn: EvaluationSet, tmp_path: Path) -> None:
     assert average["kind"] == maximum["kind"] == "baseline"
     for name in METRICS:
         found, values = tiny["metrics"][name], tiny["per_image"]["values"][name]
-        assert found["low"] <= found["mean"] <= found["high"]
+        assert found["low"] is found["high"] is None  # no interval over four images
         assert found["mean"] == pytest.approx(np.mean(values), rel=1e-12)
     assert tiny["per_image"]["names"] == drawn.names
     provenance = json.dumps(content["provenance"])
     assert "state_sha256" in provenance and '"rescale"' not in provenance.split('"average"')[0]
     assert not re.search(r"/(tmp|home|root|work)/", provenance)
 
-    report = (tmp_path / "report.md").read_text()
-    assert r"tiny\_1\|x" in report and not re.search(r"\bnan\b", report)
+    text = (tmp_path / "report.md").read_text()
+    assert r"tiny\_1\|x" in text and not re.search(r"\bnan\b", text)
     assert r"tiny\_1|x" in (tmp_path / "table.tex").read_text()
     with (tmp_path / "per_image" / "drawn_test--tiny_1_x.csv").open(newline="") as stream:
         lines = list(csv.DictReader(stream))

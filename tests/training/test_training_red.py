@@ -332,8 +332,10 @@ def test_training_starts_from_a_pipeline(tmp_path: Path, task_type: Any, config_
     [tiny_config(), tiny_config(**GROUP_NORM), DiffFuseNetConfig(variant="tiny")],
     ids=["local", "global", "difffusenet"],
 )
-def test_validation_fuses_as_the_pipeline_does(tmp_path: Path, config: Any) -> None:
-    task = (REDTask if isinstance(config, REDConfig) else DiffFuseNetTask)(run_config(tmp_path), config)
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05)])
+def test_validation_fuses_as_the_pipeline_does(tmp_path: Path, config: Any, precision: str, tolerance: float) -> None:
+    training = run_config(tmp_path, precision=precision)
+    task = (REDTask if isinstance(config, REDConfig) else DiffFuseNetTask)(training, config)
     model = task.build_model()
     task.save_pipeline(model, tmp_path / "pipeline")
     pipeline = FusionPipeline.from_pretrained(tmp_path / "pipeline")
@@ -342,7 +344,18 @@ def test_validation_fuses_as_the_pipeline_does(tmp_path: Path, config: Any) -> N
         fused = task.fuse(model, visible, infrared)
     assert fused.shape == visible.shape
     expected = pipeline(visible[0], infrared[0], infrared_range="dtype", output_type="pt").images
-    torch.testing.assert_close(fused.clamp(0, 1), expected)
+    torch.testing.assert_close(fused.clamp(0, 1), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_with_validation_ends_with_a_pipeline(tmp_path: Path, drawn_pairs: Path, precision: str) -> None:
+    config = run_config(
+        tmp_path, max_steps=2, validate_every=1, precision=precision, sources=[Source(str(drawn_pairs))],
+        validation_sources=[Source(str(drawn_pairs))], validation_pairs=1,
+    )  # fmt: skip
+    train(REDTask(config, tiny_config()))
+    assert [record["step"] for record in records(tmp_path) if record["kind"] == "validation"] == [1, 2]
+    assert FusionPipeline.from_pretrained(tmp_path / "pipeline")
 
 
 @pytest.mark.parametrize("config_type", [TrainingConfig, REDConfig, DiffFuseNetConfig])
