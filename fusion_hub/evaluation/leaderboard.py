@@ -36,6 +36,7 @@ from fusion_hub.evaluation.statistics import (
     MIN_IMAGES,
     RANK_METRICS,
     RESAMPLES,
+    format_value,
     holm,
     mean_ranks,
     n_of,
@@ -59,6 +60,11 @@ ABSENT = {
     "clamped": "Their images are stretched: the other table has them.",
     "stretched": "Their stretched images were not measured: evaluate again, without --no-stretched.",
 }
+
+
+SAME_PICTURES = ("EN", "SD", "SF", "AG", "MSE")
+"""Metrics of the average of both images that tell other pictures from the published ones."""
+SAME_VALUE = 0.01
 
 
 @dataclass(frozen=True)
@@ -240,6 +246,10 @@ def _boards(
 ) -> Iterator[Board]:
     """A board for each convention in which there are rows; the first has the printed tables."""
     printed = tuple(table for table in published.printed if table.dataset == dataset)
+    stand_ins, title, warnings = published.baselines.get(dataset, []), published.titles.get(dataset, dataset), []
+    if other := _other_pictures(rows, stand_ins):
+        rows, stand_ins, title, printed = [row for row in rows if row.kind != "published"], [], dataset, ()
+        warnings.append(f"No published rows, since these are other pictures under the same name: {other}.")
     for convention in CONVENTIONS:
         own = [row for row in rows if _shown_as(row) == convention]
         if not own:
@@ -247,13 +257,25 @@ def _boards(
         present = {row.method for row in own}
         measured = {row.method for row in own if row.kind != "published"}
         absent = dict.fromkeys(r.method for r in rows if r.kind != "published" and r.method not in measured)
-        stand_ins = published.baselines.get(dataset, [])
         own += [row for row in stand_ins if _shown_as(row) == convention and row.method not in present]
         board = _board(dataset, convention, own, columns, rank_metrics, seed)
         notes = [f"Not in this table: {', '.join(absent)}. {ABSENT[convention]}"] if absent else []
-        title = published.titles.get(dataset, dataset)
-        yield dataclasses.replace(board, title=title, printed=printed, notes=(*notes, *board.notes))
+        yield dataclasses.replace(board, title=title, printed=printed, notes=(*warnings, *notes, *board.notes))
         printed = ()
+
+
+def _other_pictures(rows: Sequence[Row], stand_ins: Sequence[Row]) -> str:
+    """How the measured average of both images differs from that of as many published pairs; empty if it does not."""
+    clamped = [row for row in (*rows, *stand_ins) if row.method == "average" and _shown_as(row) == "clamped"]
+    here = next((row for row in clamped if row.kind != "published" and row not in stand_ins), None)
+    there = next((row for row in clamped if row in stand_ins), None)
+    if here is None or there is None or here.n != there.n:
+        return ""
+    for name in [name for name in SAME_PICTURES if name in here.values and name in there.values]:
+        if not math.isclose(here.values[name], there.values[name], rel_tol=SAME_VALUE):
+            known = format_value(name, there.values[name])
+            return f"the {name} of the average is {format_value(name, here.values[name])} here and {known} there"
+    return ""
 
 
 def _shown_as(row: Row) -> str:

@@ -317,8 +317,27 @@ def test_published_rows_are_in_the_table_of_their_convention() -> None:
     assert board.convention == "clamped" and row.notes == ("It is not known whether these images were stretched.",)
 
 
+def of_the_published_pairs(rows: list[dict[str, Any]], dataset: str, n: int) -> list[dict[str, Any]]:
+    """Rows whose average is that of the published pairs."""
+    known = next(row for row in read_published().baselines[dataset] if row.method == "average")
+    for row in rows:
+        row |= {"n": n, "per_image": None}
+        if row["method"] == "average":
+            row["metrics"] = row["metrics"] | {name: {"mean": value} for name, value in known.values.items()}
+    return rows
+
+
+def test_published_rows_do_not_join_other_pictures_of_the_same_name(tmp_path: Path) -> None:
+    rows = of_the_published_pairs(baselines("msrs/test"), "msrs/test", 92)
+    rows[0]["metrics"]["SF"] = {"mean": 1.02 * rows[0]["metrics"]["SF"]["mean"]}
+    (board,) = build([save(tmp_path / "s.json", rows)], tmp_path).boards
+    assert {entry.row.kind for entry in board.entries} == {"baseline"} and not board.printed
+    assert board.title == "msrs/test"
+    assert "other pictures under the same name: the SF of the average is 6.16 here and 6.04 there" in board.notes[0]
+
+
 def test_measured_baselines_replace_published_ones(tmp_path: Path) -> None:
-    rows = [row | {"n": 92, "per_image": None} for row in baselines("msrs/test")]
+    rows = of_the_published_pairs(baselines("msrs/test"), "msrs/test", 92)
     (board,) = build([save(tmp_path / "s.json", rows)], tmp_path).boards
     kinds = {e.row.method: e.row.kind for e in board.entries if e.row.baseline}
     assert kinds == dict.fromkeys(("average", "maximum"), "baseline") | dict.fromkeys(

@@ -353,8 +353,8 @@ def test_a_run_with_validation_ends_with_a_pipeline(tmp_path: Path, drawn_pairs:
         tmp_path, max_steps=2, validate_every=1, precision=precision, sources=[Source(str(drawn_pairs))],
         validation_sources=[Source(str(drawn_pairs))], validation_pairs=1,
     )  # fmt: skip
-    train(REDTask(config, tiny_config()))
-    assert [record["step"] for record in records(tmp_path) if record["kind"] == "validation"] == [1, 2]
+    train(REDTask, config, tiny_config())
+    assert [record["step"] for record in records(tmp_path, "validation")] == [1, 2]
     assert FusionPipeline.from_pretrained(tmp_path / "pipeline")
 
 
