@@ -24,7 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from fusion_hub import __version__
-from fusion_hub.data.pairs import READ_ERRORS, ImageSource, Pair, load_picture
+from fusion_hub.data.pairs import READ_ERRORS, ImageSource, Pair, inspect_picture, load_picture
 from fusion_hub.evaluation.baselines import BASELINES
 from fusion_hub.evaluation.methods import describe_checkpoint
 from fusion_hub.files import sweep_leftovers, write_aside
@@ -177,7 +177,14 @@ def _folder(folder: Path) -> Inputs:
             raise ValueError(
                 f"{folder} has {len(found)} images named {pair.name!r}: give one image for each pair, with its stem"
             )
-        return _rgb(found[0])
+        image, size = _rgb(found[0]), inspect_picture(pair.visible_source, decode=False)[0]
+        if image.size != size:
+            sizes = [f"{width}x{height}" for width, height in (image.size, size)]
+            raise ValueError(
+                f"{found[0]} is {sizes[0]} pixels and its pair {sizes[1]}: give images of the size of their pairs, "
+                "since boxes and labels are in pixels"
+            )
+        return image
 
     return Inputs(_portable(str(folder)), "folder", picture, {"folder": folder.name, "images": len(files)})
 

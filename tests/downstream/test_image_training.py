@@ -328,6 +328,15 @@ def test_inputs_are_what_their_names_say(drawn: Path) -> None:
         open_inputs(str(drawn)).picture(pair)
 
 
+@pytest.mark.parametrize("factor", [0.5, 2])
+def test_images_of_another_size_are_refused(tmp_path: Path, drawn: Path, factor: float) -> None:
+    (pair, *_) = PairedDataset.open(str(drawn))
+    width, height = pair.visible.size
+    pair.visible.resize((round(width * factor), round(height * factor))).save(tmp_path / f"{pair.name}.png")
+    with pytest.raises(ValueError, match=f"pixels and its pair {width}x{height}: give images of the size"):
+        open_inputs(str(tmp_path)).picture(pair)
+
+
 def test_a_pipeline_is_identified_by_its_weights(tmp_path: Path, drawn: Path) -> None:
     pairs = list(PairedDataset.open(str(drawn)))[:1]
     pipeline = tiny_pipeline()
@@ -340,4 +349,7 @@ def test_a_pipeline_is_identified_by_its_weights(tmp_path: Path, drawn: Path) ->
     with torch.no_grad():
         next(pipeline.model.parameters()).add_(0.1)
     pipeline.save_pretrained(tmp_path / "pipeline")
-    assert open_inputs(str(tmp_path / "pipeline")).fingerprint != inputs.fingerprint
+    changed = open_inputs(str(tmp_path / "pipeline")).fingerprint
+    pipeline.register_to_config(infrared_range=(0.0, 400.0))
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    assert len({inputs.fingerprint, changed, open_inputs(str(tmp_path / "pipeline")).fingerprint}) == 3

@@ -159,7 +159,7 @@ def test_mistakes_are_one_sentence(street: Path) -> None:
         (("--train", "nowhere", "--val", "nowhere", "-o", street / "y"), 1, "no data set named 'nowhere'"),
         (("-i", "average", *sets, "--class", "lorry", "-o", street / "y"), 1, "knows the class 'lorry'"),
         (("-i", "nothing", *sets, "-o", street / "y"), 1, "nothing"),
-        (("-i", str(street / "small"), *sets, "-o", street / "z"), 1, "a box lies outside the image of 32 x 24"),
+        (("-i", str(street / "small"), *sets, "-o", street / "z"), 1, "is 32x24 pixels and its pair 128x96"),
         (("--train", street / "train", "-o", street / "y"), 2, "Missing option"),
     ):
         found, text = run(*arguments)
