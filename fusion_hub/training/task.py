@@ -11,7 +11,7 @@ from fusion_hub.metrics.fidelity import VIF_MIN_SIDE
 from fusion_hub.training.checkpoint import Network
 from fusion_hub.training.config import ConfigError, TrainingConfig, missing_data_explained
 from fusion_hub.training.samples import CropSampler
-from fusion_hub.training.validation import FusionValidation, Validation, open_validation_pairs
+from fusion_hub.training.validation import FusionValidation, Validation, check_metrics, open_validation_pairs
 
 
 class TrainingTask(Protocol):
@@ -99,6 +99,7 @@ class FusionTask:
 
     def open_validation(self, config: TrainingConfig) -> FusionValidation | None:
         """Pairs of `config.validation_sources`; None if it names none."""
+        check_metrics(config.validation_metrics)
         pairs = open_validation_pairs(config.validation_sources, config.validation_pairs)
         return FusionValidation(self.fuse, pairs, config.validation_metrics) if pairs else None
 

@@ -134,7 +134,10 @@ class Trainer:
                         group["lr"] = learning_rate_at(config, step)
 
                     for part in range(config.gradient_accumulation_steps):
-                        batch = next(parts)
+                        try:
+                            batch = next(parts)
+                        except ValueError as error:  # of a picture that cannot be decoded
+                            raise ValueError(f"{error}{self._saved_before_an_error()}") from error
                         # For whatever uses torch's own generator, such as dropout.
                         torch.manual_seed(mixed_seed(config.seed, step, part, accelerator.process_index))
                         with accelerator.accumulate(self.module):
@@ -157,10 +160,7 @@ class Trainer:
                     if save or validate or self._due(config.log_every):
                         bar.set_postfix_str(self._log())  # first, because it finds values that are not finite
                     if save:
-                        if self.main:
-                            progress = {"step": self.step, **self._progress()}
-                            keep = config.keep_checkpoints
-                            checkpoints.save_checkpoint(self.output, self.state, progress, self.values, keep)
+                        self._save()
                         accelerator.wait_for_everyone()
                     if validate:
                         self._validate()
@@ -175,6 +175,18 @@ class Trainer:
             raise
         finally:
             accelerator.end_training()
+
+    def _save(self) -> None:
+        if self.main:
+            progress = {"step": self.step, **self._progress()}
+            checkpoints.save_checkpoint(self.output, self.state, progress, self.values, self.config.keep_checkpoints)
+
+    def _saved_before_an_error(self) -> str:
+        """Save what was trained, and say so. Several processes keep their last checkpoint: the others go on for now."""
+        if self.accelerator.num_processes > 1 or self.step == 0:
+            return ""
+        self._save()
+        return f"\nsaved after step {self.step}: mend that, then run the same command again to resume"
 
     def _due(self, every: int | None) -> bool:
         return self.step == self.config.max_steps or (every is not None and self.step % every == 0)

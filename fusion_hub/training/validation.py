@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from fusion_hub.image.luminance import quantize
 from fusion_hub.image.processor import FusionImageProcessor
-from fusion_hub.metrics import evaluate_pair, find_metric
-from fusion_hub.training.config import Source, missing_data_explained
+from fusion_hub.metrics import LEGACY_METRICS, METRICS, evaluate_pair, find_metric
+from fusion_hub.training.config import ConfigError, Source, missing_data_explained
 
 
 class Validation(Protocol):
@@ -54,6 +55,18 @@ def open_validation_pairs(sources: Sequence[Source], count: int) -> list[Validat
             )
             chosen.append(ValidationPair(source.label, pair.name, visible, infrared))
     return chosen
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Raise a `ConfigError` for a name in `validation_metrics` that is no metric."""
+    for name in names:
+        if name in METRICS | LEGACY_METRICS:
+            continue
+        by_lower = {known.lower(): known for known in METRICS}
+        near = get_close_matches(name.lower(), by_lower, 1)
+        advice = f"did you mean {by_lower[near[0]]}?" if near else f"known: {', '.join(METRICS)}"
+        advice = "separate names by spaces, not by commas" if "," in name else advice
+        raise ConfigError(f"validation_metrics has the unknown name {name!r}; {advice}")
 
 
 class FusionValidation:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -370,3 +371,37 @@ def test_flags_become_fields_of_the_model() -> None:
     fields = model_fields(parsed)
     assert fields["reversible_blocks"] is False and fields["block_out_channels"] == (32, 64)
     assert "num_steps" not in fields, "the model's own default"
+
+
+def test_a_picture_that_cannot_be_decoded_costs_no_step(tmp_path: Path, drawn_pairs: Path) -> None:
+    pairs = tmp_path / "pairs"
+    shutil.copytree(drawn_pairs, pairs)
+    config = run_config(tmp_path / "run", checkpoint_every=None, max_steps=40, sources=[Source(str(pairs))])
+    damaged = sorted(pairs.rglob("*ir*/*.png"))[0]
+    for file in [
+        file for file in pairs.rglob("*.*") if file.stem != damaged.stem
+    ]:  # many whole pairs and a damaged one
+        for number in range(30):
+            shutil.copy(file, file.with_stem(f"{file.stem}{number}"))
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])  # its header says nothing of it
+    with pytest.raises(
+        ValueError, match=rf"pair '{damaged.stem}' cannot be read(.|\n)*saved after step \d+: mend that"
+    ):
+        train(REDTask, config, tiny_config())
+    (saved,) = (tmp_path / "run").glob("step_*")
+    assert 0 < int(saved.name.removeprefix("step_")) < 40
+    damaged.write_bytes(whole)
+    train(REDTask, config, tiny_config())
+    assert (tmp_path / "run" / "pipeline").is_dir()
+
+
+@pytest.mark.parametrize(("name", "advice"), [("VIFf", "did you mean VIF"), ("EN,VIF", "by spaces, not by commas")])
+def test_an_unknown_metric_is_named_before_the_training(
+    tmp_path: Path, drawn_pairs: Path, name: str, advice: str
+) -> None:
+    source = [Source(str(drawn_pairs))]
+    config = run_config(tmp_path, sources=source, validation_sources=source, validation_metrics=["EN", name])
+    with pytest.raises(ConfigError, match=f"validation_metrics has the unknown name '{name}'; .*{advice}"):
+        train(REDTask, config, tiny_config())
+    assert not list(tmp_path.glob("step_*"))
