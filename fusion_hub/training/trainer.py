@@ -10,11 +10,13 @@ uninterrupted one to the bit, and another number of processes or workers changes
 """
 
 import contextlib
+import hashlib
+import itertools
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fusion_hub.data.pairs import Pair, source_file
 from fusion_hub.files import check_writable, disk_trouble, sweep_leftovers
 from fusion_hub.training import checkpoint as checkpoints
 from fusion_hub.training.config import TrainingConfig, resolved, save_config
@@ -47,6 +50,17 @@ def learning_rate_at(config: TrainingConfig, step: int) -> float:
     progress = (step - config.warmup_steps) / max(1, config.max_steps - 1 - config.warmup_steps)
     cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
     return config.learning_rate * (config.final_lr_fraction + (1 - config.final_lr_fraction) * cosine)
+
+
+def data_digest(sets: Iterable[Iterable[Any]]) -> str:
+    """Of the names of all pairs and the sizes of their files, whichever folders they lie in."""
+    digest = hashlib.blake2b(digest_size=12)
+    for item in itertools.chain.from_iterable(sets):
+        pair: Pair = getattr(item, "pair", item)  # of those with boxes or labels
+        files = [source_file(source) for _, source in pair.bands()]
+        sizes = [file.stat().st_size for file in files if file is not None]
+        digest.update(f"{pair.name} {sizes}\n".encode())
+    return digest.hexdigest()
 
 
 class Trainer:
@@ -97,6 +111,10 @@ class Trainer:
             progress = checkpoints.load_checkpoint(start, self.state)
         self.step = self.ema.optimization_step = progress["step"]
         self.begun = time.monotonic() - progress["seconds"]
+        self.data = data_digest(getattr(self.crops, "sets", ()))
+        self.data_changes: list[int] = progress.get("data_changes", [])  # steps after which the run went on with others
+        changed = progress.get("data", self.data) != self.data
+        self.data_changes += [self.step] if changed else []
         self.window: list[tuple[int, dict[str, Tensor]]] = []  # not logged yet: (step, scalars)
         if self.main:
             try:
@@ -110,6 +128,11 @@ class Trainer:
             sweep_leftovers(self.output)
         self.log = RunLog(self.accelerator, config, self.step)
         count = sum(map(len, getattr(self.crops, "sets", ())))
+        if changed:
+            self.log.say(
+                "the training pairs are not those that this run began with: it goes on with these after step "
+                f"{self.step}, and training.json says so. To repeat a run exactly, begin a new one (another output_dir)"
+            )
         self.log.say(f"{self.output}: steps {self.step} to {config.max_steps}{f', on {count} pairs' * bool(count)}")
 
     def train(self) -> Path | None:
@@ -225,7 +248,8 @@ class Trainer:
 
     def _progress(self) -> dict[str, Any]:
         seconds, samples = round(time.monotonic() - self.begun, 1), self.config.samples_before(self.step)
-        return {"seed": self.config.seed, "samples": samples, "seconds": seconds}
+        progress = {"seed": self.config.seed, "samples": samples, "seconds": seconds, "data": self.data}
+        return progress | ({"data_changes": self.data_changes} if self.data_changes else {})
 
     def _validate(self, again: bool = True) -> None:
         """Measure the averaged weights; `again=False` only if that is not recorded for this step."""

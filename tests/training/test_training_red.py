@@ -373,7 +373,9 @@ def test_flags_become_fields_of_the_model() -> None:
     assert "num_steps" not in fields, "the model's own default"
 
 
-def test_a_picture_that_cannot_be_decoded_costs_no_step(tmp_path: Path, drawn_pairs: Path) -> None:
+def test_a_picture_that_cannot_be_decoded_costs_no_step(
+    tmp_path: Path, drawn_pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pairs = tmp_path / "pairs"
     shutil.copytree(drawn_pairs, pairs)
     config = run_config(tmp_path / "run", checkpoint_every=None, max_steps=40, sources=[Source(str(pairs))])
@@ -393,7 +395,9 @@ def test_a_picture_that_cannot_be_decoded_costs_no_step(tmp_path: Path, drawn_pa
     assert 0 < int(saved.name.removeprefix("step_")) < 40
     damaged.write_bytes(whole)
     train(REDTask, config, tiny_config())
-    assert (tmp_path / "run" / "pipeline").is_dir()
+    report = json.loads((tmp_path / "run" / "pipeline" / "training.json").read_text())
+    assert report["data_changes"] == [int(saved.name.removeprefix("step_"))]  # the file has another size now
+    assert "not those that this run began with" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "advice"), [("VIFf", "did you mean VIF"), ("EN,VIF", "by spaces, not by commas")])
