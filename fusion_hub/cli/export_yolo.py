@@ -1,13 +1,25 @@
 """`fusion-hub export-yolo`: fused images and their boxes as a dataset for `yolo train`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fusion_hub import downstream
+from fusion_hub import data, downstream
 from fusion_hub.allocator import keep_freed_memory
-from fusion_hub.cli.common import WRONG_USE, CommandError, exit_codes, message_of, progress_bar, terminate_as_interrupt
+from fusion_hub.cli.common import (
+    WRONG_USE,
+    CommandError,
+    exit_codes,
+    message_of,
+    print_message,
+    progress_bar,
+    terminate_as_interrupt,
+)
+
+if TYPE_CHECKING:
+    from fusion_hub.downstream.yolo_dataset import YoloPicture
 
 EXAMPLES = """
 \b
@@ -86,6 +98,7 @@ def export_yolo(
         try:
             sets = {"train": train, "val": val, "test": test}
             classes, pictures = downstream.yolo_dataset.open_sets(sets, class_name, annotations or None)
+            _warn_of_shared_pairs(pictures)
             keep_freed_memory()
             inputs = downstream.open_inputs(method, dtype)
             with progress_bar(f"exporting {inputs.name}", len(pictures), shown=True) as bar:
@@ -103,3 +116,15 @@ def export_yolo(
             raise CommandError(message_of(error), *([WRONG_USE] if foreign else [])) from error
         boxes = sum(len(picture.boxed.boxes) for picture in pictures)
         typer.echo(f"{output}/data.yaml: {len(pictures)} images, {boxes} boxes of {', '.join(classes)}")
+
+
+def _warn_of_shared_pairs(pictures: "Sequence[YoloPicture]") -> None:
+    """Files that are trained on, too."""
+    files: dict[str, set[Path]] = {}
+    for picture in pictures:
+        if (file := data.source_file(picture.boxed.pair.visible_source)) is not None:
+            files.setdefault(picture.part, set()).add(file.resolve())
+    for part in ("val", "test"):
+        own = files.get(part, set())
+        if shared := len(own & files.get("train", set())):
+            print_message(f"{shared} of the {len(own)} pairs of {part} are in train, too: scores on them say little")

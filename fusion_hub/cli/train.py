@@ -129,11 +129,14 @@ def train(name: str, flags: Sequence[str]) -> int:
     except (FloatingPointError, training.OutputError) as error:
         raise CommandError(str(error), FAILED) from error
     if pipeline is not None and not kind.packages and int(os.environ.get("RANK", "0")) == 0:
-        sets = [source.path for source in config.sources if source.split is None and Path(source.path).is_dir()]
         ranges = {source.infrared_range for source in config.sources}
         fixed = f" --infrared-range {ranges.pop()}" if len(ranges) == 1 and None not in ranges else ""
-        on = f"--data {(sets or ['SET'])[0]}{fixed}"
+        held_out = [source.path for source in config.validation_sources if Path(source.path).is_dir()]
+        unseen = [path for path in held_out if path not in {source.path for source in config.sources}]
+        on = f"--data {(unseen or ['SET'])[0]}{fixed}"
         typer.echo(f"Next: fusion-hub evaluate --model {pipeline} {on} --output {pipeline.parent / 'results'}")
+        if not unseen:
+            typer.echo("SET stands for pairs that were not trained on: numbers on those that were say little.")
     return 0
 
 

@@ -458,7 +458,11 @@ def _differences(
         runs = {name: [value for value in row.by_seed[metric] if value is not None] for name, row in able.items()}
         sources, rules, networks = ([name for name, row in able.items() if row.kind == kind] for kind in KINDS)
         best_source, best_rule = (max(names, key=means.__getitem__, default=None) for names in (sources, rules))
-        comparisons = [(best_source, BEST_SOURCE, list(able)), (best_rule, BEST_RULE, networks)]
+        # Of one single picture nobody knows whether the other one would be better.
+        comparisons = [
+            (best_source, BEST_SOURCE if len(sources) > 1 else "", list(able)),
+            (best_rule, BEST_RULE, networks),
+        ]
         if "visible" in able and best_source != "visible":
             comparisons.insert(0, ("visible", "", list(able)))
         for reference, role, inputs in comparisons:

@@ -135,9 +135,15 @@ def merge(rows: Iterable[Row]) -> list[Row]:
             if not math.isclose(one, two, rel_tol=1e-4, abs_tol=1e-6):
                 wrong.append(f"{name} {two:g} against {one:g}")
         if wrong:
+            others = wrong[0].startswith("n ") or wrong[0] == "other images"
+            advice = (
+                "evaluate all pairs in one run, or give each part a name of its own (--data NAME=FOLDER)"
+                if others
+                else "give the methods different names or leave one file out"
+            )
             raise ValueError(
                 f"{row.origin}: {row.method!r} on {row.dataset} differs from the row of that name in {first.origin}: "
-                f"{wrong[0]}; give the methods different names or leave one file out"
+                f"{wrong[0]}; {advice}"
             )
         names = first.names or row.names
         position = {name: i for i, name in enumerate(row.names)}

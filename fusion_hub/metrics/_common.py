@@ -26,8 +26,13 @@ def require_side(name: str, image: Tensor, side: int) -> None:
 
 
 def require_batch(fused: Tensor, visible: Tensor, infrared: Tensor) -> None:
-    """Raise a ValueError unless the images are `(B, 1, H, W)`, not empty, and of one shape."""
+    """Raise a ValueError or TypeError unless the images are tensors `(B, 1, H, W)`, not empty, and of one shape."""
     for name, image in (("fused", fused), ("visible", visible), ("infrared", infrared)):
+        if not isinstance(image, Tensor):
+            raise TypeError(
+                f"{name} is {type(image).__name__}: pass a tensor (B, 1, H, W), such as a torch.stack of (1, H, W); "
+                "evaluate_pair takes arrays and pictures, one at a time."
+            )
         if image.ndim != 4 or image.shape[1] != 1 or image.numel() == 0:
             raise ValueError(f"{name} has shape {tuple(image.shape)}: pass non-empty luminance tensors (B, 1, H, W).")
         if image.shape != fused.shape:

@@ -464,7 +464,7 @@ _BOOLEANS = dict.fromkeys(("yes", "true", "t", "y", "1"), True) | dict.fromkeys(
 def _convert(name: str, kind: Any, value: Any) -> Any:
     """A value of the file or of a flag (text) as the type of its field: a scalar, a Source, a list, or None."""
     if NoneType in get_args(kind):
-        if value is None:
+        if value is None or value == "":  # of a flag: --name ''
             return None
         kind = get_args(kind)[0]
     if value is None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -167,3 +168,11 @@ def test_mistakes_are_one_sentence(street: Path) -> None:
         assert "Traceback" not in text
     assert (street / "other" / "mine.txt").read_text() == "important"
     assert not (street / "z" / "data.yaml").exists()  # a set that is not whole cannot be trained on
+
+
+def test_pairs_of_two_parts_are_named(street: Path) -> None:
+    part = street / "train"
+    code, text = run("-i", "visible", "--train", part, "--val", part, "-o", street / "shared")
+    assert code == 0 and re.search(r"(\d+) of the \1 pairs of val are in train, too", text)
+    code, text = run("-i", "visible", "--train", part, "--val", street / "val", "-o", street / "apart")
+    assert code == 0 and "in train, too" not in text

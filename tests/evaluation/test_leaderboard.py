@@ -176,16 +176,16 @@ def test_equal_rows_from_two_files_keep_the_metrics_of_both(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "advice"),
     [
-        entry("ours", shift=0.001),
-        entry("ours", n=25, per_image=None),
-        entry("ours", per_image={"names": [f"x{i}" for i in range(12)], "values": {}}),
+        (entry("ours", shift=0.001), "different names or leave one file out"),
+        (entry("ours", n=25, per_image=None), "all pairs in one run, or give each part a name"),
+        (entry("ours", per_image={"names": [f"x{i}" for i in range(12)], "values": {}}), "all pairs in one run"),
     ],
 )
-def test_contradicting_rows_are_refused_by_file(tmp_path: Path, other: dict[str, Any]) -> None:
+def test_contradicting_rows_are_refused_by_file(tmp_path: Path, other: dict[str, Any], advice: str) -> None:
     files = [save(tmp_path / f"{name}.json", [row]) for name, row in (("one", entry("ours")), ("two", other))]
-    with pytest.raises(ValueError, match=r"two\.json.*'ours' on toy differs.*one\.json"):
+    with pytest.raises(ValueError, match=rf"two\.json.*'ours' on toy differs.*one\.json.*{advice}"):
         build(files, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -23,6 +23,7 @@ from fusion_hub.metrics import (
     TABLES,
     correlation,
     evaluate,
+    evaluate_batch,
     evaluate_pair,
     fidelity,
     find_metric,
@@ -243,5 +244,8 @@ def test_metric_call_rejects_broadcasting() -> None:
     pair = random_pair(batch=2)
     with pytest.raises(ValueError, match="visible has shape"):
         METRICS["CC"](pair["fused"], pair["visible"][:1], pair["infrared"])
+    plane = torch.zeros(1, 48, 56)
+    with pytest.raises(TypeError, match=r"fused is list: pass a tensor \(B, 1, H, W\)"):
+        evaluate_batch([plane], [plane], [plane], names=["EN"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"\(B, 1, H, W\)"):
         METRICS["CC"](*(image[0, 0] for image in pair.values()))

@@ -392,6 +392,7 @@ validation_metrics: [EN]
     assert (config.channels_last, config.keep_checkpoints, config.late_crop_size) == (True, None, 48)
     assert config.sources == [Source("${FUSION_HUB_DATA}/data/tno", "train", 2.0), Source("plain/folder")]
     assert config.validation_sources == [Source("a b")]
+    assert parse(tmp_path, text, "--late-crop-size", "")[0].late_crop_size is None  # as the empty value in the file
     # What is saved is read back as the same.
     saved = tmp_path / "saved.yaml"
     saved.write_text(yaml.safe_dump(resolved(config, mine)))
