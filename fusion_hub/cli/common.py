@@ -138,9 +138,12 @@ def load_rig(file: Path, option: str = "--rig") -> "rigs.Rig":
     """The rig of a file that an option names."""
     with wrong_use():
         try:
-            return rigs.Rig.load(file)
+            rig = rigs.Rig.load(file)
         except OSError as error:
             raise ValueError(f"{option} {file} cannot be read: {error.strerror or message_of(error)}") from error
+    if rig.confidence is not None and not rig.confidence.sure:
+        print_message(f"{file} holds an estimate that was not sure (--accept-unsure): look at the results")
+    return rig
 
 
 def parse_rig(file: Path | None, align: str | None) -> "tuple[rigs.Rig | str | None, str | None]":

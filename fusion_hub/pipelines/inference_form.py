@@ -11,6 +11,10 @@ class InferenceForm:
     def __init__(self) -> None:
         self._built: tuple[list[Any], Any] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Of copies and pickles: they build their own, since oneDNN's weights can be neither copied nor stored."""
+        return {"_built": None}
+
     def of(self, model: Any) -> Any | None:
         """None where the model is compiled, hooked, of a class derived from ours, or has no such form.
 

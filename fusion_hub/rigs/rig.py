@@ -4,7 +4,8 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ from fusion_hub.rigs.warp import Lens, Warp, check_sides
 FORMAT = "fusion-hub rig"
 VERSION = 1
 _LARGEST_FILE = 1 << 20  # bytes
+_KEYS = ("format", "version", "homography", "frames", "confidence", "time_offset")  # of a file, beside the pictures
+LEAST_COMMON = 0.02  # of the width and of the height of the visible picture, that the infrared camera must see
 
 
 class RigError(ValueError):
@@ -90,6 +93,8 @@ class Rig:
         for name in ("visible_size", "infrared_size"):
             object.__setattr__(self, name, _checked_size(getattr(self, name), name))
         _check_view(self.homography, self.visible_size, self.infrared_size)
+        if not _is_number(self.time_offset) or abs(self.time_offset) > 86_400:
+            raise RigError(f'"time_offset" must be seconds, at most a day, got {self.time_offset!r}')
 
     def at(self, visible_size: tuple[int, int], infrared_size: tuple[int, int]) -> Warp:
         """The warp for pictures of these sizes `(H, W)`: those of the rig, or the same pictures at other resolutions.
@@ -185,7 +190,7 @@ class Rig:
         if len(text) > _LARGEST_FILE:
             raise RigError(f"{path} is no rig file: it is larger than 1 MiB")
         try:
-            content = json.loads(text.decode("utf-8"))
+            content = json.loads(text.decode("utf-8-sig"))
         except (ValueError, RecursionError):
             raise RigError(f"{path} is no rig file: it is not JSON; fusion-hub calibrate writes one") from None
         try:
@@ -202,25 +207,28 @@ class Rig:
             raise RigError(
                 f'"version" is {content.get("version")!r}, and this program reads {VERSION}: calibrate again'
             )
+        _check_keys(content, [*_KEYS, "visible", "infrared"], "the rig")
         sizes: list[Any] = []
         lenses = []
         for name in ("visible", "infrared"):
             picture = _object(content, name)
+            _check_keys(picture, ["width", "height", "lens"], f"the {name} picture")
             sizes.append((picture.get("height"), picture.get("width")))
             lenses.append(None if picture.get("lens") is None else _read_lens(_object(picture, "lens"), name))
         frames, offset = content.get("frames", 0), content.get("time_offset", 0.0)
         if not isinstance(frames, int) or isinstance(frames, bool) or frames < 0:
             raise RigError(f'"frames" must be a whole number from 0, got {frames!r}')
-        if not _is_number(offset) or abs(offset) > 86_400:
-            raise RigError(f'"time_offset" must be seconds, at most a day, got {offset!r}')
         confidence = None
         if content.get("confidence") is not None:
             stated = _object(content, "confidence")
+            _check_keys(stated, [field.name for field in fields(Confidence)], "the confidence")
+            if not isinstance(stated.get("sure", True), bool):
+                raise RigError(f'"sure" of the confidence must be true or false, got {stated["sure"]!r}')
             numbers = {name: stated.get(name) for name in ("score", "margin", "agreement", "overlap")}
             for name, value in numbers.items():
                 if not _is_number(value) and not (value is None and name in ("margin", "agreement")):
                     raise RigError(f'"{name}" of the confidence must be a number, got {value!r}')
-            confidence = Confidence(**numbers, sure=bool(stated.get("sure", True)))  # type: ignore[arg-type]
+            confidence = Confidence(**numbers, sure=stated.get("sure", True))  # type: ignore[arg-type]
         return cls(
             content.get("homography"),  # type: ignore[arg-type]  # checked by the class
             visible_size=sizes[0],
@@ -229,7 +237,7 @@ class Rig:
             confidence=confidence,
             visible_lens=lenses[0],
             infrared_lens=lenses[1],
-            time_offset=float(offset),
+            time_offset=offset,
         )
 
 
@@ -252,8 +260,18 @@ def _object(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value
 
 
+def _check_keys(content: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """A name that nobody reads is a typo, whose value would be missing in silence."""
+    for key in content:
+        if key not in known:
+            near = get_close_matches(str(key), known, 1)
+            advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise RigError(f'{where} has the unknown entry "{key}"; {advice}')
+
+
 def _read_lens(content: Mapping[str, Any], name: str) -> Lens:
     lengths = {"focal": 2, "center": 2, "distortion": 5}
+    _check_keys(content, list(lengths), f"the {name} lens")
     for key, length in lengths.items():
         values = content.get(key)
         if not isinstance(values, list) or len(values) != length or not all(map(_is_number, values)):
@@ -303,3 +321,9 @@ def _check_view(homography: Matrix, visible_size: tuple[int, int], infrared_size
     limits = np.array([visible_size[1], visible_size[0]]) - 1
     if (high < 0).any() or (low > limits).any():
         raise RigError("the homography places the infrared picture outside of the visible one")
+    common = (np.minimum(high, limits) - np.maximum(low, 0) + 1) / (limits + 1)
+    if (common < LEAST_COMMON).any():
+        raise RigError(
+            f"the homography lets the infrared picture cover {common[0]:.1%} of the visible one's width and "
+            f"{common[1]:.1%} of its height, and at least {LEAST_COMMON:.0%} of each are needed: calibrate again"
+        )

@@ -130,13 +130,17 @@ class Warp:
         Bilinear, after a Gaussian against aliasing where the picture shrinks: never beyond the values of the picture.
         Outside of the infrared picture the nearest value of its border is repeated; see `mask`.
         """
-        working = values if values.dtype in (np.uint8, np.float32, np.float64) else values.astype(np.float32)
+        wide = values.dtype.kind in "iu" and values.dtype.itemsize > 2  # such counts are not exact in float32
+        native = values.dtype in (np.uint8, np.float32, np.float64) and values.dtype.isnative
+        working = values if native else values.astype(np.float64 if wide or values.dtype.itemsize > 4 else np.float32)
         if self.shrinking > 1.25:
             working = working.astype(np.float32) if working.dtype == np.uint8 else working
             sigma = 0.45 * (self.shrinking**2 - 1) ** 0.5
             working = cv2.GaussianBlur(working, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
         out = cv2.remap(working, *self.positions, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        if out.dtype != values.dtype:
+        if values.dtype.kind == "f":
+            out = out.astype(values.dtype, copy=False)
+        elif out.dtype != values.dtype:
             limits = np.iinfo(values.dtype)
             out = np.clip(np.rint(out), limits.min, limits.max).astype(values.dtype)
         return out

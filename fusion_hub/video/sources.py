@@ -5,6 +5,7 @@ address, and a playlist cannot open what it names.
 """
 
 import glob
+import itertools
 import re
 import stat
 import time
@@ -384,14 +385,19 @@ def in_background(
 
 
 def _align_numbers(first: PictureSource, second: PictureSource) -> None:
-    """Give pictures of one number one time; without common numbers they are paired in order."""
-    numbers = [[_number(file) for file in source.files] for source in (first, second)]
-    shared = set(numbers[0]) & set(numbers[1])
-    distinct = all(None not in each and len(set(each)) == len(each) for each in numbers)
-    if distinct and 2 * len(shared) >= min(map(len, numbers)):
-        zero = min(min(each) for each in numbers)  # type: ignore[type-var]
+    """Give pictures of one number one time; without common numbers they are paired in order.
+
+    A name may hold several numbers (`0003_ir16`, `f_0001_640x480`): those count that differ from picture to picture and
+    are the most common to both; the last ones, if several are.
+    """
+    counters = [_counters(source.files) for source in (first, second)]
+    fewest = min(len(first.files), len(second.files))
+    pairs: list[tuple[list[int], ...]] = list(itertools.product(*counters)) or [([], [])]
+    numbers = max(pairs, key=lambda both: len(set(both[0]) & set(both[1])))
+    if 2 * len(set(numbers[0]) & set(numbers[1])) >= fewest:
+        zero = min(map(min, numbers))
         for source, each in zip((first, second), numbers, strict=True):
-            source.positions = [number - zero for number in each]  # type: ignore[operator]
+            source.positions = [number - zero for number in each]
     elif len(first.files) != len(second.files):
         raise ValueError(
             f"{first.label} holds {len(first.files)} pictures and {second.label} {len(second.files)}, and their names "
@@ -399,9 +405,13 @@ def _align_numbers(first: PictureSource, second: PictureSource) -> None:
         )
 
 
-def _number(file: Path) -> int | None:
-    found = re.findall(r"\d+", file.stem)
-    return int(found[-1]) if found else None
+def _counters(files: Sequence[Path]) -> list[list[int]]:
+    """The numbers at one place in the names, counted from their ends or beginnings, where no two pictures share one."""
+    found = [[int(digits) for digits in re.findall(r"\d+", file.stem)] for file in files]
+    least = min(map(len, found), default=0)
+    places = [*range(-1, -least - 1, -1), *range(least)]
+    columns = [[numbers[place] for numbers in found] for place in places]
+    return [column for column in columns if len(set(column)) == len(column)]
 
 
 def _natural(file: Path) -> list[Any]:

@@ -1,6 +1,7 @@
 """The inference form of RED computes the function of the network."""
 
 import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from fusion_hub import REDPipeline
 from fusion_hub.data import PairedDataset
 from fusion_hub.models.red import RED_VARIANTS, REDModel
-from tests.support.tiny import picture_pair, red_pipeline
+from tests.support.tiny import picture_pair, red_pipeline, tiny_pipeline
 
 TINY = RED_VARIANTS["tiny"]
 BUNDLED = ("red-small-msrs", "red-small-medical")
@@ -127,3 +128,20 @@ def test_the_pipeline_uses_it_and_notices_new_weights(tmp_path: Path) -> None:
     assert saved.keys() == before.keys() and all(torch.equal(saved[name], before[name]) for name in saved)
     pipeline.to(torch.bfloat16)
     np.testing.assert_allclose(fuse(), changed, atol=0.03)
+
+
+@pytest.mark.parametrize("make", [red_pipeline, tiny_pipeline])
+def test_a_pipeline_that_was_called_can_be_copied(make: Any) -> None:
+    pipeline, images = make(), picture_pair(45, 61)
+    first = np.asarray(pipeline(*images, output_type="np").images)
+    for again in (copy.deepcopy(pipeline), pickle.loads(pickle.dumps(pipeline))):
+        np.testing.assert_array_equal(np.asarray(again(*images, output_type="np").images), first)
+
+
+@pytest.mark.parametrize("make", [red_pipeline, tiny_pipeline])
+def test_autocast_runs_the_network_as_it_was_trained(make: Any) -> None:
+    pipeline, images = make(), picture_pair(45, 61)
+    first = np.asarray(pipeline(*images, output_type="np").images)
+    with torch.autocast("cpu", torch.bfloat16):
+        other = np.asarray(pipeline(*images, output_type="np").images)
+    assert 0 < np.abs(other - first).mean() < 0.02  # random weights

@@ -1,6 +1,7 @@
 """The rig file, the warp of the infrared picture, and fusion of pairs that are not registered."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,12 @@ def test_confidence_in_words() -> None:
         ({"frames": -1}, '"frames"'),
         ({"confidence": {"score": "high"}}, '"score"'),
         ({"time_offset": "late"}, '"time_offset"'),
+        ({"time_offset": float("nan")}, '"time_offset"'),
+        ({"time_ofset": 3}, 'the rig has the unknown entry "time_ofset"; did you mean time_offset'),
+        ({"infrared": {"width": 160, "height": 120, "lense": {}}}, '"lense"; did you mean lens'),
+        ({"confidence": {"score": 1, "overlap": 1, "sure": "false"}}, '"sure" of the confidence must be true or false'),
+        ({"homography": [[1e-4, 0, 100], [0, 1e-4, 100], [0, 0, 1]]}, r"cover 0\.3% of the visible one's width"),
+        ({"homography": [[1, 0, 398], [0, 1, 298], [0, 0, 1]]}, "at least 2% of each are needed"),
     ],
 )
 def test_each_wrong_field_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -107,6 +114,24 @@ def test_counts_stay_counts_and_never_overshoot() -> None:
         values = rig(homography=matrix).warp(infrared)
         assert values.dtype == np.uint16
         assert values.data.min() == 7300 and values.data.max() == 9100
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", ">u2", "i2", "u4", ">i4", "i8"])
+def test_any_numbers_keep_their_type_and_values(dtype: str) -> None:
+    value = 70_000_001 if np.dtype(dtype).itemsize > 2 and dtype[-2] != "f" else 1000
+    values = rig().warp(np.full((120, 160), value, dtype))
+    assert values.dtype == dtype and (values.data == value).all()
+
+
+def test_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = rig().save(tmp_path / "rig.json")
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert Rig.load(path).to_dict() == rig().to_dict()
+
+
+def test_a_time_offset_that_no_file_may_hold_is_refused() -> None:
+    with pytest.raises(RigError, match='"time_offset" must be seconds'):
+        replace(rig(), time_offset=float("nan"))
 
 
 def test_shrinking_averages() -> None:

@@ -185,6 +185,27 @@ def test_folders_are_paired_by_the_numbers_in_their_names(tmp_path: Path) -> Non
         video.open_sources(str(tmp_path / "vis"), str(tmp_path / "ir"))
 
 
+@pytest.mark.parametrize(
+    ("visible_name", "infrared_name"),
+    [
+        ("{:04d}_rgb8", "{:04d}_ir16"),
+        ("f_{:04d}_640x480", "f_{:04d}_640x512"),
+        ("{}", "cam2-{:03d}-16bit"),
+        ("IMG_{:05d}", "{:05d}_T"),
+    ],
+)
+def test_the_counter_is_the_number_that_differs(tmp_path: Path, visible_name: str, infrared_name: str) -> None:
+    kept = {"vis": (1, 2, 3, 4, 6, 7), "ir": (1, 2, 4, 5, 6, 7)}
+    for folder, name in (("vis", visible_name), ("ir", infrared_name)):
+        (tmp_path / folder).mkdir()
+        for number in kept[folder]:
+            Image.fromarray(np.full((16, 16), number, np.uint8)).save(tmp_path / folder / f"{name.format(number)}.png")
+    visible, infrared = video.open_sources(str(tmp_path / "vis"), str(tmp_path / "ir"), 10)
+    pairs = list(video.pair_frames(visible.frames(), infrared.frames(), Fraction(1, 100)))
+    expected = [(visible_name.format(number), infrared_name.format(number)) for number in (1, 2, 4, 6, 7)]
+    assert [(a.name, b.name) for a, b in pairs] == expected
+
+
 def test_a_stream_that_stops_ends_after_the_timeout(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "camera.mp4", moving_square(20), "mpeg4")
     with serve_rtsp(clip, speed=4) as address:
