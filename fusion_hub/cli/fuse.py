@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -253,7 +253,7 @@ def fuse(
         if single and palette is not None and (file := alone(source)) is not None:
             draw_alone(thermal, file, output, metadata)
             raise typer.Exit(0)
-        with terminate_as_interrupt(), processes(device) as state:
+        with terminate_as_interrupt(), processes(device) as state, ExitStack() as run:
             # What can be refused without torch comes first: it takes seconds to import.
             dataset = fail_together(
                 lambda: open_dataset(source, split, streaming, limit, None if single else output, registration, thermal)
@@ -286,7 +286,7 @@ def fuse(
                 }
                 settings |= {} if registered_by is None else {"rig": registered_by}
                 record = FolderRecord(output, settings | {"version": __version__}, state.process_index)
-                done = fail_together(lambda: _find_done(record, dataset, share, bool(overwrite), state))
+                done = fail_together(lambda: _find_done(record, dataset, share, overwrite, state))
             to_do = done is None or any(pair.name not in done for pair in share)
             threads = 1
             if any(gather(to_do)) and not single and not launched() and device in ("auto", "cpu"):
@@ -299,7 +299,7 @@ def fuse(
                 if runs_on == "torch" and cast("FusionPipeline", pipeline).device.type != "cpu":
                     threads = 1
             if record is not None:
-                fail_together(lambda: record.open(bool(overwrite)) if state.is_main_process else None)
+                fail_together(lambda: _begin(record, bool(overwrite), run if pipeline else None, state))
             state.wait_for_everyone()
             work = Work(
                 pipeline,
@@ -320,6 +320,15 @@ def fuse(
             rows, failures = _fuse_share(work, share, limit, state)
             code = _summarize(rows, failures, work, dataset, state)
     raise typer.Exit(code)
+
+
+def _begin(record: FolderRecord, overwrite: bool, run: ExitStack | None, state: "State") -> None:
+    """Start the record in the first process; a `run` that fuses keeps others out of the folder."""
+    if state.is_main_process:
+        if run is not None:
+            record.lock(run)
+        with wrong_use():
+            record.open(overwrite)
 
 
 def _find_checkpoint(model: str) -> tuple[Path, str]:
@@ -447,7 +456,11 @@ def _save(work: Work, pair: "data.Pair", fused: Any) -> Row:
 
 
 def _find_done(
-    record: FolderRecord, dataset: "data.PairedDataset", share: "data.PairedDataset", overwrite: bool, state: "State"
+    record: FolderRecord,
+    dataset: "data.PairedDataset",
+    share: "data.PairedDataset",
+    overwrite: bool | None,
+    state: "State",
 ) -> dict[str, Done] | None:
     """The pictures that an earlier run of the same options has left complete, None for a stream; writes nothing."""
     if not overwrite:
@@ -458,9 +471,9 @@ def _find_done(
     if share.length is None:
         return None
     found = {}
-    with progress_bar("checking", share.length, shown=state.is_main_process) as bar:
+    with progress_bar("checking", share.length, shown=state.is_main_process) as bar, wrong_use():
         for pair in share:
-            if (done := record.find(pair)) is not None:
+            if (done := record.find(pair, keep=overwrite is False)) is not None:
                 found[pair.name] = done
             bar.update()
     return found

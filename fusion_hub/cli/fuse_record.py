@@ -6,21 +6,27 @@ result of every file.
 """
 
 import csv
+import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fusion_hub import data, image
 from fusion_hub.cli.common import CommandError, message_of, with_option_names
+from fusion_hub.cli.thermal_options import temperatures_file
 from fusion_hub.files import disk_trouble, plain_cell, sweep_leftovers, write_aside
 
 FOLDER = ".fusion-hub"
 FORMAT = "fusion-hub-fuse/2"
 REMEDY = "give another folder, or fuse all of it again with --overwrite"
 SUFFIXES = (".png", ".tif")
+WHOLE = 1 << 26  # bytes of an input that are read to know it again
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Done:
     name: str
     output: str  # file name in the output folder
     bytes: int
-    inputs: list[Any] | None  # size and modification time of both; None for pictures in memory
+    inputs: list[Any] | None  # see `input_state`
     notes: list[str]
 
 
@@ -72,12 +78,35 @@ class FolderRecord:
                 f"recorded there: {REMEDY}"
             )
 
+    def lock(self, run: ExitStack) -> None:
+        """Keep other runs out of the folder until `run` ends. For the first process.
+
+        Raises:
+            CommandError: another run writes to it, or the folder cannot be written.
+        """
+        from filelock import FileLock, Timeout  # of huggingface_hub
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            run.enter_context(FileLock(self.folder / "lock", timeout=0))
+        except Timeout:
+            raise CommandError(f"another run writes to {self.output}: wait for it, or give another folder") from None
+        except NotImplementedError:  # a file system without locks
+            return
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                return
+            raise CommandError(disk_trouble(error, self.output) or message_of(error)) from error
+
     def open(self, overwrite: bool) -> None:
         """Start or resume; with `overwrite` no picture counts as done. For the first process, before the others write.
 
         Raises:
             CommandError: the folder cannot be written.
+            ValueError: since it was checked, a run with other options has begun there.
         """
+        if not overwrite and (self.folder / "run.json").is_file():
+            self._check_settings()
         try:
             for file in self.folder.glob("done-*.jsonl") if overwrite else ():
                 file.unlink()
@@ -94,17 +123,33 @@ class FolderRecord:
                 if (done := _parse(line)) is not None:
                     self.done[done.name] = done
 
-    def find(self, pair: "data.Pair") -> Done | None:
-        """The finished picture of a pair, if it is complete and its inputs have not changed."""
+    def find(self, pair: "data.Pair", keep: bool = False) -> Done | None:
+        """The finished picture of a pair, if it is complete and its inputs have not changed; with `keep` also if they
+        have.
+
+        Raises:
+            ValueError: the picture was made from other files of the same names, which would replace it.
+        """
         done = self.done.get(pair.name)
-        if done is None or done.inputs != input_state(pair):
+        if done is None or not self._is_whole(done):
             return None
+        if keep or _is_unchanged(done.inputs, pair):
+            return done
+        if _is_elsewhere(done.inputs, pair):
+            raise ValueError(
+                f"{self.output} holds {done.output}, made from other files of that name: give another folder, or "
+                "replace it with --overwrite"
+            )
+        return None
+
+    def _is_whole(self, done: Done) -> bool:
         file = self.output / done.output
+        beside = [temperatures_file(file)] if self.settings.get("save_temperatures") else []
         try:
             image.check_complete(file)
-            return done if file.stat().st_size == done.bytes else None
+            return file.stat().st_size == done.bytes and all(other.is_file() for other in beside)
         except (OSError, ValueError):
-            return None
+            return False
 
     def add(self, pair: "data.Pair", output: Path, notes: Sequence[str]) -> None:
         """Record a new picture, and remove one that an earlier run wrote under another suffix."""
@@ -145,10 +190,62 @@ class FolderRecord:
 
 
 def input_state(pair: "data.Pair") -> list[Any] | None:
-    """Size and modification time of both files; None where one is in memory."""
-    inputs = [data.source_file(source) for source in (pair.visible_source, pair.infrared_source)]
-    found = [os.stat(file) for file in inputs if file is not None]
-    return [[status.st_size, status.st_mtime_ns] for status in found] if len(found) == len(inputs) else None
+    """Size, modification time, and digests of place and content of both files; None where one is in memory."""
+    files = _files(pair)
+    if files is None:
+        return None
+    return [[*_status(file), _place(file), _content(file, *_status(file))] for file in files]
+
+
+def _files(pair: "data.Pair") -> list[Path] | None:
+    files = [data.source_file(source) for _, source in pair.bands()]
+    return [file for file in files if file is not None] if None not in files else None
+
+
+def _status(file: Path) -> tuple[int, int]:
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns
+
+
+def _place(file: Path) -> str:
+    return hashlib.blake2b(str(file.resolve()).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+
+
+@lru_cache(maxsize=8)  # of two videos, once for all frames
+def _content(file: Path, size: int, modified: int) -> str:
+    """Digest of a file; of one that is larger than `WHOLE`, of its beginning and end."""
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with file.open("rb") as stream:
+        digest.update(stream.read(WHOLE))
+        if size > WHOLE:
+            stream.seek(max(WHOLE, size - WHOLE))
+            digest.update(stream.read(WHOLE))
+    return digest.hexdigest()
+
+
+def _is_unchanged(recorded: Any, pair: "data.Pair") -> bool:
+    """Whether the files of a pair are those of its record: at the same place as they were, or with the same content."""
+    files = _files(pair)
+    if files is None or not isinstance(recorded, list) or len(recorded) != len(files):
+        return files is recorded is None
+    for file, before in zip(files, recorded, strict=True):
+        status = _status(file)
+        if list(status) == before:  # of a version that recorded no more
+            continue
+        same_file = before[:3] == [*status, _place(file)]
+        same_content = before[:1] == [status[0]] and before[3:] == [_content(file, *status)]
+        if not same_file and not same_content:
+            return False
+    return True
+
+
+def _is_elsewhere(recorded: Any, pair: "data.Pair") -> bool:
+    """Whether the record names files at other places, not earlier states of these."""
+    places = [_place(file) for file in _files(pair) or []]
+    return isinstance(recorded, list) and any(
+        isinstance(before, list) and len(before) == 4 and before[2] != place
+        for before, place in zip(recorded, places, strict=False)
+    )
 
 
 def _parse(line: str) -> Done | None:

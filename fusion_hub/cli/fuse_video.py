@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -185,12 +186,15 @@ def fuse_video(
             settings |= {name: value for name, value in options.items() if name != "rig"}
             settings |= {"rig": name_rig(rig, calibrated) if rig and calibrated else None, "metadata": metadata}
             settings |= {"tolerance": tolerance, "time_offset": time_offset, "frame_rate": frame_rate}
-            folder = _Folder(output, settings, sources, bool(overwrite))
+            folder = _Folder(output, settings, sources, overwrite)
             writer = video.FolderWriter(output, comment, metadata, folder.add)
         pipeline = fail_together(lambda: load_pipeline(checkpoint, chosen, precision))
-        if folder is not None:
-            folder.record.open(bool(overwrite))
-        report = _run(sources, writer, pipeline, folder, limit, tolerance, time_offset, options)
+        with ExitStack() as run:
+            if folder is not None:
+                folder.record.lock(run)
+                with wrong_use():
+                    folder.record.open(bool(overwrite))
+            report = _run(sources, writer, pipeline, folder, limit, tolerance, time_offset, options)
         code = _summarize(report, writer, output, folder)
     raise typer.Exit(code)
 
@@ -274,10 +278,11 @@ class _Folder:
         output: Path,
         settings: dict[str, Any],
         sources: "tuple[video.Source, video.Source]",
-        overwrite: bool,
+        overwrite: bool | None,
     ) -> None:
         self.record = FolderRecord(output, {**settings, "version": __version__}, 0)
         self.rows: list[Row] = []
+        self._keep = overwrite is False
         self._files = [{file.stem: file for file in source.files} for source in sources]
         self._infrared: dict[str, str] = {}  # names of the frames that the frames under way are fused with
         if repeated := [name for name, n in Counter(f.stem for f in sources[0].files).items() if n > 1]:
@@ -291,7 +296,8 @@ class _Folder:
 
     def is_done(self, visible: "video.Frame", infrared: "video.Frame") -> bool:
         self._infrared[visible.name] = infrared.name
-        done = self.record.find(self._pair(visible.name))
+        with wrong_use():
+            done = self.record.find(self._pair(visible.name), self._keep)
         if done is not None:
             self.rows.append(Row(visible.name, "already there", done.output))
             self._infrared.pop(visible.name)

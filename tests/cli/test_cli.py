@@ -3,6 +3,7 @@
 import csv
 import errno
 import glob
+import itertools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import pytest
 import tifffile
 import torch
 import typer
+from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -255,6 +257,44 @@ def test_what_is_done_is_skipped(pairs: Path, tmp_path: Path, model: str) -> Non
     Image.new("RGB", (56, 40), (9, 99, 199)).save(pairs / "vis" / "a.jpg")  # a changed input
     assert "1 fused, 4 already there" in run(*arguments).stdout
     assert "5 fused" in run(*arguments, "--overwrite").stdout
+
+
+def same_times(folder: Path) -> Path:
+    """As after an unpacked archive: no file can be told from another by its time."""
+    for file in folder.rglob("*.*"):
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    return folder
+
+
+def test_other_files_of_the_same_names_are_not_what_is_done(tmp_path: Path, model: str) -> None:
+    random = np.random.default_rng(0)
+    for flight, band, name in itertools.product(("first", "second"), ("vis", "ir"), ("1", "2")):
+        file = tmp_path / flight / band / f"{name}.bmp"  # all of one size
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (40, 56), dtype=np.uint8)).save(file)
+    first, second, out = same_times(tmp_path / "first"), same_times(tmp_path / "second"), tmp_path / "out"
+    rest = ("--output", out, "--model", model)
+    assert "2 fused" in run("fuse", first, *rest).stdout
+    before = (out / "1.png").read_bytes()
+    refused = run("fuse", second, *rest)
+    assert refused.exit_code == 2 and "made from other files of that name" in refused.stderr
+    first = first.rename(tmp_path / "moved")  # the same pictures at another place
+    assert "0 fused, 2 already there" in run("fuse", first, *rest).stdout
+    shutil.copy(second / "ir" / "2.bmp", first / "ir" / "2.bmp")
+    assert "0 fused, 2 already there" in run("fuse", first, *rest, "--no-overwrite").stdout
+    assert (out / "1.png").read_bytes() == before
+    assert "2 fused" in run("fuse", second, *rest, "--overwrite").stdout and (out / "1.png").read_bytes() != before
+
+
+def test_two_runs_do_not_share_a_folder(pairs: Path, tmp_path: Path, model: str) -> None:
+    out = tmp_path / "out"
+    arguments = ("fuse", pairs, "--output", out, "--model", model)
+    assert "1 fused" in run(*arguments, "--limit", 1).stdout
+    with FileLock(out / ".fusion-hub" / "lock"):  # as another process holds it
+        busy = run(*arguments)
+        assert busy.exit_code == 1 and f"another run writes to {out}" in busy.stderr and stems(out) == ["a"]
+        assert "1 already there" in run(*arguments, "--limit", 1).stdout  # writes no picture
+    assert "4 fused, 1 already there" in run(*arguments).stdout
 
 
 def test_a_changed_four_channel_input_is_fused_again(tmp_path: Path, model: str) -> None:
