@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from fusion_hub import data, files, image, rigs
 from fusion_hub.cli.common import (
+    WRONG_USE,
     CommandError,
     exit_codes,
     load_rig,
@@ -90,6 +91,8 @@ def calibrate(
     with exit_codes(f"{output} was not written"), terminate_as_interrupt():
         source, _ = find_source([visible, *filter(None, [infrared]), *(more or [])])
         _check_output(output)
+        if not abs(time_offset) <= rigs.LONGEST_OFFSET:
+            raise CommandError(f"--time-offset must be seconds, at most a day, got {time_offset:g}", WRONG_USE)
         try:
             with wrong_use():
                 dataset = data.PairedDataset.open(source)

@@ -250,6 +250,8 @@ def fuse(
         if registration is not None:
             options["rig"] = registration
         check_device(device)
+        if single:
+            files.sweep_leftovers(output.parent)  # of a run that was killed
         if single and palette is not None and (file := alone(source)) is not None:
             draw_alone(thermal, file, output, metadata)
             raise typer.Exit(0)

@@ -176,6 +176,7 @@ def fuse_video(
         writer: video.VideoWriter | video.FolderWriter
         folder = None
         if is_file:
+            files.sweep_leftovers(output.parent)  # of a run that was killed: a video may be large
             writer = video.VideoWriter(output, sources[0], audio, comment)
         else:
             settings: dict[str, Any] = {

@@ -55,7 +55,8 @@ Palette = Annotated[
 Highlight = Annotated[
     list[str] | None,
     typer.Option(
-        help="Paint temperatures in one color: '>37C', '<0C' or '20..25C', also in F and K. May be repeated.",
+        help="Paint temperatures in one color: '>37C', '<0C' or '20..25C', also in F and K. May be repeated. The "
+        "result has 8 bits, and a scale at its side.",
     ),
 ]
 SaveTemperatures = Annotated[

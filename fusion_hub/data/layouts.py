@@ -140,9 +140,16 @@ def _pair_mixed_folder(folder: Path) -> Found:
     if not (files := images_in(folder)):
         raise ValueError(f"{folder} holds no image ({', '.join(sorted(EXTENSIONS))})")
     findings = Findings(left_out=_other_files(folder))
-    result = pair_files(*split_by_role([Named(file.stem, file) for file in files]))
+    sides = split_by_role([Named(file.stem, file) for file in files])
+    result = pair_files(*sides)
     if result.pairs or result.ambiguous:
         return _as_pairs(result, findings), findings
+    marked = [next((one.file.name for one in side if find_mark(one.name).role), None) for side in sides]
+    if None not in marked:
+        raise ValueError(
+            f"{folder} holds visible and infrared images, but no two whose names agree up to their marks, such as "
+            f"{marked[0]} and {marked[1]}: give the two of a pair the same name before the mark, or two folders"
+        )
     sample = files[:: max(1, len(files) // 8)][:8]
     thermal = [_holds_thermal_channel(file) for file in sample]
     if all(thermal):

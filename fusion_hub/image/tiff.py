@@ -355,7 +355,7 @@ def write_tiff(samples: np.ndarray, stream: BinaryIO, metadata: Metadata, softwa
         iccprofile=metadata.icc_profile,
         software=software,
         datetime=date and date[0],
-        description=exif.get(ExifTags.Base.ImageDescription),
+        description=_plain(exif.get(ExifTags.Base.ImageDescription)),
         extratags=extratags,
         metadata=None,
         byteorder="<",
@@ -364,6 +364,12 @@ def write_tiff(samples: np.ndarray, stream: BinaryIO, metadata: Metadata, softwa
         if entries:
             _append_directory(file, tag, entries)
     stream.write(file.getbuffer())
+
+
+def _plain(description: Any) -> Any:
+    """A description in words; None for those that programs read, since they tell of the shape of another picture."""
+    structured = ("{", "<?xml", "<OME", "ImageJ=", "SCI_IMAGE", "GDAL")
+    return None if str(description).lstrip("\ufeff ").startswith(structured) else description
 
 
 def _append_directory(file: io.BytesIO, pointer: int, entries: dict[int, Any]) -> None:

@@ -1,5 +1,6 @@
 """Parts that several networks share: loading and checks, a local norm, first values of weights, feature decoupling."""
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -12,6 +13,10 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+
+# diffusers 0.42 warns at each `.to(dtype)` of modules to be kept in float32, also where there are none
+# (findings/diffusers_to_dtype_warning.sh).
+logging.getLogger("diffusers.models.modeling_utils").addFilter(lambda record: "float32: []" not in record.getMessage())
 
 # Bounds of arguments, which come from the config.json of a checkpoint: without them a damaged file could ask for any
 # amount of memory or time.

@@ -4,10 +4,11 @@ from .check_picture import draw_check, edges_over
 from .depth import focal_in_pixels, parallax
 from .matcher import KeypointMatcher
 from .photo import photo_rig
-from .rig import Confidence, Rig, RigError
+from .rig import LONGEST_OFFSET, Confidence, Rig, RigError
 from .warp import Lens, Warp
 
 __all__ = [
+    "LONGEST_OFFSET",
     "Alignment",
     "Confidence",
     "KeypointMatcher",

@@ -20,6 +20,7 @@ FORMAT = "fusion-hub rig"
 VERSION = 1
 _LARGEST_FILE = 1 << 20  # bytes
 _KEYS = ("format", "version", "homography", "frames", "confidence", "time_offset")  # of a file, beside the pictures
+LONGEST_OFFSET = 86_400  # seconds of `time_offset`
 LEAST_COMMON = 0.02  # of the width and of the height of the visible picture, that the infrared camera must see
 
 
@@ -93,7 +94,7 @@ class Rig:
         for name in ("visible_size", "infrared_size"):
             object.__setattr__(self, name, _checked_size(getattr(self, name), name))
         _check_view(self.homography, self.visible_size, self.infrared_size)
-        if not _is_number(self.time_offset) or abs(self.time_offset) > 86_400:
+        if not _is_number(self.time_offset) or abs(self.time_offset) > LONGEST_OFFSET:
             raise RigError(f'"time_offset" must be seconds, at most a day, got {self.time_offset!r}')
 
     def at(self, visible_size: tuple[int, int], infrared_size: tuple[int, int]) -> Warp:

@@ -287,7 +287,8 @@ class StreamSource(Source):
         if stream.duration and stream.time_base:
             length = stream.duration * stream.time_base
         elif found := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d{0,6})\d*", stream.metadata.get("DURATION", "")):
-            length = int(found[1]) * 3600 + int(found[2]) * 60 + Fraction(found[3])
+            # In Matroska this is the time at which the last frame ends, also where the first one begins late.
+            length = int(found[1]) * 3600 + int(found[2]) * 60 + Fraction(found[3]) - max(self.start, Fraction(0))
         if length is None or end + 2 * self.interval >= length:
             return None
         if self.count is not None and number + damaged < self.count:

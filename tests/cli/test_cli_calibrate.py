@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from fusion_hub.cli import app
 from fusion_hub.data import sample_pairs
-from fusion_hub.rigs import Rig
+from fusion_hub.rigs import Confidence, Rig
 
 HOMOGRAPHY = np.array([[1.9, 0.06, 30.0], [-0.06, 1.9, 28.0], [0, 0, 1]])
 
@@ -78,6 +78,25 @@ def test_calibrate_then_fuse(rig_pictures: Path, tmp_path: Path) -> None:
     Rig(rig.homography + np.eye(3, k=2), (480, 640), (220, 300)).save(tmp_path / "rig.json")
     result = run(*command)
     assert result.exit_code == 2 and "rig" in result.output and "--overwrite" in result.output
+
+
+@pytest.mark.parametrize("offset", ["nan", "1e6", "-inf"])
+def test_an_offset_that_no_rig_may_hold_is_refused_before_the_work(
+    rig_pictures: Path, tmp_path: Path, offset: str
+) -> None:
+    words = ("calibrate", rig_pictures / "vis", rig_pictures / "ir", "-o", tmp_path / "rig.json")
+    result = run(*words, f"--time-offset={offset}")
+    assert result.exit_code == 2 and "--time-offset must be seconds, at most a day" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unsure_rig_says_so(tmp_path: Path, rig_pictures: Path) -> None:
+    confidence = Confidence(0.1, None, None, 0.9, sure=False)
+    rig = Rig([[2, 0, 20], [0, 2, 20], [0, 0, 1]], (480, 640), (220, 300), confidence=confidence)
+    file = rig.save(tmp_path / "rig.json")
+    pair = [sorted((rig_pictures / band).iterdir())[0] for band in ("vis", "ir")]
+    result = run("fuse", *pair, "-o", tmp_path / "out.png", "--rig", file)
+    assert result.exit_code == 0 and f"{file} holds an estimate that was not sure" in result.output
 
 
 def test_align_auto(rig_pictures: Path, tmp_path: Path) -> None:

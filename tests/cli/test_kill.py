@@ -71,6 +71,16 @@ def test_fuse_resumes_after_any_signal(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(path.name for path in out.iterdir()) == sorted([".fusion-hub", *(f"{i}.png" for i in range(COUNT))])
 
 
+def test_a_single_picture_leaves_nothing_of_a_killed_run(tmp_path: Path) -> None:
+    for name in ("a_vis.png", "a_ir.png"):
+        Image.new("L", (64, 64), 90).save(tmp_path / name)
+    left = tmp_path / f".out.png.{killed_process()}-0123abcd.tmp"
+    left.write_bytes(b"half a picture")
+    words = ["fuse", str(tmp_path / "a_vis.png"), str(tmp_path / "a_ir.png"), "--output", str(tmp_path / "out.png")]
+    found = CliRunner().invoke(cli.app, words)
+    assert found.exit_code == 0 and not left.exists() and (tmp_path / "out.png").exists(), found.output
+
+
 @pytest.mark.parametrize("moment", ["folders", "aside", "description", "pictures", "labels"])
 def test_export_yolo_resumes_from_any_moment(street: Path, moment: str) -> None:  # noqa: F811
     output = street / "yolo"

@@ -286,3 +286,10 @@ def test_a_folder_with_both_images_is_no_side(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"both images of each pair \(1_vis.png, 1_ir.png\): give this folder"):
             PairedDataset.open(tuple(tmp_path / folder for folder in folders))
     assert len(PairedDataset.open(tmp_path / "both")) == 2
+
+
+def test_marked_names_that_differ_otherwise_are_named(tmp_path: Path) -> None:
+    for name in ("DJI_20240101120000_0001_V", "DJI_20240101120001_0001_T"):
+        Image.new("L", (32, 32)).save(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match=r"no two whose names agree .*0000_0001_V\.png and .*0001_0001_T\.png"):
+        PairedDataset.open(tmp_path)

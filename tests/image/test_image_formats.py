@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from fusion_hub.image.io import DeepImage, read_header, read_picture, save_image
+from fusion_hub.image.io import DeepImage, read_header, read_picture, save_image, to_image
 from fusion_hub.image.picture import Picture
 from fusion_hub.image.processor import FusionImageProcessor
 from tests.image.image_format_cases import (
@@ -462,3 +462,21 @@ def test_other_files_are_named(tmp_path: Path, start: bytes, advice: str) -> Non
     (tmp_path / "a.tif").write_bytes(start)
     with pytest.raises(ValueError, match=rf"^visible \('.*a.tif'\) is .*{advice}"):
         FusionImageProcessor().preprocess(tmp_path / "a.tif", GOOD)
+
+
+@pytest.mark.parametrize(
+    ("description", "kept"),
+    [("A street at night", True), ('{"shape": [300, 420, 3]}', False), ("<?xml version='1.0'?><OME/>", False)],
+)
+def test_a_description_for_programs_is_not_that_of_another_picture(
+    tmp_path: Path, description: str, kept: bool
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 30, 3)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="rgb", description=description, metadata=None)
+    picture = read_picture(tmp_path / "in.tif")
+    result = to_image(picture)
+    result.info.update({key: value for key, value in vars(picture.metadata).items() if value})
+    save_image(result, tmp_path / "out.tif")
+    with tifffile.TiffFile(tmp_path / "out.tif") as written:
+        found = written.pages[0].tags.get("ImageDescription")
+    assert (found is not None and found.value == description) == kept

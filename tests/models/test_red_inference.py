@@ -145,3 +145,9 @@ def test_autocast_runs_the_network_as_it_was_trained(make: Any) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         other = np.asarray(pipeline(*images, output_type="np").images)
     assert 0 < np.abs(other - first).mean() < 0.02  # random weights
+
+
+def test_a_cast_does_not_warn_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        tiny_pipeline().to(torch.bfloat16)
+    assert "kept in float32" not in caplog.text

@@ -133,6 +133,17 @@ def test_a_cut_off_file_gives_what_it_holds(tmp_path: Path) -> None:
         assert "is cut off" in source.problems[0], name
 
 
+def test_a_whole_file_that_begins_late_is_not_cut_off(tmp_path: Path) -> None:
+    times = [5000 + 100 * number for number in range(20)]  # as segments of a recorder have it
+    path = write_clip(tmp_path / "late.mkv", moving_square(20), times=times)
+    source = video.open_source(str(path), "VISIBLE")
+    assert len(list(source.frames())) == 20 and not source.problems
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    source = video.open_source(str(path), "VISIBLE")
+    assert len(list(source.frames())) < 20 and source.problems
+
+
 def test_damage_in_the_middle_is_counted(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     frames = [random.integers(0, 256, (48, 64)).astype(np.uint8) for _ in range(50)]
