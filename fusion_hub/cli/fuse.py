@@ -301,7 +301,7 @@ def fuse(
                 if runs_on == "torch" and cast("FusionPipeline", pipeline).device.type != "cpu":
                     threads = 1
             if record is not None:
-                fail_together(lambda: _begin(record, bool(overwrite), run if pipeline else None, state))
+                fail_together(lambda: _begin(record, bool(overwrite), run if pipeline is not None else None, state))
             state.wait_for_everyone()
             work = Work(
                 pipeline,

@@ -341,10 +341,11 @@ def _lists(values: Mapping[str, Sequence[float | None]]) -> dict[str, list[float
 
 def spans_by_stretch(row: Row, average: Row, maximum: Row) -> bool:
     """Whether images of unknown origin must have been stretched: each reaches both ends of the gray scale, most of
-    those of both baselines do not, and no clamp shows at the bright end."""
+    those of both baselines do not, and no clamp shows at the bright end beyond that of the sources."""
     natural = max(average.full_range, maximum.full_range)
+    clamped = row.clamped - max(average.clamped, maximum.clamped)
     unknown = row.was_stretched is None
-    return unknown and row.full_range == 1 and natural < FULL_RANGE_SHARE and row.clamped < CLAMPED_SHARE
+    return unknown and row.full_range == 1 and natural < FULL_RANGE_SHARE and clamped < CLAMPED_SHARE
 
 
 def summarize(

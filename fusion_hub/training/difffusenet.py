@@ -110,13 +110,14 @@ class DiffFuseNetTraining(nn.Module):
         terms = {
             "intensity": (losses.salient_intensity_loss if salient else losses.intensity_loss)(fused, *clean),
             "gradient": losses.signed_gradient_loss(fused, *clean, config.gradient_gain, config.noise_floor),
-            "edges": losses.edge_preservation_loss(fused, *clean, config.noise_floor),
             "ssim": ssim,
             "structure": structure,
             "fidelity": losses.fidelity_loss(fused, *clean),
             "difference_correlation": losses.difference_correlation_loss(fused, *clean),
             "out_of_range": losses.range_loss(fused, *clean, ceiling=config.ceiling),
         }
+        if config.edges:
+            terms["edges"] = losses.edge_preservation_loss(fused, *clean, config.noise_floor)
         for loss in self._detection:
             terms["detection"] = loss.to(fused.device)(fused, batch)
         return {name: getattr(config, name) * loss for name, loss in terms.items()}

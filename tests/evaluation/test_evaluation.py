@@ -186,6 +186,15 @@ def test_a_folder_that_was_clamped_at_both_ends_is_not_taken_as_stretched(tmp_pa
     assert "boosted" in {r.method for r in by_convention(result.rows)["clamped"]}
 
 
+def test_white_sources_are_no_sign_of_a_clamp(tmp_path: Path) -> None:
+    pairs = [(np.random.default_rng(k).random((2, 48, 48)) * 60 + 90).astype(np.uint8) for k in range(3)]
+    for pair in pairs:
+        pair[:, :10] = 160  # lamps, at one level in both sources
+    low = EvaluationSet.of("low", PairedDataset.open([tuple(pair) for pair in pairs]))
+    result = measured([rule("theirs", lambda v, i: stretch(v), "folder")], low, tmp_path)
+    assert row(result, "theirs").clamped > 0.1 and row(result, "theirs").was_stretched
+
+
 def test_the_name_of_a_baseline_is_not_free(drawn: EvaluationSet) -> None:
     with pytest.raises(ValueError, match="'maximum' is the name of a baseline"):
         with_baselines([rule("maximum", lambda v, i: v, "folder")])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fusion_hub import DiffFuseNetPipeline
-from fusion_hub.training import Source, Trainer, TrainingConfig, mixed_seed
+from fusion_hub.training import Source, Trainer, TrainingConfig, losses, mixed_seed
 from fusion_hub.training.config import ConfigError
 from fusion_hub.training.difffusenet import DiffFuseNetConfig, DiffFuseNetTask, DiffFuseNetTraining
 from tests.support.tiny import ABLATIONS
@@ -193,6 +193,20 @@ def test_degraded_images_are_compared_with_the_clean_ones(drawn_pairs: Path) -> 
     assert terms["diffusion"] == 0
     expected = module.config.restoration * noise.abs().mean() / 2  # over both images
     assert terms["restoration"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_the_loss_of_edges_compares_with_the_clean_pair(drawn_pairs: Path) -> None:
+    module = training_module(two_stage=False, edges=3.0, noise_floor=0.3)
+    batch = batch_of(drawn_pairs, 2, CROP)
+    clean = {f"clean_{name}": batch[name] for name in ("visible", "infrared")}
+    noisy = {**batch, **clean, "infrared": batch["infrared"] + 0.05 * torch.rand_like(batch["infrared"])}
+    with torch.no_grad():
+        terms = module(noisy, 0)[1]
+        features = module.model.analyze(noisy["visible"], noisy["infrared"])
+        fused = module.model.fuse(features, noisy["visible"], noisy["infrared"])[0]
+    expected = 3 * losses.edge_preservation_loss(fused, *clean.values(), noise_floor=0.3)
+    assert terms["edges"] == pytest.approx(expected.item(), rel=0.02)  # the run adds noise to the features
+    assert "edges" not in training_module(two_stage=False)(noisy, 0)[1]
 
 
 def test_noise_decoding_teaches_the_residual_whatever_the_denoiser_does(drawn_pairs: Path) -> None:
