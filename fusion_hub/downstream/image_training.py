@@ -322,6 +322,11 @@ class ImageTask(ABC):
         if self.config.initial_weights is None:
             return self.new_network(settings)
         name = expand_variables(self.config.initial_weights)
+        if not Path(name).is_dir() and name.strip("/").count("/") > 1:
+            raise ConfigError(
+                f"initial_weights = {name} is no folder: train those weights first (the bundled configurations of that "
+                "purpose end in _start), give a Hub id owner/name, or nothing ('') for random weights"
+            )
         with config_errors(f"initial_weights = {name} cannot be loaded: "):
             architecture = transformers.AutoConfig.from_pretrained(name).model_type
             if architecture not in self.architectures:

@@ -310,15 +310,23 @@ def _board(
 
     same = [row for row in rows if not obstacle(row)]
     ranks = {id(row): rank for row, rank in zip(same, mean_ranks(same, rank_metrics), strict=True)}
+
+    def over_all(row: Row, name: str) -> bool:  # of some images a metric is undefined, such as the PSNR of equal ones
+        return name in row.metrics and row.metrics[name].n in (0, row.n)
+
     levels = {}  # the best and the second best value of each metric; equal values share a mark
     for name in columns:
-        own = {row.metrics[name].mean for row in same if name in row.metrics}
+        own = {row.metrics[name].mean for row in same if over_all(row, name)}
         levels[name] = sorted(own, reverse=find_metric(name).direction == "up")[:2]
     entries = []
     for row in rows:
         comparable = id(row) in ranks
         best, second = (
-            frozenset(name for name, found in levels.items() if comparable and row.values.get(name) in found[i : i + 1])
+            frozenset(
+                name
+                for name, found in levels.items()
+                if comparable and over_all(row, name) and row.values[name] in found[i : i + 1]
+            )
             for i in (0, 1)
         )
         reasons: tuple[str, ...] = () if comparable else (obstacle(row),)

@@ -229,7 +229,7 @@ def _read_values(
             _fail(label, "'mean' is missing")
         mean, low, high = (_number(entry.get(key), f"{where}: {name} {key}") for key in ("mean", "low", "high"))
         if not math.isnan(mean):  # null: undefined on every image
-            metrics[name] = Interval(mean, low, high)
+            metrics[name] = Interval(mean, low, high, _get(entry, "n", int, label, n))
     for metric, column in columns.items():
         label = f"{where}: per_image values[{metric!r}]"
         per_image[metric] = np.array([_number(value, label) for value in _typed(column, list, label)], np.float64)

@@ -109,6 +109,7 @@ def _markdown_board(board: "Board") -> Iterator[str]:
             found = row.metrics.get(name, Interval(math.nan))
             mean, low, high = (format_value(name, value) for value in (found.mean, found.low, found.high))
             text = f"**{mean}**" if name in entry.best else f"<u>{mean}</u>" if name in entry.second else mean
+            text += f" ({found.n} of {row.n})" if 0 < found.n < row.n else ""
             text += f"<br><sub>{low}..{high}</sub>" if found.has_ends else ""
             line.append(text if name in row.metrics else "")
         lines.append([*line, escape(row.source)])

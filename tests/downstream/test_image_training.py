@@ -207,7 +207,11 @@ def test_with_several_inputs_each_crop_uses_one(tmp_path: Path, drawn: Path, nam
         ("segformer", {"cross_entropy": 0.0, "lovasz": 0.0}, "there is no loss"),
         ("segformer", {"input": ["visible", "visible"]}, r"input must be one or more different names, got \['vis"),
         ("segformer", {"input": ["visible", "no-such-model"]}, "input = no-such-model: "),
-        ("segformer", {"initial_weights": "/no/such/folder"}, "initial_weights = /no/such/folder cannot be loaded"),
+        (
+            "segformer",
+            {"initial_weights": "/no/such/folder"},
+            "/no/such/folder is no folder: train those",
+        ),
         ("detector", {"variant": "b9"}, "variant must be one of small, tiny, got b9"),
         ("detector", {"architecture": "yolo"}, "architecture must be one of rt_detr_v2, d_fine, convnet, got yolo"),
         ("detector", {"architecture": "convnet", "initial_weights": "a/b"}, "a convnet starts from random weights"),
@@ -220,7 +224,11 @@ def test_with_several_inputs_each_crop_uses_one(tmp_path: Path, drawn: Path, nam
         ("detector", {"queries": 0}, "queries must be 1 or more, got 0"),
         ("detector", {"repeats_fraction": 1.5}, r"repeats_fraction must be between 0 and 1, got 1\.5"),
         ("detector", {"input": []}, "input must be one or more different names"),
-        ("detector", {"initial_weights": "/no/such/folder"}, "initial_weights = /no/such/folder cannot be loaded"),
+        (
+            "detector",
+            {"initial_weights": "/no/such/folder"},
+            "/no/such/folder is no folder: train those",
+        ),
     ],
 )
 def test_wrong_options_are_named(tmp_path: Path, drawn: Path, name: str, values: dict[str, Any], message: str) -> None:

@@ -200,6 +200,15 @@ def test_marks_follow_the_direction(tmp_path: Path) -> None:
     assert found == {"a": (4, False, False, True), "b": first, "c": first, "d": (3, False, True, False)}
 
 
+def test_a_mean_over_fewer_images_has_no_mark(tmp_path: Path) -> None:
+    rows = [entry("a"), entry("b", shift=0.2)]
+    rows[1]["metrics"]["VIF"]["n"] = 11  # undefined on one of the twelve
+    (board,) = build([save(tmp_path / "s.json", rows)], tmp_path).boards
+    marks = {e.row.method: e.best for e in board.entries}
+    assert "VIF" in marks["a"] and "VIF" not in marks["b"] and "SSIM_cddfuse" in marks["b"]
+    assert "(11 of 12)" in (tmp_path / "leaderboard.md").read_text()
+
+
 def test_rows_over_other_images_are_shown_but_not_ranked(tmp_path: Path) -> None:
     few = entry("few", shift=1.0, n=3, per_image=None)
     others = entry("others", shift=1.0)
