@@ -169,7 +169,7 @@ class PairReport:
         return {name: getattr(self, name) for name in listed}
 
     def __str__(self) -> str:
-        lines = [f"{self.source}: {self.pairs} pairs, {self.usable} usable"]
+        lines = [f"{self.source}: {self.pairs} pair{'s' * (self.pairs != 1)}, {self.usable} usable"]
         for name, items in self._sections().items():
             if items and name == "notes":
                 lines += [f"  warning: {item}" for item in items]
